@@ -1,0 +1,161 @@
+"""The tape: what was computed from what, and the walk back through it.
+
+An operation *records* its outputs together with a function that, given the gradients of its outputs, returns
+the gradients of its inputs. Only the tape adds gradients up. Nodes carry serial numbers, which rise in the
+order of computing; walking back means taking the highest pending number each time, so there is no recursion
+and a graph of a hundred thousand steps is walked like one of ten.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from minirnn import kernels
+from minirnn.errors import AnomalyError, GradientError
+
+if TYPE_CHECKING:
+    from minirnn.autograd.tensor import Tensor
+
+Gradients = Callable[..., Sequence[Any]]
+"""Takes one gradient array (or None) per output, returns one (or None) per input."""
+
+_serials = itertools.count()
+
+
+class _Mode(threading.local):
+    recording = True
+    anomaly = False
+
+
+_mode = _Mode()
+
+
+class Node:
+    """One recorded operation."""
+
+    __slots__ = ("name", "serial", "device", "edges", "gradients", "outputs", "origin")
+
+    def __init__(
+        self, name: str, device: str, edges: tuple[Tensor | tuple[Node, int] | None, ...],
+        gradients: Gradients, outputs: int,
+    ) -> None:  # fmt: skip
+        self.name, self.device, self.edges, self.outputs = name, device, edges, outputs
+        self.gradients: Gradients | None = gradients
+        self.serial = next(_serials)
+        self.origin = "".join(traceback.format_stack(limit=8)[:-2]) if _mode.anomaly else None
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Nothing computed inside is recorded; also usable as a decorator."""
+    before, _mode.recording = _mode.recording, False
+    try:
+        yield
+    finally:
+        _mode.recording = before
+
+
+@contextmanager
+def detect_anomaly() -> Iterator[None]:
+    """Raise :class:`AnomalyError` at the operation that makes the first NaN, forward or backward.
+
+    In backward the message shows where that operation was called. Slow: meant for finding a fault.
+
+    >>> import minirnn as mr
+    >>> with mr.detect_anomaly():
+    ...     mr.tensor([-1.0]).log()
+    Traceback (most recent call last):
+    minirnn.errors.AnomalyError: log made a NaN from inputs without one: [1]
+    """
+    before, _mode.anomaly = _mode.anomaly, True
+    try:
+        yield
+    finally:
+        _mode.anomaly = before
+
+
+def is_recording() -> bool:
+    """Whether operations are being recorded on this thread."""
+    return _mode.recording
+
+
+def edges_of(inputs: Sequence[Tensor | None]) -> tuple[Tensor | tuple[Node, int] | None, ...] | None:
+    """Where the gradients of ``inputs`` go; None when nothing needs one, or nothing is recorded."""
+    if not _mode.recording:
+        return None
+    needed = False
+    edges: list[Tensor | tuple[Node, int] | None] = []
+    for tensor in inputs:
+        if tensor is None or not tensor.requires_grad:
+            edges.append(None)
+            continue
+        needed = True
+        edges.append(tensor if tensor.node is None else (tensor.node, tensor.output))
+    return tuple(edges) if needed else None
+
+
+def check_forward(name: str, arrays: Sequence[Any], inputs: Sequence[Tensor | None], device: str) -> None:
+    """Under :func:`detect_anomaly`: the operation must not turn numbers into NaN."""
+    if not _mode.anomaly:
+        return
+    has_nan = kernels.on(device).has_nan
+    if any(has_nan(array) for array in arrays) and not any(t is not None and has_nan(t.data) for t in inputs):
+        shapes = ", ".join(str(list(t.shape)) for t in inputs if t is not None)
+        raise AnomalyError(f"{name} made a NaN from inputs without one: {shapes}")
+
+
+def _check_backward(node: Node, given: Sequence[Any], made: Sequence[Any]) -> None:
+    has_nan = kernels.on(node.device).has_nan
+    if any(g is not None and has_nan(g) for g in made) and not any(g is not None and has_nan(g) for g in given):
+        where = f"; it was called here:\n{node.origin}" if node.origin else ""
+        raise AnomalyError(f"the gradient of {node.name} made a NaN from gradients without one{where}")
+
+
+def backward(root: Node, output: int, gradient: Any) -> None:
+    """Walk back from one output of ``root``, adding to the ``grad`` of every leaf.
+
+    Each node lets go of what it saved as soon as it has been used, so memory falls as the walk goes on.
+
+    Raises:
+        GradientError: part of the graph has been walked before.
+    """
+    pending: dict[int, list[Any]] = {root.serial: [None] * root.outputs}
+    pending[root.serial][output] = gradient
+    nodes = {root.serial: root}
+    heap = [-root.serial]
+    while heap:
+        serial = -heapq.heappop(heap)
+        node = nodes.pop(serial)
+        given = pending.pop(serial)
+        if node.gradients is None:
+            raise GradientError(
+                f"backward met {node.name}, whose saved values are gone: this part of the graph has been walked "
+                "before. Compute it again, or add the losses up and call backward once"
+            )
+        made = node.gradients(*given)
+        if _mode.anomaly:
+            _check_backward(node, given, made)
+        edges = node.edges
+        node.gradients, node.edges = None, ()
+        del given
+        for edge, gradient in zip(edges, made, strict=True):
+            if edge is None or gradient is None:
+                continue
+            if not isinstance(edge, tuple):
+                edge.add_grad(gradient)
+                continue
+            target, index = edge
+            slots = pending.get(target.serial)
+            if slots is None:
+                slots = pending[target.serial] = [None] * target.outputs
+                nodes[target.serial] = target
+                heapq.heappush(heap, -target.serial)
+            before = slots[index]
+            slots[index] = gradient if before is None else kernels.on(node.device).add(before, gradient)
+        del made, edges, gradient

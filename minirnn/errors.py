@@ -1,0 +1,45 @@
+"""Every exception a user of minirnn can meet.
+
+All of them derive from :class:`MinirnnError`; each also derives from the built-in exception a Python
+programmer would expect in its place, so ``except ValueError`` keeps working.
+"""
+
+
+class MinirnnError(Exception):
+    """Base of every error minirnn raises on purpose."""
+
+
+class ShapeError(MinirnnError, ValueError):
+    """An array does not have the shape an operation needs."""
+
+
+class DTypeError(MinirnnError, TypeError):
+    """An array does not have the element type an operation needs."""
+
+
+class DeviceError(MinirnnError, RuntimeError):
+    """A device is unknown, missing, or two devices are mixed in one operation."""
+
+
+class OptionError(MinirnnError, ValueError):
+    """An option is unknown or out of its range."""
+
+
+class IndexRangeError(MinirnnError, IndexError):
+    """An index points outside the table it indexes."""
+
+
+class GradientError(MinirnnError, RuntimeError):
+    """Backward cannot run: no graph, a graph already freed, or a gradient that does not fit."""
+
+
+class AnomalyError(MinirnnError, ArithmeticError):
+    """A NaN or infinity appeared while :func:`minirnn.detect_anomaly` was watching."""
+
+
+class DataError(MinirnnError, ValueError):
+    """A corpus or data file cannot be used as it is."""
+
+
+class CheckpointError(MinirnnError, ValueError):
+    """A checkpoint file is missing, damaged, or does not fit the model."""

@@ -1,0 +1,111 @@
+"""Softmax cross-entropy: loss and gradient in one pass over the logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minirnn.kernels import memory, threads
+from minirnn.kernels.jit import jit
+from minirnn.kernels.pointwise import cast, exp
+
+_LANES = 64
+
+
+@jit(reassociate=True)
+def _cross_entropy(
+    share: int, shares: int, logits: Any, targets: Any, weight: Any, smoothing: float, scale: float,
+    losses: Any, grad: Any, scratch: Any,
+) -> None:  # fmt: skip
+    rows, classes = logits.shape
+    zero, one = cast(0, logits[0, 0]), cast(1, logits[0, 0])
+    spread = cast(smoothing / classes, logits[0, 0])  # label smoothing's share of every class
+    kept = cast(1 - smoothing, logits[0, 0])
+    factor = cast(scale, logits[0, 0])
+    row = scratch[share, _LANES:]
+    lanes = scratch[share, :_LANES]
+    weight_sum = zero
+    for j in range(weight.size):
+        weight_sum += weight[j]
+    for n in range(share * rows // shares, (share + 1) * rows // shares):
+        target = targets[n]
+        if target < 0:  # an ignored row
+            losses[n] = zero
+            if grad.size > 0:
+                for j in range(classes):
+                    grad[n, j] = zero
+            continue
+        for j in range(_LANES):
+            lanes[j] = logits[n, 0]
+        blocks = classes // _LANES
+        for b in range(blocks):
+            for j in range(_LANES):
+                x = logits[n, np.uintp(b * _LANES + j)]
+                lanes[j] = x if x > lanes[j] else lanes[j]
+        largest = lanes[0]
+        for j in range(1, _LANES):
+            largest = lanes[j] if lanes[j] > largest else largest
+        for j in range(blocks * _LANES, classes):
+            largest = logits[n, j] if logits[n, j] > largest else largest
+        for j in range(classes):
+            row[j] = exp(logits[n, j] - largest)
+        total = zero
+        for j in range(classes):
+            total += row[j]
+        log_total = np.log(total) + largest
+        w = weight[target] if weight.size > 0 else one
+        loss = kept * w * (log_total - logits[n, target])
+        mass = kept * w
+        if smoothing > 0:
+            if weight.size > 0:
+                for j in range(classes):
+                    loss += spread * weight[j] * (log_total - logits[n, j])
+                mass += spread * weight_sum
+            else:
+                for j in range(classes):
+                    loss += spread * (log_total - logits[n, j])
+                mass += spread * cast(classes, logits[0, 0])
+        losses[n] = loss * factor
+        if grad.size > 0:
+            # d loss / d logit_j = p_j (sum of target masses) - (target mass of j)
+            common = factor * mass / total
+            for j in range(classes):
+                grad[n, j] = row[j] * common
+            if smoothing > 0:
+                if weight.size > 0:
+                    for j in range(classes):
+                        grad[n, j] -= factor * spread * weight[j]
+                else:
+                    for j in range(classes):
+                        grad[n, j] -= factor * spread
+            grad[n, target] -= factor * kept * w
+
+
+def cross_entropy(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    weight: np.ndarray | None,
+    smoothing: float,
+    scale: float,
+    with_grad: bool,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Each row's loss [S] and the gradient [S, V] of their sum, both times ``scale``.
+
+    Args:
+        logits: [S, V].
+        targets: [S] int64 class numbers; a row with a negative one is ignored.
+        weight: [V] weight of each class, or None.
+        smoothing: label smoothing in [0, 1].
+    """
+    rows, classes = logits.shape
+    losses = np.empty(rows, logits.dtype)
+    grad = memory.empty(logits.shape, logits.dtype) if with_grad else None
+    if logits.size:
+        threads.run(
+            _cross_entropy, 12.0 * logits.size, rows, logits, targets,
+            np.empty(0, logits.dtype) if weight is None else weight, smoothing, scale, losses,
+            np.empty((0, 0), logits.dtype) if grad is None else grad,
+            np.empty((threads.get_num_threads(), _LANES + classes), logits.dtype),
+        )  # fmt: skip
+    return losses, grad

@@ -1,0 +1,130 @@
+"""Plain (Elman) RNN over a whole packed sequence, forward and back; rows are shared as in the LSTM's file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minirnn.kernels import memory, threads, tile
+from minirnn.kernels.cpu.matrix import product
+from minirnn.kernels.cpu.walk import add_rows, own_rows, pick_rows
+from minirnn.kernels.jit import jit
+from minirnn.kernels.pointwise import relu, relu_grad, tanh, tanh_grad
+from minirnn.kernels.steps import Steps
+from minirnn.kernels.tile import multiply_add
+
+
+@jit
+def _forward(
+    share: int, shares: int, gates: Any, table: Any, tokens: Any, panels: Any, rectify: bool,
+    starts: Any, reverse: bool, h: Any, state: Any,
+) -> None:  # fmt: skip
+    batch, size = state.shape
+    panel_columns = panels.shape[2]
+    for step in range(starts.size - 1):
+        start, count, rows = own_rows(starts, step, reverse, share, shares)
+        if rows <= 0:
+            continue
+        pick_rows(gates, table, tokens, start, count, share, shares)
+        multiply_add(
+            state, share * size, shares * size, 1, rows, panels, 0, size * panel_columns, size,
+            gates, (start + share) * size, shares * size, size,
+        )  # fmt: skip
+        for r in range(share, count, shares):
+            s = start + r
+            if rectify:
+                for j in range(size):
+                    state[r, j] = relu(gates[s, 0, j])
+            else:
+                for j in range(size):
+                    state[r, j] = tanh(gates[s, 0, j])
+            for j in range(size):
+                h[batch + s, j] = state[r, j]
+
+
+@jit
+def _backward(
+    share: int, shares: int, gates: Any, panels: Any, rectify: bool, starts: Any, reverse: bool, h: Any,
+    dy: Any, dh: Any,
+) -> None:  # fmt: skip
+    batch, size = dh.shape
+    panel_columns = panels.shape[2]
+    for step in range(starts.size - 1):
+        start, count, rows = own_rows(starts, step, not reverse, share, shares)
+        if rows <= 0:
+            continue
+        add_rows(dh, dy, start, count, share, shares)
+        for r in range(share, count, shares):
+            s = start + r
+            n = batch + s
+            if rectify:
+                for j in range(size):
+                    gates[s, 0, j] = dh[r, j] * relu_grad(h[n, j])
+            else:
+                for j in range(size):
+                    gates[s, 0, j] = dh[r, j] * tanh_grad(h[n, j])
+            for j in range(size):
+                dh[r, j] = 0
+        multiply_add(
+            gates, (start + share) * size, shares * size, 1, rows, panels, 0, size * panel_columns, size,
+            dh, share * size, shares * size, size,
+        )  # fmt: skip
+
+
+def rnn_forward(
+    gates: np.ndarray,
+    table: np.ndarray | None,
+    tokens: np.ndarray | None,
+    weight_hh: np.ndarray,
+    h_0: np.ndarray,
+    rectify: bool,
+    steps: Steps,
+) -> np.ndarray:
+    """Run the layer; returns h [N + S, H], initial states first.
+
+    Args:
+        gates: [S, H] input part of the pre-activations; used up.
+        table, tokens: instead of a filled ``gates``, the input part of token v is ``table[v]`` [V, H].
+        weight_hh: [H, H].
+        h_0: [N, H] in the steps' sorted order.
+        rectify: relu instead of tanh.
+    """
+    rows, batch, size = gates.shape[0], steps.batch, h_0.shape[1]
+    h = memory.empty((batch + rows, size), gates.dtype)
+    h[:batch] = h_0
+    panels = tile.pack(weight_hh, True, threads.run)
+    if table is None or tokens is None:
+        table, tokens = np.empty((0, size), gates.dtype), np.empty(0, np.int64)
+    threads.run(
+        _forward, float(rows) * size * (size + 8), batch, gates.reshape(rows, 1, size),
+        table.reshape(-1, 1, size), tokens, panels, rectify, steps.starts, steps.reverse, h, h_0.copy(),
+    )  # fmt: skip
+    return h
+
+
+def rnn_backward(
+    gates: np.ndarray,
+    h: np.ndarray,
+    weight_hh: np.ndarray,
+    dy: np.ndarray | None,
+    dh_n: np.ndarray,
+    rectify: bool,
+    steps: Steps,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Backpropagation through time; returns dh_0 and dweight_hh.
+
+    Args:
+        gates: [S, H] room for the gradients of the pre-activations, which it holds afterwards.
+        dy: [S, H] gradient of every step's output, or None.
+        dh_n: [N, H] gradient of the final states; overwritten.
+    """
+    rows, batch, size = gates.shape[0], steps.batch, h.shape[1]
+    panels = tile.pack(weight_hh, False, threads.run)
+    if dy is None:
+        dy = np.empty((0, size), gates.dtype)
+    threads.run(
+        _backward, float(rows) * size * (size + 8), batch, gates.reshape(rows, 1, size), panels, rectify,
+        steps.starts, steps.reverse, h, dy, dh_n,
+    )  # fmt: skip
+    return dh_n, product(gates, h, transpose_a=True, rows=steps.previous)

@@ -1,0 +1,79 @@
+"""Large arrays without fresh pages: memory goes back to a free list when its last view dies.
+
+A page the kernel hands out for the first time costs as much as the arithmetic done on it. Training asks for
+the same sizes at every step, so after the first step nothing large is allocated. Safe by construction: a
+block is reused only when no array refers to it any more.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+SMALLEST = 1 << 16
+"""Arrays under this many bytes come from NumPy's own allocator."""
+
+_ALIGNMENT = 64
+_KEEP_BYTES = 256 << 20
+
+_free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+
+
+class _Block:
+    """Owner of one piece of memory; NumPy keeps it alive as the base of every view."""
+
+    __slots__ = ("memory", "size", "__array_interface__")
+
+    def __init__(self, size: int, memory: np.ndarray) -> None:
+        self.size, self.memory = size, memory
+        address = memory.__array_interface__["data"][0]
+        aligned = -(-address // _ALIGNMENT) * _ALIGNMENT
+        self.__array_interface__ = {
+            "data": (aligned, False), "shape": (size,), "typestr": "|u1", "version": 3,
+        }  # fmt: skip
+
+    def __del__(self) -> None:
+        _free[self.size].append(self.memory)  # atomic; may run on any thread
+
+
+def _size_class(nbytes: int) -> int:
+    step = 1 << max(nbytes.bit_length() - 4, 12)  # eight classes an octave: at most an eighth is wasted
+    return -(-nbytes // step) * step
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """An uninitialised C-contiguous array, 64-byte aligned when it is large."""
+    dtype = np.dtype(dtype)
+    count = 1
+    for extent in shape:
+        count *= extent
+    nbytes = count * dtype.itemsize
+    if nbytes < SMALLEST:
+        return np.empty(shape, dtype)
+    size = _size_class(nbytes)
+    try:
+        memory = _free[size].pop()
+    except IndexError:
+        if cached_bytes() > _KEEP_BYTES:
+            release()
+        memory = np.empty(size + _ALIGNMENT, np.uint8)
+    block = np.asarray(_Block(size, memory))
+    return block[:nbytes].view(dtype).reshape(shape)
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """Like :func:`empty`, filled with zeros."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+def cached_bytes() -> int:
+    """Bytes that wait on the free list."""
+    return sum(size * len(blocks) for size, blocks in list(_free.items()))
+
+
+def release() -> None:
+    """Give all waiting memory back to the operating system."""
+    _free.clear()

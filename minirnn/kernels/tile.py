@@ -1,0 +1,311 @@
+"""The matrix micro-kernel, emitted for the host's vector width, and the packing of its right-hand side.
+
+``multiply_add`` computes C += A B for a few rows of A, any strides, against a *packed* B: column panels of
+``ROWS`` x ``VECTORS`` register tiles' width, each panel ``[depth, panel_width]`` and contiguous, the last one
+padded with zeros. A tile keeps ROWS x VECTORS vector accumulators in registers, broadcasts one element of A a
+row and multiplies it with VECTORS vectors of B; the panel stays in the first or second cache. Every element of
+C is one chain of multiply-adds in ascending order of depth, whatever the tile it falls into, so results do not
+depend on how rows are shared among threads. (Structure: Goto & van de Geijn 2008, "Anatomy of
+High-Performance Matrix Multiplication".)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, codegen, config
+from numba.extending import intrinsic, overload
+
+from minirnn.kernels import memory
+from minirnn.kernels.jit import DISABLED, jit
+
+ROWS = 6
+VECTORS = 2
+
+
+@functools.cache
+def vector_bytes() -> int:
+    """Bytes of the widest vector register the compiler may use on this host: 64, 32 or 16."""
+    features = config.CPU_FEATURES
+    if features is None:
+        features = codegen.get_host_cpu_features()
+    enabled = set(features.split(","))
+    if "+avx512f" in enabled:
+        return 64
+    return 32 if "+avx" in enabled else 16
+
+
+def panel_width(array: Any) -> int:
+    """Columns of a packed panel for the element type of ``array``."""
+    return VECTORS * vector_bytes() // array.dtype.itemsize
+
+
+@overload(panel_width, inline="always")
+def _panel_width(array):  # unannotated: Numba compares it with the lambda it returns
+    width = VECTORS * vector_bytes() // (array.dtype.bitwidth // 8)
+    return lambda array: width
+
+
+def emit_tile(rows: int, vectors: int, lanes: int | None = None) -> Any:
+    """An intrinsic ``tile(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)``.
+
+    It adds A B to C for ``rows`` rows and the first ``columns`` of ``vectors * lanes`` columns. Positions and
+    strides are in elements; ``lanes`` is the host's width unless given.
+    """
+
+    @intrinsic
+    def tile(
+        typing_context: Any, a: Any, a_at: Any, a_row: Any, a_column: Any, panel: Any, panel_at: Any,
+        c: Any, c_at: Any, c_row: Any, depth: Any, columns: Any,
+    ) -> Any:  # fmt: skip
+        size = types.intp
+        signature = types.void(a, size, size, size, panel, size, c, size, size, size, size)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            _generate_tile(rows, vectors, lanes, context, builder, signature, args)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def _generate_tile(
+    rows: int, vectors: int, lanes: int | None, context: Any, builder: Any, signature: Any, args: Any
+) -> None:
+    a_type, panel_type, c_type = signature.args[0], signature.args[4], signature.args[6]
+    width = a_type.dtype.bitwidth // 8
+    lanes = lanes or vector_bytes() // width
+    scalar = ir.FloatType() if width == 4 else ir.DoubleType()
+    vector = ir.VectorType(scalar, lanes)
+    mask_type = ir.VectorType(ir.IntType(1), lanes)
+    word, index = ir.IntType(32), ir.IntType(64)
+    suffix = f"v{lanes}f{8 * width}"
+
+    def data(array_type: Any, value: Any) -> Any:
+        return context.make_array(array_type)(context, builder, value).data
+
+    def declare(name: str, result: Any, parameters: list) -> Any:
+        return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
+
+    def splat(value: Any, kind: Any) -> Any:
+        undefined = ir.Constant(kind, ir.Undefined)
+        one = builder.insert_element(undefined, value, ir.Constant(word, 0))
+        zeros = ir.Constant(ir.VectorType(word, lanes), [0] * lanes)
+        return builder.shuffle_vector(one, undefined, zeros)
+
+    def vector_at(base: Any, offset: Any) -> Any:
+        return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+
+    def constant(value: int) -> Any:
+        return ir.Constant(index, value)
+
+    fma = declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
+    a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns = args
+    a = builder.gep(data(a_type, a), [a_at])
+    panel = builder.gep(data(panel_type, panel), [panel_at])
+    c = builder.gep(data(c_type, c), [c_at])
+    zero = ir.Constant(vector, [0.0] * lanes)
+    cells = [(row, v) for row in range(rows) for v in range(vectors)]
+
+    def target(row: int, v: int) -> Any:
+        return vector_at(c, builder.add(builder.mul(constant(row), c_row), constant(v * lanes)))
+
+    # C is needed last but fetched first: its lines arrive while the products are summed
+    byte_pointer = ir.IntType(8).as_pointer()
+    prefetch = declare("llvm.prefetch.p0", ir.VoidType(), [byte_pointer, word, word, word])
+    for row, v in cells:
+        for_write, keep, is_data = (ir.Constant(word, number) for number in (1, 3, 1))
+        builder.call(prefetch, [builder.bitcast(target(row, v), byte_pointer), for_write, keep, is_data])
+
+    entry = builder.block
+    head, body, done = (builder.append_basic_block(f"tile.{name}") for name in ("head", "body", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    k = builder.phi(index)
+    k.add_incoming(constant(0), entry)
+    sums = {cell: builder.phi(vector) for cell in cells}
+    for phi in sums.values():
+        phi.add_incoming(zero, entry)
+    builder.cbranch(builder.icmp_signed("<", k, depth), body, done)
+
+    builder.position_at_end(body)
+    panel_row = builder.mul(k, constant(vectors * lanes))
+    right = []
+    for v in range(vectors):
+        load = builder.load(vector_at(panel, builder.add(panel_row, constant(v * lanes))))
+        load.align = width
+        right.append(load)
+    a_k = builder.mul(k, a_column)
+    for row in range(rows):
+        element = builder.load(builder.gep(a, [builder.add(a_k, builder.mul(constant(row), a_row))]))
+        left = splat(element, vector)
+        for v in range(vectors):
+            total = builder.call(fma, [left, right[v], sums[row, v]])
+            sums[row, v].add_incoming(total, body)
+    k.add_incoming(builder.add(k, constant(1)), body)
+    builder.branch(head)
+
+    builder.position_at_end(done)
+    whole = builder.icmp_signed("==", columns, constant(vectors * lanes))
+    with builder.if_else(whole) as (full, edge):
+        with full:
+            for row, v in cells:
+                pointer = target(row, v)
+                load = builder.load(pointer)
+                load.align = width
+                builder.store(builder.fadd(load, sums[row, v]), pointer).align = width
+        with edge:
+            pointer_type = vector.as_pointer()
+            pointer_suffix = f"{suffix}.p0" if ir.PointerType().is_opaque else f"{suffix}.p0{suffix}"
+            masked_load = declare(
+                f"llvm.masked.load.{pointer_suffix}", vector, [pointer_type, word, mask_type, vector]
+            )
+            masked_store = declare(
+                f"llvm.masked.store.{pointer_suffix}", ir.VoidType(), [vector, pointer_type, word, mask_type]
+            )
+            align = ir.Constant(word, width)
+            count = splat(builder.trunc(columns, word), ir.VectorType(word, lanes))
+            for v in range(vectors):
+                numbers = ir.Constant(ir.VectorType(word, lanes), [v * lanes + lane for lane in range(lanes)])
+                mask = builder.icmp_signed("<", numbers, count)
+                for row in range(rows):
+                    pointer = target(row, v)
+                    load = builder.call(masked_load, [pointer, align, mask, zero])
+                    total = builder.fadd(load, sums[row, v])
+                    builder.call(masked_store, [total, pointer, align, mask])
+
+
+_tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (emit_tile(rows, VECTORS) for rows in range(1, ROWS + 1))
+
+
+@jit(inline=True)
+def _row_tiles(
+    a: Any, a_at: int, a_row: int, a_column: int, rows: int, panel: Any, panel_at: int,
+    c: Any, c_at: int, c_row: int, depth: int, columns: int,
+) -> None:  # fmt: skip
+    """One panel against ``rows`` rows, in tiles of as equal a height as can be (25 rows: five fives)."""
+    left = rows
+    while left > 0:
+        tiles = (left + 5) // 6
+        height = (left + tiles - 1) // tiles
+        if height == 6:
+            _tile6(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        elif height == 5:
+            _tile5(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        elif height == 4:
+            _tile4(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        elif height == 3:
+            _tile3(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        elif height == 2:
+            _tile2(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        else:
+            _tile1(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        a_at += height * a_row
+        c_at += height * c_row
+        left -= height
+
+
+@jit(inline=True)
+def multiply_add(
+    a: Any, a_at: int, a_row: int, a_column: int, rows: int, panels: Any, panels_at: int, panel_size: int,
+    depth: int, c: Any, c_at: int, c_row: int, columns: int,
+) -> None:  # fmt: skip
+    """C[rows, columns] += A[rows, depth] B[depth, columns], positions and strides in elements.
+
+    Args:
+        a: holds A from ``a_at`` on, A[r, k] at ``a_at + r * a_row + k * a_column``.
+        panels: packed B; panel p starts at ``panels_at + p * panel_size``.
+        c: holds C from ``c_at`` on, C[r, j] at ``c_at + r * c_row + j``.
+    """
+    width = panel_width(panels)
+    column = 0
+    while column < columns:
+        _row_tiles(
+            a, a_at, a_row, a_column, rows, panels, panels_at, c, c_at + column, c_row, depth,
+            min(width, columns - column),
+        )  # fmt: skip
+        panels_at += panel_size
+        column += width
+
+
+if DISABLED:  # the same contract on plain NumPy, for coverage and debuggers
+
+    def multiply_add(  # noqa: F811
+        a: Any, a_at: int, a_row: int, a_column: int, rows: int, panels: Any, panels_at: int, panel_size: int,
+        depth: int, c: Any, c_at: int, c_row: int, columns: int,
+    ) -> None:  # fmt: skip
+        """C[rows, columns] += A[rows, depth] B[depth, columns]; see the compiled version above."""
+        if not (rows and depth and columns):
+            return
+        width = panel_width(panels)
+        count = -(-columns // width)
+        left = _window(a, a_at, (rows, depth), (a_row, a_column))
+        right = _window(panels, panels_at, (count, depth, width), (panel_size, width, 1))
+        target = _window(c, c_at, (rows, columns), (c_row, 1))
+        target += np.concatenate([left @ panel for panel in right], axis=1)[:, :columns]
+
+
+def _window(array: np.ndarray, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+    flat = array.reshape(-1)[start:]
+    return np.lib.stride_tricks.as_strided(flat, shape, tuple(s * array.itemsize for s in strides))
+
+
+# -------------------------------------------------------------------------------------------------- packing
+
+
+def packed_panels(columns: int, dtype: np.dtype) -> int:
+    """How many panels hold ``columns`` columns of element type ``dtype``."""
+    return -(-columns // (VECTORS * vector_bytes() // dtype.itemsize))
+
+
+def empty_panels(depth: int, columns: int, dtype: np.dtype) -> np.ndarray:
+    """Room for a packed [depth, columns] matrix: panels [count, depth, panel_width]."""
+    return memory.empty((packed_panels(columns, dtype), depth, VECTORS * vector_bytes() // dtype.itemsize), dtype)
+
+
+@jit
+def pack_rows(share: int, shares: int, b: Any, panels: Any) -> None:
+    """Pack B [depth, columns] as it lies: panels[p, k, j] = b[k, p * width + j]."""
+    count, depth, width = panels.shape
+    columns = b.shape[1]
+    for p in range(share * count // shares, (share + 1) * count // shares):
+        start = p * width
+        used = min(width, columns - start)
+        for k in range(depth):
+            for j in range(used):
+                panels[p, k, j] = b[k, start + j]
+            for j in range(used, width):
+                panels[p, k, j] = 0
+
+
+@jit
+def pack_columns(share: int, shares: int, b: Any, panels: Any) -> None:
+    """Pack the transpose of b [columns, depth]: panels[p, k, j] = b[p * width + j, k]."""
+    count, depth, width = panels.shape
+    columns = b.shape[0]
+    block = 64
+    for p in range(share * count // shares, (share + 1) * count // shares):
+        start = p * width
+        used = min(width, columns - start)
+        for k0 in range(0, depth, block):
+            k1 = min(k0 + block, depth)
+            for j in range(used):
+                for k in range(k0, k1):
+                    panels[p, k, j] = b[start + j, k]
+            for k in range(k0, k1):
+                for j in range(used, width):
+                    panels[p, k, j] = 0
+
+
+def pack(b: np.ndarray, transposed: bool, run: Callable[..., Any]) -> np.ndarray:
+    """Packed panels of ``b`` [depth, columns], or of its transpose when ``b`` is [columns, depth]."""
+    columns, depth = b.shape if transposed else b.shape[::-1]
+    panels = empty_panels(depth, columns, b.dtype)
+    run(pack_columns if transposed else pack_rows, 8.0 * b.size, len(panels), b, panels)
+    return panels

@@ -1,0 +1,24 @@
+"""FLOOR 3: modules, cells, recurrent layers and losses, under PyTorch's names."""
+
+from minirnn.nn import functional
+from minirnn.nn.attention import Attention
+from minirnn.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+from minirnn.nn.layers import Dropout, Embedding, LayerNorm, Linear, ReLU, Sigmoid, Tanh
+from minirnn.nn.losses import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+)
+from minirnn.nn.module import Module, ModuleList, Parameter, Sequential
+from minirnn.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent
+
+__all__ = [
+    "GRU", "LSTM", "RNN", "Attention", "BCELoss", "BCEWithLogitsLoss", "Bidirectional", "Cell", "CrossEntropyLoss",
+    "Dropout", "Embedding", "GRUCell", "HuberLoss", "L1Loss", "LSTMCell", "LayerNorm", "Linear", "MSELoss", "Module",
+    "ModuleList", "NLLLoss", "Parameter", "RNNCell", "ReLU", "Recurrent", "Sequential", "Sigmoid", "Tanh",
+    "functional",
+]  # fmt: skip
