@@ -1,0 +1,78 @@
+"""minirnn: small, fast recurrent networks on NumPy and Numba.
+
+>>> import minirnn as mr
+>>> x = mr.tensor([1.0, 2.0], requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad
+tensor([2., 4.])
+"""
+
+from __future__ import annotations
+
+import numpy as _np
+
+from minirnn import errors, kernels, models, nn, optim, random
+from minirnn.autograd.gradcheck import gradcheck
+from minirnn.autograd.ops import (
+    abs,  # noqa: A004 - NumPy's and PyTorch's names
+    argmax,
+    cat,
+    chunk,
+    clip,
+    concatenate,
+    dropout,
+    exp,
+    flip,
+    gather,
+    log,
+    log_softmax,
+    masked_fill,
+    matmul,
+    max,  # noqa: A004
+    mean,
+    min,  # noqa: A004
+    permute,
+    relu,
+    reshape,
+    sigmoid,
+    softmax,
+    split,
+    sqrt,
+    squeeze,
+    stack,
+    sum,  # noqa: A004
+    tanh,
+    transpose,
+    unsqueeze,
+    where,
+)
+from minirnn.autograd.tape import detect_anomaly, no_grad
+from minirnn.autograd.tensor import DType, Tensor, tensor
+from minirnn.kernels import get_num_threads, set_num_threads
+from minirnn.random import manual_seed
+
+__version__ = "0.1.0"
+
+
+def zeros(*shape: int, dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros."""
+    return tensor(_np.zeros(shape), requires_grad, dtype)
+
+
+def ones(*shape: int, dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
+    """A tensor of ones."""
+    return tensor(_np.ones(shape), requires_grad, dtype)
+
+
+def randn(*shape: int, dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
+    """A tensor drawn from N(0, 1)."""
+    return tensor(random.generator().standard_normal(shape), requires_grad, dtype)
+
+
+__all__ = [
+    "Tensor", "abs", "argmax", "cat", "chunk", "clip", "concatenate", "detect_anomaly", "dropout",
+    "errors", "exp", "flip", "gather", "get_num_threads", "gradcheck", "kernels", "log", "log_softmax",
+    "manual_seed", "masked_fill", "matmul", "max", "mean", "min", "models", "nn", "no_grad", "ones", "optim",
+    "permute", "randn", "random", "relu", "reshape", "set_num_threads", "sigmoid", "softmax", "split", "sqrt",
+    "squeeze", "stack", "sum", "tanh", "tensor", "transpose", "unsqueeze", "where", "zeros",
+]  # fmt: skip

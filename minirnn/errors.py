@@ -43,3 +43,7 @@ class DataError(MinirnnError, ValueError):
 
 class CheckpointError(MinirnnError, ValueError):
     """A checkpoint file is missing, damaged, or does not fit the model."""
+
+
+class DivergedError(MinirnnError, ArithmeticError):
+    """Training produced NaN or infinity again and again."""

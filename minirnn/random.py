@@ -26,3 +26,9 @@ def generator() -> np.random.Generator:
 def draw_seed() -> int:
     """A fresh 63-bit seed for one use (a dropout mask, a sampled text)."""
     return int(_generator.integers(1 << 63))
+
+
+def seed_from_system() -> None:
+    """Seed from the operating system, where no two runs should be alike."""
+    global _generator
+    _generator = np.random.Generator(np.random.PCG64())

@@ -36,8 +36,12 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
         return value
     device = "cpu" if like is None else like.device
     if isinstance(value, (bool, int, float)) and like is not None:
-        kind = np.dtype(type(value)) if like.dtype.kind in "iub" else like.dtype
-        array = np.array(value, np.float32 if isinstance(value, float) and like.dtype.kind != "f" else kind)
+        kind = like.dtype
+        if kind.kind != "f" and isinstance(value, float):
+            kind = np.dtype(np.float32)
+        elif kind.kind == "b":
+            kind = np.dtype(type(value))
+        array = np.array(value, kind)
     else:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
@@ -47,10 +51,31 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     return Tensor(kernels.on(device).asarray(array), device=device)
 
 
+def _alike(tensors: Sequence[Any]) -> list[Tensor]:
+    """All as tensors; where some are floating-point, integers take their type, as in PyTorch (not in NumPy)."""
+    like = next((t for t in tensors if isinstance(t, Tensor)), None)
+    xs = [as_tensor(t, like) for t in tensors]
+    kinds = {x.dtype.kind for x in xs}
+    if "f" in kinds and len(kinds) > 1:
+        wanted = np.result_type(*(x.dtype for x in xs if x.dtype.kind == "f"))
+        xs = [cast(x, wanted) if x.dtype.kind in "iu" else x for x in xs]
+    return xs
+
+
+def _real(a: Any) -> Tensor:
+    """``a`` as a tensor of a floating-point type, float32 where it has none."""
+    x = as_tensor(a)
+    return x if x.dtype.kind == "f" else cast(x, np.dtype(np.float32))
+
+
+def _as_rows(array: Any) -> Any:
+    """[..., W] as contiguous [S, W]; the extents may be 0, so -1 will not do."""
+    return np.ascontiguousarray(array).reshape(math.prod(array.shape[:-1]), array.shape[-1])
+
+
 def _pair(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor, Any]:
     """Both operands as tensors that broadcast, and their kernels."""
-    like = a if isinstance(a, Tensor) else b if isinstance(b, Tensor) else None
-    x, y = as_tensor(a, like), as_tensor(b, like)
+    x, y = _alike((a, b))
     try:
         np.broadcast_shapes(x.shape, y.shape)
     except ValueError:
@@ -150,8 +175,8 @@ def divide(a: Any, b: Any) -> Tensor:
 def power(a: Any, b: Any) -> Tensor:
     """a to the power b; d/da = b a^(b-1), d/db = a^b log a (0 where a = 0)."""
     x, y, K = _pair("power", a, b)
-    if x.dtype.kind in "iu" and y.dtype.kind in "iu":
-        x = cast(x, np.dtype(np.float32))
+    if x.dtype.kind in "iu" and y.dtype.kind in "iu" and (y.data < 0).any():
+        raise OptionError("power: an integer to a negative power is not an integer; convert it with .to('float32')")
     result = _quietly(K.power, x.data, y.data)
 
     def gradients(g: Any) -> tuple[Any, Any]:
@@ -175,8 +200,7 @@ def negative(a: Any) -> Tensor:
 
 def matmul(a: Any, b: Any) -> Tensor:
     """Matrix product with NumPy's rules: vectors, matrices, and stacks of matrices that broadcast."""
-    like = a if isinstance(a, Tensor) else b if isinstance(b, Tensor) else None
-    x, y = as_tensor(a, like), as_tensor(b, like)
+    x, y = _alike((a, b))
     fits = x.ndim > 0 and y.ndim > 0 and x.shape[-1] == y.shape[-2 if y.ndim > 1 else 0]
     if fits:
         try:
@@ -200,7 +224,7 @@ def matmul(a: Any, b: Any) -> Tensor:
         if x.requires_grad:
             dx = _fold(K.matmul(g, right.swapaxes(-1, -2)), Tensor(left)).reshape(x.shape)
         if y.requires_grad and right.ndim == 2 and left.ndim > 2:  # one product over all leading dimensions
-            dy = K.matmul(left.reshape(-1, left.shape[-1]).T, g.reshape(-1, g.shape[-1])).reshape(y.shape)
+            dy = K.matmul(_as_rows(left).T, _as_rows(g)).reshape(y.shape)
         elif y.requires_grad:
             dy = _fold(K.matmul(left.swapaxes(-1, -2), g), Tensor(right)).reshape(y.shape)
         return dx, dy
@@ -219,13 +243,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.dtype != weight.dtype:
         raise DTypeError(f"linear: the input is {x.dtype}, the weight {weight.dtype}; convert one with .to(...)")
     K = kernels.on(weight.device)
-    rows = np.ascontiguousarray(x.data).reshape(-1, x.shape[-1])
+    rows = _as_rows(x.data)
     w = weight.data
     b = None if bias is None else bias.data
     out = K.product(rows, w, b, transpose_b=True)
 
     def gradients(g: Any) -> tuple[Any, Any, Any]:
-        g = np.ascontiguousarray(g).reshape(-1, w.shape[0])
+        g = _as_rows(g)
         dx = K.product(g, w).reshape(x.shape) if x.requires_grad else None
         dw = K.product(g, rows, transpose_a=True) if weight.requires_grad else None
         return dx, dw, K.column_sums(g) if bias is not None and bias.requires_grad else None
@@ -238,41 +262,41 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def exp(a: Any) -> Tensor:
     """e^a."""
-    x = as_tensor(a)
+    x = _real(a)
     y = _quietly(kernels.on(x.device).exp, x.data)
     return record("exp", (x,), y, lambda g: (g * y,))
 
 
 def log(a: Any) -> Tensor:
     """Natural logarithm."""
-    x = as_tensor(a)
+    x = _real(a)
     return record("log", (x,), _quietly(kernels.on(x.device).log, x.data), lambda g: (_quietly(np.divide, g, x.data),))
 
 
 def sqrt(a: Any) -> Tensor:
     """Square root."""
-    x = as_tensor(a)
+    x = _real(a)
     y = _quietly(kernels.on(x.device).sqrt, x.data)
     return record("sqrt", (x,), y, lambda g: (_quietly(np.divide, g, 2 * y),))
 
 
 def tanh(a: Any) -> Tensor:
     """Hyperbolic tangent; d/da = 1 - y^2."""
-    x = as_tensor(a)
+    x = _real(a)
     y = kernels.on(x.device).tanh(x.data)
     return record("tanh", (x,), y, lambda g: (g * (1 - y * y),))
 
 
 def sigmoid(a: Any) -> Tensor:
     """1 / (1 + e^-a); d/da = y (1 - y)."""
-    x = as_tensor(a)
+    x = _real(a)
     y = kernels.on(x.device).sigmoid(x.data)
     return record("sigmoid", (x,), y, lambda g: (g * y * (1 - y),))
 
 
 def softplus(a: Any) -> Tensor:
     """log(1 + e^a), without overflow; d/da = sigmoid(a)."""
-    x = as_tensor(a)
+    x = _real(a)
     K = kernels.on(x.device)
     return record("softplus", (x,), K.softplus(x.data), lambda g: (g * K.sigmoid(x.data),))
 
@@ -307,7 +331,7 @@ def softmax(a: Any, dim: int = -1) -> Tensor:
     x = as_tensor(a)
     _floating("softmax", x)
     d = _dim("softmax", dim, x.ndim)
-    y = kernels.on(x.device).softmax(x.data, d)
+    y = _quietly(kernels.on(x.device).softmax, x.data, d)
     return record("softmax", (x,), y, lambda g: (y * (g - (g * y).sum(axis=d, keepdims=True)),))
 
 
@@ -317,7 +341,7 @@ def log_softmax(a: Any, dim: int = -1) -> Tensor:
     _floating("log_softmax", x)
     d = _dim("log_softmax", dim, x.ndim)
     K = kernels.on(x.device)
-    y = K.log_softmax(x.data, d)
+    y = _quietly(K.log_softmax, x.data, d)
     return record("log_softmax", (x,), y, lambda g: (g - K.exp(y) * g.sum(axis=d, keepdims=True),))
 
 
@@ -369,7 +393,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         raise ShapeError(
             f"where: the condition {list(mask.shape)} does not broadcast with {list(x.shape)} and {list(y.shape)}"
         ) from None
-    return record("where", (x, y), result, lambda g: (_fold(g * mask, x), _fold(g * ~mask, y)))
+    return record("where", (x, y), result, lambda g: (_fold(K.where(mask, g, 0), x), _fold(K.where(mask, 0, g), y)))
 
 
 def masked_fill(a: Any, mask: Any, value: float) -> Tensor:
@@ -402,20 +426,24 @@ def mean(a: Any, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return sum(x, dim, keepdim) / float(count) if count else sum(x, dim, keepdim) * math.nan
 
 
+def _not_empty(name: str, x: Tensor, dim: int | None) -> None:
+    if x.numel() == 0 and (dim is None or x.shape[dim] == 0):
+        raise ShapeError(f"{name}: a tensor of shape {list(x.shape)} has no elements to choose from")
+
+
 def _extreme(name: str, a: Any, dim: int | None, keepdim: bool) -> Tensor | Extreme:
     x = as_tensor(a)
-    if x.numel() == 0:
-        raise ShapeError(f"{name}: a tensor of shape {list(x.shape)} has no elements")
+    d = None if dim is None else _dim(name, dim, x.ndim)
+    _not_empty(name, x, d)
     K = kernels.on(x.device)
-    if dim is None:
+    if d is None:
         best = np.asarray(getattr(x.data, name)())
 
         def shared(g: Any) -> tuple[Any]:  # equal extremes share the gradient, as in PyTorch
-            at = x.data == best
+            at = x.data == best if best == best else x.data != x.data
             return (at * (g / at.sum()).astype(x.dtype),)
 
         return record(name, (x,), best, shared)
-    d = _dim(name, dim, x.ndim)
     index = getattr(K, f"arg{name}")(x.data, axis=d, keepdims=True)
     values = K.take_along_axis(x.data, index, axis=d)
 
@@ -442,9 +470,8 @@ def min(a: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 def argmax(a: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the largest element is; of all of them, in flattened order, without ``dim``."""
     x = as_tensor(a)
-    if x.numel() == 0:
-        raise ShapeError(f"argmax: a tensor of shape {list(x.shape)} has no elements")
     d = None if dim is None else _dim("argmax", dim, x.ndim)
+    _not_empty("argmax", x, d)
     found = kernels.on(x.device).argmax(x.data, axis=d, keepdims=keepdim)
     return Tensor(np.asarray(found), device=x.device)
 
@@ -496,11 +523,17 @@ def unsqueeze(a: Any, dim: int) -> Tensor:
     return reshape(x, (*x.shape[:d], 1, *x.shape[d:]))
 
 
+def _as_array(values: list[Any]) -> np.ndarray:
+    """A list as an index: an empty one has no type of its own."""
+    array = np.asarray(values)
+    return array if array.size else array.astype(np.int64)
+
+
 def index(a: Any, key: Any) -> Tensor:
     """a[key] with NumPy's rules: numbers, slices, None, ``...``, boolean masks and integer arrays."""
     x = as_tensor(a)
     parts = key if isinstance(key, tuple) else (key,)
-    plain = tuple(p.data if isinstance(p, Tensor) else np.asarray(p) if isinstance(p, list) else p for p in parts)
+    plain = tuple(p.data if isinstance(p, Tensor) else _as_array(p) if isinstance(p, list) else p for p in parts)
     try:
         y = np.asarray(x.data[plain])
     except IndexError as error:
@@ -521,7 +554,7 @@ def index(a: Any, key: Any) -> Tensor:
 
 def concatenate(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     """Tensors one after the other along ``dim``; all other extents must agree."""
-    xs = [as_tensor(t) for t in tensors]
+    xs = _alike(tensors)
     if not xs:
         raise ShapeError("concatenate: wanted at least one tensor")
     d = _dim("concatenate", dim, xs[0].ndim)
@@ -531,7 +564,7 @@ def concatenate(tensors: Sequence[Any], dim: int = 0) -> Tensor:
         raise ShapeError(f"concatenate: shapes {shapes} differ in more than dimension {d}")
     borders = np.cumsum([t.shape[d] for t in xs])[:-1]
     data = kernels.on(xs[0].device).concatenate([t.data for t in xs], axis=d)
-    return record("concatenate", xs, data, lambda g: tuple(np.split(g, borders, axis=d)))
+    return record("concatenate", xs, data, lambda g: tuple(map(_fold, np.split(g, borders, axis=d), xs)))
 
 
 cat = concatenate
@@ -539,19 +572,25 @@ cat = concatenate
 
 def stack(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new dimension."""
-    xs = [as_tensor(t) for t in tensors]
+    xs = _alike(tensors)
     if len({t.shape for t in xs}) != 1:
         raise ShapeError(f"stack: wanted tensors of one shape, got {[list(t.shape) for t in xs]}")
     d = _dim("stack", dim, xs[0].ndim + 1)
     data = kernels.on(xs[0].device).stack([t.data for t in xs], axis=d)
-    return record("stack", xs, data, lambda g: tuple(np.moveaxis(g, d, 0)))
+    return record("stack", xs, data, lambda g: tuple(map(_fold, np.moveaxis(g, d, 0), xs)))
+
+
+def _extent(name: str, x: Tensor, dim: int) -> tuple[int, int]:
+    if not x.shape:
+        raise ShapeError(f"{name}: wanted a tensor of at least one dimension, got a single number")
+    d = _dim(name, dim, x.ndim)
+    return d, x.shape[d]
 
 
 def split(a: Any, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of ``split_size`` (the last may be smaller), or of the sizes given, along ``dim``."""
     x = as_tensor(a)
-    d = _dim("split", dim, x.ndim)
-    extent = x.shape[d] if x.shape else 0
+    d, extent = _extent("split", x, dim)
     if isinstance(split_size, (int, np.integer)):
         if split_size < 1:
             raise OptionError(f"split: the size must be at least 1, got {split_size}")
@@ -560,7 +599,7 @@ def split(a: Any, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor
         sizes = [int(s) for s in split_size]
         if builtins.sum(sizes) != extent or builtins.min(sizes, default=0) < 0:
             raise ShapeError(f"split: sizes {sizes} do not add up to {extent}, the extent of dimension {d}")
-    borders = np.cumsum(sizes)[:-1]
+    borders = np.cumsum(sizes, dtype=np.int64)[:-1]
     K = kernels.on(x.device)
 
     def gradients(*gs: Any) -> tuple[Any]:
@@ -576,7 +615,7 @@ def chunk(a: Any, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     x = as_tensor(a)
     if chunks < 1:
         raise OptionError(f"chunk: the number of pieces must be at least 1, got {chunks}")
-    extent = x.shape[_dim("chunk", dim, x.ndim)]
+    _, extent = _extent("chunk", x, dim)
     return split(x, builtins.max(1, -(-extent // chunks)), dim)
 
 
@@ -590,7 +629,7 @@ def flip(a: Any, *dims: int | Sequence[int]) -> Tensor:
 def gather(a: Any, dim: int, index: Any) -> Tensor:
     """out[i][j] = a[index[i][j]][j] for ``dim`` 0, and so on; ``index`` has as many dimensions as a."""
     x, at = as_tensor(a), as_tensor(index)
-    d = _dim("gather", dim, x.ndim)
+    d, _ = _extent("gather", x, dim)
     if at.dtype.kind not in "iu":
         raise DTypeError(f"gather: the index must be integer, got {at.dtype}")
     if at.ndim != x.ndim or any(at.shape[k] > x.shape[k] for k in range(x.ndim) if k != d):
@@ -641,7 +680,7 @@ def embedding(table: Tensor, tokens: Any, padding_idx: int | None = None) -> Ten
     count, width = table.shape
 
     def gradients(g: Any) -> tuple[Any]:
-        d_table = K.add_rows_at(np.ascontiguousarray(g).reshape(-1, width), rows, count)
+        d_table = K.add_rows_at(_as_rows(g), rows, count)
         if padding_idx is not None:
             d_table[padding_idx] = 0
         return (d_table,)

@@ -64,9 +64,7 @@ def rnn_sequence(
     """h_t = tanh(x_t + W_hh h_{t-1}), or relu; returns y [S, H] and h_n [N, H]."""
     K = kernels.on(weight_hh.device)
     gates = gate_input.buffer(K, steps.rows)
-    h = K.rnn_forward(
-        gates, gate_input.table, gate_input.tokens, weight_hh.data, _contiguous(h_0.data), rectify, steps
-    )
+    h = K.rnn_forward(gates, gate_input.table, gate_input.tokens, weight_hh.data, _contiguous(h_0.data), rectify, steps)
 
     def gradients(dy: Any, dh_n: Any) -> tuple[Any, ...]:
         dh = _gradient(K, dh_n, h_0.shape, h.dtype)

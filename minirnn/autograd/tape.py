@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minirnn import kernels
 from minirnn.errors import AnomalyError, GradientError
 
@@ -138,7 +140,8 @@ def backward(root: Node, output: int, gradient: Any) -> None:
                 f"backward met {node.name}, whose saved values are gone: this part of the graph has been walked "
                 "before. Compute it again, or add the losses up and call backward once"
             )
-        made = node.gradients(*given)
+        with np.errstate(all="ignore"):  # infinities and NaN speak for themselves, and through detect_anomaly
+            made = node.gradients(*given)
         if _mode.anomaly:
             _check_backward(node, given, made)
         edges = node.edges

@@ -9,7 +9,7 @@ import numpy as np
 
 from minirnn import kernels
 from minirnn.autograd import tape
-from minirnn.errors import DTypeError, DeviceError, GradientError, ShapeError
+from minirnn.errors import DeviceError, DTypeError, GradientError, ShapeError
 
 DType = str | type | np.dtype
 """``"float32"``, ``"float64"``, an integer type or ``"bool"``, by name or as NumPy has them."""
@@ -52,7 +52,7 @@ class Tensor:
         return self.data.ndim
 
     @property
-    def T(self) -> Tensor:
+    def T(self) -> Tensor:  # noqa: N802 - the field's name
         """All dimensions in reverse order."""
         return ops.permute(self, *reversed(range(self.ndim)))
 
@@ -149,7 +149,8 @@ class Tensor:
             self.grad_slot[...] = gradient
             self.grad = Tensor(self.grad_slot, device=self.device)
         else:
-            self.grad = Tensor(gradient.astype(self.dtype, copy=True), device=self.device)
+            own = kernels.on(self.device).asarray(gradient).astype(self.dtype, copy=True)
+            self.grad = Tensor(own, device=self.device)
 
     def detach(self) -> Tensor:
         """The same values without a place on the tape."""
@@ -358,9 +359,7 @@ def check_differentiable(dtype: np.dtype, requires_grad: bool) -> None:
         raise DTypeError(f"only floating-point tensors have gradients, got {dtype}")
 
 
-def tensor(
-    data: Any, requires_grad: bool = False, dtype: DType | None = None, device: str = "cpu"
-) -> Tensor:
+def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, device: str = "cpu") -> Tensor:
     """A leaf tensor with a copy of ``data``.
 
     Args:
@@ -406,7 +405,8 @@ def record_many(
             raise DeviceError(f"{name}: inputs on {device} and {t.device}; move them to one device first")
     tape.check_forward(name, data, inputs, device)
     edges = tape.edges_of(inputs)
-    outputs = tuple(Tensor(array, device=device) for array in data)
+    asarray = kernels.on(device).asarray  # NumPy gives a scalar where all dimensions are gone
+    outputs = tuple(Tensor(asarray(array), device=device) for array in data)
     if edges is not None:
         node = tape.Node(name, device, edges, gradients, len(outputs))
         for number, output in enumerate(outputs):

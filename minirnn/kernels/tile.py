@@ -163,9 +163,7 @@ def _generate_tile(
         with edge:
             pointer_type = vector.as_pointer()
             pointer_suffix = f"{suffix}.p0" if ir.PointerType().is_opaque else f"{suffix}.p0{suffix}"
-            masked_load = declare(
-                f"llvm.masked.load.{pointer_suffix}", vector, [pointer_type, word, mask_type, vector]
-            )
+            masked_load = declare(f"llvm.masked.load.{pointer_suffix}", vector, [pointer_type, word, mask_type, vector])
             masked_store = declare(
                 f"llvm.masked.store.{pointer_suffix}", ir.VoidType(), [vector, pointer_type, word, mask_type]
             )
@@ -234,21 +232,23 @@ def multiply_add(
         column += width
 
 
-if DISABLED:  # the same contract on plain NumPy, for coverage and debuggers
+def _multiply_add_plain(
+    a: Any, a_at: int, a_row: int, a_column: int, rows: int, panels: Any, panels_at: int, panel_size: int,
+    depth: int, c: Any, c_at: int, c_row: int, columns: int,
+) -> None:  # fmt: skip
+    """C[rows, columns] += A[rows, depth] B[depth, columns]; see the compiled version above."""
+    if not (rows and depth and columns):
+        return
+    width = panel_width(panels)
+    count = -(-columns // width)
+    left = _window(a, a_at, (rows, depth), (a_row, a_column))
+    right = _window(panels, panels_at, (count, depth, width), (panel_size, width, 1))
+    target = _window(c, c_at, (rows, columns), (c_row, 1))
+    target += np.concatenate([left @ panel for panel in right], axis=1)[:, :columns]
 
-    def multiply_add(  # noqa: F811
-        a: Any, a_at: int, a_row: int, a_column: int, rows: int, panels: Any, panels_at: int, panel_size: int,
-        depth: int, c: Any, c_at: int, c_row: int, columns: int,
-    ) -> None:  # fmt: skip
-        """C[rows, columns] += A[rows, depth] B[depth, columns]; see the compiled version above."""
-        if not (rows and depth and columns):
-            return
-        width = panel_width(panels)
-        count = -(-columns // width)
-        left = _window(a, a_at, (rows, depth), (a_row, a_column))
-        right = _window(panels, panels_at, (count, depth, width), (panel_size, width, 1))
-        target = _window(c, c_at, (rows, columns), (c_row, 1))
-        target += np.concatenate([left @ panel for panel in right], axis=1)[:, :columns]
+
+if DISABLED:  # the same contract on plain NumPy, for coverage and debuggers
+    multiply_add = _multiply_add_plain
 
 
 def _window(array: np.ndarray, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:

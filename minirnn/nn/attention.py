@@ -40,7 +40,7 @@ class Attention(Module):
         if kind == "dot":
             self.query = Linear(query_size, memory_size, bias=False, dtype=dtype)
         else:
-            width = attention_size or query_size
+            width = query_size if attention_size is None else positive("Attention: attention_size", attention_size)
             self.query = Linear(query_size, width, dtype=dtype)
             self.memory = Linear(memory_size, width, bias=False, dtype=dtype)
             self.score = Linear(width, 1, bias=False, dtype=dtype)
@@ -56,9 +56,10 @@ class Attention(Module):
         Returns:
             context [N, M] and weights [N, S], zero at rows past the length.
         """
-        if memory.ndim != 3 or memory.shape[1] != query.shape[0] or memory.shape[2] != self.memory_size:
+        if query.ndim != 2 or memory.ndim != 3 or memory.shape[1:] != (len(query), self.memory_size) or not len(memory):
             raise ShapeError(
-                f"Attention: wanted memory [S, {query.shape[0]}, {self.memory_size}], got {list(memory.shape)}"
+                f"Attention: wanted query [N, Q] and memory [S, N, {self.memory_size}] with S at least 1, "
+                f"got {list(query.shape)} and {list(memory.shape)}"
             )
         rows = memory.transpose(0, 1)
         if self.kind == "dot":
@@ -67,8 +68,10 @@ class Attention(Module):
             scores = self.score((self.query(query).unsqueeze(1) + self.memory(rows)).tanh()).squeeze(2)
         if lengths is not None:
             counts = ops.as_index("Attention lengths", lengths)
-            if counts.shape != query.shape[:1] or (counts.size and not 1 <= counts.min() <= counts.max() <= len(memory)):
-                raise OptionError(f"Attention: wanted {query.shape[0]} lengths from 1 to {len(memory)}, got {counts}")
+            if counts.shape != query.shape[:1]:
+                raise ShapeError(f"Attention: wanted {len(query)} lengths, got {list(counts.shape)}")
+            if counts.size and not 1 <= counts.min() <= counts.max() <= len(memory):
+                raise OptionError(f"Attention: lengths must be from 1 to {len(memory)}, got {counts}")
             scores = scores.masked_fill(np.arange(memory.shape[0]) >= counts[:, None], -math.inf)
         weights = scores.softmax(1)
         return (weights.unsqueeze(1) @ rows).squeeze(1), weights

@@ -52,7 +52,8 @@ class _GatedCell(Cell):
 
     def _products(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x W_ih^T + b_ih and h W_hh^T + b_hh."""
-        if x.shape[-1] != self.input_size or x.ndim not in (1, 2) or h.shape != (*x.shape[:-1], self.hidden_size):
+        x, h = ops.as_tensor(x), ops.as_tensor(h)
+        if x.ndim not in (1, 2) or x.shape[-1] != self.input_size or h.shape != (*x.shape[:-1], self.hidden_size):
             raise ShapeError(
                 f"{type(self).__name__}: wanted x [N, {self.input_size}] and a state [N, {self.hidden_size}], "
                 f"got {list(x.shape)} and {list(h.shape)}"
@@ -95,8 +96,14 @@ class LSTMCell(_GatedCell):
         return self._zeros(batch_size), self._zeros(batch_size)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        h, c = (self._zeros(*x.shape[:-1]), self._zeros(*x.shape[:-1])) if state is None else state
+        if state is None:
+            state = self._zeros(*x.shape[:-1]), self._zeros(*x.shape[:-1])
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise ShapeError("LSTMCell: wanted a pair (h, c) as state")
+        h, c = state
         x_part, h_part = self._products(x, h)
+        if c.shape != h.shape:
+            raise ShapeError(f"LSTMCell: wanted c {list(h.shape)} like h, got {list(c.shape)}")
         i, f, g, o = (x_part + h_part).chunk(4, dim=-1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c

@@ -21,13 +21,15 @@ __all__ = [
 
 
 def embedding(tokens: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    """Rows of ``weight`` [V, E] for tokens of any shape."""
+    """Rows of ``weight`` [V, E] for tokens of any shape; row ``padding_idx`` gets no gradient."""
+    if padding_idx is not None and not -weight.shape[0] <= padding_idx < weight.shape[0]:
+        raise OptionError(f"embedding: padding_idx {padding_idx} is out of range for {weight.shape[0]} rows")
     return ops.embedding(weight, tokens, padding_idx)
 
 
 def one_hot(tokens: Any, num_classes: int = -1) -> Tensor:
     """Integers [...] to 0/1 integers [..., num_classes]; by default one class more than the largest token."""
-    index = ops.as_index("one_hot", tokens)
+    index = ops.as_index("one_hot", tokens).reshape(np.shape(tokens))  # one number alone stays one number
     count = (int(index.max()) + 1 if index.size else 0) if num_classes == -1 else num_classes
     ops.check_range("one_hot", index, count)
     out = np.zeros((*index.shape, count), np.int64)
@@ -55,15 +57,15 @@ def layer_norm(
 # -------------------------------------------------------------------------------------------------- losses
 
 
-def _reduced(losses: Tensor, reduction: str) -> Tensor:
+def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
     if reduction == "mean":
         return losses.mean()
-    return losses.sum() if _check_reduction(reduction) == "sum" else losses
+    return losses.sum() if _check_reduction(name, reduction) == "sum" else losses
 
 
-def _check_reduction(reduction: str) -> str:
+def _check_reduction(name: str, reduction: str) -> str:
     if reduction not in ("none", "mean", "sum"):
-        raise OptionError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+        raise OptionError(f"{name}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
     return reduction
 
 
@@ -71,10 +73,11 @@ def _class_rows(name: str, input: Tensor, target: Any, ignore_index: int) -> tup
     """Scores as rows [S, C], targets [S] with ignored ones at -1, and the shape of the losses."""
     if input.dtype.kind != "f":
         raise DTypeError(f"{name}: scores must be floating-point, got {input.dtype}")
-    wanted = ops.as_index(f"{name} target", target)
-    if input.ndim == 0 or wanted.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
+    wanted = ops.as_index(f"{name} target", target).reshape(np.shape(target))  # one class alone stays one number
+    fitting = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
+    if input.ndim == 0 or wanted.shape != fitting:
         raise ShapeError(
-            f"{name}: scores {list(input.shape)} want targets {list(input.shape[:1] + input.shape[2:])} "
+            f"{name}: scores {list(input.shape)} want targets {list(fitting)} "
             f"([N, C] and [N], or [N, C, d...] and [N, d...]), got {list(wanted.shape)}"
         )
     classes = input.shape[min(1, input.ndim - 1)]
@@ -119,7 +122,7 @@ def cross_entropy(
     Raises:
         ShapeError, IndexRangeError, DTypeError, OptionError: what does not fit.
     """
-    _check_reduction(reduction)
+    _check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         raise OptionError(f"cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing}")
     rows, targets, shape = _class_rows("cross_entropy", ops.as_tensor(input), target, ignore_index)
@@ -134,7 +137,7 @@ def cross_entropy(
     )
     if reduction == "none":
         return record("cross_entropy", (rows,), losses.reshape(shape), lambda g: (slope * g.reshape(-1, 1),))
-    total = np.asarray(losses.sum(dtype=np.float64) if targets.size else scale * 0.0, dtype=losses.dtype)
+    total = np.asarray(scale if math.isnan(scale) else losses.sum(dtype=np.float64), dtype=losses.dtype)
 
     def gradients(g: Any) -> tuple[Any]:
         return (slope if g == 1 else slope * g,)
@@ -142,11 +145,9 @@ def cross_entropy(
     return record("cross_entropy", (rows,), total, gradients)
 
 
-def nll_loss(
-    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
-) -> Tensor:
+def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """-input[target] for log-probabilities [N, C] or [N, C, d...]; see :func:`cross_entropy` for the rest."""
-    _check_reduction(reduction)
+    _check_reduction("nll_loss", reduction)
     rows, targets, shape = _class_rows("nll_loss", ops.as_tensor(input), target, ignore_index)
     class_weight = _class_weight("nll_loss", weight, rows)
     counted = targets >= 0
@@ -180,35 +181,42 @@ def binary_cross_entropy_with_logits(
     input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
 ) -> Tensor:
     """-(w_p y log sigmoid(x) + (1 - y) log(1 - sigmoid(x))) = (1 - y) x + (1 + (w_p - 1) y) softplus(-x)."""
-    x, y = _same_shape("binary_cross_entropy_with_logits", input, target)
+    name = "binary_cross_entropy_with_logits"
+    x, y = _same_shape(name, input, target)
     spread = softplus(-x)
     losses = (1 - y) * x + (spread if pos_weight is None else (1 + (ops.as_tensor(pos_weight, x) - 1) * y) * spread)
-    return _reduced(losses if weight is None else losses * weight, reduction)
+    return _reduced(name, losses if weight is None else losses * weight, reduction)
 
 
 def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:
     """-(y log p + (1 - y) log(1 - p)) for probabilities; each logarithm at least -100, as in PyTorch."""
-    p, y = _same_shape("binary_cross_entropy", input, target)
+    name = "binary_cross_entropy"
+    p, y = _same_shape(name, input, target)
     if p.numel() and not (p.data.min() >= 0 and p.data.max() <= 1):
-        raise OptionError("binary_cross_entropy: probabilities must be from 0 to 1; for logits use ..._with_logits")
+        raise OptionError(f"{name}: probabilities must be from 0 to 1; for logits use ..._with_logits")
     with np.errstate(divide="ignore"):
-        values = -(y.data * np.maximum(np.log(p.data), -100) + (1 - y.data) * np.maximum(np.log1p(-p.data), -100))
+        log_p, log_q = np.maximum(np.log(p.data), -100), np.maximum(np.log1p(-p.data), -100)
+    values = -(y.data * log_p + (1 - y.data) * log_q)
     slope = (p.data - y.data) / np.maximum(p.data * (1 - p.data), 1e-12)
-    losses = record("binary_cross_entropy", (p,), values.astype(p.dtype), lambda g: ((g * slope).astype(p.dtype),))
-    return _reduced(losses if weight is None else losses * weight, reduction)
+
+    def gradients(g: Any) -> tuple[Any, Any]:
+        return (g * slope).astype(p.dtype), (g * (log_q - log_p)).astype(y.dtype) if y.requires_grad else None
+
+    losses = record(name, (p, y), values.astype(p.dtype), gradients)
+    return _reduced(name, losses if weight is None else losses * weight, reduction)
 
 
 def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """(x - y)^2."""
     x, y = _same_shape("mse_loss", input, target)
     difference = x - y
-    return _reduced(difference * difference, reduction)
+    return _reduced("mse_loss", difference * difference, reduction)
 
 
 def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """|x - y|."""
     x, y = _same_shape("l1_loss", input, target)
-    return _reduced((x - y).abs(), reduction)
+    return _reduced("l1_loss", (x - y).abs(), reduction)
 
 
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
@@ -218,7 +226,7 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     x, y = _same_shape("huber_loss", input, target)
     distance = (x - y).abs()
     near = distance.clip(max=delta)  # d = near + far; the loss is near^2 / 2 + delta far
-    return _reduced(near * near * 0.5 + (distance - near) * delta, reduction)
+    return _reduced("huber_loss", near * near * 0.5 + (distance - near) * delta, reduction)
 
 
 def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:

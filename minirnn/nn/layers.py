@@ -90,7 +90,7 @@ class LayerNorm(Module):
         self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True,
         bias: bool = True, dtype: DType = "float32",
     ) -> None:  # fmt: skip
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        shape = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
         self.normalized_shape = tuple(positive("LayerNorm: normalized_shape", size) for size in shape)
         self.eps = eps
         self.weight: Parameter | None = init.constant(shape, 1.0, dtype) if elementwise_affine else None

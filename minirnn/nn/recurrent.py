@@ -52,7 +52,7 @@ class _RecurrentLayer(Module):
         for layer in range(num_layers):
             inputs = input_size if layer == 0 else width * self._directions
             for direction in range(self._directions):
-                shapes = {"weight_ih": (rows, inputs), "weight_hh": (rows, width)}
+                shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, width)}
                 shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {}
                 shapes |= {"weight_hr": (width, hidden_size)} if self.proj_size else {}
                 for name, shape in shapes.items():
@@ -69,7 +69,7 @@ class _RecurrentLayer(Module):
 
     @property
     def dtype(self) -> np.dtype:
-        return self.weight_hh_l0.dtype
+        return self._parameter("weight_hh", 0, 0).dtype
 
     def _parameter(self, name: str, layer: int, direction: int) -> Parameter:
         return getattr(self, _name(name, layer, direction))
@@ -91,7 +91,7 @@ class _RecurrentLayer(Module):
         Raises:
             ShapeError, DTypeError, IndexRangeError, OptionError: what does not fit.
         """
-        x = ops.as_tensor(x)
+        x = ops.as_tensor(x, self._parameter("weight_hh", 0, 0))
         dims = 3 if embedding is None else 2
         self._check_input(x, dims, embedding)
         single = x.ndim == dims - 1
@@ -146,12 +146,7 @@ class _RecurrentLayer(Module):
     def _steps(self, length: int, batch: int, lengths: Any) -> tuple[Steps, Steps]:
         if lengths is None:
             return dense_steps(length, batch), dense_steps(length, batch, True)
-        kind = type(self).__name__
-        counts = ops.as_index(f"{kind} lengths", lengths)
-        if counts.shape != (batch,):
-            raise ShapeError(f"{kind}: wanted a length for each of {batch} sequences, got {list(counts.shape)}")
-        if counts.size and (counts.min() < 0 or counts.max() > length):
-            raise OptionError(f"{kind}: lengths must be from 0 to {length}, got {counts.min()} to {counts.max()}")
+        counts = _checked_lengths(type(self).__name__, lengths, length, batch)
         if counts.size == 0 or counts.min() == length:
             return dense_steps(length, batch), dense_steps(length, batch, True)
         return ragged_steps(counts, length)
@@ -167,7 +162,7 @@ class _RecurrentLayer(Module):
     ) -> list[tuple[Tensor, ...]]:
         count, sizes, kind = self.num_layers * self._directions, self._state_sizes(), type(self).__name__
         if hx is None:
-            device = self.weight_hh_l0.device
+            device = self._parameter("weight_hh", 0, 0).device
             zeros = [Tensor(kernels.on(device).zeros((batch, n), self.dtype), device=device) for n in sizes]
             return [tuple(zeros)] * count
         members = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
@@ -175,7 +170,7 @@ class _RecurrentLayer(Module):
             raise ShapeError(f"{kind}: wanted {'a pair (h_0, c_0)' if len(sizes) == 2 else 'one state h_0'} as hx")
         cut = []
         for member, size in zip(members, sizes, strict=True):
-            state = ops.as_tensor(member)
+            state = ops.as_tensor(member, self._parameter("weight_hh", 0, 0))
             wanted = (count, size) if single else (count, batch, size)
             if state.shape != wanted:
                 raise ShapeError(f"{kind}: wanted an initial state {list(wanted)}, got {list(state.shape)}")
@@ -197,14 +192,14 @@ class _RecurrentLayer(Module):
     def _gate_input(self, rows: Any, layer: int, direction: int, embedding: Tensor | None) -> GateInput:
         """x W_ih^T + b for all packed rows, or for every token where that is less."""
         weight = self._parameter("weight_ih", layer, direction)
-        bias = self._input_bias(layer, direction) if self.bias else None
+        bias = self.input_bias(layer, direction) if self.bias else None
         if embedding is None:
             return GateInput(ops.linear(rows, weight, bias))
         if embedding.shape[0] < rows.size:
             return GateInput(ops.linear(embedding, weight, bias), rows)
         return GateInput(ops.linear(ops.embedding(embedding, rows), weight, bias))
 
-    def _input_bias(self, layer: int, direction: int) -> Tensor:
+    def input_bias(self, layer: int, direction: int) -> Tensor:
         """Both biases are added before the gate, so they can join the input part."""
         return self._parameter("bias_ih", layer, direction) + self._parameter("bias_hh", layer, direction)
 
@@ -222,6 +217,16 @@ class _RecurrentLayer(Module):
             if getattr(self, name) != default:
                 shown += f", {name}={getattr(self, name)}"
         return shown
+
+
+def _checked_lengths(kind: str, lengths: Any, length: int, batch: int) -> np.ndarray:
+    """``lengths`` as [batch] integers, each from 0 to ``length``."""
+    counts = ops.as_index(f"{kind} lengths", lengths)
+    if counts.shape != (batch,):
+        raise ShapeError(f"{kind}: wanted a length for each of {batch} sequences, got {list(counts.shape)}")
+    if counts.size and (counts.min() < 0 or counts.max() > length):
+        raise OptionError(f"{kind}: lengths must be from 0 to {length}, got {counts.min()} to {counts.max()}")
+    return counts
 
 
 def _name(name: str, layer: int, direction: int) -> str:
@@ -270,8 +275,9 @@ class LSTM(_RecurrentLayer):
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, dtype: DType = "float32",
     ) -> None:  # fmt: skip
-        if not 0 <= proj_size < positive("LSTM: hidden_size", hidden_size):
-            raise OptionError(f"LSTM: proj_size must be from 0 (none) to hidden_size - 1, got {proj_size}")
+        limit = positive("LSTM: hidden_size", hidden_size) - 1
+        if not isinstance(proj_size, (int, np.integer)) or not 0 <= proj_size <= limit:
+            raise OptionError(f"LSTM: proj_size must be from 0 (none) to hidden_size - 1, {limit}, got {proj_size}")
         self.proj_size = proj_size
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype)
 
@@ -295,7 +301,7 @@ class GRU(_RecurrentLayer):
 
     gates = 3
 
-    def _input_bias(self, layer: int, direction: int) -> Tensor:
+    def input_bias(self, layer: int, direction: int) -> Tensor:
         bias_ih, bias_hh = self._parameter("bias_ih", layer, direction), self._parameter("bias_hh", layer, direction)
         outside = ops.concatenate([bias_hh[: 2 * self.hidden_size], np.zeros(self.hidden_size, self.dtype)])
         return bias_ih + outside
@@ -307,7 +313,8 @@ class GRU(_RecurrentLayer):
         if self.bias:
             bias_n = self._parameter("bias_hh", layer, direction)[2 * self.hidden_size :]
         else:
-            bias_n = Tensor(kernels.on(weight_hh.device).zeros((self.hidden_size,), self.dtype), device=weight_hh.device)
+            device = weight_hh.device
+            bias_n = Tensor(kernels.on(device).zeros((self.hidden_size,), self.dtype), device=device)
         return gru_sequence(gate_input, weight_hh, bias_n, state[0], steps)
 
 
@@ -338,24 +345,24 @@ class Recurrent(Module):
         length, batch = x.shape[:2]
         if length == 0:
             raise ShapeError("Recurrent: wanted at least one step, got none")
-        counts = None if lengths is None else ops.as_index("Recurrent lengths", lengths)
+        counts = None if lengths is None else _checked_lengths("Recurrent", lengths, length, batch)
         state = self.cell.initial_state(batch) if state is None else state
         outputs: list[Any] = [None] * length
         for t in reversed(range(length)) if self.reverse else range(length):
             following = self.cell(x[t], state)
-            running = None if counts is None or counts.min(initial=length) > t else (t < counts)[:, None]
+            running = None if counts is None or counts.min(initial=length) > t else t < counts
             state = following if running is None else _chosen(running, following, state)
             output = state[0] if isinstance(state, tuple) else state
-            outputs[t] = output if running is None else ops.where(running, output, 0.0)
+            outputs[t] = output if running is None else _chosen(running, output, 0.0)
         y = ops.stack(outputs)
         return y.transpose(0, 1) if self.batch_first else y, state
 
 
 def _chosen(mask: np.ndarray, new: State, old: State) -> State:
-    """The new state where the mask holds, else the old one."""
+    """The new state [N, ...] where the mask [N] holds, else the old one."""
     if isinstance(new, tuple):
         return tuple(_chosen(mask, n, o) for n, o in zip(new, old, strict=True))
-    return ops.where(mask, new, old)
+    return ops.where(mask.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
 
 MERGES = ("concat", "sum", "mul", "ave")

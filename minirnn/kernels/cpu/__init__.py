@@ -46,7 +46,7 @@ from minirnn.kernels.cpu.array import (
     zeros,
     zeros_like,
 )
-from minirnn.kernels.cpu.generate import Sampler
+from minirnn.kernels.cpu.generate import Sampler, TokenModel
 from minirnn.kernels.cpu.gru import gru_backward, gru_forward
 from minirnn.kernels.cpu.loss import cross_entropy
 from minirnn.kernels.cpu.lstm import lstm_backward, lstm_forward
@@ -54,13 +54,3 @@ from minirnn.kernels.cpu.matrix import product
 from minirnn.kernels.cpu.optimizer import adagrad, adam, rmsprop, sgd, square_sum
 from minirnn.kernels.cpu.rnn import rnn_backward, rnn_forward
 from minirnn.kernels.cpu.rows import add_rows_at, column_sums, dropout, take_rows
-
-__all__ = [
-    "Sampler", "abs", "adagrad", "adam", "add", "add_at", "add_rows_at", "argmax", "argmin", "asarray", "clip",
-    "column_sums", "concatenate", "cross_entropy", "divide", "dropout", "empty", "empty_like", "equal", "exp",
-    "flip", "greater", "greater_equal", "gru_backward", "gru_forward", "has_nan", "less", "less_equal", "log",
-    "log_softmax", "logical_not", "lstm_backward", "lstm_forward", "matmul", "maximum", "minimum", "multiply",
-    "negative", "not_equal", "ones_like", "power", "product", "put_along_axis", "rmsprop", "rnn_backward",
-    "rnn_forward", "sgd", "sigmoid", "sign", "softmax", "softplus", "sqrt", "square_sum", "stack", "subtract",
-    "take_along_axis", "take_rows", "tanh", "to_numpy", "where", "zeros", "zeros_like",
-]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy import (
     abs,  # noqa: A004 - the contract's names are NumPy's
@@ -41,14 +43,6 @@ from numpy import (
 from minirnn.kernels import memory
 from minirnn.kernels.cpu.matrix import product
 
-__all__ = [
-    "abs", "add", "add_at", "argmax", "argmin", "asarray", "clip", "concatenate", "divide", "empty", "empty_like",
-    "equal", "exp", "flip", "greater", "greater_equal", "has_nan", "less", "less_equal", "log", "log_softmax",
-    "logical_not", "matmul", "maximum", "minimum", "multiply", "negative", "not_equal", "ones_like", "power",
-    "put_along_axis", "sigmoid", "sign", "softmax", "softplus", "sqrt", "stack", "subtract", "take_along_axis", "tanh",
-    "to_numpy", "where", "zeros", "zeros_like",
-]  # fmt: skip
-
 empty, zeros = memory.empty, memory.zeros
 
 _SMALL_PRODUCT = 32 * 32 * 32  # under this many multiply-adds packing costs more than it saves
@@ -82,24 +76,24 @@ def softplus(x: np.ndarray) -> np.ndarray:
 
 def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
     """x - log(sum(exp(x))) along ``axis``; a row of -inf alone gives NaN, as it must."""
-    shifted = x - x.max(axis=axis, keepdims=True)
+    shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
 
 
 def softmax(x: np.ndarray, axis: int) -> np.ndarray:
     """exp(x) / sum(exp(x)) along ``axis``."""
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    e = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def add_at(out: np.ndarray, index: object, values: np.ndarray) -> None:
+def add_at(out: np.ndarray, index: Any, values: np.ndarray) -> None:
     """out[index] += values, every repeated index counted."""
-    np.add.at(out, index, values)  # type: ignore[call-overload]
+    np.add.at(out, index, values)
 
 
 def put_along_axis(out: np.ndarray, index: np.ndarray, values: np.ndarray, axis: int) -> None:
     """out += values at ``index`` along ``axis``, every repeated index counted."""
-    grid = list(np.indices(index.shape, sparse=True))
+    grid: list[Any] = list(np.indices(index.shape, sparse=True))
     grid[axis] = index
     np.add.at(out, tuple(grid), values)
 

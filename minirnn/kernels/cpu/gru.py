@@ -20,10 +20,11 @@ from minirnn.kernels.tile import multiply_add
 
 
 @jit
-def _forward(
+def step_rows(
     share: int, shares: int, gates: Any, table: Any, tokens: Any, panels_rz: Any, panels_n: Any, bias_n: Any,
     starts: Any, previous: Any, reverse: bool, h: Any, state: Any, product_n: Any,
 ) -> None:  # fmt: skip
+    """All steps forward for this share of the rows."""
     batch, size = state.shape
     panel_columns = panels_rz.shape[2]
     for step in range(starts.size - 1):
@@ -57,11 +58,12 @@ def _forward(
 
 
 @jit
-def _backward(
+def _step_rows_back(
     share: int, shares: int, gates: Any, product_n: Any, panels_rz: Any, panels_n: Any, starts: Any,
     previous: Any, reverse: bool, h: Any, dy: Any, dh: Any,
 ) -> None:  # fmt: skip
-    batch, size = dh.shape
+    """All steps back for this share of the rows."""
+    size = dh.shape[1]
     panel_columns = panels_rz.shape[2]
     for step in range(starts.size - 1):
         start, count, rows = own_rows(starts, step, not reverse, share, shares)
@@ -120,7 +122,7 @@ def gru_forward(
     if table is None or tokens is None:
         table, tokens = np.empty((0, 3, size), dtype), np.empty(0, np.int64)
     threads.run(
-        _forward, float(rows) * 3 * size * (size + 8), batch, gates.reshape(rows, 3, size),
+        step_rows, float(rows) * 3 * size * (size + 8), batch, gates.reshape(rows, 3, size),
         table.reshape(-1, 3, size), tokens, panels_rz, panels_n, bias_n, steps.starts, steps.previous,
         steps.reverse, h, state, product_n,
     )  # fmt: skip
@@ -150,7 +152,7 @@ def gru_backward(
     if dy is None:
         dy = np.empty((0, size), gates.dtype)
     threads.run(
-        _backward, float(rows) * 3 * size * (size + 8), batch, gates.reshape(rows, 3, size), product_n, panels_rz,
+        _step_rows_back, float(rows) * 3 * size * (size + 8), batch, gates.reshape(rows, 3, size), product_n, panels_rz,
         panels_n, steps.starts, steps.previous, steps.reverse, h, dy, dh_n,
     )  # fmt: skip
     dweight_hh = np.empty_like(weight_hh)

@@ -29,10 +29,11 @@ from minirnn.kernels.tile import multiply_add
 
 
 @jit
-def _forward(
+def step_rows(
     share: int, shares: int, gates: Any, table: Any, tokens: Any, panels: Any, projection: Any,
     starts: Any, previous: Any, reverse: bool, h: Any, c: Any, state: Any, hidden: Any,
 ) -> None:  # fmt: skip
+    """All steps forward for this share of the rows."""
     batch, width = state.shape
     size = c.shape[1]
     depth, panel_columns = panels.shape[1], panels.shape[2]
@@ -74,10 +75,11 @@ def _forward(
 
 
 @jit
-def _backward(
+def _step_rows_back(
     share: int, shares: int, gates: Any, panels: Any, projection: Any, starts: Any, previous: Any, reverse: bool,
     c: Any, dy: Any, dh: Any, dc: Any, dhidden: Any, dprojected: Any, hidden: Any, scratch: Any,
 ) -> None:  # fmt: skip
+    """All steps back for this share of the rows."""
     batch, width = dh.shape
     size = c.shape[1]
     depth, panel_columns = panels.shape[1], panels.shape[2]
@@ -159,7 +161,7 @@ def lstm_forward(
         table, tokens = np.empty((0, 4, size), dtype), np.empty(0, np.int64)
     work = float(rows) * 4 * size * (width + 8)
     threads.run(
-        _forward, work, batch, gates.reshape(rows, 4, size), table.reshape(-1, 4, size), tokens, panels,
+        step_rows, work, batch, gates.reshape(rows, 4, size), table.reshape(-1, 4, size), tokens, panels,
         projection, steps.starts, steps.previous, steps.reverse, h, c, state, hidden,
     )  # fmt: skip
     return h, c
@@ -199,7 +201,7 @@ def lstm_backward(
     scratch = np.empty((threads.get_num_threads(), size), dtype)
     work = float(rows) * 4 * size * (width + 8)
     threads.run(
-        _backward, work, batch, gates.reshape(rows, 4, size), panels, projection, steps.starts, steps.previous,
+        _step_rows_back, work, batch, gates.reshape(rows, 4, size), panels, projection, steps.starts, steps.previous,
         steps.reverse, c, dy, dh_n, dc_n, dhidden, dprojected, hidden, scratch,
     )  # fmt: skip
     dweight_hh = product(gates, h, transpose_a=True, rows=steps.previous)

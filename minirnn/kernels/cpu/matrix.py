@@ -20,8 +20,7 @@ _GROUP = 192
 def _rows_times_panels(share: int, shares: int, a: Any, panels: Any, bias: Any, out: Any, block: int) -> None:
     """out[rows of this share] = A B + bias, A [rows, depth] by rows, B packed."""
     rows, depth = a.shape
-    count, _, width = panels.shape
-    columns = out.shape[1]
+    width, columns = panels.shape[2], out.shape[1]
     first, last = share * rows // shares, (share + 1) * rows // shares
     for r0 in range(first, last, block):
         height = min(block, last - r0)
@@ -119,9 +118,7 @@ def product(
     return out
 
 
-def _transposed_product(
-    a: np.ndarray, b: np.ndarray, out: np.ndarray | None, rows: np.ndarray | None
-) -> np.ndarray:
+def _transposed_product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, rows: np.ndarray | None) -> np.ndarray:
     depth, count = a.shape
     columns = b.shape[1]
     if out is None:

@@ -47,24 +47,25 @@ def _rmsprop(
 ) -> None:  # fmt: skip
     rate, a, tiny, decay = cast(lr, p[0]), cast(alpha, p[0]), cast(eps, p[0]), cast(weight_decay, p[0])
     b, mu = cast(1 - alpha, p[0]), cast(momentum, p[0])
-    for i in range(share * p.size // shares, (share + 1) * p.size // shares):
+    centered, moving = mean.size > 0, velocity.size > 0  # known before the loop, so that each case vectorises
+    lo, hi = share * p.size // shares, (share + 1) * p.size // shares
+    p, g, square, mean, velocity = p[lo:hi], g[lo:hi], square[lo:hi], mean[lo:hi], velocity[lo:hi]
+    for i in range(p.size):
         grad = g[i] + decay * p[i]
         square[i] = a * square[i] + b * grad * grad
         variance = square[i]
-        if mean.size > 0:
+        if centered:
             mean[i] = a * mean[i] + b * grad
             variance -= mean[i] * mean[i]
         step = grad / (np.sqrt(variance) + tiny)
-        if velocity.size > 0:
+        if moving:
             velocity[i] = mu * velocity[i] + step
             step = velocity[i]
         p[i] -= rate * step
 
 
 @jit
-def _adagrad(
-    share: int, shares: int, p: Any, g: Any, total: Any, lr: float, eps: float, weight_decay: float
-) -> None:
+def _adagrad(share: int, shares: int, p: Any, g: Any, total: Any, lr: float, eps: float, weight_decay: float) -> None:
     rate, tiny, decay = cast(lr, p[0]), cast(eps, p[0]), cast(weight_decay, p[0])
     lo, hi = share * p.size // shares, (share + 1) * p.size // shares
     p, g, total = p[lo:hi], g[lo:hi], total[lo:hi]
@@ -125,14 +126,10 @@ def rmsprop(
     """p -= lr g / (sqrt(s - mean^2) + eps), s = alpha s + (1 - alpha) g^2; mean only when centred."""
     mean = _none(p) if mean is None else mean
     velocity = _none(p) if velocity is None else velocity
-    threads.run(
-        _rmsprop, 8.0 * p.size, p.size, p, g, square, mean, velocity, lr, alpha, eps, weight_decay, momentum
-    )
+    threads.run(_rmsprop, 8.0 * p.size, p.size, p, g, square, mean, velocity, lr, alpha, eps, weight_decay, momentum)
 
 
-def adagrad(
-    p: np.ndarray, g: np.ndarray, total: np.ndarray, lr: float, eps: float, weight_decay: float
-) -> None:
+def adagrad(p: np.ndarray, g: np.ndarray, total: np.ndarray, lr: float, eps: float, weight_decay: float) -> None:
     """p -= lr g / (sqrt(s) + eps), s += g^2."""
     threads.run(_adagrad, 8.0 * p.size, p.size, p, g, total, lr, eps, weight_decay)
 
@@ -144,9 +141,7 @@ def adam(
     """p -= lr m' / (sqrt(v') + eps) with m', v' the bias-corrected moments; AdamW where ``decoupled``."""
     shrink, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
     step_size, root = lr / (1 - beta1**step), float(np.sqrt(1 - beta2**step))
-    threads.run(
-        _adam, 8.0 * p.size, p.size, p, g, m, v, beta1, beta2, step_size, root, eps, decay, shrink
-    )
+    threads.run(_adam, 8.0 * p.size, p.size, p, g, m, v, beta1, beta2, step_size, root, eps, decay, shrink)
 
 
 def square_sum(x: np.ndarray) -> float:

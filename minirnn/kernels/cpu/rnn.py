@@ -16,10 +16,11 @@ from minirnn.kernels.tile import multiply_add
 
 
 @jit
-def _forward(
+def step_rows(
     share: int, shares: int, gates: Any, table: Any, tokens: Any, panels: Any, rectify: bool,
     starts: Any, reverse: bool, h: Any, state: Any,
 ) -> None:  # fmt: skip
+    """All steps forward for this share of the rows."""
     batch, size = state.shape
     panel_columns = panels.shape[2]
     for step in range(starts.size - 1):
@@ -44,10 +45,11 @@ def _forward(
 
 
 @jit
-def _backward(
+def _step_rows_back(
     share: int, shares: int, gates: Any, panels: Any, rectify: bool, starts: Any, reverse: bool, h: Any,
     dy: Any, dh: Any,
 ) -> None:  # fmt: skip
+    """All steps back for this share of the rows."""
     batch, size = dh.shape
     panel_columns = panels.shape[2]
     for step in range(starts.size - 1):
@@ -97,7 +99,7 @@ def rnn_forward(
     if table is None or tokens is None:
         table, tokens = np.empty((0, size), gates.dtype), np.empty(0, np.int64)
     threads.run(
-        _forward, float(rows) * size * (size + 8), batch, gates.reshape(rows, 1, size),
+        step_rows, float(rows) * size * (size + 8), batch, gates.reshape(rows, 1, size),
         table.reshape(-1, 1, size), tokens, panels, rectify, steps.starts, steps.reverse, h, h_0.copy(),
     )  # fmt: skip
     return h
@@ -124,7 +126,7 @@ def rnn_backward(
     if dy is None:
         dy = np.empty((0, size), gates.dtype)
     threads.run(
-        _backward, float(rows) * size * (size + 8), batch, gates.reshape(rows, 1, size), panels, rectify,
+        _step_rows_back, float(rows) * size * (size + 8), batch, gates.reshape(rows, 1, size), panels, rectify,
         steps.starts, steps.reverse, h, dy, dh_n,
     )  # fmt: skip
     return dh_n, product(gates, h, transpose_a=True, rows=steps.previous)

@@ -1,0 +1,279 @@
+"""Training and sampling speed of minirnn beside PyTorch and JAX, on this machine, in one process.
+
+    python benchmarks/vs_peers.py [--rows lstm-2x128 ...] [--threads 2] [--seconds 3] [--json]
+
+Every row is the same work for each program: embedding, recurrent layers, linear head, softmax cross-entropy,
+backpropagation through time, gradient-norm clipping, Adam. After warm-up the programs take turns (A B A B ...),
+each turn lasting a fraction of a second after a pause in which the other's threads go to sleep; a figure is the
+median over turns, a ratio the median of the ratios of neighbouring turns. Absolute times mean little on a shared
+machine; the ratios are what to read.
+
+GFLOP/s count 6 (I G H + H G H) B T a layer and 6 H V B T for the head, whoever avoids part of that work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import minirnn as mr
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of the table: a training step, or sampling where ``streams`` is set."""
+
+    cell: str
+    layers: int
+    hidden: int
+    batch: int
+    steps: int
+    vocabulary: int
+    streams: int = 0
+
+    @property
+    def gflop(self) -> float:
+        per_layer = 6.0 * 2 * self.hidden * GATES[self.cell] * self.hidden
+        positions = self.batch * self.steps
+        return positions * (self.layers * per_layer + 6.0 * self.hidden * self.vocabulary) / 1e9
+
+
+ROWS = {
+    "lstm-2x128": Work("lstm", 2, 128, 50, 50, 65),
+    "gru-2x128": Work("gru", 2, 128, 50, 50, 65),
+    "rnn-2x128": Work("rnn", 2, 128, 50, 50, 65),
+    "lstm-2x512": Work("lstm", 2, 512, 64, 128, 100),
+    "gru-2x512": Work("gru", 2, 512, 64, 64, 100),
+    "lstm-2x650": Work("lstm", 2, 650, 20, 35, 10000),
+    "lstm-1x100": Work("lstm", 1, 100, 1, 25, 65),
+    "sample-2x128": Work("lstm", 2, 128, 1, 1, 65, streams=1),
+    "sample-2x512": Work("lstm", 2, 512, 1, 1, 65, streams=1),
+    "sample-2x256-64": Work("lstm", 2, 256, 1, 1, 65, streams=64),
+}
+STANDARD = [name for name in ROWS if name not in ("lstm-2x650",)]
+
+Runner = Callable[[], int]
+"""Does one unit of work and returns how many were done (steps, or symbols sampled)."""
+
+
+def minirnn_runner(work: Work, threads: int) -> Runner:
+    mr.set_num_threads(threads)
+    mr.manual_seed(0)
+    model = mr.models.CharLM(work.vocabulary, work.hidden, work.layers, work.cell)
+    if work.streams:
+        prime = np.zeros((1, work.streams), np.int64)
+        length = max(64, 4000 // work.streams)
+        return lambda: model.generate(prime, length, seed=1).size
+    optimizer = mr.optim.Adam(model.parameters(), lr=1e-3)
+    inputs, targets = _tokens(work)
+
+    def step() -> int:
+        optimizer.zero_grad()
+        logits, _ = model(inputs)
+        loss = mr.nn.functional.cross_entropy(logits.reshape(-1, work.vocabulary), targets)
+        loss.backward()
+        mr.optim.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return 1
+
+    return step
+
+
+def torch_runner(work: Work, threads: int) -> Runner:
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    embedding = torch.nn.Embedding(work.vocabulary, work.hidden)
+    layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[work.cell]
+    rnn = layer(work.hidden, work.hidden, work.layers)
+    head = torch.nn.Linear(work.hidden, work.vocabulary)
+    if work.streams:
+        length = max(16, 400 // work.streams)
+
+        @torch.no_grad()
+        def sample() -> int:
+            token, state = torch.zeros(1, work.streams, dtype=torch.long), None
+            for _ in range(length):
+                y, state = rnn(embedding(token), state)
+                token = torch.multinomial(head(y[0]).softmax(-1), 1).T
+            return length * work.streams
+
+        return sample
+    parameters = [*embedding.parameters(), *rnn.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+    inputs, targets = map(torch.from_numpy, _tokens(work))
+
+    def step() -> int:
+        optimizer.zero_grad()
+        y, _ = rnn(embedding(inputs))
+        loss = torch.nn.functional.cross_entropy(head(y).reshape(-1, work.vocabulary), targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        return 1
+
+    return step
+
+
+def jax_runner(work: Work, threads: int) -> Runner | None:
+    if work.cell != "lstm" or work.streams:
+        return None
+    import jax
+    import jax.numpy as jnp
+
+    rng = np.random.default_rng(0)
+    size, vocabulary = work.hidden, work.vocabulary
+
+    def weight(*shape: int) -> Any:
+        return jnp.asarray(rng.uniform(-1, 1, shape).astype(np.float32) / np.sqrt(size))
+
+    parameters = {
+        "embedding": weight(vocabulary, size), "head": weight(size, vocabulary), "bias": weight(vocabulary),
+        "layers": [(weight(size, 4 * size), weight(size, 4 * size), weight(4 * size)) for _ in range(work.layers)],
+    }  # fmt: skip
+
+    def loss_of(p: Any, inputs: Any, targets: Any) -> Any:
+        x = p["embedding"][inputs]
+        for w_ih, w_hh, bias in p["layers"]:
+
+            def cell(state: Any, row: Any, w_hh: Any = w_hh) -> Any:
+                h, c = state
+                i, f, g, o = jnp.split(row + h @ w_hh, 4, axis=-1)
+                c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+                h = jax.nn.sigmoid(o) * jnp.tanh(c)
+                return (h, c), h
+
+            zeros = jnp.zeros((work.batch, size))
+            _, x = jax.lax.scan(cell, (zeros, zeros), x @ w_ih + bias)
+        scores = jax.nn.log_softmax((x @ p["head"] + p["bias"]).reshape(-1, vocabulary))
+        return -jnp.take_along_axis(scores, targets[:, None], 1).mean()
+
+    @jax.jit
+    def update(p: Any, m: Any, v: Any, t: Any, inputs: Any, targets: Any) -> Any:
+        g = jax.grad(loss_of)(p, inputs, targets)
+        norm = jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(g)))
+        g = jax.tree.map(lambda x: x * jnp.minimum(1.0, 1.0 / (norm + 1e-6)), g)
+        m = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, m, g)
+        v = jax.tree.map(lambda a, b: 0.999 * a + 0.001 * b * b, v, g)
+        p = jax.tree.map(lambda p, a, b: p - 1e-3 * (a / (1 - 0.9**t)) / (jnp.sqrt(b / (1 - 0.999**t)) + 1e-8), p, m, v)
+        return p, m, v
+
+    zeros = jax.tree.map(jnp.zeros_like, parameters)
+    state = [parameters, zeros, zeros, 0.0]
+    inputs, targets = map(jnp.asarray, _tokens(work))
+
+    def step() -> int:
+        state[3] += 1
+        state[:3] = jax.block_until_ready(update(*state[:3], state[3], inputs, targets))
+        return 1
+
+    return step
+
+
+def _tokens(work: Work) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    inputs = rng.integers(work.vocabulary, size=(work.steps, work.batch))
+    return inputs, rng.integers(work.vocabulary, size=work.steps * work.batch)
+
+
+PEERS = {"minirnn": minirnn_runner, "torch": torch_runner, "jax": jax_runner}
+
+
+def measure(runners: dict[str, Runner], seconds: float) -> dict[str, list[float]]:
+    """Seconds a unit for each program, one figure a turn."""
+    for runner in runners.values():
+        for _ in range(3):
+            runner()
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    turn = max(0.15, seconds / 10)
+    for _ in range(7):
+        for name, runner in runners.items():
+            time.sleep(0.05)
+            runner()  # wakes the threads
+            done, began = 0, time.perf_counter()
+            while (now := time.perf_counter()) - began < turn or done == 0:
+                done += runner()
+            times[name].append((now - began) / done)
+    return times
+
+
+def product_rate(threads: int, seconds: float = 1.0) -> float:
+    """GFLOP/s of minirnn's own float32 matrix product, 1024 x 1024 x 1024."""
+    from minirnn.kernels.cpu.matrix import product
+
+    mr.set_num_threads(threads)
+    return _rate(product, seconds)
+
+
+def blas_rate(seconds: float = 1.0) -> float:
+    """The same of NumPy's BLAS, on as many threads as it takes."""
+    return _rate(np.matmul, seconds)
+
+
+def _rate(multiply: Callable[..., Any], seconds: float) -> float:
+    a, b = (np.random.default_rng(n).random((1024, 1024), np.float32) for n in (0, 1))
+    multiply(a, b)
+    times, began = [], time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        multiply(a, b)
+        times.append(time.perf_counter() - start)
+    return 2 * 1024**3 / statistics.median(times) / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=STANDARD)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=3.0, help="measuring time for each program and row")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    peers = [name for name in options.peers if name == "minirnn" or importlib.util.find_spec(name)]
+    head = {
+        "threads": options.threads, "product_gflops_1_thread": product_rate(1),
+        "product_gflops": product_rate(options.threads), "numpy_blas_gflops": blas_rate(),
+    }  # fmt: skip
+    if options.json:
+        print(json.dumps(head))
+    else:
+        print("  ".join(f"{name} {value:.0f}" for name, value in head.items()), "\n")
+        print("| work | " + " | ".join(peers) + " | " + " | ".join(f"against {p}" for p in peers[1:]) + " |")
+        print("|---" * (2 * len(peers)) + "|")
+    for name in options.rows:
+        work = ROWS[name]
+        runners = {peer: r for peer in peers if (r := PEERS[peer](work, options.threads)) is not None}
+        times = measure(runners, options.seconds)
+        medians = {peer: statistics.median(values) for peer, values in times.items()}
+        ratios = {
+            peer: statistics.median(b / a for a, b in zip(times["minirnn"], times[peer], strict=True))
+            for peer in runners if peer != "minirnn"
+        }  # fmt: skip
+        if options.json:
+            print(json.dumps({"row": name, "seconds": medians, "ratio": ratios, "gflop": work.gflop}), flush=True)
+            continue
+        cells = []
+        for peer in peers:
+            if peer not in medians:
+                cells.append("")
+            elif work.streams:
+                cells.append(f"{1 / medians[peer]:,.0f} symbols/s")
+            else:
+                cells.append(f"{1e3 * medians[peer]:.2f} ms ({work.gflop / medians[peer]:.0f} GF/s)")
+        cells += [f"{ratios[peer]:.2f}x" if peer in ratios else "" for peer in peers[1:]]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""``info`` and ``warmup``: what a checkpoint holds, and compiling ahead of need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minirnn_cli import options as o
+
+
+def info(
+    checkpoint: Annotated[Path | None, typer.Argument(help="A checkpoint or a run's folder.")] = None,
+    json: o.Json = False,
+) -> None:
+    """Show what a checkpoint holds: task, model, vocabulary, how it was trained, how well it does."""
+    from json import dumps
+
+    from minirnn.checkpoint import load
+
+    path = o.find_checkpoint(checkpoint)
+    arrays, config = load(path)
+    weights = {name.removeprefix("model."): a for name, a in arrays.items() if name.startswith("model.")}
+    position = config.get("position", {})
+    facts: dict[str, Any] = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "task": config.get("task"),
+        "model": config.get("model"),
+        "parameters": sum(a.size for a in weights.values()),
+        "symbols": config.get("symbols", {}),
+        "steps": position.get("step"),
+        "tokens": position.get("tokens"),
+        "seconds": position.get("seconds"),
+        "metrics": position.get("metrics"),
+        "best_loss": position.get("best_loss"),
+        "options": config.get("options"),
+        "resumable": "optimizer" in config,
+        "arrays": {name: list(a.shape) for name, a in weights.items()},
+    }
+    if json:
+        print(dumps(facts, ensure_ascii=False))
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for key, item in value.items():
+                print(f"  {key}: {_shown(item)}")
+        else:
+            print(f"{name}: {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return repr(value) if isinstance(value, str) and not value.isprintable() else str(value)
+
+
+def warmup(quiet: o.Quiet = False, json: o.Json = False) -> None:
+    """Compile every kernel of training and sampling now, so that later commands start at once."""
+    import time
+    from json import dumps
+
+    import numpy as np
+
+    from minirnn.data.text import Characters
+    from minirnn.kernels.jit import cache_folder, on_compile
+    from minirnn.tasks.char import CharTask, TextModel
+    from minirnn.training import Options, Trainer
+    from minirnn_cli.show import say
+
+    compiled: list[str] = []
+
+    def listener(kernel: str) -> None:
+        compiled.append(kernel)
+        if not quiet:
+            say(f"compiling {kernel}")
+
+    began = time.perf_counter()
+    symbols = Characters("\nab")
+    with on_compile(listener):
+        for cell in ("lstm", "gru", "rnn"):
+            tokens = np.arange(400) % len(symbols)
+            task = CharTask(tokens, symbols, 8, 2, cell, dropout=0.5, batch_size=4, seq_length=8)
+            for _ in Trainer(task, Options(steps=1)).fit():
+                pass
+            "".join(TextModel(task.model, symbols).sample(length=2, seed=0))
+    seconds, folder = time.perf_counter() - began, cache_folder()
+    if json:
+        print(dumps({"compiled": compiled, "seconds": seconds, "cache": str(folder) if folder else None}))
+    elif not quiet:
+        kept = f"kept in {folder}" if folder else "not kept: no folder that only you can write"
+        say(f"{len(compiled)} kernels compiled in {seconds:.1f} s; {kept}")

@@ -1,0 +1,67 @@
+"""The ``minirnn`` command: registers the commands, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import typer
+
+from minirnn_cli import char, files
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Small, fast recurrent networks: train one on your text, and let it write.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """A person's mistake is one line on standard error and exit code 2; Ctrl-C is 130."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        from minirnn.errors import MinirnnError
+
+        try:
+            command(*args, **kwargs)
+        except MinirnnError as error:
+            sys.stdout.flush()
+            print(f"minirnn: {error}", file=sys.stderr)
+            raise typer.Exit(USAGE_ERROR) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # the reader of our output has gone (| head): nothing is left to do
+            sys.stdout = None
+            raise typer.Exit(0) from None
+
+    return run
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "train-char": char.train_char,
+    "sample": char.sample,
+    "info": files.info,
+    "warmup": files.warmup,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_guarded(_command))
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        import minirnn
+
+        print(minirnn.__version__)
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,116 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minirnn.errors import CheckpointError, DataError
+
+
+class CellName(StrEnum):
+    rnn = "rnn"
+    lstm = "lstm"
+    gru = "gru"
+
+
+class OptimizerName(StrEnum):
+    adam = "adam"
+    adamw = "adamw"
+    sgd = "sgd"
+    rmsprop = "rmsprop"
+    adagrad = "adagrad"
+
+
+class DeviceName(StrEnum):
+    cpu = "cpu"
+
+
+Cell = Annotated[CellName, typer.Option(help="Kind of recurrent cell.", rich_help_panel="Model")]
+Hidden = Annotated[int, typer.Option(min=1, help="Units in a layer.", rich_help_panel="Model")]
+Layers = Annotated[int, typer.Option(min=1, help="Recurrent layers.", rich_help_panel="Model")]
+Dropout = Annotated[
+    float, typer.Option(min=0, max=0.95, help="Share of each layer's outputs dropped in training.",
+                        rich_help_panel="Model")
+]  # fmt: skip
+SeqLength = Annotated[int, typer.Option(min=1, help="Steps through which gradients flow.", rich_help_panel="Training")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Streams read side by side.", rich_help_panel="Training")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Train this many steps.", rich_help_panel="Budget")]
+Epochs = Annotated[
+    float | None, typer.Option(min=0, help="Train this many passes over the data.", rich_help_panel="Budget")
+]
+Minutes = Annotated[float | None, typer.Option(min=0, help="Train this long.", rich_help_panel="Budget")]
+LearningRate = Annotated[float, typer.Option("--lr", help="Highest learning rate.", rich_help_panel="Training")]
+Optimizer = Annotated[OptimizerName, typer.Option(help="How weights are updated.", rich_help_panel="Training")]
+WeightDecay = Annotated[float, typer.Option(min=0, help="Weight decay.", rich_help_panel="Training")]
+Clip = Annotated[float, typer.Option(min=0, help="Largest gradient norm; 0 for none.", rich_help_panel="Training")]
+ValFraction = Annotated[
+    float, typer.Option(min=0.001, max=0.9, help="Share of the data, at its end, kept for validation.",
+                        rich_help_panel="Training")
+]  # fmt: skip
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same run.", rich_help_panel="Training")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder of the run; checkpoints/<name> unless given.", rich_help_panel="Run")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stood.", rich_help_panel="Run")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores unless given.", rich_help_panel="Run")]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute.", rich_help_panel="Run")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", rich_help_panel="Run")]
+Json = Annotated[bool, typer.Option("--json", help="Results as JSON lines on standard output.", rich_help_panel="Run")]
+
+CHECKPOINTS = Path("checkpoints")
+
+
+def use_threads(count: int | None) -> None:
+    """Limit the threads where the person asked for it."""
+    if count is not None:
+        from minirnn.kernels import set_num_threads
+
+        set_num_threads(count)
+
+
+def run_folder(out: Path | None, stem: str, resume: bool) -> Path:
+    """Where a run goes; a finished run is never written over.
+
+    Raises:
+        DataError: ``--out`` names a folder that holds a run already, and it is not to be resumed.
+    """
+    from minirnn.training import LAST
+
+    if out is not None:
+        if (out / LAST).exists() and not resume:
+            raise DataError(f"{out} holds a run already; go on with --resume, or choose another --out")
+        return out
+    folder, number = CHECKPOINTS / stem, 1
+    while (folder / LAST).exists():
+        following = CHECKPOINTS / f"{stem}-{number + 1}"
+        if resume and not (following / LAST).exists():
+            break  # the newest of them
+        folder, number = following, number + 1
+    return folder
+
+
+def find_checkpoint(path: Path | None) -> Path:
+    """The checkpoint meant by ``path``: a file, a run's folder, or the newest run's best where None.
+
+    Raises:
+        CheckpointError: there is none; says what to run first.
+    """
+    from minirnn.training import BEST, LAST
+
+    if path is None:
+        found = sorted(CHECKPOINTS.glob(f"*/{BEST}"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise CheckpointError(
+                f"no checkpoint under {CHECKPOINTS}/; train one first, for example: minirnn train-char @python"
+            )
+        return found[-1]
+    if path.is_dir():
+        for name in (BEST, LAST):
+            if (path / name).exists():
+                return path / name
+        raise CheckpointError(f"no checkpoint in {path}; wanted {BEST} or {LAST}")
+    return path

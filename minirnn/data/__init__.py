@@ -1,0 +1,1 @@
+"""FLOOR 4: readers, vocabularies and batches; knows NumPy only."""

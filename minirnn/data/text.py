@@ -1,0 +1,212 @@
+"""Text in and out: reading corpora, vocabularies of characters and bytes, contiguous streams."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from minirnn.errors import DataError, OptionError
+
+
+def _python_sources() -> list[Path]:
+    """The standard library's modules (not its packages): a few megabytes of text on every machine."""
+    return sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+
+
+BUILT_IN: dict[str, Callable[[], list[Path]]] = {"@python": _python_sources}
+"""Corpora that need no file."""
+
+
+def read_bytes(sources: Sequence[str]) -> bytes:
+    """The bytes of files one after the other; ``-`` is standard input, ``@python`` a built-in corpus.
+
+    Raises:
+        DataError: a source cannot be read, or there is nothing in them.
+    """
+    parts = []
+    for source in sources:
+        if source == "-":
+            parts.append(sys.stdin.buffer.read())
+        elif source in BUILT_IN:
+            parts.extend(path.read_bytes() for path in BUILT_IN[source]())
+        elif source.startswith("@"):
+            raise DataError(f"corpus {source!r} is unknown; built in: {', '.join(BUILT_IN)}")
+        else:
+            try:
+                parts.append(Path(source).read_bytes())
+            except OSError as error:
+                raise DataError(f"cannot read {source}: {error.strerror or error}") from None
+    data = b"".join(part if part.endswith(b"\n") or len(parts) == 1 else part + b"\n" for part in parts)
+    if not data.strip():
+        raise DataError(f"nothing to read in {', '.join(sources)}")
+    return data
+
+
+def decode_text(data: bytes, name: str = "the corpus") -> str:
+    """UTF-8 with or without byte order marks, any line ends, as text with ``\\n``.
+
+    Raises:
+        DataError: the bytes are not UTF-8; says where.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{name} is not UTF-8 text (byte {error.start}, line {line}); for any other file use --bytes"
+        ) from None
+    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+class Symbols(Protocol):
+    """What a language model's tokens stand for."""
+
+    kind: str
+
+    def __len__(self) -> int: ...
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token numbers [length] of a text."""
+        ...
+
+    def decoder(self) -> Callable[[np.ndarray], str]:
+        """A function that turns successive tokens into successive text."""
+        ...
+
+    def to_config(self) -> dict[str, Any]:
+        """What :func:`symbols_from_config` needs."""
+        ...
+
+
+class Characters:
+    """A vocabulary of the characters of a text, numbered in the order of their code points."""
+
+    kind = "characters"
+
+    def __init__(self, characters: str) -> None:
+        points = _code_points(characters)
+        if points.size == 0 or (np.diff(points.astype(np.int64)) <= 0).any():
+            raise DataError("a character vocabulary holds different characters in rising order")
+        self.characters, self._points = characters, points
+
+    @classmethod
+    def of(cls, text: str) -> Characters:
+        """The vocabulary of everything in ``text``."""
+        return cls("".join(map(chr, np.unique(_code_points(text)))))
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def missing(self, text: str) -> str:
+        """The characters of ``text`` that are not in the vocabulary."""
+        known = set(self.characters)
+        return "".join(dict.fromkeys(c for c in text if c not in known))
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token numbers of ``text``; characters that are not in the vocabulary are left out."""
+        points = _code_points(text)
+        at = np.minimum(np.searchsorted(self._points, points), len(self) - 1)
+        return at[self._points[at] == points].astype(np.int64)
+
+    def decoder(self) -> Callable[[np.ndarray], str]:
+        return lambda tokens: self._points[tokens].tobytes().decode("utf-32-le")
+
+    def to_config(self) -> dict[str, Any]:
+        return {"kind": self.kind, "characters": self.characters}
+
+
+class Bytes:
+    """The 256 byte values: a vocabulary for any file at all."""
+
+    kind = "bytes"
+
+    def __len__(self) -> int:
+        return 256
+
+    def missing(self, text: str) -> str:
+        """Nothing: every text has bytes."""
+        return ""
+
+    def encode(self, text: str) -> np.ndarray:
+        """The UTF-8 bytes of ``text``."""
+        return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8).astype(np.int64)
+
+    def decoder(self) -> Callable[[np.ndarray], str]:
+        """Bytes that are no UTF-8 become replacement characters; a character cut in two waits for its rest."""
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        return lambda tokens: decode(tokens.astype(np.uint8).tobytes())
+
+    def to_config(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+
+def symbols_from_config(config: dict[str, Any]) -> Characters | Bytes:
+    """The vocabulary that ``to_config`` described.
+
+    Raises:
+        DataError: there is no such kind.
+    """
+    if config.get("kind") == Bytes.kind:
+        return Bytes()
+    if config.get("kind") == Characters.kind and isinstance(config.get("characters"), str):
+        return Characters(config["characters"])
+    raise DataError(f"unknown vocabulary {config.get('kind')!r}")
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """A token sequence cut into N contiguous streams, read side by side in chunks of T steps.
+
+    Stream n holds the tokens from ``n * length`` on, so a recurrent state carried from chunk to chunk has
+    really seen what came before.
+
+    Attributes:
+        tokens: [L, N], stream n in column n.
+        seq_length: T.
+    """
+
+    tokens: np.ndarray
+    seq_length: int
+
+    @classmethod
+    def of(cls, tokens: np.ndarray, batch_size: int, seq_length: int) -> Streams:
+        """Cut ``tokens`` [S]; fewer streams than ``batch_size`` where they would be shorter than one chunk.
+
+        Raises:
+            DataError: there are fewer than two tokens.
+        """
+        if batch_size < 1 or seq_length < 1:
+            raise OptionError(f"batch size and sequence length must be at least 1, got {batch_size} and {seq_length}")
+        if tokens.size < 2:
+            raise DataError(f"wanted at least two tokens to predict one from the other, got {tokens.size}")
+        count = max(1, min(batch_size, tokens.size // (seq_length + 1)))
+        length = tokens.size // count
+        return cls(np.ascontiguousarray(tokens[: length * count].reshape(count, length).T), seq_length)
+
+    @property
+    def batch_size(self) -> int:
+        return self.tokens.shape[1]
+
+    def __len__(self) -> int:
+        """Chunks in one pass."""
+        return -(-(self.tokens.shape[0] - 1) // self.seq_length)
+
+    def chunk(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets [T, N], the targets one step later; the last chunk may be shorter."""
+        start = number * self.seq_length
+        stop = min(start + self.seq_length, self.tokens.shape[0] - 1)
+        return self.tokens[start:stop], self.tokens[start + 1 : stop + 1]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self.chunk(number) for number in range(len(self)))

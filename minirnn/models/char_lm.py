@@ -1,0 +1,162 @@
+"""CharLM: a language model over characters, bytes or any other small vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minirnn import kernels, random
+from minirnn.autograd import ops
+from minirnn.autograd.tape import no_grad
+from minirnn.autograd.tensor import DType, Tensor
+from minirnn.errors import OptionError, ShapeError
+from minirnn.nn.cells import State
+from minirnn.nn.layers import Dropout, Embedding, Linear
+from minirnn.nn.module import Module
+from minirnn.nn.recurrent import GRU, LSTM, RNN
+
+CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+
+
+class CharLM(Module):
+    """Embedding, recurrent layers, a linear head: logits of the next token at every step.
+
+    Args:
+        vocab_size: V.
+        hidden_size: H.
+        num_layers: recurrent layers.
+        cell: "rnn", "lstm" or "gru".
+        embedding_size: width of the embedding; ``hidden_size`` where None.
+        dropout: in training, on the outputs of every recurrent layer (Zaremba, Sutskever & Vinyals 2014).
+
+    The LSTM's forget gates start with bias 1 (Jozefowicz, Zaremba & Sutskever 2015). Where a batch has more tokens
+    than the vocabulary, the first layer's input part is computed once a token, not once a step.
+
+    >>> import minirnn as mr
+    >>> lm = mr.models.CharLM(vocab_size=65, hidden_size=128)
+    >>> logits, state = lm([[1, 2], [3, 4], [5, 6]])  # three steps of two sequences
+    >>> logits.shape
+    (3, 2, 65)
+    """
+
+    def __init__(
+        self, vocab_size: int, hidden_size: int, num_layers: int = 2, cell: str = "lstm",
+        embedding_size: int | None = None, dropout: float = 0.0, dtype: DType = "float32",
+    ) -> None:  # fmt: skip
+        if cell not in CELLS:
+            raise OptionError(f"CharLM: cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        self.vocab_size, self.hidden_size, self.num_layers, self.cell = vocab_size, hidden_size, num_layers, cell
+        width = hidden_size if embedding_size is None else embedding_size
+        self.embedding = Embedding(vocab_size, width, dtype=dtype)
+        self.rnn = CELLS[cell](width, hidden_size, num_layers, dropout=dropout, dtype=dtype)
+        self.dropout = Dropout(dropout)
+        self.head = Linear(hidden_size, vocab_size, dtype=dtype)
+        if cell == "lstm":
+            for layer in range(num_layers):
+                gate = slice(hidden_size, 2 * hidden_size)
+                getattr(self.rnn, f"bias_ih_l{layer}").data[gate] = 1
+                getattr(self.rnn, f"bias_hh_l{layer}").data[gate] = 0
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that make this model anew."""
+        return {
+            "vocab_size": self.vocab_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
+            "cell": self.cell, "embedding_size": self.embedding.embedding_dim, "dropout": self.dropout.p,
+        }  # fmt: skip
+
+    def forward(self, tokens: Any, state: State = None) -> tuple[Tensor, State]:
+        """Logits for every step.
+
+        Args:
+            tokens: [T, N] integers, or [T].
+            state: what an earlier call returned, to go on from there.
+
+        Returns:
+            logits [T, N, V] (or [T, V]), and the state after the last step.
+        """
+        y, state = self.rnn(ops.as_index("CharLM tokens", tokens), state, embedding=self.embedding.weight)
+        return self.head(self.dropout(y)), state
+
+    def generate(
+        self, prime_ids: Any, length: int, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float | None = None, seed: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Sample ``length`` tokens after ``prime_ids``; see :meth:`stream`.
+
+        Returns:
+            [length] integers, or [length, N] where ``prime_ids`` is [P, N].
+        """
+        chunks = list(self.stream(prime_ids, length, temperature, top_k, top_p, seed))
+        empty = np.empty((0, *np.shape(prime_ids)[1:]), np.int64)
+        return np.concatenate(chunks) if chunks else empty
+
+    def stream(
+        self, prime_ids: Any, length: int, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float | None = None, seed: int | None = None, chunk: int = 64,
+    ) -> Iterator[np.ndarray]:  # fmt: skip
+        """Sample in one compiled loop, ``chunk`` tokens at a time.
+
+        Args:
+            prime_ids: [P] tokens to begin with (at least one), or [P, N] for N texts at once.
+            length: tokens to sample.
+            temperature: divides the logits: below 1 safer, above 1 wilder, 0 always the most probable.
+            top_k: only the k most probable tokens (Fan, Lewis & Dauphin 2018).
+            top_p: only the smallest set of tokens with this share of the mass (Holtzman et al. 2020).
+            seed: the same seed gives the same text; drawn from :mod:`minirnn.random` where None.
+
+        Yields:
+            [chunk] integers, or [chunk, N].
+        """
+        prime = ops.as_index("generate prime_ids", prime_ids)
+        if prime.ndim not in (1, 2) or prime.size == 0:
+            raise ShapeError(f"generate: wanted prime_ids [P] or [P, N] with P at least 1, got {list(prime.shape)}")
+        ops.check_range("generate prime_ids", prime, self.vocab_size)
+        if length < 0:
+            raise OptionError(f"generate: length must be at least 0, got {length}")
+        if not 0 <= temperature < float("inf"):
+            raise OptionError(f"generate: temperature must be at least 0, got {temperature}")
+        if top_k is not None and top_k < 1:
+            raise OptionError(f"generate: top_k must be at least 1, got {top_k}")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise OptionError(f"generate: top_p must be above 0 and at most 1, got {top_p}")
+        seed = random.draw_seed() if seed is None else seed
+        return self._stream(prime, length, temperature, top_k, top_p, seed, chunk)
+
+    def _stream(
+        self, prime: np.ndarray, length: int, temperature: float, top_k: int | None, top_p: float | None, seed: int,
+        chunk: int,
+    ) -> Iterator[np.ndarray]:  # fmt: skip
+        given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
+        batch = given.shape[1]
+        zeros = np.zeros((self.num_layers, batch, self.hidden_size), self.head.weight.dtype)
+        K = kernels.on(self.head.weight.device)
+        with no_grad():
+            sampler = K.Sampler(self._token_model(K), zeros, zeros)
+        seeds = np.random.SeedSequence(seed).generate_state(batch, np.uint64)
+        for position in range(0, length, chunk):
+            out = sampler.run(
+                given, min(chunk, length - position), float(temperature), self.vocab_size if top_k is None else top_k,
+                1.0 if top_p is None else float(top_p), seeds, position,
+            )  # fmt: skip
+            given = out[-1:]
+            yield out if prime.ndim == 2 else out[:, 0]
+
+    def _token_model(self, K: Any) -> Any:
+        rnn = self.rnn
+        layers = range(self.num_layers)
+        biases = [rnn.input_bias(layer, 0).data for layer in layers]
+        first = ops.linear(self.embedding.weight, rnn.weight_ih_l0, Tensor(biases[0])).data
+        size = self.hidden_size
+        bias_hh = [getattr(rnn, f"bias_hh_l{layer}").data for layer in layers]
+        return K.TokenModel(
+            self.cell, first, [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]], biases[1:],
+            [getattr(rnn, f"weight_hh_l{layer}").data for layer in layers],
+            [bias[2 * size :] if self.cell == "gru" else np.zeros(size, first.dtype) for bias in bias_hh],
+            self.head.weight.data, None if self.head.bias is None else self.head.bias.data,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return f"{self.cell}, vocab_size={self.vocab_size}, hidden_size={self.hidden_size}, layers={self.num_layers}"

@@ -1,0 +1,186 @@
+"""Character models: contiguous streams, state carried from chunk to chunk (truncated BPTT), nats a symbol."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minirnn import checkpoint, random
+from minirnn.autograd.tape import no_grad
+from minirnn.autograd.tensor import Tensor
+from minirnn.data.text import Bytes, Characters, Streams, decode_text, read_bytes, symbols_from_config
+from minirnn.errors import CheckpointError, DataError, OptionError
+from minirnn.models.char_lm import CharLM
+from minirnn.nn import functional as F
+
+NAME = "char"
+
+_EVALUATION_STREAMS = 32
+_EVALUATION_STEPS = 256
+_MOST_EVALUATED = 1 << 17  # symbols; of a larger validation part the beginning is evaluated
+
+
+class CharTask:
+    """A character model and the text it is trained on.
+
+    Args:
+        tokens: [S] the whole corpus; the last ``val_fraction`` validates.
+        symbols: what the tokens stand for.
+        hidden_size, num_layers, cell, dropout: the model's, see :class:`minirnn.models.CharLM`.
+        batch_size: N streams read side by side.
+        seq_length: T steps through which gradients flow.
+        val_fraction: share of the corpus kept for validation.
+        seed: of the weights and the dropout masks.
+
+    Raises:
+        DataError: the corpus is too short to train and validate on.
+    """
+
+    def __init__(
+        self, tokens: np.ndarray, symbols: Characters | Bytes, hidden_size: int, num_layers: int, cell: str,
+        dropout: float, batch_size: int, seq_length: int, val_fraction: float = 0.1, seed: int = 0,
+    ) -> None:  # fmt: skip
+        if not 0 < val_fraction < 1:
+            raise OptionError(f"val_fraction must be between 0 and 1, got {val_fraction}")
+        cut = tokens.size - max(2, round(tokens.size * val_fraction))
+        if cut < 2:
+            raise DataError(
+                f"the corpus has only {tokens.size} symbols; wanted at least 4, and many more to learn from"
+            )
+        self.symbols = symbols
+        self.train = Streams.of(tokens[:cut], batch_size, seq_length)
+        self.validation = Streams.of(tokens[cut:][:_MOST_EVALUATED], _EVALUATION_STREAMS, _EVALUATION_STEPS)
+        random.manual_seed(seed)
+        self.model = CharLM(len(symbols), hidden_size, num_layers, cell, dropout=dropout)
+        self.batches = len(self.train)
+        self._data = {
+            "sha256": hashlib.sha256(np.ascontiguousarray(tokens, np.int32).tobytes()).hexdigest(),
+            "batch_size": batch_size, "seq_length": seq_length, "val_fraction": val_fraction,
+        }  # fmt: skip
+        self._state: Any = None
+
+    def start_epoch(self, epoch: int) -> None:
+        self._state = None
+
+    def loss(self, number: int) -> tuple[Tensor, int]:
+        inputs, targets = self.train.chunk(number)
+        logits, state = self.model(inputs, self._state)
+        self._state = _detached(state)
+        return F.cross_entropy(logits.reshape(-1, len(self.symbols)), targets.reshape(-1)), targets.size
+
+    def evaluate(self) -> dict[str, float]:
+        loss = evaluate(self.model, self.validation)
+        return {"val_loss": loss, "bits_per_symbol": loss / math.log(2)}
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "task": NAME, "model": self.model.config, "symbols": self.symbols.to_config(), "data": self._data
+        }  # fmt: skip
+
+    def carried(self) -> dict[str, np.ndarray]:
+        if self._state is None:
+            return {}
+        members = self._state if isinstance(self._state, tuple) else (self._state,)
+        return {str(number): member.numpy() for number, member in enumerate(members)}
+
+    def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
+        members = tuple(Tensor(arrays[str(number)]) for number in range(len(arrays)))
+        self._state = members if len(members) > 1 else members[0] if members else None
+
+
+def _detached(state: Any) -> Any:
+    return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+
+
+def evaluate(model: CharLM, streams: Streams) -> float:
+    """Mean loss in nats a symbol; each stream starts from the zero state and carries it to its end."""
+    total, state = 0.0, None
+    training = model.training
+    model.eval()
+    with no_grad():
+        for inputs, targets in streams:
+            logits, state = model(inputs, state)
+            losses = F.cross_entropy(logits.reshape(-1, model.vocab_size), targets.reshape(-1), reduction="sum")
+            total += losses.item()
+    model.train(training)
+    return total / (streams.tokens.size - streams.batch_size)
+
+
+def read_corpus(sources: Sequence[str], as_bytes: bool = False) -> tuple[np.ndarray, Characters | Bytes]:
+    """Tokens [S] and vocabulary of files, ``-`` or ``@python``.
+
+    Raises:
+        DataError: a source cannot be read, is empty, or is not text.
+    """
+    data = read_bytes(sources)
+    if as_bytes:
+        return np.frombuffer(data, np.uint8).astype(np.int64), Bytes()
+    text = decode_text(data, sources[0] if len(sources) == 1 else "the corpus")
+    symbols = Characters.of(text)
+    return symbols.encode(text), symbols
+
+
+class TextModel:
+    """A trained character model with its vocabulary: text in, text out.
+
+    >>> model = TextModel.load("checkpoints/python/best.safetensors")  # doctest: +SKIP
+    >>> print("".join(model.sample("def ", 200, seed=1)))  # doctest: +SKIP
+    """
+
+    def __init__(self, model: CharLM, symbols: Characters | Bytes) -> None:
+        self.model, self.symbols = model, symbols
+
+    @classmethod
+    def load(cls, path: str | Path) -> TextModel:
+        """From a checkpoint of ``train-char``.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or holds something else.
+        """
+        arrays, config = checkpoint.load(path)
+        if config.get("task") != NAME:
+            raise CheckpointError(f"{path} holds a {config.get('task')!r} model; wanted a character model")
+        try:
+            symbols = symbols_from_config(config["symbols"])
+            model = CharLM(**config["model"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from None
+        prefix = "model."
+        weights = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        model.load_state_dict(weights)
+        return cls(model.eval(), symbols)
+
+    def sample(
+        self, prime: str = "", length: int = 500, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float | None = None, seed: int | None = None, stop: str | None = None,
+    ) -> Iterator[str]:  # fmt: skip
+        """Pieces of text that continue ``prime``, ``length`` symbols in all, or up to and with ``stop``.
+
+        Without a prime the text begins after a line end, or where there is none, after the first symbol of the
+        vocabulary.
+
+        Raises:
+            DataError: nothing of the prime is in the vocabulary.
+        """
+        tokens = self.symbols.encode(prime or "\n")
+        if tokens.size == 0:
+            if prime:
+                raise DataError(f"no character of the prime {prime!r} is in the model's vocabulary")
+            tokens = np.zeros(1, np.int64)
+        decode = self.symbols.decoder()
+        text = ""
+        for chunk in self.model.stream(tokens, length, temperature, top_k, top_p, seed):
+            piece = decode(chunk)
+            if stop:
+                searched_from = max(0, len(text) - len(stop) + 1)
+                text += piece
+                at = text.find(stop, searched_from)
+                if at >= 0:
+                    yield text[len(text) - len(piece) : at + len(stop)]
+                    return
+            yield piece

@@ -1,0 +1,378 @@
+"""FLOOR 5: the training loop, for any task. ``Trainer.fit()`` is a generator; nothing here prints.
+
+A task says what an epoch's batches are, what the loss of one is, and how well the model does; see :class:`Task`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from minirnn import checkpoint, optim, random
+from minirnn.autograd.tensor import Tensor
+from minirnn.errors import CheckpointError, DivergedError, OptionError
+from minirnn.nn.module import Module
+
+OPTIMIZERS = {
+    "adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD, "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad,
+}  # fmt: skip
+
+BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.jsonl"
+
+_MOST_SKIPPED = 20  # steps in a row without a finite loss or gradient before training gives up
+
+
+class Task(Protocol):
+    """What :class:`Trainer` trains."""
+
+    @property
+    def model(self) -> Module:
+        """What is trained."""
+        ...
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def start_epoch(self, epoch: int) -> None:
+        """Forget what was carried from batch to batch; order the batches of this epoch."""
+        ...
+
+    def loss(self, number: int) -> tuple[Tensor, int]:
+        """The mean loss of batch ``number``, and how many symbols it was the mean of."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """``val_loss`` and the task's own metrics."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """What makes the task's model and vocabulary anew, for the checkpoint."""
+        ...
+
+    def carried(self) -> dict[str, np.ndarray]:
+        """What is carried from batch to batch."""
+        ...
+
+    def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take up what :meth:`carried` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train.
+
+    Attributes:
+        steps, epochs, minutes: the budget; exactly one is given.
+        lr: the highest learning rate.
+        warmup: the share of the budget over which the learning rate rises from 0.
+        final_lr: the learning rate at the end, as a share of ``lr``.
+        optimizer: one of :data:`OPTIMIZERS`.
+        betas, weight_decay: of Adam and AdamW; ``weight_decay`` of all.
+        clip: the largest gradient norm; 0 for no clipping.
+        evaluations: how often to evaluate over the whole budget, evenly spread; the last time at the end.
+        log_every: steps between two lines of the metrics file.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    lr: float = 4e-3
+    warmup: float = 0.02
+    final_lr: float = 0.01
+    optimizer: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    evaluations: int = 20
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        budgets = {"steps": self.steps, "epochs": self.epochs, "minutes": self.minutes}
+        given = {name: value for name, value in budgets.items() if value is not None}
+        if len(given) != 1:
+            raise OptionError(f"wanted one budget of steps, epochs or minutes, got {', '.join(given) or 'none'}")
+        for name, value in given.items():
+            if not value > 0:
+                raise OptionError(f"{name} must be above 0, got {value}")
+        if self.optimizer not in OPTIMIZERS:
+            raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+        if not self.lr > 0 or not math.isfinite(self.lr):
+            raise OptionError(f"lr must be above 0, got {self.lr}")
+        if self.clip < 0:
+            raise OptionError(f"clip must be at least 0, got {self.clip}")
+        if self.evaluations < 1 or self.log_every < 1:
+            raise OptionError("evaluations and log_every must be at least 1")
+
+    def make_optimizer(self, model: Module) -> optim.Optimizer:
+        """The optimiser over the model's trainable parameters."""
+        settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self.optimizer in ("adam", "adamw"):
+            settings["betas"] = self.betas
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return OPTIMIZERS[self.optimizer](trainable, **settings)
+
+    def progress(self, step: int, epoch: float, seconds: float) -> float:
+        """The share of the budget that is spent, from 0 to 1."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        if self.epochs is not None:
+            return min(1.0, epoch / self.epochs)
+        return min(1.0, seconds / (60 * (self.minutes or math.inf)))
+
+    def learning_rate(self, progress: float) -> float:
+        """lr p / warmup while it rises, then a half cosine down to final_lr (Loshchilov & Hutter 2017)."""
+        if progress < self.warmup:
+            return self.lr * max(progress / self.warmup, 1e-2)
+        fall = (progress - self.warmup) / max(1e-12, 1 - self.warmup)
+        return self.lr * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * fall)))
+
+
+@dataclass
+class Step:
+    """What one step did.
+
+    Attributes:
+        step: steps so far. tokens: symbols so far. seconds: training time so far.
+        train_loss: mean loss of the steps since the last logged one. grad_norm: before clipping.
+        progress: share of the budget spent. epoch: passes over the data so far.
+        logged: this step made a line in the metrics file.
+        metrics: what an evaluation after this step found, or None. best: it was the best so far.
+    """
+
+    step: int
+    tokens: int
+    seconds: float
+    epoch: float
+    train_loss: float
+    lr: float
+    grad_norm: float
+    progress: float
+    logged: bool = False
+    metrics: dict[str, float] | None = None
+    best: bool = False
+
+    def line(self) -> dict[str, Any]:
+        """The step as an object of the metrics file."""
+        names = ("step", "tokens", "seconds", "epoch", "train_loss", "lr", "grad_norm")
+        return {name: getattr(self, name) for name in names} | (self.metrics or {})
+
+
+@dataclass
+class Position:
+    """Where training stands; all of it is in the checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    epoch: int = 0
+    batch: int = 0
+    evaluations: int = 0
+    skipped: int = 0
+    best_loss: float = math.inf
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains a task, keeps its best and its last state in ``out``.
+
+    Args:
+        task: what to train.
+        options: how.
+        out: folder for ``best.safetensors``, ``last.safetensors`` and ``metrics.jsonl``; None keeps nothing.
+        resume: go on from ``out``'s last state.
+
+    Raises:
+        CheckpointError: there is nothing to resume, or it does not fit the task.
+    """
+
+    def __init__(self, task: Task, options: Options, out: Path | None = None, resume: bool = False) -> None:
+        self.task, self.options, self.out = task, options, out
+        self.optimizer = options.make_optimizer(task.model)
+        self.position = Position()
+        self.stopping = False
+        self._fresh_epoch = True
+        if resume:
+            self._resume()
+
+    def stop(self) -> None:
+        """End after the step under way; :meth:`fit` then saves and returns."""
+        self.stopping = True
+
+    # ------------------------------------------------------------------------------------------- the loop
+
+    def fit(self) -> Iterator[Step]:
+        """Train to the end of the budget, one :class:`Step` a step.
+
+        Raises:
+            DivergedError: losses or gradients were not finite for many steps in a row.
+        """
+        task, options, at = self.task, self.options, self.position
+        began = time.perf_counter() - at.seconds
+        task.model.train()
+        progress = options.progress(at.step, at.epoch + at.batch / task.batches, at.seconds)
+        while progress < 1 and not self.stopping:
+            if self._fresh_epoch:
+                task.start_epoch(at.epoch)
+                self._fresh_epoch = False
+            lr = options.learning_rate(progress)
+            tokens, grad_norm = self._train_batch(at.batch, lr)
+            at.step, at.tokens, at.batch = at.step + 1, at.tokens + tokens, at.batch + 1
+            if at.batch == task.batches:
+                at.epoch, at.batch, self._fresh_epoch = at.epoch + 1, 0, True
+            at.seconds = time.perf_counter() - began
+            epoch = at.epoch + at.batch / task.batches
+            progress = options.progress(at.step, epoch, at.seconds)
+            step = Step(
+                at.step, at.tokens, at.seconds, epoch, at.loss_sum / max(1, at.loss_count), lr, grad_norm, progress
+            )
+            if progress >= 1 or progress * options.evaluations >= at.evaluations + 1:
+                self._evaluate(step)
+                at.seconds = time.perf_counter() - began
+            step.logged = step.metrics is not None or at.step % options.log_every == 0
+            if step.logged:
+                at.loss_sum, at.loss_count = 0.0, 0
+                self._append(step.line())
+            if step.metrics is not None:
+                self.save()
+            yield step
+        if self.stopping:
+            self.save()
+
+    def _train_batch(self, number: int, lr: float) -> tuple[int, float]:
+        at = self.position
+        self.optimizer.zero_grad()
+        loss, tokens = self.task.loss(number)
+        loss.backward()
+        value = loss.item()
+        limit = self.options.clip or math.inf
+        grad_norm = float(optim.clip_grad_norm_(self.task.model.parameters(), limit))
+        if not (math.isfinite(value) and math.isfinite(grad_norm)):
+            at.skipped += 1
+            if at.skipped >= _MOST_SKIPPED:
+                raise DivergedError(
+                    f"the loss was not finite for {at.skipped} steps in a row; use a smaller lr (it was {lr:.2g})"
+                )
+            return tokens, grad_norm
+        at.skipped = 0
+        at.loss_sum, at.loss_count = at.loss_sum + value, at.loss_count + 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        return tokens, grad_norm
+
+    def _evaluate(self, step: Step) -> None:
+        at = self.position
+        self.task.model.eval()
+        step.metrics = self.task.evaluate()
+        self.task.model.train()
+        at.evaluations = max(at.evaluations + 1, int(step.progress * self.options.evaluations))
+        at.metrics = step.metrics
+        step.best = step.metrics["val_loss"] < at.best_loss
+        if step.best:
+            at.best_loss = step.metrics["val_loss"]
+            if self.out is not None:
+                checkpoint.save(self.out / BEST, self._model_arrays(), self._config())
+
+    # -------------------------------------------------------------------------------------------- saving
+
+    def _model_arrays(self) -> dict[str, np.ndarray]:
+        return {f"model.{name}": array for name, array in self.task.model.state_dict().items()}
+
+    def _config(self) -> dict[str, Any]:
+        at = asdict(self.position) | {"best_loss": None if math.isinf(self.position.best_loss) else
+                                      self.position.best_loss}  # fmt: skip
+        return {**self.task.config(), "options": asdict(self.options), "position": at}
+
+    def save(self) -> None:
+        """Write ``last.safetensors``: everything needed to go on from here."""
+        if self.out is None:
+            return
+        arrays = self._model_arrays()
+        arrays |= {f"carried.{name}": array for name, array in self.task.carried().items()}
+        state = _without_arrays(self.optimizer.state_dict(), "optimizer", arrays)
+        config = self._config() | {"optimizer": state, "random": random.generator().bit_generator.state}
+        config["fresh_epoch"] = self._fresh_epoch
+        checkpoint.save(self.out / LAST, arrays, config)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            mode = "a" if self.position.step > self.options.log_every or self._resumed else "w"
+            with open(self.out / METRICS, mode, encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    _resumed = False
+
+    def _resume(self) -> None:
+        if self.out is None:
+            raise CheckpointError("nothing to resume: the run keeps no files")
+        arrays, config = checkpoint.load(self.out / LAST)
+        ours, theirs = json.loads(json.dumps(self.task.config())), config
+        for name in ours:
+            if ours[name] != theirs.get(name):
+                raise CheckpointError(
+                    f"cannot resume {self.out}: its {name} was {_short(theirs.get(name))}, "
+                    f"now it is {_short(ours[name])}"
+                )
+        self.task.model.load_state_dict(_part(arrays, "model."))
+        self.optimizer.load_state_dict(_with_arrays(config["optimizer"], arrays))
+        self.task.start_epoch(config["position"]["epoch"])
+        self.task.carry(_part(arrays, "carried."))
+        random.generator().bit_generator.state = config["random"]
+        self.position = Position(**config["position"])
+        if self.position.best_loss is None:
+            self.position.best_loss = math.inf
+        self._fresh_epoch, self._resumed = config["fresh_epoch"], True
+        self._trim_metrics()
+
+    def _trim_metrics(self) -> None:
+        """Drop lines of steps after the saved one: they will be made again."""
+        path = (self.out or Path()) / METRICS
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.position.step]
+            checkpoint.write_atomically(path, "".join(kept).encode())
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """A JSON-able copy of ``value``; its arrays go to ``arrays``, a reference takes their place."""
+    if isinstance(value, np.ndarray):
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, Mapping):
+        return {"items": [[key, _without_arrays(item, f"{name}.{key}", arrays)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_without_arrays(item, f"{name}.{number}", arrays) for number, item in enumerate(value)]
+    return value
+
+
+def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The opposite of :func:`_without_arrays`."""
+    if isinstance(value, list):
+        return [_with_arrays(item, arrays) for item in value]
+    if isinstance(value, dict):
+        if "array" in value:
+            return arrays[value["array"]]
+        return {key: _with_arrays(item, arrays) for key, item in value["items"]}
+    return value

@@ -1,0 +1,83 @@
+"""What every test gets: reproducible Hypothesis runs, a known seed, and a check that no global state leaks.
+
+Markers: ``needs_torch`` and ``needs_jit`` skip with a reason where PyTorch is missing, or under
+``NUMBA_DISABLE_JIT=1`` what is about compiling itself. Fixtures: ``dtype`` (float32 and float64), ``torch``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import minirnn as mr
+from minirnn.autograd import tape
+from minirnn.kernels.jit import DISABLED
+
+settings.register_profile(
+    "minirnn",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=10 if DISABLED else 40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("minirnn")
+
+_NEEDS = {
+    "needs_torch": (importlib.util.find_spec("torch") is None, "PyTorch is not installed (extra: peers)"),
+    "needs_jit": (DISABLED, "about compiled code; NUMBA_DISABLE_JIT is set"),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, (_, reason) in _NEEDS.items():
+        config.addinivalue_line("markers", f"{name}: skipped when {reason}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name, (missing, reason) in _NEEDS.items():
+            if missing and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def clean_state() -> Iterator[None]:
+    """Seeds every draw; fails, after putting it right, a test that leaves global state changed."""
+    mr.manual_seed(1337)
+    threads = mr.get_num_threads()
+    yield
+    leaks = []
+    if not tape._mode.recording:
+        leaks.append("recording is still off (no_grad)")
+    if tape._mode.anomaly:
+        leaks.append("detect_anomaly is still on")
+    if mr.get_num_threads() != threads:
+        leaks.append(f"set_num_threads: {threads} threads became {mr.get_num_threads()}")
+    tape._mode.recording, tape._mode.anomaly = True, False
+    mr.set_num_threads(threads)
+    assert not leaks, f"the test leaks global state: {'; '.join(leaks)}"
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> np.dtype:
+    return np.dtype(request.param)
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """PyTorch, the outside oracle; a test that asks for it is skipped where it is missing."""
+    return pytest.importorskip("torch", reason="PyTorch is not installed (extra: peers)")
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Any]:
+    """``mr.set_num_threads``, undone at the end of the test."""
+    before = mr.get_num_threads()
+    yield mr.set_num_threads
+    mr.set_num_threads(before)
