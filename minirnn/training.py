@@ -205,6 +205,9 @@ class Trainer:
         self._fresh_epoch = True
         if resume:
             self._resume()
+        elif out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / METRICS).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End after the step under way; :meth:`fit` then saves and returns."""
@@ -308,12 +311,8 @@ class Trainer:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         if self.out is not None:
-            self.out.mkdir(parents=True, exist_ok=True)
-            mode = "a" if self.position.step > self.options.log_every or self._resumed else "w"
-            with open(self.out / METRICS, mode, encoding="utf-8") as file:
+            with open(self.out / METRICS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-
-    _resumed = False
 
     def _resume(self) -> None:
         if self.out is None:
@@ -334,7 +333,7 @@ class Trainer:
         self.position = Position(**config["position"])
         if self.position.best_loss is None:
             self.position.best_loss = math.inf
-        self._fresh_epoch, self._resumed = config["fresh_epoch"], True
+        self._fresh_epoch = config["fresh_epoch"]
         self._trim_metrics()
 
     def _trim_metrics(self) -> None:

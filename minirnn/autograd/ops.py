@@ -659,7 +659,7 @@ def check_range(name: str, index: Any, count: int) -> None:
 def as_index(name: str, values: Any) -> np.ndarray:
     """Integers as a contiguous int64 array."""
     array = values.data if isinstance(values, Tensor) else np.asarray(values)
-    if array.dtype.kind not in "iu":
+    if array.size and array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: wanted integers, got {array.dtype}")
     return np.ascontiguousarray(array, dtype=np.int64)
 

@@ -92,6 +92,8 @@ def cache_folder() -> Path | None:
                 return None
             if stat.S_IMODE(status.st_mode) & 0o022:
                 folder.chmod(0o700)
+                for planted in folder.iterdir():  # anyone may have put it there
+                    planted.unlink()
     except OSError:
         return None
     return folder
@@ -128,6 +130,14 @@ class _SealedFile(IndexDataCacheFile):
 
     def _dump(self, obj: object) -> bytes:
         return self._seal(super()._dump(obj))
+
+    def save(self, key: Any, data: Any) -> None:
+        """Store ``data`` under a name of its key's own: a number could be taken by two processes at once."""
+        name = f"{Path(self._index_name).stem}.{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}.nbc"
+        self._save_data(name, data)
+        overloads = self._load_index()
+        if overloads.get(key) != name:
+            self._save_index(overloads | {key: name})
 
     def _load_index(self) -> dict:
         try:

@@ -13,6 +13,12 @@ from minirnn.kernels.pointwise import cast, exp
 _LANES = 64
 
 
+@jit(inline=True)
+def _below(log_total: Any, x: Any, largest: Any) -> Any:
+    """-log p of logit x; a function of its own, so that no reordering adds a big ``largest`` to a small logarithm."""
+    return log_total - (x - largest)
+
+
 @jit(reassociate=True)
 def _cross_entropy(
     share: int, shares: int, logits: Any, targets: Any, weight: Any, smoothing: float, scale: float,
@@ -53,18 +59,18 @@ def _cross_entropy(
         total = zero
         for j in range(classes):
             total += row[j]
-        log_total = np.log(total) + largest
+        log_total = np.log(total)
         w = weight[target] if weight.size > 0 else one
-        loss = kept * w * (log_total - logits[n, target])
+        loss = kept * w * _below(log_total, logits[n, target], largest)
         mass = kept * w
         if smoothing > 0:
             if weight.size > 0:
                 for j in range(classes):
-                    loss += spread * weight[j] * (log_total - logits[n, j])
+                    loss += spread * weight[j] * _below(log_total, logits[n, j], largest)
                 mass += spread * weight_sum
             else:
                 for j in range(classes):
-                    loss += spread * (log_total - logits[n, j])
+                    loss += spread * _below(log_total, logits[n, j], largest)
                 mass += spread * cast(classes, logits[0, 0])
         losses[n] = loss * factor
         if grad.size > 0:

@@ -1,0 +1,171 @@
+"""The command line as a person meets it: files made, streams kept apart, exit codes, one clear line for a mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from minirnn_cli.main import app
+from typer.testing import CliRunner
+
+SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
+TRAIN = ["--hidden", "8", "--layers", "1", "--batch-size", "4", "--seq-length", "8"]
+runner = CliRunner()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "corpus.txt"
+    path.write_text("to be or not to be, that is the question.\n" * 20, encoding="utf-8")
+    return path
+
+
+def test_train_sample_info(corpus: Path) -> None:
+    done = runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "20"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == ""
+    assert "861" in done.stderr or "860" in done.stderr or "840" in done.stderr
+    assert "best validation loss" in done.stderr
+    assert sorted(os.listdir("checkpoints/corpus")) == ["best.safetensors", "last.safetensors", "metrics.jsonl"]
+
+    texts = [runner.invoke(app, ["sample", "--seed", "1", "--length", "40", "--prime", "to "]) for _ in range(2)]
+    assert texts[0].exit_code == 0
+    assert texts[0].stdout == texts[1].stdout
+    assert texts[0].stdout.startswith("to ")
+    assert len(texts[0].stdout) == len("to ") + 40 + len("\n")
+    other = runner.invoke(app, ["sample", "--seed", "2", "--length", "40", "--prime", "to "])
+    assert other.stdout != texts[0].stdout
+
+    shown = json.loads(runner.invoke(app, ["info", "--json"]).stdout)
+    assert shown["task"] == "char"
+    assert shown["steps"] == 20
+    assert shown["parameters"] == sum(int(__import__("math").prod(shape)) for shape in shown["arrays"].values())
+    assert "vocab_size" in runner.invoke(app, ["info", "checkpoints/corpus"]).stdout
+
+
+def test_json_lines_are_the_metrics_file(corpus: Path) -> None:
+    done = runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "20", "--json", "--quiet"])
+    assert done.stderr == ""
+    assert done.stdout == Path("checkpoints/corpus/metrics.jsonl").read_text()
+    assert all(json.loads(line)["train_loss"] > 0 for line in done.stdout.splitlines())
+
+
+def test_runs_are_not_written_over(corpus: Path) -> None:
+    for folder in ("checkpoints/corpus", "checkpoints/corpus-2", "checkpoints/corpus-3"):
+        assert runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "1", "--quiet"]).exit_code == 0
+        assert Path(folder, "last.safetensors").exists()
+    refused = runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "1", "--out", "checkpoints/corpus"])
+    assert refused.exit_code == 2
+    assert "holds a run already; go on with --resume, or choose another --out" in refused.stderr
+
+
+def test_resume_goes_on(corpus: Path) -> None:
+    command = ["train-char", str(corpus), *TRAIN, "--quiet", "--out", "run"]
+    assert runner.invoke(app, [*command, "--steps", "5"]).exit_code == 0
+    assert runner.invoke(app, [*command, "--steps", "9", "--resume"]).exit_code == 0
+    assert json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])["step"] == 9
+
+
+def test_sample_options(corpus: Path) -> None:
+    runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "2", "--quiet"])
+    done = runner.invoke(app, ["sample", "--num", "3", "--json", "--length", "5", "--seed", "4"])
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(line["text"]) for line in lines] == [5, 5, 5]
+    assert len({line["text"] for line in lines}) > 1
+    strange = runner.invoke(app, ["sample", "--prime", "to ☃", "--length", "3"])
+    assert strange.exit_code == 0
+    assert "never seen '☃'" in strange.stderr
+    hopeless = runner.invoke(app, ["sample", "--prime", "☃", "--length", "3"])
+    assert hopeless.exit_code == 2
+    assert "no character of the prime '☃'" in hopeless.stderr
+    stopped = runner.invoke(app, ["sample", "--stop", "e", "--length", "2000", "--seed", "1", "--prime", "t"])
+    assert stopped.stdout.rstrip("\n").endswith("e")
+    assert stopped.stdout.count("e") == 1
+
+
+def test_bytes_and_several_files(corpus: Path) -> None:
+    binary = Path("noise.bin")
+    binary.write_bytes(bytes(range(256)) * 8)
+    assert runner.invoke(app, ["train-char", str(binary), *TRAIN, "--steps", "1"]).exit_code == 2
+    done = runner.invoke(app, ["train-char", "--bytes", str(binary), str(corpus), *TRAIN, "--steps", "1", "--out", "b"])
+    assert done.exit_code == 0, done.output
+    text = runner.invoke(app, ["sample", "b", "--length", "30", "--seed", "0", "--prime", "é"])
+    assert text.exit_code == 0
+    assert text.stdout.startswith("é")
+
+
+def test_standard_input(corpus: Path) -> None:
+    done = runner.invoke(app, ["train-char", "-", *TRAIN, "--steps", "1", "--quiet"], input=corpus.read_bytes())
+    assert done.exit_code == 0, done.output
+    assert Path("checkpoints/stdin/best.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train-char", "nowhere.txt"], "cannot read nowhere.txt: No such file or directory"),
+        (["train-char", "@perl"], "corpus '@perl' is unknown; built in: @python"),
+        (["train-char", "short.txt"], "the corpus has only 2 symbols"),
+        (["train-char", "corpus.txt", "--steps", "3", "--epochs", "2"], "one budget of steps, epochs or minutes"),
+        (["train-char", "corpus.txt", "--lr", "-1"], "lr must be above 0"),
+        (["train-char", "corpus.txt", "--cell", "elman"], "elman"),
+        (["train-char", "corpus.txt", "--hidden", "0"], "hidden"),
+        (["train-char", "corpus.txt", "--resume"], "there is no checkpoint"),
+        (["train-char"], "corpus"),
+        (["sample"], "no checkpoint under checkpoints/; train one first"),
+        (["sample", "nowhere"], "there is no checkpoint nowhere"),
+        (["sample", "corpus.txt"], "is not a checkpoint, or damaged"),
+        (["info", "."], "no checkpoint in ."),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(corpus: Path, arguments: list[str], message: str) -> None:
+    Path("short.txt").write_text("ab")
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 2, done.output
+    assert message.lower() in done.stderr.lower()
+    assert "Traceback" not in done.output
+    assert done.stdout == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_leaves(corpus: Path, number: int, code: int) -> None:
+    command = [sys.executable, "-m", "minirnn_cli.main", "train-char", str(corpus), *TRAIN, "--epochs", "1e6"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    metrics = Path("checkpoints/corpus/metrics.jsonl")
+    for _ in range(600):
+        if metrics.exists() and metrics.read_text().count("\n") >= 2:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "go on with --resume" in errors
+    assert "Traceback" not in errors
+    assert Path("checkpoints/corpus/last.safetensors").exists()
+
+
+def test_a_reader_that_leaves_is_no_error(corpus: Path) -> None:
+    runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "1", "--quiet"])
+    command = f"{sys.executable} -m minirnn_cli.main sample --length {2000 if SMALL else 200000} | head -c 10"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert len(done.stdout) == 10
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_version_and_help() -> None:
+    assert runner.invoke(app, ["--version"]).stdout.strip().count(".") == 2
+    assert "train-char" in runner.invoke(app, ["--help"]).stdout
+
+
+def test_warmup_compiles_everything_training_needs(tmp_path: Path) -> None:
+    done = runner.invoke(app, ["warmup", "--json", "--quiet"])
+    assert done.exit_code == 0
+    assert set(json.loads(done.stdout)) == {"compiled", "seconds", "cache"}

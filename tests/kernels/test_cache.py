@@ -1,0 +1,287 @@
+"""The kernel cache: loads instead of compiling, and whatever is wrong with it costs time, never numbers.
+
+Most tests drive the cache inside this process: ``jit`` of the same function is a new dispatcher, which finds in the
+cache what the one before it left there. What is about processes runs in processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minirnn.kernels import jit, tile
+from minirnn.kernels.cpu import rows
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache of this test's own."""
+    monkeypatch.setenv("MINIRNN_CACHE_DIR", str(tmp_path / "cache"))
+    jit.cache_folder.cache_clear()
+    yield tmp_path / "cache"
+    jit.cache_folder.cache_clear()
+
+
+def sums(dtype: str = "float32") -> list[str]:
+    """Column sums by a dispatcher that knows only the cache; the kernels it compiled. The numbers are checked."""
+    kernel = jit.jit(getattr(rows._column_sums, "py_func", rows._column_sums))
+    x = np.arange(12, dtype=dtype).reshape(3, 4)
+    out = np.full(4, np.nan, dtype)
+    compiled: list[str] = []
+    with jit.on_compile(compiled.append):
+        kernel(0, 1, x, out)
+    assert out.tolist() == [12, 15, 18, 21]
+    return compiled
+
+
+def files(root: Path, suffix: str) -> list[Path]:
+    return sorted(root.rglob(f"*{suffix}"))
+
+
+# ------------------------------------------------------------------------------------------ in this process
+
+
+@pytest.mark.needs_jit
+def test_the_second_dispatcher_loads_and_compiles_nothing(root: Path) -> None:
+    assert sums() == ["_column_sums"]
+    assert sums() == []
+    assert sums("float64") == ["_column_sums"], "another element type is another entry"
+    assert sums("float64") == sums() == []
+    assert [len(files(root, suffix)) for suffix in (".nbi", ".nbc")] == [1, 2]
+    assert stat.S_IMODE(jit.cache_folder().stat().st_mode) & 0o022 == 0  # type: ignore[union-attr]
+
+
+def flip(data: bytes, where: float) -> bytes:
+    at = int(where * (len(data) - 1))
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda data: b"",
+    "cut inside its digest": lambda data: data[:20],
+    "cut after its digest": lambda data: data[:32],
+    "last byte missing": lambda data: data[:-1],
+    "a byte too long": lambda data: data + b"\0",
+    "replaced": lambda data: b"not a cache entry at all" * 10,
+    **{f"bit flipped at {w:.0%}": lambda data, w=w: flip(data, w) for w in (0.0, 0.5, 1.0)},
+}
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_entries_are_compiled_anew(root: Path, suffix: str, damage: str) -> None:
+    sums()
+    (file,) = files(root, suffix)
+    file.write_bytes(DAMAGE[damage](file.read_bytes()))
+    assert sums() == ["_column_sums"]
+    assert sums() == [], "the damaged entry must have been replaced"
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_missing_entries_are_compiled_anew(root: Path, suffix: str) -> None:
+    sums()
+    files(root, suffix)[0].unlink()
+    assert sums() == ["_column_sums"]
+    assert sums() == []
+
+
+@pytest.mark.needs_jit
+def test_a_whole_entry_of_other_sources_is_not_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sums()
+    old = jit.cache_folder()
+    assert old is not None
+    monkeypatch.setattr(jit, "source_digest", lambda: "f" * 20)
+    jit.cache_folder.cache_clear()
+    new = jit.cache_folder()
+    assert new is not None
+    assert new != old
+    for file in old.iterdir():
+        shutil.copy(file, new)
+    assert sums() == ["_column_sums"], "the stamp inside the index tells it apart"
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("make", ["file", "file above", "nowhere"])
+def test_no_folder_is_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: str) -> None:
+    place = tmp_path / "cache"
+    if make != "nowhere":
+        place.write_text("in the way")
+    chosen = {"file": place, "file above": place / "below", "nowhere": Path("/proc/no/such/place")}[make]
+    monkeypatch.setenv("MINIRNN_CACHE_DIR", str(chosen))
+    jit.cache_folder.cache_clear()
+    try:
+        assert jit.cache_folder() is None
+        assert sums() == sums() == ["_column_sums"]
+    finally:
+        jit.cache_folder.cache_clear()
+    if make != "nowhere":
+        assert place.read_text() == "in the way"
+
+
+@pytest.mark.needs_jit
+def test_a_folder_that_cannot_be_written(root: Path) -> None:
+    if os.name == "nt" or os.geteuid() == 0:
+        pytest.skip("this user may write everywhere")
+    folder = jit.cache_folder()
+    assert folder is not None
+    folder.chmod(0o500)
+    try:
+        assert sums() == sums() == ["_column_sums"]
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "denied")])
+def test_a_disk_that_refuses_to_be_written(root: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def refuse(self: Any, path: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(jit._SealedFile, "_open_for_write", refuse)
+    assert sums() == sums() == ["_column_sums"]
+    monkeypatch.undo()
+    assert not files(root, ".nbc")
+
+
+@pytest.mark.needs_jit
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_world_writable_folder_is_made_private_and_its_contents_are_not_trusted(root: Path) -> None:
+    sums()
+    folder = jit.cache_folder()
+    assert folder is not None
+    folder.chmod(0o777)
+    jit.cache_folder.cache_clear()
+    assert jit.cache_folder() == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert sums() == ["_column_sums"], "what lay there may have been planted"
+    assert sums() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX owners")
+def test_a_folder_of_another_user_is_not_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jit.cache_folder() is not None
+    mine = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    jit.cache_folder.cache_clear()
+    assert jit.cache_folder() is None
+
+
+def test_two_writers_of_different_entries_never_mix_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both read an index without entries, then both write: one may forget the other, neither may hold its data."""
+    one, two = (jit._SealedFile(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    load_index = jit._SealedFile._load_index
+    monkeypatch.setattr(jit._SealedFile, "_load_index", lambda self: {})
+    one.save(("float32",), "data of float32")
+    two.save(("float64",), "data of float64")
+    monkeypatch.setattr(jit._SealedFile, "_load_index", load_index)
+    assert one.load(("float64",)) == "data of float64"
+    assert one.load(("float32",)) in (None, "data of float32")
+    one.save(("float32",), "new data of float32")
+    assert (two.load(("float32",)), two.load(("float64",))) == ("new data of float32", "data of float64")
+    assert jit._SealedFile(str(tmp_path), "kernel", "other stamp").load(("float32",)) is None
+
+
+# ---------------------------------------------------------------------------------------------- the digest
+
+
+def test_any_change_of_a_kernel_source_changes_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = tmp_path / "kernels"
+    shutil.copytree(Path(jit.__file__).parent, tree, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(jit, "__file__", str(tree / "jit.py"))
+    digest = jit.source_digest.__wrapped__
+    seen = {digest()}
+    assert digest() in seen, "the same sources, the same digest"
+    for change in ("cpu/lstm.py", "pointwise.py", "tile.py"):  # a callee in another file, too
+        with open(tree / change, "a") as file:
+            file.write("\n# changed\n")
+        assert digest() not in seen
+        seen.add(digest())
+    (tree / "cpu" / "new.py").write_text("")
+    assert digest() not in seen
+    seen.add(digest())
+    (tree / "cpu" / "new.py").rename(tree / "cpu" / "renamed.py")
+    assert digest() not in seen
+
+
+def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIRNN_CACHE_DIR", "/chosen")
+    assert jit.cache_root() == Path("/chosen")
+    monkeypatch.delenv("MINIRNN_CACHE_DIR")
+    if os.name != "nt":
+        monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+        assert jit.cache_root() == Path("/xdg/minirnn/kernels")
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setenv("HOME", "/home/someone")
+        assert jit.cache_root() == Path("/home/someone/.cache/minirnn/kernels")
+
+
+# ------------------------------------------------------------------------------------------------ processes
+
+_SCRIPT = """
+import json
+import numpy as np
+from minirnn.kernels import cpu, jit, threads, tile
+compiled = []
+with jit.on_compile(compiled.append):
+    sums = [cpu.column_sums(np.arange(12, dtype=d).reshape(3, 4)).tolist() for d in ("float32", "float64")]
+    packed = tile.pack(np.arange(6, dtype=np.float32).reshape(2, 3), False, threads.run)[0, :, :3].tolist()
+print(json.dumps([compiled, sums, packed]))
+"""
+NUMBERS = [[[12, 15, 18, 21]] * 2, [[0, 1, 2], [3, 4, 5]]]
+
+
+def start(root: Path) -> subprocess.Popen[str]:
+    path = os.pathsep.join(p for p in sys.path if p)
+    environment = os.environ | {"MINIRNN_CACHE_DIR": str(root), "PYTHONPATH": path}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", _SCRIPT], env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> list[str]:
+    """The kernels the process compiled; its numbers are checked."""
+    out, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    compiled, *numbers = json.loads(out)
+    assert numbers == NUMBERS
+    return compiled
+
+
+@pytest.mark.needs_jit
+def test_processes_at_once_and_one_after(tmp_path: Path) -> None:
+    first, second = start(tmp_path), start(tmp_path)
+    assert set(finish(first)) | set(finish(second)) == {"_column_sums", "pack_rows"}
+    finish(start(tmp_path))  # of two writers of one index, one may have forgotten the other's entry
+    assert finish(start(tmp_path)) == []
+    for file in tmp_path.rglob("*.nb?"):
+        file.write_bytes(file.read_bytes()[:-7])
+    assert len(finish(start(tmp_path))) == 3
+    assert finish(start(tmp_path)) == []
+    assert not list(tmp_path.rglob("*.tmp*")), "nothing half-written stays behind"
+
+
+@pytest.mark.needs_jit
+def test_a_process_without_a_place_for_its_cache(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert len(finish(start(tmp_path / "file"))) == 3
+
+
+def test_listeners_are_removed_after_their_block() -> None:
+    heard: list[str] = []
+    with pytest.raises(KeyError), jit.on_compile(heard.append):
+        raise KeyError
+    assert jit._listeners == []
+    assert tile.ROWS == 6

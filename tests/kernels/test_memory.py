@@ -1,0 +1,139 @@
+"""Memory goes back to the free list only when no view of it is left, and large arrays are aligned."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minirnn.kernels import memory
+
+LARGE = 50_000
+
+
+@pytest.fixture(autouse=True)
+def nothing_waiting() -> Iterator[None]:
+    memory.release()
+    yield
+    memory.release()
+
+
+def address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+@given(
+    shape=st.lists(st.integers(0, 60), max_size=4).map(tuple),
+    dtype=st.sampled_from([np.float32, np.float64, np.int64, np.int8]),
+)
+def test_shape_type_and_room(shape: tuple[int, ...], dtype: type) -> None:
+    if np.prod(shape, dtype=float) > 2e6:
+        shape = shape[:2]
+    for make in (memory.empty, memory.zeros):
+        array = make(shape, dtype)
+        assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        if array.nbytes >= memory.SMALLEST:
+            assert address(array) % 64 == 0
+        array[...] = 1
+        assert (array == 1).all()
+    again = memory.zeros(shape, dtype)
+    assert not again.any(), "reused memory must be cleared"
+
+
+def test_reused_when_the_last_view_dies_and_not_before() -> None:
+    first = memory.empty((LARGE,), np.float32)
+    place = address(first)
+    first[:] = 7
+    view = first.reshape(100, -1)[3:5].T
+    del first
+    second = memory.empty((LARGE,), np.float32)
+    assert address(second) != place
+    second[:] = 1
+    assert (view == 7).all()
+    assert memory.cached_bytes() == 0
+    del view
+    assert memory.cached_bytes() >= 4 * LARGE
+    third = memory.empty((LARGE,), np.float32)
+    assert address(third) == place
+    assert memory.cached_bytes() == 0
+
+
+def test_another_type_and_shape_of_the_same_size_takes_the_block() -> None:
+    first = memory.empty((LARGE,), np.float64)
+    place = address(first)
+    del first
+    other = memory.empty((2, LARGE), np.float32)
+    assert address(other) == place
+    bigger = memory.empty((4 * LARGE,), np.float64)
+    assert address(bigger) != place
+
+
+def test_living_arrays_never_overlap() -> None:
+    rng = np.random.default_rng(0)
+    alive: list[tuple[np.ndarray, int]] = []
+    for step in range(300):
+        array = memory.empty((int(rng.integers(20_000, 60_000)),), np.float32)
+        array[:] = step
+        alive.append((array[int(rng.integers(0, 9)) :], step))
+        if len(alive) > 5:
+            kept, value = alive.pop(int(rng.integers(len(alive))))
+            assert (kept == value).all()
+    assert all((kept == value).all() for kept, value in alive)
+
+
+def test_arrays_that_die_on_other_threads() -> None:
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(200):
+            array = memory.empty((LARGE,), np.float32)
+            array[:] = number
+            other = memory.empty((LARGE,), np.float32)
+            other[:] = -1
+            if not (array == number).all():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_small_arrays_come_from_numpy_and_too_much_waiting_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = memory.empty((10,), np.float32)
+    del small
+    assert memory.cached_bytes() == 0
+    monkeypatch.setattr(memory, "_KEEP_BYTES", 1 << 20)
+    arrays = [memory.empty((LARGE,), np.float64) for _ in range(4)]
+    arrays.clear()
+    gc.collect()
+    assert memory.cached_bytes() > 1 << 20
+    kept = memory.empty((3 * LARGE,), np.float64)
+    assert memory.cached_bytes() == 0
+    del kept
+
+
+def test_size_classes_waste_at_most_an_eighth() -> None:
+    sizes = [int(s) for s in np.geomspace(memory.SMALLEST, 1 << 30, 2000)]
+    for size in sizes:
+        wide = memory._size_class(size)
+        assert size <= wide <= size * 9 / 8
+        assert memory._size_class(wide) == wide
+
+
+def test_arrays_that_live_to_the_end_of_the_program_are_silent() -> None:
+    code = "from minirnn.kernels import memory\nimport numpy as np\nx = memory.zeros((100_000,), np.float64)\n" \
+           "class Last:\n    kept = memory.zeros((100_000,), np.float64)\nprint(x.sum())"  # fmt: skip
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("0.0\n", "")

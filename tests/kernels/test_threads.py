@@ -1,0 +1,148 @@
+"""The thread pool: every share runs once, errors reach the caller, and callers on several threads or after a fork."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minirnn as mr
+from minirnn.errors import OptionError
+from minirnn.kernels import cpu, threads
+
+
+def test_every_share_runs_once(set_threads: Any) -> None:
+    set_threads(4)
+    lock, seen = threading.Lock(), []
+
+    def kernel(share: int, shares: int, argument: str) -> None:
+        with lock:
+            seen.append((share, shares, argument))
+
+    threads.run(kernel, 1e12, 100, "given")
+    assert sorted(seen) == [(n, 4, "given") for n in range(4)]
+
+
+@pytest.mark.parametrize(("work", "most", "shares"), [
+    (0, 100, 1), (threads.GRAIN * 0.9, 100, 1), (threads.GRAIN * 1.1, 100, 2), (threads.GRAIN * 2.1, 100, 3),
+    (1e12, 100, 3), (1e12, 2, 2), (1e12, 1, 1), (1e12, 0, 1),
+])  # fmt: skip
+def test_work_is_shared_where_it_is_worth_it(set_threads: Any, work: float, most: int, shares: int) -> None:
+    set_threads(3)
+    seen: list[int] = []
+    threads.run(lambda share, shares: seen.append(shares), work, most)
+    assert seen == [shares] * shares
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_in_any_share_reaches_the_caller_after_all_are_done(set_threads: Any, failing: int) -> None:
+    set_threads(3)
+    finished: list[int] = []
+
+    def kernel(share: int, shares: int) -> None:
+        if share == failing:
+            raise ZeroDivisionError(f"share {share}")
+        time.sleep(0.05)
+        finished.append(share)
+
+    with pytest.raises(ZeroDivisionError, match=f"share {failing}"):
+        threads.run(kernel, 1e12, 100)
+    assert sorted(finished) == [n for n in range(3) if n != failing]
+    after: list[int] = []
+    threads.run(lambda share, shares: after.append(share), 1e12, 100)
+    assert sorted(after) == [0, 1, 2], "the pool must go on working"
+
+
+def test_several_callers_at_once_get_their_own_numbers(set_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "GRAIN", 1)
+    set_threads(2)
+    rng = np.random.default_rng(0)
+    jobs = [(rng.standard_normal((40 + n, 30)), rng.standard_normal((30, 50))) for n in range(4)]
+    cpu.product(*jobs[0])  # compiled before the race
+    wrong: list[Any] = []
+
+    def work(number: int) -> None:
+        a, b = jobs[number]
+        for _ in range(20):
+            got = cpu.product(a, b)
+            if not np.allclose(got, a @ b, atol=1e-10):
+                wrong.append(number)
+
+    callers = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join(60)
+    assert not any(t.is_alive() for t in callers)
+    assert not wrong
+
+
+def test_two_models_train_at_once(set_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "GRAIN", 1)
+    set_threads(2)
+    rnn = mr.nn.GRU(3, 5)
+    x = np.random.default_rng(1).standard_normal((6, 4, 3)).astype(np.float32)
+
+    def gradient() -> np.ndarray:
+        leaf = mr.tensor(x, requires_grad=True)
+        y, _ = rnn(leaf)
+        (y * y).sum().backward()
+        assert leaf.grad is not None
+        return leaf.grad.numpy()
+
+    alone = gradient()
+    results: list[np.ndarray] = []
+    callers = [threading.Thread(target=lambda: results.extend(gradient() for _ in range(5))) for _ in range(3)]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join(60)
+    assert len(results) == 15
+    for result in results:
+        np.testing.assert_allclose(result, alone, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_can_compute(set_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "GRAIN", 1)
+    set_threads(2)
+    a = np.random.default_rng(0).standard_normal((50, 30))
+    wanted = cpu.product(a, np.ascontiguousarray(a.T))
+    assert threads._pool.workers >= 1, "the parent has a pool to lose"
+    child = os.fork()
+    if child == 0:  # no assertion may escape into pytest from here
+        code = 1
+        try:
+            signal.alarm(30)
+            got = cpu.product(a, np.ascontiguousarray(a.T))
+            code = 0 if np.array_equal(got, wanted) and threads._pool.workers == 1 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(cpu.product(a, np.ascontiguousarray(a.T)), wanted)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", None])
+def test_the_number_of_threads_is_checked(count: Any) -> None:
+    with pytest.raises(OptionError, match="set_num_threads: wanted a whole number of at least 1, got"):
+        mr.set_num_threads(count)
+
+
+def test_the_number_of_threads_from_the_environment(monkeypatch: pytest.MonkeyPatch, set_threads: Any) -> None:
+    monkeypatch.setenv("MINIRNN_NUM_THREADS", "3")
+    assert threads._default_threads() == 3
+    monkeypatch.setenv("MINIRNN_NUM_THREADS", "0")
+    assert threads._default_threads() == 1
+    monkeypatch.setenv("MINIRNN_NUM_THREADS", "many")
+    with pytest.raises(OptionError, match="MINIRNN_NUM_THREADS must be a whole number, got 'many'"):
+        threads._default_threads()
+    monkeypatch.delenv("MINIRNN_NUM_THREADS")
+    assert threads._default_threads() >= 1
+    set_threads(5)
+    assert mr.get_num_threads() == 5

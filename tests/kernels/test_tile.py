@@ -1,0 +1,305 @@
+"""The matrix micro-kernel and the products built on it, against float64 NumPy.
+
+Also that no kernel's numbers depend on the number of threads, to the last bit, and that a host with neither AVX nor
+FMA computes the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minirnn.kernels import cpu, threads, tile
+from minirnn.kernels.jit import DISABLED
+from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
+
+HEIGHTS = range(1, 7)
+
+
+def random(*shape: int, dtype: Any = np.float32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed + sum(shape)).standard_normal(shape).astype(dtype)
+
+
+def assert_product(got: np.ndarray, a: np.ndarray, b: np.ndarray, plus: Any = 0.0) -> None:
+    """Within the bound of a chain of K roundings: |error| <= (K + 2) eps (|A| |B| + |plus|)."""
+    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    bound = (a.shape[1] + 2) * np.finfo(got.dtype).eps * (np.abs(wide_a) @ np.abs(wide_b) + np.abs(plus) + 1e-30)
+    error = np.abs(got - (wide_a @ wide_b + plus))
+    assert got.shape == error.shape
+    assert (error <= bound).all(), f"{error.max()} at {np.argwhere(error > bound)[0]}"
+
+
+# --------------------------------------------------------------------------------------- the micro-kernel
+
+
+def tile_driver(vectors: int, lanes: int) -> Callable[..., None]:
+    """One compiled function that calls the tile of the height asked for."""
+    one, two, three, four, five, six = (tile.emit_tile(rows, vectors, lanes) for rows in HEIGHTS)
+
+    @numba.njit(error_model="numpy")
+    def run(height, a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns):  # type: ignore[no-untyped-def]
+        if height == 1:
+            one(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        elif height == 2:
+            two(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        elif height == 3:
+            three(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        elif height == 4:
+            four(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        elif height == 5:
+            five(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+        else:
+            six(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+
+    return run
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize(
+    ("kind", "lanes"), [(k, n // (2 if k == "float64" else 1)) for k in ("float32", "float64") for n in (4, 8, 16)]
+)
+def test_tile_of_every_height_width_and_edge(kind: str, lanes: int) -> None:
+    dtype, vectors = np.dtype(kind), 2
+    width = vectors * lanes
+    run = tile_driver(vectors, lanes)
+    for depth in (0, 1, 7):
+        panel = random(depth, width, dtype=dtype)
+        by_height: dict[int, np.ndarray] = {}
+        for height in HEIGHTS:
+            a = random(6, depth, dtype=dtype, seed=3)[:height]
+            for columns in range(1, width + 1):
+                before = random(6, width + 3, dtype=dtype, seed=9)[:height]
+                # straight, and with A transposed and everything starting somewhere inside its array
+                c = before.copy()
+                run(height, a.copy(), 0, depth, 1, panel, 0, c, 0, width + 3, depth, columns)
+                assert_product(c[:, :columns], a, panel[:, :columns], before[:, :columns].astype(np.float64))
+                np.testing.assert_array_equal(c[:, columns:], before[:, columns:], "wrote past its columns")
+                moved = np.concatenate([np.full(5, 7, dtype), before.reshape(-1)])
+                turned = np.concatenate([np.full(3, np.nan, dtype), a.T.reshape(-1)])
+                shifted = np.concatenate([np.full(2, np.nan, dtype), panel.reshape(-1)])
+                run(height, turned, 3, 1, height, shifted, 2, moved, 5, width + 3, depth, columns)
+                np.testing.assert_array_equal(moved[5:].reshape(c.shape), c)
+                assert (moved[:5] == 7).all()
+            by_height[height] = c
+        for height in HEIGHTS:  # a number does not depend on the tile it falls into
+            np.testing.assert_array_equal(by_height[height], by_height[6][:height])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@given(depth=st.integers(0, 40), columns=st.integers(0, 70))
+def test_packing(dtype: np.dtype, transposed: bool, depth: int, columns: int) -> None:
+    b = random(depth, columns, dtype=dtype)
+    panels = tile.pack(np.ascontiguousarray(b.T) if transposed else b, transposed, threads.run)
+    width = tile.VECTORS * tile.vector_bytes() // dtype.itemsize
+    assert panels.shape == (-(-columns // width), depth, width)
+    flat = panels.transpose(1, 0, 2).reshape(depth, panels.shape[0] * width)
+    np.testing.assert_array_equal(flat[:, :columns], b)
+    assert not flat[:, columns:].any()
+
+
+# -------------------------------------------------------------------------------------------------- products
+
+EXTENT = st.one_of(st.integers(0, 9), st.integers(0, 40 if DISABLED else 200))
+
+
+@given(m=EXTENT, k=EXTENT, n=EXTENT, transpose_b=st.booleans(), with_bias=st.booleans())
+def test_product(dtype: np.dtype, m: int, k: int, n: int, transpose_b: bool, with_bias: bool) -> None:
+    a, b = random(m, k, dtype=dtype), random(k, n, dtype=dtype, seed=1)
+    bias = random(n, dtype=dtype, seed=2) if with_bias else None
+    right = np.ascontiguousarray(b.T) if transpose_b else b
+    plus = 0.0 if bias is None else bias.astype(np.float64)
+    assert_product(cpu.product(a, right, bias, transpose_b=transpose_b), a, b, plus)
+    out = np.full((m, n), np.nan, dtype)
+    assert cpu.product(a, right, bias, out=out, transpose_b=transpose_b) is out
+    assert_product(out, a, b, plus)
+
+
+@given(m=EXTENT, k=EXTENT, n=EXTENT, with_rows=st.booleans())
+def test_transposed_product(dtype: np.dtype, m: int, k: int, n: int, with_rows: bool) -> None:
+    a = random(k, m, dtype=dtype)
+    b = random(k + 3, n, dtype=dtype, seed=1)
+    rows = np.random.default_rng(5).integers(0, k + 3, k) if with_rows else None
+    out = np.full((m, n), np.nan, dtype)
+    assert cpu.product(a, b if with_rows else b[:k], out=out, transpose_a=True, rows=rows) is out
+    assert_product(out, a.T, b[rows] if rows is not None else b[:k])
+
+
+@pytest.mark.parametrize("depth", [2047, 2048, 2049, 4100])
+def test_products_deeper_than_one_panel(dtype: np.dtype, depth: int) -> None:
+    a, b = random(7, depth, dtype=dtype), random(depth, 5, dtype=dtype)
+    bias = random(5, dtype=dtype)
+    assert_product(cpu.product(a, b, bias), a, b, bias.astype(np.float64))
+    assert_product(cpu.product(a, np.ascontiguousarray(b.T), transpose_b=True), a, b)
+    assert_product(cpu.product(np.ascontiguousarray(a.T), b, transpose_a=True), a, b)
+
+
+def test_products_keep_infinities_and_nan(dtype: np.dtype) -> None:
+    a = np.ones((3, 4), dtype)
+    a[1, 2], a[2, 0] = np.inf, np.nan
+    with np.errstate(all="ignore"):
+        got = cpu.product(a, np.ones((4, 2), dtype))
+    np.testing.assert_array_equal(got, [[4, 4], [np.inf, np.inf], [np.nan, np.nan]])
+
+
+# ---------------------------------------------------------------------------- the same bits on any threads
+
+
+def recurrent(kind: str, dtype: Any, steps: Steps, size: int, projected: int = 0) -> list[np.ndarray]:
+    """A layer forward and back through the kernels; every array they return or fill."""
+    gates_of = {"rnn": 1, "gru": 3, "lstm": 4}[kind]
+    width = projected or size
+    rows, batch = steps.rows, steps.batch
+    gates = random(rows, gates_of * size, dtype=dtype)
+    weight = random(gates_of * size, width, dtype=dtype) * dtype.type(0.3)
+    h_0, c_0 = random(batch, width, dtype=dtype, seed=1), random(batch, size, dtype=dtype, seed=2)
+    dy, dh, dc = (random(*s, dtype=dtype, seed=4) for s in ((rows, width), (batch, width), (batch, size)))
+    if kind == "rnn":
+        h = cpu.rnn_forward(gates, None, None, weight, h_0, False, steps)
+        return [h, *cpu.rnn_backward(gates, h, weight, dy, dh, False, steps), gates]
+    if kind == "gru":
+        h, product_n = cpu.gru_forward(gates, None, None, weight, random(size, dtype=dtype), h_0, steps)
+        forward = gates.copy()
+        return [h, forward, *cpu.gru_backward(gates, product_n, h, weight, dy, dh, steps), gates, product_n]
+    w_hr = random(width, size, dtype=dtype) * dtype.type(0.3) if projected else None
+    h, c = cpu.lstm_forward(gates, None, None, weight, w_hr, h_0, c_0, steps)
+    forward = gates.copy()
+    grads = cpu.lstm_backward(gates, h, c, weight, w_hr, dy, dh, dc, steps)
+    return [h, c, forward, *(g for g in grads if g is not None), gates]
+
+
+def ragged(reverse: bool) -> Steps:
+    return ragged_steps(np.array([3, 0, 7, 7, 1, 5, 2, 6, 4, 7, 3]), 7)[reverse]
+
+
+def losses(dtype: Any) -> list[np.ndarray]:
+    targets = np.random.default_rng(1).integers(-1, 77, 50)
+    return list(cpu.cross_entropy(random(50, 77, dtype=dtype), targets, None, 0.1, 0.5, True))
+
+
+JOBS: dict[str, Callable[[Any], list[np.ndarray]]] = {
+    "product": lambda d: [cpu.product(random(61, 45, dtype=d), random(45, 83, dtype=d), random(83, dtype=d))],
+    "product with transposed B": lambda d: [
+        cpu.product(random(61, 45, dtype=d), random(83, 45, dtype=d), transpose_b=True)],
+    "product with transposed A": lambda d: [
+        cpu.product(random(300, 61, dtype=d), random(300, 45, dtype=d), transpose_a=True)],
+    "product of chosen rows": lambda d: [cpu.product(
+        random(300, 61, dtype=d), random(9, 45, dtype=d), transpose_a=True, rows=np.arange(300) % 9)],
+    "rnn": lambda d: recurrent("rnn", d, dense_steps(6, 11), 19),
+    "rnn ragged": lambda d: recurrent("rnn", d, ragged(True), 19),
+    "gru": lambda d: recurrent("gru", d, dense_steps(6, 11, True), 19),
+    "gru ragged": lambda d: recurrent("gru", d, ragged(False), 19),
+    "lstm": lambda d: recurrent("lstm", d, dense_steps(6, 11), 19),
+    "lstm ragged": lambda d: recurrent("lstm", d, ragged(True), 19),
+    "lstm projected": lambda d: recurrent("lstm", d, ragged(False), 19, projected=7),
+    "add_rows_at": lambda d: [cpu.add_rows_at(random(200, 83, dtype=d), np.arange(200) * 7 % 13, 13)],
+    "column_sums": lambda d: [cpu.column_sums(random(200, 83, dtype=d))],
+    "dropout": lambda d: [cpu.dropout(random(41, 83, dtype=d), 0.4, 12345)],
+    "cross_entropy": losses,
+    "square_sum": lambda d: [np.array(cpu.square_sum(random(100_003, dtype=d)))],
+}  # fmt: skip
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("name", JOBS)
+def test_the_same_bits_on_one_two_and_three_threads(
+    name: str, dtype: np.dtype, set_threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "GRAIN", 1)  # share out even the smallest job
+    shares: list[int] = []
+    run = threads.run
+
+    def counted(kernel: Any, work: float, most: int, *args: Any) -> None:
+        shares.append(min(threads.get_num_threads(), most))
+        run(kernel, work, most, *args)
+
+    monkeypatch.setattr(threads, "run", counted)
+    results = []
+    for count in (1, 2, 3):
+        set_threads(count)
+        shares.clear()
+        results.append([np.array(r) for r in JOBS[name](dtype)])
+        assert max(shares) == count, "the job was not shared at all"
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert np.isfinite(one).all()
+            np.testing.assert_array_equal(one, two)
+
+
+def test_square_sum_and_column_sums_and_rows(dtype: np.dtype) -> None:
+    for size in (0, 1, 16384, 16385, 40_000 if not DISABLED else 17_000):
+        x = random(size, dtype=dtype)
+        assert cpu.square_sum(x) == pytest.approx(float((x.astype(np.float64) ** 2).sum()), rel=1e-5)
+    for rows in (0, 1, 31, 32, 33, 100):
+        for columns in (0, 1, 17):
+            x = random(rows, columns, dtype=dtype)
+            np.testing.assert_allclose(cpu.column_sums(x), x.astype(np.float64).sum(0), rtol=1e-5, atol=1e-5)
+            index = np.arange(rows) * 5 % 7
+            wanted = np.zeros((7, columns))
+            np.add.at(wanted, index, x.astype(np.float64))
+            np.testing.assert_allclose(cpu.add_rows_at(x, index, 7), wanted, rtol=1e-5, atol=1e-5)
+            assert cpu.take_rows(wanted, index).tolist() == wanted[index].tolist()
+
+
+def test_dropout_is_the_same_whatever_the_size_and_layout(dtype: np.dtype) -> None:
+    whole = cpu.dropout(np.ones(1003, dtype), 0.25, 99)
+    assert set(np.unique(whole)) == {dtype.type(0), dtype.type(1 / 0.75)}
+    assert abs((whole == 0).mean() - 0.25) < 0.05
+    for size in (0, 1, 2, 3, 4, 5, 500):
+        np.testing.assert_array_equal(cpu.dropout(np.ones(size, dtype), 0.25, 99), whole[:size])
+    np.testing.assert_array_equal(cpu.dropout(np.ones((17, 59), dtype), 0.25, 99).reshape(-1), whole)
+
+
+# ----------------------------------------------------------------------------------------- a lesser machine
+
+LESSER = ("product", "product with transposed A", "lstm projected", "cross_entropy", "dropout")
+_SCRIPT = """
+import sys
+import numpy as np
+from minirnn.kernels import tile, pointwise
+import numba
+sys.path.insert(0, sys.argv[2])
+import test_tile
+out = {}
+for name in test_tile.LESSER:
+    for number, array in enumerate(test_tile.JOBS[name](np.dtype("float32"))):
+        out[f"{name} {number}"] = array
+tanh = pointwise.tanh
+x = np.linspace(-10, 10, 200001).astype(np.float32)
+y = np.empty_like(x)
+@numba.njit
+def go(x, y):
+    for i in range(x.size):
+        y[i] = tanh(x[i])
+go(x, y)
+out["tanh"] = np.abs(y - np.tanh(x.astype(np.float64))).max()
+out["bytes"] = tile.vector_bytes()
+np.savez(sys.argv[1], **out)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs_jit
+def test_a_host_without_avx_and_fma(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "MINIRNN_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }  # fmt: skip
+    file = tmp_path / "out.npz"
+    here = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", _SCRIPT, str(file), here], env=environment, check=True, timeout=300)
+    with np.load(file) as got:
+        assert got["bytes"] == 16
+        assert got["tanh"] <= 3.7e-7
+        for name in LESSER:
+            for number, wanted in enumerate(JOBS[name](np.dtype("float32"))):
+                np.testing.assert_allclose(got[f"{name} {number}"], wanted, rtol=1e-4, atol=1e-4)

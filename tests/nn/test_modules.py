@@ -1,0 +1,466 @@
+"""Layers without time do what they say, and a module is an honest container of its parameters.
+
+Values and gradients against PyTorch or plain NumPy; names, order and shapes of state dicts are PyTorch's; loading
+either succeeds or changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minirnn.nn.functional as F
+from minirnn import nn, random
+from minirnn.autograd.gradcheck import gradcheck
+from minirnn.autograd.tensor import Tensor, tensor
+from minirnn.errors import CheckpointError, DTypeError
+
+DTYPES = ("float32", "float64")
+Close = Callable[..., None]
+
+
+def gradient(leaf: Tensor | None) -> np.ndarray:
+    assert leaf is not None
+    assert leaf.grad is not None
+    return leaf.grad.numpy()
+
+
+def oracle() -> Any:
+    return pytest.importorskip("torch", reason="PyTorch is the oracle; install minirnn[peers]")
+
+
+def compare_modules(ours: nn.Module, theirs: Any, x: np.ndarray, dtype: str, assert_close: Close) -> None:
+    """Output and every gradient, with our weights in PyTorch's module."""
+    torch = oracle()
+    theirs.to(getattr(torch, dtype)).load_state_dict({n: torch.tensor(a) for n, a in ours.state_dict().items()})
+    leaf, t_leaf = tensor(x, requires_grad=True, dtype=dtype), torch.tensor(x.astype(dtype), requires_grad=True)
+    y, t_y = ours(leaf), theirs(t_leaf)
+    assert_close(y.numpy(), t_y.detach().numpy(), dtype, "output")
+    above = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
+    y.backward(above)
+    t_y.backward(torch.tensor(above))
+    assert_close(gradient(leaf), t_leaf.grad.numpy(), dtype, "gradient of the input")
+    pairs = zip(ours.named_parameters(), theirs.named_parameters(), strict=True)
+    for (name, parameter), (t_name, t_parameter) in pairs:
+        assert name == t_name
+        assert_close(gradient(parameter), t_parameter.grad.numpy(), dtype, name)
+
+
+# ------------------------------------------------------------------------------------------------------- layers
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 7), (7,), (2, 3, 7), (0, 7)], ids=str)
+def test_linear(dtype: str, bias: bool, shape: tuple[int, ...], assert_close: Close) -> None:
+    torch = oracle()
+    x = np.random.default_rng(2).standard_normal(shape)
+    compare_modules(nn.Linear(7, 11, bias, dtype), torch.nn.Linear(7, 11, bias), x, dtype, assert_close)
+
+
+def test_linear_by_hand_and_its_first_weights() -> None:
+    layer = nn.Linear(2, 2)
+    layer.load_state_dict({"weight": [[1, 2], [3, 4]], "bias": [10, 20]})
+    assert layer([[1.0, 1.0]]).tolist() == [[13, 27]]
+    wide = nn.Linear(100, 200)
+    assert np.abs(wide.weight.numpy()).max() <= 0.1
+    assert wide.weight.numpy().std() == pytest.approx(0.1 / np.sqrt(3), rel=0.02)
+    assert nn.Linear(3, 2, bias=False).bias is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("padding_idx", [None, 2, -1])
+def test_embedding(dtype: str, padding_idx: int | None, assert_close: Close) -> None:
+    torch = oracle()
+    tokens = np.array([[0, 2, 2], [5, 1, 2]])
+    layer = nn.Embedding(6, 3, padding_idx, dtype)
+    theirs = torch.nn.Embedding(6, 3, padding_idx, dtype=getattr(torch, dtype))
+    theirs.load_state_dict({"weight": torch.tensor(layer.state_dict()["weight"])})
+    above = np.random.default_rng(3).standard_normal((2, 3, 3)).astype(dtype)
+    y, t_y = layer(tokens), theirs(torch.tensor(tokens))
+    y.backward(above)
+    t_y.backward(torch.tensor(above))
+    assert_close(y.numpy(), t_y.detach().numpy(), dtype)
+    assert_close(gradient(layer.weight), theirs.weight.grad.numpy(), dtype)  # repeated tokens are summed
+    if padding_idx is not None:
+        assert not layer.weight.numpy()[padding_idx].any()
+        assert not gradient(layer.weight)[padding_idx].any()
+        assert layer.padding_idx == padding_idx % 6
+
+
+def test_embedding_of_an_index_out_of_range() -> None:
+    layer = nn.Embedding(4, 3)
+    for bad in (4, -1):
+        with pytest.raises(IndexError, match=rf"embedding.*{bad}.*4 rows"):
+            layer([0, bad])
+
+
+def test_embedding_from_pretrained() -> None:
+    rows = np.arange(6.0).reshape(3, 2)
+    frozen = nn.Embedding.from_pretrained(rows.astype(np.float32), padding_idx=1)
+    assert frozen([2, 1]).tolist() == [[4, 5], [2, 3]]  # as in PyTorch, the padding row keeps what it was given
+    assert not frozen.weight.requires_grad
+    assert not frozen([0]).requires_grad
+    trained = nn.Embedding.from_pretrained(rows, freeze=False)
+    assert trained.weight.dtype == np.float64
+    trained([0, 2, 2]).sum().backward()
+    assert gradient(trained.weight).tolist() == [[1, 1], [0, 0], [2, 2]]
+    trained.weight.data[...] = 0
+    assert rows[2].tolist() == [4, 5]  # a copy
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(7,), (3, 7), (1,)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"eps": 0.1}, {"bias": False}, {"elementwise_affine": False}], ids=str)
+def test_layer_norm(dtype: str, shape: tuple[int, ...], options: dict[str, Any], assert_close: Close) -> None:
+    torch = oracle()
+    rng, ours = np.random.default_rng(4), nn.LayerNorm(shape, dtype=dtype, **options)
+    for parameter in ours.parameters():
+        parameter.data[...] = rng.standard_normal(shape)
+    x = rng.standard_normal((5, 3, 7)) * 2 + 3 if shape != (1,) else rng.standard_normal((5, 1))
+    if shape == (1,):  # one element less its mean is 0
+        assert (
+            ours(x.astype(dtype)).tolist() == np.broadcast_to(ours.bias.numpy() if ours.bias else 0, x.shape).tolist()
+        )
+        return
+    compare_modules(ours, torch.nn.LayerNorm(shape, **options), x, dtype, assert_close)
+
+
+def test_layer_norm_normalises() -> None:
+    y = nn.LayerNorm(50, dtype="float64")(np.random.default_rng(5).standard_normal((4, 50)) * 9 - 4).numpy()
+    np.testing.assert_allclose(y.mean(1), 0, atol=1e-12)
+    np.testing.assert_allclose(y.var(1), 1, atol=1e-5)
+    assert nn.LayerNorm(np.int64(3))(np.ones((2, 3), np.float32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["Tanh", "Sigmoid", "ReLU"])
+def test_activations(dtype: str, name: str, assert_close: Close) -> None:
+    x = np.random.default_rng(6).standard_normal((4, 5)) * 3
+    compare_modules(getattr(nn, name)(), getattr(oracle().nn, name)(), x, dtype, assert_close)
+
+
+# ------------------------------------------------------------------------------------------------------ dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_drops_a_share_and_scales_the_rest(p: float, dtype: str) -> None:
+    n = 40_000
+    x = tensor(np.ones(n), requires_grad=True, dtype=dtype)
+    y = nn.Dropout(p)(x)
+    kept = y.numpy() != 0
+    assert abs(kept.mean() - (1 - p)) < 5 * np.sqrt(p * (1 - p) / n)
+    np.testing.assert_allclose(y.numpy()[kept], 1 / (1 - p), rtol=1e-3)
+    assert abs(y.numpy().mean() - 1) < 5 * np.sqrt(p / (1 - p) / n)
+    neighbours = np.corrcoef(kept[1:], kept[:-1])[0, 1]
+    assert abs(neighbours) < 5 / np.sqrt(n)  # each element is dropped for itself
+    above = np.random.default_rng(7).standard_normal(n).astype(dtype)
+    y.backward(above)
+    np.testing.assert_array_equal(gradient(x), above * y.numpy())  # the same mask both ways, as x is 1
+
+
+def test_dropout_at_its_ends_and_in_evaluation() -> None:
+    x = tensor([[1.0, -2.0], [np.inf, 4.0]], requires_grad=True)
+    assert nn.Dropout(0)(x) is x
+    layer = nn.Dropout(0.7).eval()
+    np.testing.assert_array_equal(layer(x).numpy(), x.numpy())
+    finite = tensor([1.0, -2.0, 3.0], requires_grad=True)
+    nothing = nn.Dropout(1.0)(finite)
+    assert nothing.tolist() == [0, 0, 0]
+    nothing.sum().backward()
+    assert gradient(finite).tolist() == [0, 0, 0]
+
+
+def test_dropout_follows_from_the_seed() -> None:
+    layer, x, masks = nn.Dropout(0.5), np.ones(1000, np.float32), []
+    for seed in (1, 1, 2):
+        random.manual_seed(seed)
+        masks.append([layer(x).numpy(), layer(x).numpy()])
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert (masks[0][0] != masks[0][1]).mean() > 0.3  # a fresh mask each time
+    assert (masks[0][0] != masks[2][0]).mean() > 0.3
+
+
+# --------------------------------------------------------------------------------------------------- containers
+
+
+class Net(nn.Module):
+    """A model with everything a model has: weights of its own, layers, lists, one layer used twice."""
+
+    def __init__(self) -> None:
+        self.first = nn.Linear(3, 4)
+        self.scale = nn.Parameter(np.ones(4, np.float32))
+        self.body = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Sequential(nn.Tanh(), nn.Dropout(0.5)))
+        self.heads = nn.ModuleList(nn.Linear(4, 2), nn.Linear(4, 1))
+        self.tied = self.first
+
+    def forward(self, x: Any) -> Tensor:
+        return self.heads[0](self.body(self.first(x) * self.scale))
+
+
+NET_NAMES = ["scale", "first.weight", "first.bias", "body.0.weight", "heads.0.weight", "heads.0.bias", "heads.1.weight",
+             "heads.1.bias"]  # fmt: skip
+
+
+def test_parameters_have_pytorchs_order_and_each_is_there_once() -> None:
+    net = Net()
+    assert [name for name, _ in net.named_parameters()] == NET_NAMES
+    assert [id(p) for p in net.parameters()] == [id(p) for _, p in net.named_parameters()]
+    assert net.num_parameters() == 4 + 12 + 4 + 16 + 8 + 2 + 4 + 1
+    assert list(net.state_dict()) == [*NET_NAMES, "tied.weight", "tied.bias"]  # all names, as in PyTorch
+    assert [name for name, _ in net.named_parameters("net.")] == ["net." + name for name in NET_NAMES]
+    assert [type(m).__name__ for m in net.modules()] == [
+        "Net", "Linear", "Sequential", "Linear", "Sequential", "Tanh", "Dropout", "ModuleList", "Linear", "Linear",
+    ]  # fmt: skip
+
+
+def test_sequential_runs_in_order_and_module_list_only_holds() -> None:
+    double, shift = nn.Linear(1, 1), nn.Linear(1, 1)
+    double.load_state_dict({"weight": [[2]], "bias": [0]})
+    shift.load_state_dict({"weight": [[1]], "bias": [3]})
+    net = nn.Sequential(double, shift)
+    assert net([[5.0]]).tolist() == [[13]]
+    assert nn.Sequential(shift, double)([[5.0]]).tolist() == [[16]]
+    assert (len(net), net[0], net[-1]) == (2, double, shift)
+    assert list(net) == [double, shift]
+    assert nn.Sequential()(7) == 7
+    held = nn.ModuleList(double, shift)
+    assert list(held.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    with pytest.raises(TypeError, match="ModuleList"):
+        held([[5.0]])
+
+
+def test_train_and_eval_reach_every_module() -> None:
+    net = Net()
+    assert net.eval() is net
+    assert not any(module.training for module in net.modules())
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(net(x).numpy(), net(x).numpy())
+    assert net.train() is net
+    assert all(module.training for module in net.modules())
+    assert not np.array_equal(net(x).numpy(), net(x).numpy())
+    net.body.eval()
+    assert net.training
+    assert not net.body[1].training
+
+
+def test_zero_grad_forgets() -> None:
+    net = Net()
+    net(np.ones((2, 3), np.float32)).sum().backward()
+    assert net.first.weight.grad is not None
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_gradients_of_two_backward_passes_add_up() -> None:
+    layer, x = nn.Linear(3, 2), np.ones((4, 3), np.float32)
+    for _ in range(2):
+        layer(x).sum().backward()
+    assert gradient(layer.weight).tolist() == [[8, 8, 8], [8, 8, 8]]
+
+
+def test_to_another_type_and_back() -> None:
+    net = Net()
+    before = net.state_dict()
+    net(np.ones((2, 3), np.float32)).sum().backward()
+    assert net.to("float64") is net
+    assert {p.dtype for p in net.parameters()} == {np.dtype("float64")}
+    assert all(p.grad is None for p in net.parameters())
+    assert net(np.ones((2, 3))).dtype == np.float64
+    net.to("float32")
+    for name, array in net.state_dict().items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, before[name])
+    assert net.tied is net.first
+    lstm = nn.LSTM(2, 3).to("float64")
+    assert lstm(np.ones((4, 1, 2)))[0].dtype == np.float64
+    for bad in ("int64", "bool", "float16"):
+        with pytest.raises(DTypeError):
+            net.to(bad)
+    assert {p.dtype for p in net.parameters()} == {np.dtype("float32")}
+
+
+def test_repr_shows_what_is_inside() -> None:
+    text = repr(Net())
+    for line in ("Net(", "  (first): Linear(in_features=3, out_features=4, bias=True)", "    (1): Sequential(",
+                 "      (1): Dropout(p=0.5)", "  (heads): ModuleList("):  # fmt: skip
+        assert line in text.splitlines(), text
+    lstm = nn.LSTM(3, 5, 2, batch_first=True, dropout=0.25, bidirectional=True, proj_size=2, bias=False)
+    assert repr(lstm) == (
+        "LSTM(3, 5, num_layers=2, bias=False, batch_first=True, dropout=0.25, bidirectional=True, proj_size=2)"
+    )
+    assert repr(nn.GRU(3, 5)) == "GRU(3, 5)"
+    assert repr(nn.Embedding(4, 2, padding_idx=-1)) == "Embedding(4, 2, padding_idx=3)"
+    assert repr(nn.LayerNorm((2, 3))) == "LayerNorm([2, 3], eps=1e-05)"
+    assert repr(nn.GRUCell(3, 5)) == "GRUCell(3, 5)"
+
+
+# --------------------------------------------------------------------------------------------------- state dicts
+
+
+@pytest.mark.parametrize(("kind", "proj_size"), [("RNN", 0), ("LSTM", 0), ("LSTM", 2), ("GRU", 0)])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_names_order_and_shapes_are_pytorchs(
+    kind: str, proj_size: int, layers: int, bias: bool, bidirectional: bool
+) -> None:
+    options = {"num_layers": layers, "bias": bias, "bidirectional": bidirectional}
+    options |= {"proj_size": proj_size} if proj_size else {}
+    ours, theirs = getattr(nn, kind)(3, 5, **options), getattr(oracle().nn, kind)(3, 5, **options)
+    assert {n: a.shape for n, a in ours.state_dict().items()} == {
+        n: tuple(a.shape) for n, a in theirs.state_dict().items()
+    }
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
+    bound = 1 / np.sqrt(5)
+    values = np.concatenate([a.ravel() for a in ours.state_dict().values()])
+    assert np.abs(values).max() <= bound
+    assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.25)
+    ours.load_state_dict(theirs.state_dict())  # tensors of PyTorch's, as they are
+    for name, array in theirs.state_dict().items():
+        np.testing.assert_array_equal(ours.state_dict()[name], array.numpy())
+
+
+def test_a_state_dict_makes_the_round_trip_and_is_a_copy() -> None:
+    net, other = Net().eval(), Net().eval()
+    x, state = np.ones((2, 3), np.float32), net.state_dict()
+    assert not np.array_equal(net(x).numpy(), other(x).numpy())
+    kept = other.first.weight
+    other.load_state_dict(state)
+    assert other.first.weight is kept  # in place: an optimiser holds on to it
+    np.testing.assert_array_equal(net(x).numpy(), other(x).numpy())
+    state["scale"][...] = 99
+    assert net.scale.tolist() == other.scale.tolist() == [1, 1, 1, 1]
+    other.load_state_dict({name: array.astype(np.float64) for name, array in net.state_dict().items()})
+    assert other.scale.dtype == np.float32
+
+
+BAD_STATES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "missing": (lambda s: s.pop("heads.1.bias"), r"missing heads\.1\.bias"),
+    "unexpected": (lambda s: s.update(extra=np.ones(2)), "unexpected extra"),
+    "shape": (lambda s: s.update({"body.0.weight": np.ones((4, 5))}), r"body\.0\.weight.*\[4, 5\].*\[4, 4\]"),
+    "transposed": (lambda s: s.update({"first.weight": np.ones((3, 4))}), r"first\.weight.*\[3, 4\].*\[4, 3\]"),
+    "text": (lambda s: s.update({"heads.1.bias": np.array(["a"])}), r"heads\.1\.bias"),
+    "complex": (lambda s: s.update({"heads.1.bias": np.array([1j])}), r"heads\.1\.bias"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_STATES.values(), ids=BAD_STATES)
+def test_loading_what_does_not_fit_changes_nothing(spoil: Callable[[dict[str, Any]], object], message: str) -> None:
+    net = Net()
+    before, state = net.state_dict(), {name: array + 1 for name, array in net.state_dict().items()}
+    spoil(state)
+    with pytest.raises(CheckpointError, match=f"load_state_dict of Net.*{message}"):
+        net.load_state_dict(state)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_loading_without_strictness_takes_what_fits() -> None:
+    net = Net()
+    before = net.state_dict()
+    net.load_state_dict({"scale": [5, 6, 7, 8], "unheard.of": [1]}, strict=False)
+    assert net.scale.tolist() == [5, 6, 7, 8]
+    np.testing.assert_array_equal(net.state_dict()["first.weight"], before["first.weight"])
+    with pytest.raises(CheckpointError, match="scale"):
+        net.load_state_dict({"scale": [1, 2]}, strict=False)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Linear", "Embedding"])
+def test_first_weights_follow_from_the_seed(kind: str) -> None:
+    states = []
+    for seed in (3, 3, 4):
+        random.manual_seed(seed)
+        states.append(getattr(nn, kind)(4, 5).state_dict())
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name])
+        assert not np.array_equal(array, states[2][name])
+        assert array.dtype == np.float32
+
+
+# ----------------------------------------------------------------------------------------------------- attention
+
+
+def naive_attention(layer: nn.Attention, query: np.ndarray, memory: np.ndarray, lengths: list[int]) -> Any:
+    """Sequence by sequence, row by row, from the equations."""
+    state = layer.state_dict()
+    contexts, all_weights = [], np.zeros((len(query), len(memory)))
+    for n, length in enumerate(lengths):
+        q, rows = query[n], memory[:length, n]
+        if layer.kind == "dot":
+            scores = [state["query.weight"] @ q @ row / np.sqrt(len(row)) for row in rows]
+        else:
+            part = state["query.weight"] @ q + state["query.bias"]
+            scores = [state["score.weight"][0] @ np.tanh(part + state["memory.weight"] @ row) for row in rows]
+        weights = np.exp(scores) / np.exp(scores).sum()
+        all_weights[n, :length] = weights
+        contexts.append(sum(w * row for w, row in zip(weights, rows, strict=True)))
+    return np.array(contexts), all_weights
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("lengths", [None, [5, 1, 3]], ids=str)
+@pytest.mark.parametrize("size", [None, 6])
+def test_attention(kind: str, dtype: str, lengths: list[int] | None, size: int | None, assert_close: Close) -> None:
+    rng = np.random.default_rng(8)
+    layer = nn.Attention(3, 4, kind, attention_size=size, dtype=dtype)
+    query, memory = rng.standard_normal((3, 3)).astype(dtype), rng.standard_normal((5, 3, 4)).astype(dtype)
+    context, weights = layer(tensor(query, dtype=dtype), tensor(memory, dtype=dtype), lengths)
+    expected_context, expected_weights = naive_attention(layer, query, memory, lengths or [5, 5, 5])
+    assert_close(context.numpy(), expected_context, dtype)
+    assert_close(weights.numpy(), expected_weights, dtype)
+    np.testing.assert_allclose(weights.numpy().sum(1), 1, rtol=1e-6)
+    for n, length in enumerate(lengths or []):
+        assert not weights.numpy()[n, length:].any()
+        assert (weights.numpy()[n, :length] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot"])
+@pytest.mark.parametrize("lengths", [None, [4, 1]], ids=str)
+def test_attention_gradients_are_differences(kind: str, lengths: list[int] | None) -> None:
+    rng = np.random.default_rng(9)
+    layer = nn.Attention(2, 3, kind, dtype="float64")
+    query = tensor(rng.standard_normal((2, 2)), requires_grad=True, dtype="float64")
+    memory = tensor(rng.standard_normal((4, 2, 3)), requires_grad=True, dtype="float64")
+    assert gradcheck(lambda q, m, *_: layer(q, m, lengths), [query, memory, *layer.parameters()], atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot"])
+def test_attention_over_a_padded_batch_is_attention_over_each_sequence(kind: str, assert_close: Close) -> None:
+    rng, lengths = np.random.default_rng(10), [2, 5, 3]
+    layer = nn.Attention(3, 4, kind, dtype="float64")
+    query, memory, above = (rng.standard_normal(shape) for shape in ((3, 3), (5, 3, 4), (3, 4)))
+
+    def run(n: slice, steps: int, counts: list[int] | None) -> list[np.ndarray]:
+        q = tensor(query[n], requires_grad=True, dtype="float64")
+        m = tensor(memory[:steps, n], requires_grad=True, dtype="float64")
+        (layer(q, m, counts)[0] * above[n]).sum().backward()
+        return [gradient(q), gradient(m)]
+
+    batch = run(slice(None), 5, lengths)
+    together = {name: gradient(p).copy() for name, p in layer.named_parameters()}
+    layer.zero_grad()
+    for n, length in enumerate(lengths):
+        d_query, d_memory = run(slice(n, n + 1), length, None)
+        assert_close(batch[0][n], d_query[0], "float64")
+        assert_close(batch[1][:length, n], d_memory[:, 0], "float64")
+        assert not batch[1][length:, n].any()
+    for name, parameter in layer.named_parameters():
+        assert_close(together[name], gradient(parameter), "float64", name)
+
+
+def test_functional_dropout_and_embedding_are_the_modules() -> None:
+    x = np.ones(100, np.float32)
+    random.manual_seed(1)
+    a = F.dropout(x, 0.4)
+    random.manual_seed(1)
+    np.testing.assert_array_equal(a.numpy(), nn.Dropout(0.4)(x).numpy())
+    assert F.dropout(x, 0.4, training=False).tolist() == x.tolist()
+    layer = nn.Embedding(5, 2)
+    np.testing.assert_array_equal(F.embedding([1, 4], layer.weight).numpy(), layer([1, 4]).numpy())

@@ -1,0 +1,225 @@
+"""Training: it learns, one seed gives one curve on any number of threads, and a cut run goes on as if uncut."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minirnn as mr
+from minirnn import checkpoint
+from minirnn.data.text import Characters
+from minirnn.errors import CheckpointError, DataError, DivergedError, OptionError
+from minirnn.tasks.char import CharTask, TextModel, evaluate, read_corpus
+from minirnn.training import BEST, LAST, METRICS, OPTIMIZERS, Options, Step, Trainer
+
+SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
+TEXT = "the quick brown fox jumps over the lazy dog. " * (12 if SMALL else 60)
+
+
+def _task(cell: str = "lstm", dropout: float = 0.2, seed: int = 0, hidden: int = 16) -> CharTask:
+    symbols = Characters.of(TEXT)
+    return CharTask(symbols.encode(TEXT), symbols, hidden, 2, cell, dropout, 4, 10, seed=seed)
+
+
+def _run(trainer: Trainer, steps: int | None = None) -> list[Step]:
+    done = []
+    for step in trainer.fit():
+        done.append(step)
+        if steps is not None and len(done) == steps:
+            trainer.stop()
+    return done
+
+
+@pytest.mark.skipif(SMALL, reason="needs some hundred steps")
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_it_learns_a_sentence(cell: str, tmp_path: Path) -> None:
+    task = _task(cell, 0.0, hidden=32)
+    steps = _run(Trainer(task, Options(steps=300, lr=1e-2), tmp_path))
+    assert steps[0].train_loss > 2.5
+    assert steps[-1].metrics is not None
+    assert steps[-1].metrics["val_loss"] < 0.2
+    assert steps[-1].metrics["bits_per_symbol"] == pytest.approx(steps[-1].metrics["val_loss"] / math.log(2))
+    text = "".join(TextModel.load(tmp_path / BEST).sample("the quick ", 35, temperature=0))
+    assert text == "brown fox jumps over the lazy dog. "
+
+
+def test_validation_is_the_mean_over_every_symbol() -> None:
+    task = _task()
+    x, y = task.validation.tokens[:-1], task.validation.tokens[1:]
+    logits = task.model.eval()(x)[0].log_softmax().numpy()
+    expected = -np.take_along_axis(logits, y[..., None], -1).mean(dtype=np.float64)
+    assert evaluate(task.model, task.validation) == pytest.approx(expected, rel=1e-5)
+    cut = len(Characters.of(TEXT).encode(TEXT)) - round(0.1 * len(TEXT))
+    assert (
+        task.validation.tokens.T.reshape(-1).tolist()
+        == Characters.of(TEXT).encode(TEXT[cut:]).tolist()[: task.validation.tokens.size]
+    )
+
+
+def test_the_state_is_carried_within_an_epoch_and_forgotten_at_its_end() -> None:
+    task = _task(dropout=0.0)
+    task.start_epoch(0)
+    task.loss(0)
+    carried = task.carried()
+    assert set(carried) == {"0", "1"}
+    x, _ = task.train.chunk(0)
+    _, (h, c) = task.model(x)
+    np.testing.assert_allclose(carried["0"], h.numpy(), atol=1e-6)
+    np.testing.assert_allclose(carried["1"], c.numpy(), atol=1e-6)
+    second, _ = task.loss(1)
+    task.start_epoch(1)
+    assert task.carried() == {}
+    assert task.loss(1)[0].item() != second.item()
+
+
+def test_one_seed_one_curve_whatever_the_threads() -> None:
+    curves = []
+    before = mr.get_num_threads()
+    for threads, seed in [(1, 5), (2, 5), (3, 5), (1, 6)]:
+        mr.set_num_threads(threads)
+        symbols = Characters.of(TEXT)
+        batch = 4 if SMALL else 24
+        task = CharTask(symbols.encode(TEXT), symbols, 16 if SMALL else 100, 2, "lstm", 0.2, batch, 10, seed=seed)
+        steps = _run(Trainer(task, Options(steps=4)))
+        curves.append([(s.train_loss, s.grad_norm, str(s.metrics)) for s in steps])
+    mr.set_num_threads(before)
+    assert curves[0] == curves[1] == curves[2]
+    assert curves[0] != curves[3]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_cut_run_goes_on_as_if_uncut(optimizer: str, tmp_path: Path) -> None:
+    options = Options(steps=17, optimizer=optimizer, lr=1e-2, evaluations=3, log_every=2)
+    whole = Trainer(_task("gru"), options, tmp_path / "whole")
+    _run(whole)
+    for cut in (1, 8, 13):
+        folder = tmp_path / f"cut{cut}"
+        _run(Trainer(_task("gru"), options, folder), cut)
+        trainer = Trainer(_task("gru"), options, folder, resume=True)
+        assert trainer.position.step == cut
+        _run(trainer)
+        assert _contents(folder) == _contents(tmp_path / "whole")
+
+
+def _contents(folder: Path) -> tuple:
+    """Everything a run wrote, but the times."""
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    files = []
+    for name in (BEST, LAST):
+        arrays, config = checkpoint.load(folder / name)
+        config["position"].pop("seconds")
+        files.append(({key: (a.shape, a.tobytes()) for key, a in arrays.items()}, config))
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines], files
+
+
+def test_lines_after_the_saved_step_are_dropped(tmp_path: Path) -> None:
+    """A run that was killed had written more lines than steps it saved."""
+    options = Options(steps=12, evaluations=2, log_every=1)
+    _run(Trainer(_task(), options, tmp_path), 6)
+    with open(tmp_path / METRICS, "a", encoding="utf-8") as file:
+        file.write('{"step": 7, "train_loss": 1.0}\n{"step": 8, "tr')
+    _run(Trainer(_task(), options, tmp_path, resume=True))
+    assert [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()] == list(range(1, 13))
+
+
+def test_resume_refuses_another_model_or_corpus(tmp_path: Path) -> None:
+    options = Options(steps=2)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        Trainer(_task(), options, tmp_path, resume=True)
+    _run(Trainer(_task(), options, tmp_path))
+    with pytest.raises(CheckpointError, match="its model was .*16.* now it is .*20"):
+        Trainer(_task(hidden=20), options, tmp_path, resume=True)
+    symbols = Characters.of(TEXT)
+    other = CharTask(symbols.encode(TEXT[::-1]), symbols, 16, 2, "lstm", 0.2, 4, 10)
+    with pytest.raises(CheckpointError, match="its data was"):
+        Trainer(other, options, tmp_path, resume=True)
+
+
+def test_metrics_file(tmp_path: Path) -> None:
+    steps = _run(Trainer(_task(), Options(steps=10, evaluations=2, log_every=3), tmp_path))
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 5, 6, 9, 10]
+    assert [("val_loss" in line) for line in lines] == [False, True, False, False, True]
+    assert lines == [step.line() for step in steps if step.logged]
+    assert {"step", "tokens", "seconds", "train_loss", "lr", "grad_norm"} <= lines[0].keys()
+    assert lines[-1]["tokens"] == 10 * 4 * 10
+
+
+def test_best_is_the_lowest_validation_loss(tmp_path: Path) -> None:
+    task = _task()
+    losses = iter([3.0, 2.0, 2.5, 1.9, 4.0])
+    weights = {}
+
+    def scripted() -> dict[str, float]:
+        loss = next(losses)
+        weights[loss] = task.model.state_dict()["head.weight"]
+        return {"val_loss": loss}
+
+    task.evaluate = scripted  # type: ignore[method-assign]
+    steps = _run(Trainer(task, Options(steps=10, evaluations=5), tmp_path))
+    assert [s.best for s in steps if s.metrics] == [True, True, False, True, False]
+    arrays, config = checkpoint.load(tmp_path / BEST)
+    assert config["position"]["best_loss"] == 1.9
+    np.testing.assert_array_equal(arrays["model.head.weight"], weights[1.9])
+
+
+def test_learning_rate_rises_then_falls_to_the_end_of_the_budget() -> None:
+    options = Options(steps=100, lr=0.5, warmup=0.1, final_lr=0.2)
+    assert options.learning_rate(0.05) == pytest.approx(0.25)
+    assert options.learning_rate(0.1) == pytest.approx(0.5)
+    assert options.learning_rate(0.55) == pytest.approx(0.3)  # half way down from 0.5 to 0.1
+    assert options.learning_rate(1.0) == pytest.approx(0.1)
+    assert Options(epochs=2).progress(7, 0.5, 99) == 0.25
+    assert Options(minutes=2).progress(7, 0.5, 30) == 0.25
+    assert Options(steps=7).progress(9, 0.5, 30) == 1
+
+
+def test_budgets_end_where_they_say(tmp_path: Path) -> None:
+    task = _task()
+    assert len(_run(Trainer(task, Options(steps=5)))) == 5
+    assert len(_run(Trainer(_task(), Options(epochs=1)))) == task.batches
+    assert _run(Trainer(_task(), Options(minutes=0.01)))[-1].seconds >= 0.6
+
+
+def test_nan_is_not_stepped_on() -> None:
+    """A batch without a finite loss changes nothing; many of them in a row end the run."""
+    task = _task()
+    trainer = Trainer(task, Options(steps=100))
+    task.model.embedding.weight.data[0] = np.nan
+    before = task.model.state_dict()
+    with pytest.raises(DivergedError, match="not finite for 20 steps in a row; use a smaller lr"):
+        _run(trainer)
+    for name, array in task.model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "one budget of steps, epochs or minutes, got none"),
+        ({"steps": 3, "minutes": 2.0}, "got steps, minutes"),
+        ({"steps": 0}, "steps must be above 0"),
+        ({"steps": 1, "lr": -1}, "lr must be above 0"),
+        ({"steps": 1, "lr": math.nan}, "lr must be above 0"),
+        ({"steps": 1, "optimizer": "lion"}, "optimizer must be one of adam, adamw"),
+        ({"steps": 1, "clip": -1}, "clip must be at least 0"),
+    ],
+)
+def test_options_out_of_range(options: dict, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Options(**options)
+
+
+def test_a_corpus_too_short() -> None:
+    with pytest.raises(DataError, match="only 3 symbols"):
+        CharTask(np.zeros(3, np.int64), Characters("a"), 4, 1, "rnn", 0, 1, 5)
+
+
+def test_bytes_corpus(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(bytes(range(256)) * 3)
+    tokens, symbols = read_corpus([str(tmp_path / "x.bin")], as_bytes=True)
+    assert tokens.tolist() == list(range(256)) * 3
+    assert len(symbols) == 256
