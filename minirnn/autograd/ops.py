@@ -358,8 +358,8 @@ def dropout(a: Any, p: float = 0.5, training: bool = True) -> Tensor:
         return x
     _floating("dropout", x)
     K, seed = kernels.on(x.device), random.draw_seed()
-    y = K.dropout(np.ascontiguousarray(x.data), p, seed)
-    return record("dropout", (x,), y, lambda g: (K.dropout(np.ascontiguousarray(g), p, seed),))
+    y = K.dropout(np.asarray(x.data, order="C"), p, seed)
+    return record("dropout", (x,), y, lambda g: (K.dropout(np.asarray(g, order="C"), p, seed),))
 
 
 def cast(a: Any, dtype: np.dtype) -> Tensor:
@@ -661,7 +661,7 @@ def as_index(name: str, values: Any) -> np.ndarray:
     array = values.data if isinstance(values, Tensor) else np.asarray(values)
     if array.size and array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: wanted integers, got {array.dtype}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return np.asarray(array, dtype=np.int64, order="C")
 
 
 def embedding(table: Tensor, tokens: Any, padding_idx: int | None = None) -> Tensor:

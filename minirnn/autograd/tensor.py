@@ -348,7 +348,7 @@ def as_dtype(dtype: DType) -> np.dtype:
         result = np.dtype(dtype)
     except TypeError:
         raise DTypeError(f"dtype {dtype!r} is unknown; say 'float32', 'float64', 'int64' or 'bool'") from None
-    if result.kind not in _KINDS or result == np.float16:
+    if result.kind not in _KINDS or (result.kind == "f" and result.itemsize not in (4, 8)):
         raise DTypeError(f"dtype {result} is not supported; use float32 or float64, an integer type or bool")
     return result
 

@@ -29,7 +29,7 @@ def embedding(tokens: Any, weight: Tensor, padding_idx: int | None = None) -> Te
 
 def one_hot(tokens: Any, num_classes: int = -1) -> Tensor:
     """Integers [...] to 0/1 integers [..., num_classes]; by default one class more than the largest token."""
-    index = ops.as_index("one_hot", tokens).reshape(np.shape(tokens))  # one number alone stays one number
+    index = ops.as_index("one_hot", tokens)
     count = (int(index.max()) + 1 if index.size else 0) if num_classes == -1 else num_classes
     ops.check_range("one_hot", index, count)
     out = np.zeros((*index.shape, count), np.int64)
@@ -73,7 +73,7 @@ def _class_rows(name: str, input: Tensor, target: Any, ignore_index: int) -> tup
     """Scores as rows [S, C], targets [S] with ignored ones at -1, and the shape of the losses."""
     if input.dtype.kind != "f":
         raise DTypeError(f"{name}: scores must be floating-point, got {input.dtype}")
-    wanted = ops.as_index(f"{name} target", target).reshape(np.shape(target))  # one class alone stays one number
+    wanted = ops.as_index(f"{name} target", target)
     fitting = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
     if input.ndim == 0 or wanted.shape != fitting:
         raise ShapeError(

@@ -76,7 +76,7 @@ class Module:
         return (parameter for _, parameter in self.named_parameters())
 
     def num_parameters(self) -> int:
-        """How many numbers the module trains."""
+        """How many numbers the parameters hold, frozen ones included."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     # ------------------------------------------------------------------------------------------------- state
