@@ -70,7 +70,7 @@ GRIDS = {
 def test_tanh_in_float32(name: str) -> None:
     x = single(GRIDS[name])
     y, wanted = TANH(x), np.tanh(x.astype(np.float64))
-    assert np.abs(y - wanted).max() <= (3e-7 if HAS_FMA else 3.7e-7)
+    assert np.abs(y - wanted).max() <= (3e-7 if HAS_FMA else 3.8e-7)
     small = np.abs(x) < 0.5  # relatively exact where tanh is small
     error = np.abs(y - wanted)[small & (x != 0)] / np.abs(wanted)[small & (x != 0)]
     normal = np.abs(x[small & (x != 0)]) > 1e-37
@@ -85,7 +85,9 @@ def test_tanh_of_every_float_that_matters(octave: float) -> None:
     """All 8 million floats of each octave; below them the error is relative, above tanh is constant."""
     low, high = single([octave, 2 * octave]).view(np.int32)
     x = np.arange(low, high, dtype=np.int32).view(np.float32)
-    assert np.abs(TANH(x) - np.tanh(x.astype(np.float64))).max() <= (3e-7 if HAS_FMA else 3.7e-7)
+    y = TANH(x)
+    assert np.abs(y - np.tanh(x.astype(np.float64))).max() <= (3e-7 if HAS_FMA else 3.8e-7)
+    assert y.max() <= (1 if HAS_FMA else 1 + 2**-22)
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -299,7 +299,7 @@ def test_a_host_without_avx_and_fma(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", _SCRIPT, str(file), here], env=environment, check=True, timeout=300)
     with np.load(file) as got:
         assert got["bytes"] == 16
-        assert got["tanh"] <= 3.7e-7
+        assert got["tanh"] <= 3.8e-7
         for name in LESSER:
             for number, wanted in enumerate(JOBS[name](np.dtype("float32"))):
                 np.testing.assert_allclose(got[f"{name} {number}"], wanted, rtol=1e-4, atol=1e-4)

@@ -108,10 +108,10 @@ def cross_entropy(
     losses = np.empty(rows, logits.dtype)
     grad = memory.empty(logits.shape, logits.dtype) if with_grad else None
     if logits.size:
+        scratch = np.empty((threads.get_num_threads(), _LANES + classes), logits.dtype)
         threads.run(
-            _cross_entropy, 12.0 * logits.size, rows, logits, targets,
+            _cross_entropy, 12.0 * logits.size, min(rows, len(scratch)), logits, targets,
             np.empty(0, logits.dtype) if weight is None else weight, smoothing, scale, losses,
-            np.empty((0, 0), logits.dtype) if grad is None else grad,
-            np.empty((threads.get_num_threads(), _LANES + classes), logits.dtype),
+            np.empty((0, 0), logits.dtype) if grad is None else grad, scratch,
         )  # fmt: skip
     return losses, grad

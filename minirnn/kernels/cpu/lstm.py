@@ -201,7 +201,7 @@ def lstm_backward(
     scratch = np.empty((threads.get_num_threads(), size), dtype)
     work = float(rows) * 4 * size * (width + 8)
     threads.run(
-        _step_rows_back, work, batch, gates.reshape(rows, 4, size), panels, projection, steps.starts, steps.previous,
+        _step_rows_back, work, min(batch, len(scratch)), gates.reshape(rows, 4, size), panels, projection, steps.starts, steps.previous,
         steps.reverse, c, dy, dh_n, dc_n, dhidden, dprojected, hidden, scratch,
     )  # fmt: skip
     dweight_hh = product(gates, h, transpose_a=True, rows=steps.previous)

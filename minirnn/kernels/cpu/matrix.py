@@ -132,6 +132,7 @@ def _transposed_product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, ro
     groups = memory.empty((shares, chunk, _GROUP), a.dtype)
     work = float(depth) * count * columns
     threads.run(
-        _transposed_times_rows, work, -(-count // 6), a, b, _NO_ROWS if rows is None else rows, out, panels, groups
-    )
+        _transposed_times_rows, work, min(shares, -(-count // 6)), a, b, _NO_ROWS if rows is None else rows, out,
+        panels, groups,
+    )  # fmt: skip
     return out
