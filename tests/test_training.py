@@ -130,7 +130,7 @@ def test_resume_refuses_another_model_or_corpus(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         Trainer(_task(), options, tmp_path, resume=True)
     _run(Trainer(_task(), options, tmp_path))
-    with pytest.raises(CheckpointError, match="its model was .*16.* now it is .*20"):
+    with pytest.raises(CheckpointError, match=r"its model was .*16.* now it is .*20"):
         Trainer(_task(hidden=20), options, tmp_path, resume=True)
     symbols = Characters.of(TEXT)
     other = CharTask(symbols.encode(TEXT[::-1]), symbols, 16, 2, "lstm", 0.2, 4, 10)

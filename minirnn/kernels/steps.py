@@ -26,6 +26,7 @@ class Steps:
         batch: N, sequences.
         reverse: walk from each sequence's own last step to its first.
         starts: [T + 1] first packed row of each step.
+        loads: [N + 1] steps of all sequences before each sorted place.
         previous: [S] for each packed row, the state row it continues from.
         final: [N] for each sorted sequence, the state row after its last step in this direction.
         order: [N] the sequence at each sorted place; None when nothing was sorted.
@@ -36,6 +37,7 @@ class Steps:
     batch: int
     reverse: bool
     starts: np.ndarray
+    loads: np.ndarray
     previous: np.ndarray
     final: np.ndarray
     order: np.ndarray | None
@@ -69,11 +71,16 @@ def _layout(
     return starts, previous.astype(np.int64), final.astype(np.int64), step, place
 
 
+def _loads(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
 @functools.lru_cache(maxsize=256)
 def dense_steps(length: int, batch: int, reverse: bool = False) -> Steps:
     """The layout of a batch in which every sequence has ``length`` steps."""
-    starts, previous, final, _, _ = _layout(np.full(batch, length), length, reverse)
-    return Steps(length, batch, reverse, starts, previous, final, None, None)
+    lengths = np.full(batch, length)
+    starts, previous, final, _, _ = _layout(lengths, length, reverse)
+    return Steps(length, batch, reverse, starts, _loads(lengths), previous, final, None, None)
 
 
 def ragged_steps(lengths: np.ndarray, length: int) -> tuple[Steps, Steps]:
@@ -84,5 +91,6 @@ def ragged_steps(lengths: np.ndarray, length: int) -> tuple[Steps, Steps]:
     for reverse in (False, True):
         starts, previous, final, step, place = _layout(sorted_lengths, length, reverse)
         packed = step * len(lengths) + order[place]
-        both.append(Steps(length, len(lengths), reverse, starts, previous, final, order, packed))
+        loads = _loads(sorted_lengths)
+        both.append(Steps(length, len(lengths), reverse, starts, loads, previous, final, order, packed))
     return both[0], both[1]

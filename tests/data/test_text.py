@@ -59,7 +59,7 @@ def test_byte_order_marks_and_line_ends(tmp_path: Path) -> None:
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
         read_bytes([str(tmp_path / "nowhere")])
-    with pytest.raises(DataError, match="cannot read .*directory"):
+    with pytest.raises(DataError, match=r"cannot read .*directory"):
         read_bytes([str(tmp_path)])
     (tmp_path / "blank").write_bytes(b"\n \n")
     with pytest.raises(DataError, match="nothing to read"):

@@ -14,6 +14,7 @@ import numpy as np
 
 from minirnn.kernels import threads, tile
 from minirnn.kernels.cpu import gru, lstm, rnn
+from minirnn.kernels.cpu.walk import own_places
 from minirnn.kernels.jit import jit
 from minirnn.kernels.pointwise import cast, exp, random_uniform
 from minirnn.kernels.tile import multiply_add
@@ -84,76 +85,79 @@ Layer = Callable[..., None]
 
 @jit(inline=True)
 def _lstm_layer(
-    share: int, shares: int, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any, starts: Any,
-    previous: Any, h: Any, c: Any, state: Any,
+    share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any,
+    starts: Any, previous: Any, h: Any, c: Any, state: Any,
 ) -> None:  # fmt: skip
     batch = state.shape[0]
-    lstm.step_rows(share, shares, gates, table, tokens, hh, hh_n[:0], starts, previous, False, h, c, state, state)
-    for r in range(share, batch, shares):
+    lstm.step_rows(
+        share, shares, loads, gates, table, tokens, hh, hh_n[:0], starts, previous, False, h, c, state, state
+    )
+    first, last = own_places(loads, share, shares)
+    for r in range(first, last):
         for j in range(state.shape[1]):
             c[r, j] = c[batch + r, j]
 
 
 @jit(inline=True)
 def _gru_layer(
-    share: int, shares: int, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any, starts: Any,
-    previous: Any, h: Any, c: Any, state: Any,
+    share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any,
+    starts: Any, previous: Any, h: Any, c: Any, state: Any,
 ) -> None:  # fmt: skip
-    gru.step_rows(share, shares, gates, table, tokens, hh, hh_n, bias_n, starts, previous, False, h, state, c)
+    gru.step_rows(share, shares, loads, gates, table, tokens, hh, hh_n, bias_n, starts, previous, False, h, state, c)
 
 
 @jit(inline=True)
 def _rnn_layer(
-    share: int, shares: int, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any, starts: Any,
-    previous: Any, h: Any, c: Any, state: Any,
+    share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any,
+    starts: Any, previous: Any, h: Any, c: Any, state: Any,
 ) -> None:  # fmt: skip
-    rnn.step_rows(share, shares, gates, table, tokens, hh, False, starts, False, h, state)
+    rnn.step_rows(share, shares, loads, gates, table, tokens, hh, False, starts, False, h, state)
 
 
 def _make_kernel(layer_step: Layer) -> Any:
     @jit
     def generate(
-        share: int, shares: int, table: Any, ih: Any, bias_ih: Any, hh: Any, hh_n: Any, bias_n: Any, head: Any,
-        head_bias: Any, h: Any, c: Any, state: Any, gates: Any, logits: Any, probability: Any, order: Any,
+        share: int, shares: int, loads: Any, table: Any, ih: Any, bias_ih: Any, hh: Any, hh_n: Any, bias_n: Any,
+        head: Any, head_bias: Any, h: Any, c: Any, state: Any, gates: Any, logits: Any, probability: Any, order: Any,
         no_tokens: Any, given: Any, tokens: Any, out: Any, temperature: float, top_k: int, top_p: float, seeds: Any,
         position: int, starts: Any, previous: Any,
     ) -> None:  # fmt: skip
-        layers, batch, size = state.shape
+        layers, size = state.shape[0], state.shape[2]
         width, panel_columns = gates.shape[1] * size, hh.shape[3]
-        rows = (batch - share + shares - 1) // shares
+        first, last = own_places(loads, share, shares)
         for step in range(given.shape[0] + out.shape[0] - 1):
             if step < given.shape[0]:
-                for r in range(share, batch, shares):
+                for r in range(first, last):
                     tokens[r] = given[step, r]
             for layer in range(layers):
                 if layer == 0:
                     fed = tokens
                 else:
                     fed = no_tokens
-                    for r in range(share, batch, shares):
+                    for r in range(first, last):
                         for k in range(gates.shape[1]):
                             for j in range(size):
                                 gates[r, k, j] = bias_ih[layer, k, j]
                     multiply_add(
-                        state[layer - 1], share * size, shares * size, 1, rows, ih[layer - 1], 0, size * panel_columns,
-                        size, gates, share * width, shares * width, width,
+                        state[layer - 1], first * size, size, 1, last - first, ih[layer - 1], 0, size * panel_columns,
+                        size, gates, first * width, width, width,
                     )  # fmt: skip
                 layer_step(
-                    share, shares, gates, table, fed, hh[layer], hh_n[layer], bias_n[layer], starts, previous,
+                    share, shares, loads, gates, table, fed, hh[layer], hh_n[layer], bias_n[layer], starts, previous,
                     h, c[layer], state[layer],
                 )  # fmt: skip
             if step < given.shape[0] - 1:
                 continue
             classes = logits.shape[1]
-            for r in range(share, batch, shares):
+            for r in range(first, last):
                 for j in range(classes):
                     logits[r, j] = head_bias[j]
             multiply_add(
-                state[layers - 1], share * size, shares * size, 1, rows, head, 0, size * panel_columns, size,
-                logits, share * classes, shares * classes, classes,
+                state[layers - 1], first * size, size, 1, last - first, head, 0, size * panel_columns, size,
+                logits, first * classes, classes, classes,
             )  # fmt: skip
             made = step - given.shape[0] + 1
-            for r in range(share, batch, shares):
+            for r in range(first, last):
                 u = random_uniform(seeds[r], position + made)
                 token = _draw(logits[r], probability[r], order[r], temperature, top_k, top_p, u)
                 tokens[r] = token
@@ -230,6 +234,7 @@ class Sampler:
         )
         self._starts = np.array([0, batch], np.int64)
         self._previous = np.arange(batch, dtype=np.int64)
+        self._loads = np.arange(batch + 1, dtype=np.int64)
 
     def run(
         self, given: np.ndarray, count: int, temperature: float, top_k: int, top_p: float, seeds: np.ndarray,
@@ -247,7 +252,7 @@ class Sampler:
         out = np.empty((count, batch), np.int64)
         tokens = np.empty(batch, np.int64)
         threads.run(
-            self._kernel, self._work * batch * count, batch, *self._weights, *self._state, *self._scratch, given,
-            tokens, out, temperature, top_k, top_p, seeds, position, self._starts, self._previous,
+            self._kernel, self._work * batch * count, batch, self._loads, *self._weights, *self._state, *self._scratch,
+            given, tokens, out, temperature, top_k, top_p, seeds, position, self._starts, self._previous,
         )  # fmt: skip
         return out

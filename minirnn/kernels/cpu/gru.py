@@ -12,7 +12,7 @@ import numpy as np
 
 from minirnn.kernels import memory, threads, tile
 from minirnn.kernels.cpu.matrix import product
-from minirnn.kernels.cpu.walk import add_rows, own_rows, pick_rows
+from minirnn.kernels.cpu.walk import add_rows, own_places, own_rows, pick_rows
 from minirnn.kernels.jit import jit
 from minirnn.kernels.pointwise import gru_dn, gru_h, gru_n, sigmoid, sigmoid_gate_grad
 from minirnn.kernels.steps import Steps
@@ -21,29 +21,30 @@ from minirnn.kernels.tile import multiply_add
 
 @jit
 def step_rows(
-    share: int, shares: int, gates: Any, table: Any, tokens: Any, panels_rz: Any, panels_n: Any, bias_n: Any,
-    starts: Any, previous: Any, reverse: bool, h: Any, state: Any, product_n: Any,
+    share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, panels_rz: Any, panels_n: Any,
+    bias_n: Any, starts: Any, previous: Any, reverse: bool, h: Any, state: Any, product_n: Any,
 ) -> None:  # fmt: skip
     """All steps forward for this share of the rows."""
     batch, size = state.shape
     panel_columns = panels_rz.shape[2]
+    first, last = own_places(loads, share, shares)
     for step in range(starts.size - 1):
-        start, count, rows = own_rows(starts, step, reverse, share, shares)
-        if rows <= 0:
+        start, stop = own_rows(starts, step, reverse, first, last)
+        if stop <= first:
             continue
-        pick_rows(gates, table, tokens, start, count, share, shares)
-        for r in range(share, count, shares):
+        pick_rows(gates, table, tokens, start, first, stop)
+        for r in range(first, stop):
             for j in range(size):
                 product_n[start + r, j] = bias_n[j]
         multiply_add(
-            state, share * size, shares * size, 1, rows, panels_rz, 0, size * panel_columns, size,
-            gates, (start + share) * 3 * size, shares * 3 * size, 2 * size,
+            state, first * size, size, 1, stop - first, panels_rz, 0, size * panel_columns, size,
+            gates, (start + first) * 3 * size, 3 * size, 2 * size,
         )  # fmt: skip
         multiply_add(
-            state, share * size, shares * size, 1, rows, panels_n, 0, size * panel_columns, size,
-            product_n, (start + share) * size, shares * size, size,
+            state, first * size, size, 1, stop - first, panels_n, 0, size * panel_columns, size,
+            product_n, (start + first) * size, size, size,
         )  # fmt: skip
-        for r in range(share, count, shares):
+        for r in range(first, stop):
             s = start + r
             for j in range(size):
                 gates[s, 0, j] = sigmoid(gates[s, 0, j])
@@ -59,18 +60,19 @@ def step_rows(
 
 @jit
 def _step_rows_back(
-    share: int, shares: int, gates: Any, product_n: Any, panels_rz: Any, panels_n: Any, starts: Any,
+    share: int, shares: int, loads: Any, gates: Any, product_n: Any, panels_rz: Any, panels_n: Any, starts: Any,
     previous: Any, reverse: bool, h: Any, dy: Any, dh: Any,
 ) -> None:  # fmt: skip
     """All steps back for this share of the rows."""
     size = dh.shape[1]
     panel_columns = panels_rz.shape[2]
+    first, last = own_places(loads, share, shares)
     for step in range(starts.size - 1):
-        start, count, rows = own_rows(starts, step, not reverse, share, shares)
-        if rows <= 0:
+        start, stop = own_rows(starts, step, not reverse, first, last)
+        if stop <= first:
             continue
-        add_rows(dh, dy, start, count, share, shares)
-        for r in range(share, count, shares):
+        add_rows(dh, dy, start, first, stop)
+        for r in range(first, stop):
             s = start + r
             p = previous[s]
             for j in range(size):
@@ -83,12 +85,12 @@ def _step_rows_back(
                 gates[s, 0, j] = sigmoid_gate_grad(dn, product_n[s, j], reset)
                 product_n[s, j] = dn * reset
         multiply_add(
-            gates, (start + share) * 3 * size, shares * 3 * size, 1, rows, panels_rz, 0, 2 * size * panel_columns,
-            2 * size, dh, share * size, shares * size, size,
+            gates, (start + first) * 3 * size, 3 * size, 1, stop - first, panels_rz, 0, 2 * size * panel_columns,
+            2 * size, dh, first * size, size, size,
         )  # fmt: skip
         multiply_add(
-            product_n, (start + share) * size, shares * size, 1, rows, panels_n, 0, size * panel_columns,
-            size, dh, share * size, shares * size, size,
+            product_n, (start + first) * size, size, 1, stop - first, panels_n, 0, size * panel_columns,
+            size, dh, first * size, size, size,
         )  # fmt: skip
 
 
@@ -122,7 +124,7 @@ def gru_forward(
     if table is None or tokens is None:
         table, tokens = np.empty((0, 3, size), dtype), np.empty(0, np.int64)
     threads.run(
-        step_rows, float(rows) * 3 * size * (size + 8), batch, gates.reshape(rows, 3, size),
+        step_rows, float(rows) * 3 * size * (size + 8), batch, steps.loads, gates.reshape(rows, 3, size),
         table.reshape(-1, 3, size), tokens, panels_rz, panels_n, bias_n, steps.starts, steps.previous,
         steps.reverse, h, state, product_n,
     )  # fmt: skip
@@ -152,8 +154,8 @@ def gru_backward(
     if dy is None:
         dy = np.empty((0, size), gates.dtype)
     threads.run(
-        _step_rows_back, float(rows) * 3 * size * (size + 8), batch, gates.reshape(rows, 3, size), product_n, panels_rz,
-        panels_n, steps.starts, steps.previous, steps.reverse, h, dy, dh_n,
+        _step_rows_back, float(rows) * 3 * size * (size + 8), batch, steps.loads, gates.reshape(rows, 3, size),
+        product_n, panels_rz, panels_n, steps.starts, steps.previous, steps.reverse, h, dy, dh_n,
     )  # fmt: skip
     dweight_hh = np.empty_like(weight_hh)
     product(gates, h, out=dweight_hh[: 2 * size], transpose_a=True, rows=steps.previous)

@@ -1,8 +1,7 @@
 """LSTM over a whole packed sequence, forward and back.
 
-Kernels own the rows ``share, share + shares, ...`` of every step: sequences sorted by length are dealt out
-evenly, and a row's numbers do not depend on who computes it. Shapes: S packed rows, N sequences, H hidden,
-P projected (P = H without projection).
+A share owns neighbouring sequences, the same at every step; a row's numbers do not depend on who computes it.
+Shapes: S packed rows, N sequences, H hidden, P projected (P = H without projection).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 from minirnn.kernels import memory, threads, tile
 from minirnn.kernels.cpu.matrix import product
-from minirnn.kernels.cpu.walk import add_rows, own_rows, pick_rows
+from minirnn.kernels.cpu.walk import add_rows, own_places, own_rows, pick_rows
 from minirnn.kernels.jit import jit
 from minirnn.kernels.pointwise import (
     lstm_c,
@@ -30,23 +29,24 @@ from minirnn.kernels.tile import multiply_add
 
 @jit
 def step_rows(
-    share: int, shares: int, gates: Any, table: Any, tokens: Any, panels: Any, projection: Any,
+    share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, panels: Any, projection: Any,
     starts: Any, previous: Any, reverse: bool, h: Any, c: Any, state: Any, hidden: Any,
 ) -> None:  # fmt: skip
     """All steps forward for this share of the rows."""
     batch, width = state.shape
     size = c.shape[1]
     depth, panel_columns = panels.shape[1], panels.shape[2]
+    first, last = own_places(loads, share, shares)
     for step in range(starts.size - 1):
-        start, count, rows = own_rows(starts, step, reverse, share, shares)
-        if rows <= 0:
+        start, stop = own_rows(starts, step, reverse, first, last)
+        if stop <= first:
             continue
-        pick_rows(gates, table, tokens, start, count, share, shares)
+        pick_rows(gates, table, tokens, start, first, stop)
         multiply_add(
-            state, share * width, shares * width, 1, rows, panels, 0, depth * panel_columns, width,
-            gates, (start + share) * 4 * size, shares * 4 * size, 4 * size,
+            state, first * width, width, 1, stop - first, panels, 0, depth * panel_columns, width,
+            gates, (start + first) * 4 * size, 4 * size, 4 * size,
         )  # fmt: skip
-        for r in range(share, count, shares):
+        for r in range(first, stop):
             s = start + r
             p, n = previous[s], batch + s
             for j in range(size):
@@ -62,44 +62,45 @@ def step_rows(
             for j in range(size):
                 hidden[r, j] = lstm_h(gates[s, 3, j], c[n, j])
         if projection.size > 0:
-            for r in range(share, count, shares):
+            for r in range(first, stop):
                 for j in range(width):
                     state[r, j] = 0
             multiply_add(
-                hidden, share * size, shares * size, 1, rows, projection, 0, size * panel_columns, size,
-                state, share * width, shares * width, width,
+                hidden, first * size, size, 1, stop - first, projection, 0, size * panel_columns, size,
+                state, first * width, width, width,
             )  # fmt: skip
-        for r in range(share, count, shares):
+        for r in range(first, stop):
             for j in range(width):
                 h[batch + start + r, j] = state[r, j]
 
 
 @jit
 def _step_rows_back(
-    share: int, shares: int, gates: Any, panels: Any, projection: Any, starts: Any, previous: Any, reverse: bool,
-    c: Any, dy: Any, dh: Any, dc: Any, dhidden: Any, dprojected: Any, hidden: Any, scratch: Any,
+    share: int, shares: int, loads: Any, gates: Any, panels: Any, projection: Any, starts: Any, previous: Any,
+    reverse: bool, c: Any, dy: Any, dh: Any, dc: Any, dhidden: Any, dprojected: Any, hidden: Any, scratch: Any,
 ) -> None:  # fmt: skip
     """All steps back for this share of the rows."""
     batch, width = dh.shape
     size = c.shape[1]
     depth, panel_columns = panels.shape[1], panels.shape[2]
     tanh_c = scratch[share]
+    first, last = own_places(loads, share, shares)
     for step in range(starts.size - 1):
-        start, count, rows = own_rows(starts, step, not reverse, share, shares)
-        if rows <= 0:
+        start, stop = own_rows(starts, step, not reverse, first, last)
+        if stop <= first:
             continue
-        add_rows(dh, dy, start, count, share, shares)
+        add_rows(dh, dy, start, first, stop)
         if projection.size > 0:
-            for r in range(share, count, shares):
+            for r in range(first, stop):
                 for j in range(width):
                     dprojected[start + r, j] = dh[r, j]
                 for j in range(size):
                     dhidden[r, j] = 0
             multiply_add(
-                dh, share * width, shares * width, 1, rows, projection, 0, width * panel_columns, width,
-                dhidden, share * size, shares * size, size,
+                dh, first * width, width, 1, stop - first, projection, 0, width * panel_columns, width,
+                dhidden, first * size, size, size,
             )  # fmt: skip
-        for r in range(share, count, shares):
+        for r in range(first, stop):
             s = start + r
             p, n = previous[s], batch + s
             for j in range(size):
@@ -119,12 +120,12 @@ def _step_rows_back(
                 f = gates[s, 1, j]
                 gates[s, 1, j] = sigmoid_gate_grad(dc[r, j], c[p, j], f)
                 dc[r, j] = dc[r, j] * f
-        for r in range(share, count, shares):
+        for r in range(first, stop):
             for j in range(width):
                 dh[r, j] = 0
         multiply_add(
-            gates, (start + share) * 4 * size, shares * 4 * size, 1, rows, panels, 0, depth * panel_columns,
-            4 * size, dh, share * width, shares * width, width,
+            gates, (start + first) * 4 * size, 4 * size, 1, stop - first, panels, 0, depth * panel_columns,
+            4 * size, dh, first * width, width, width,
         )  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def lstm_forward(
         table, tokens = np.empty((0, 4, size), dtype), np.empty(0, np.int64)
     work = float(rows) * 4 * size * (width + 8)
     threads.run(
-        step_rows, work, batch, gates.reshape(rows, 4, size), table.reshape(-1, 4, size), tokens, panels,
+        step_rows, work, batch, steps.loads, gates.reshape(rows, 4, size), table.reshape(-1, 4, size), tokens, panels,
         projection, steps.starts, steps.previous, steps.reverse, h, c, state, hidden,
     )  # fmt: skip
     return h, c
@@ -201,8 +202,8 @@ def lstm_backward(
     scratch = np.empty((threads.get_num_threads(), size), dtype)
     work = float(rows) * 4 * size * (width + 8)
     threads.run(
-        _step_rows_back, work, min(batch, len(scratch)), gates.reshape(rows, 4, size), panels, projection, steps.starts, steps.previous,
-        steps.reverse, c, dy, dh_n, dc_n, dhidden, dprojected, hidden, scratch,
+        _step_rows_back, work, min(batch, len(scratch)), steps.loads, gates.reshape(rows, 4, size), panels,
+        projection, steps.starts, steps.previous, steps.reverse, c, dy, dh_n, dc_n, dhidden, dprojected, hidden, scratch,
     )  # fmt: skip
     dweight_hh = product(gates, h, transpose_a=True, rows=steps.previous)
     dweight_hr = None if weight_hr is None else product(dprojected, hidden, transpose_a=True)

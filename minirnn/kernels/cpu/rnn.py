@@ -8,7 +8,7 @@ import numpy as np
 
 from minirnn.kernels import memory, threads, tile
 from minirnn.kernels.cpu.matrix import product
-from minirnn.kernels.cpu.walk import add_rows, own_rows, pick_rows
+from minirnn.kernels.cpu.walk import add_rows, own_places, own_rows, pick_rows
 from minirnn.kernels.jit import jit
 from minirnn.kernels.pointwise import relu, relu_grad, tanh, tanh_grad
 from minirnn.kernels.steps import Steps
@@ -17,22 +17,23 @@ from minirnn.kernels.tile import multiply_add
 
 @jit
 def step_rows(
-    share: int, shares: int, gates: Any, table: Any, tokens: Any, panels: Any, rectify: bool,
+    share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, panels: Any, rectify: bool,
     starts: Any, reverse: bool, h: Any, state: Any,
 ) -> None:  # fmt: skip
     """All steps forward for this share of the rows."""
     batch, size = state.shape
     panel_columns = panels.shape[2]
+    first, last = own_places(loads, share, shares)
     for step in range(starts.size - 1):
-        start, count, rows = own_rows(starts, step, reverse, share, shares)
-        if rows <= 0:
+        start, stop = own_rows(starts, step, reverse, first, last)
+        if stop <= first:
             continue
-        pick_rows(gates, table, tokens, start, count, share, shares)
+        pick_rows(gates, table, tokens, start, first, stop)
         multiply_add(
-            state, share * size, shares * size, 1, rows, panels, 0, size * panel_columns, size,
-            gates, (start + share) * size, shares * size, size,
+            state, first * size, size, 1, stop - first, panels, 0, size * panel_columns, size,
+            gates, (start + first) * size, size, size,
         )  # fmt: skip
-        for r in range(share, count, shares):
+        for r in range(first, stop):
             s = start + r
             if rectify:
                 for j in range(size):
@@ -46,18 +47,19 @@ def step_rows(
 
 @jit
 def _step_rows_back(
-    share: int, shares: int, gates: Any, panels: Any, rectify: bool, starts: Any, reverse: bool, h: Any,
+    share: int, shares: int, loads: Any, gates: Any, panels: Any, rectify: bool, starts: Any, reverse: bool, h: Any,
     dy: Any, dh: Any,
 ) -> None:  # fmt: skip
     """All steps back for this share of the rows."""
     batch, size = dh.shape
     panel_columns = panels.shape[2]
+    first, last = own_places(loads, share, shares)
     for step in range(starts.size - 1):
-        start, count, rows = own_rows(starts, step, not reverse, share, shares)
-        if rows <= 0:
+        start, stop = own_rows(starts, step, not reverse, first, last)
+        if stop <= first:
             continue
-        add_rows(dh, dy, start, count, share, shares)
-        for r in range(share, count, shares):
+        add_rows(dh, dy, start, first, stop)
+        for r in range(first, stop):
             s = start + r
             n = batch + s
             if rectify:
@@ -69,8 +71,8 @@ def _step_rows_back(
             for j in range(size):
                 dh[r, j] = 0
         multiply_add(
-            gates, (start + share) * size, shares * size, 1, rows, panels, 0, size * panel_columns, size,
-            dh, share * size, shares * size, size,
+            gates, (start + first) * size, size, 1, stop - first, panels, 0, size * panel_columns, size,
+            dh, first * size, size, size,
         )  # fmt: skip
 
 
@@ -99,7 +101,7 @@ def rnn_forward(
     if table is None or tokens is None:
         table, tokens = np.empty((0, size), gates.dtype), np.empty(0, np.int64)
     threads.run(
-        step_rows, float(rows) * size * (size + 8), batch, gates.reshape(rows, 1, size),
+        step_rows, float(rows) * size * (size + 8), batch, steps.loads, gates.reshape(rows, 1, size),
         table.reshape(-1, 1, size), tokens, panels, rectify, steps.starts, steps.reverse, h, h_0.copy(),
     )  # fmt: skip
     return h
@@ -126,7 +128,7 @@ def rnn_backward(
     if dy is None:
         dy = np.empty((0, size), gates.dtype)
     threads.run(
-        _step_rows_back, float(rows) * size * (size + 8), batch, gates.reshape(rows, 1, size), panels, rectify,
-        steps.starts, steps.reverse, h, dy, dh_n,
+        _step_rows_back, float(rows) * size * (size + 8), batch, steps.loads, gates.reshape(rows, 1, size), panels,
+        rectify, steps.starts, steps.reverse, h, dy, dh_n,
     )  # fmt: skip
     return dh_n, product(gates, h, transpose_a=True, rows=steps.previous)
