@@ -203,7 +203,8 @@ def lstm_backward(
     work = float(rows) * 4 * size * (width + 8)
     threads.run(
         _step_rows_back, work, min(batch, len(scratch)), steps.loads, gates.reshape(rows, 4, size), panels,
-        projection, steps.starts, steps.previous, steps.reverse, c, dy, dh_n, dc_n, dhidden, dprojected, hidden, scratch,
+        projection, steps.starts, steps.previous, steps.reverse, c, dy, dh_n, dc_n, dhidden, dprojected, hidden,
+        scratch,
     )  # fmt: skip
     dweight_hh = product(gates, h, transpose_a=True, rows=steps.previous)
     dweight_hr = None if weight_hr is None else product(dprojected, hidden, transpose_a=True)
