@@ -14,7 +14,7 @@ import typer
 
 from minirnn.training import Step, Trainer
 
-_MOST_SHOWN = 400  # characters of a sample shown while training
+_SAMPLE_LINES = 8  # of a sample shown while training
 
 
 def say(text: str) -> None:
@@ -95,7 +95,7 @@ def show_training(trainer: Trainer, sample: Callable[[], str] | None, quiet: boo
             tell(_evaluation_line(step))
             if sample is not None and (step.progress >= 1 or step.progress * 5 >= shown + 1):
                 shown += 1
-                tell(_indented(sample()[:_MOST_SHOWN]))
+                tell(_indented(sample()))
     if number := received():
         if not quiet:
             where = f"; saved in {trainer.out}, go on with --resume" if trainer.out else ""
@@ -113,7 +113,7 @@ def _evaluation_line(step: Step) -> str:
 
 
 def _indented(text: str) -> str:
-    return "\n".join("    | " + line for line in text.splitlines())
+    return "\n".join("    | " + line for line in text.strip("\n").splitlines()[:_SAMPLE_LINES])
 
 
 class _Update:

@@ -73,7 +73,7 @@ class Symbols(Protocol):
     def __len__(self) -> int: ...
 
     def encode(self, text: str) -> np.ndarray:
-        """Token numbers [length] of a text."""
+        """Token numbers [length] of a text, in the smallest integer type that holds them."""
         ...
 
     def decoder(self) -> Callable[[np.ndarray], str]:
@@ -99,7 +99,8 @@ class Characters:
     @classmethod
     def of(cls, text: str) -> Characters:
         """The vocabulary of everything in ``text``."""
-        return cls("".join(map(chr, np.unique(_code_points(text)))))
+        found = [np.unique(_code_points(piece)) for piece in _pieces(text)]
+        return cls("".join(map(chr, np.unique(np.concatenate(found)))) if found else "")
 
     def __len__(self) -> int:
         return len(self._points)
@@ -111,9 +112,13 @@ class Characters:
 
     def encode(self, text: str) -> np.ndarray:
         """Token numbers of ``text``; characters that are not in the vocabulary are left out."""
-        points = _code_points(text)
-        at = np.minimum(np.searchsorted(self._points, points), len(self) - 1)
-        return at[self._points[at] == points].astype(np.int64)
+        kind = np.min_scalar_type(len(self) - 1)
+        parts = [np.empty(0, kind)]
+        for piece in _pieces(text):
+            points = _code_points(piece)
+            at = np.minimum(np.searchsorted(self._points, points), len(self) - 1)
+            parts.append(at[self._points[at] == points].astype(kind))
+        return np.concatenate(parts)
 
     def decoder(self) -> Callable[[np.ndarray], str]:
         return lambda tokens: self._points[tokens].tobytes().decode("utf-32-le")
@@ -136,7 +141,7 @@ class Bytes:
 
     def encode(self, text: str) -> np.ndarray:
         """The UTF-8 bytes of ``text``."""
-        return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8).astype(np.int64)
+        return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
 
     def decoder(self) -> Callable[[np.ndarray], str]:
         """Bytes that are no UTF-8 become replacement characters; a character cut in two waits for its rest."""
@@ -158,6 +163,13 @@ def symbols_from_config(config: dict[str, Any]) -> Characters | Bytes:
     if config.get("kind") == Characters.kind and isinstance(config.get("characters"), str):
         return Characters(config["characters"])
     raise DataError(f"unknown vocabulary {config.get('kind')!r}")
+
+
+_PIECE = 1 << 22  # characters handled at once, so that a large corpus needs little beside itself
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
 
 
 def _code_points(text: str) -> np.ndarray:

@@ -59,7 +59,7 @@ class CharTask:
         self.model = CharLM(len(symbols), hidden_size, num_layers, cell, dropout=dropout)
         self.batches = len(self.train)
         self._data = {
-            "sha256": hashlib.sha256(np.ascontiguousarray(tokens, np.int32).tobytes()).hexdigest(),
+            "sha256": hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest(),
             "batch_size": batch_size, "seq_length": seq_length, "val_fraction": val_fraction,
         }  # fmt: skip
         self._state: Any = None
@@ -119,7 +119,7 @@ def read_corpus(sources: Sequence[str], as_bytes: bool = False) -> tuple[np.ndar
     """
     data = read_bytes(sources)
     if as_bytes:
-        return np.frombuffer(data, np.uint8).astype(np.int64), Bytes()
+        return np.frombuffer(data, np.uint8), Bytes()
     text = decode_text(data, sources[0] if len(sources) == 1 else "the corpus")
     symbols = Characters.of(text)
     return symbols.encode(text), symbols
