@@ -26,12 +26,15 @@ _KEY = "minirnn"
 def write_atomically(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path`` so that a reader, or a crash, sees all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if temporary.read_bytes() != data:
+            raise OSError(f"{temporary} does not hold what was written to it")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -44,19 +47,45 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
+def _sweep(path: Path) -> None:
+    """Remove what writers of ``path`` that are no longer alive left behind."""
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        writer = stale.name.split(".")[-2]
+        if writer.isdigit() and int(writer) != os.getpid() and not _alive(int(writer)):
+            stale.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":
+        return True  # signal 0 would end it there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # someone else's
+        return True
+    return True
+
+
+def part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def save(path: str | Path, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
     """Write arrays and a JSON-able description to one file, atomically.
 
     Raises:
         OSError: the file cannot be written; an older one at ``path`` is untouched.
     """
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # safetensors wants them so
-    header = {
-        "format": FORMAT,
-        "config": dict(config),
-        "crc32": {name: zlib.crc32(array.tobytes()) for name, array in whole.items()},
-    }
+    whole = {name: np.require(array, requirements="C") for name, array in arrays.items()}  # safetensors wants it so
+    sums = {name: zlib.crc32(array.tobytes()) for name, array in whole.items()}
+    header = {"format": FORMAT, "config": dict(config), "crc32": sums, "own_crc32": _own_sum(config, sums)}
     write_atomically(Path(path), safetensors.numpy.save(whole, {_KEY: json.dumps(header)}))
+
+
+def _own_sum(config: Mapping[str, Any], sums: Mapping[str, int]) -> int:
+    return zlib.crc32(json.dumps([config, sums], sort_keys=True).encode())
 
 
 def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -73,7 +102,7 @@ def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     sums = header["crc32"]
     for name in sums.keys() | arrays.keys():
-        if name not in arrays or zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes()) != sums.get(name):
+        if name not in arrays or zlib.crc32(arrays[name].tobytes()) != sums.get(name):
             raise CheckpointError(f"{path} is damaged: array {name} does not match its checksum")
     return arrays, header["config"]
 
@@ -105,4 +134,6 @@ def _read_header(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: its description is incomplete")
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {header.get('format')!r}; this version reads {FORMAT}")
+    if header.get("own_crc32") != _own_sum(header["config"], header["crc32"]):
+        raise CheckpointError(f"{path} is damaged: its description does not match its checksum")
     return header

@@ -27,6 +27,7 @@ OPTIMIZERS = {
 BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.jsonl"
 
 _MOST_SKIPPED = 20  # steps in a row without a finite loss or gradient before training gives up
+_SAVE_SECONDS = 60  # at most so much training time is lost to a crash
 
 
 class Task(Protocol):
@@ -51,7 +52,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """``val_loss`` and the task's own metrics."""
+        """``val_loss`` and the task's own metrics; leaves the model in the mode it found."""
         ...
 
     def config(self) -> dict[str, Any]:
@@ -63,7 +64,7 @@ class Task(Protocol):
         ...
 
     def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take up what :meth:`carried` gave."""
+        """Take up what :meth:`carried` gave; nothing at all where it is empty."""
         ...
 
 
@@ -102,8 +103,8 @@ class Options:
         if len(given) != 1:
             raise OptionError(f"wanted one budget of steps, epochs or minutes, got {', '.join(given) or 'none'}")
         for name, value in given.items():
-            if not value > 0:
-                raise OptionError(f"{name} must be above 0, got {value}")
+            if not (value > 0 and math.isfinite(value)):
+                raise OptionError(f"{name} must be above 0 and finite, got {value}")
         if self.optimizer not in OPTIMIZERS:
             raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if not self.lr > 0 or not math.isfinite(self.lr):
@@ -113,13 +114,15 @@ class Options:
         if self.evaluations < 1 or self.log_every < 1:
             raise OptionError("evaluations and log_every must be at least 1")
 
+    def optimizer_settings(self) -> dict[str, Any]:
+        """What the optimiser is told."""
+        settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        return settings | ({"betas": self.betas} if self.optimizer in ("adam", "adamw") else {})
+
     def make_optimizer(self, model: Module) -> optim.Optimizer:
         """The optimiser over the model's trainable parameters."""
-        settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
-        if self.optimizer in ("adam", "adamw"):
-            settings["betas"] = self.betas
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return OPTIMIZERS[self.optimizer](trainable, **settings)
+        return OPTIMIZERS[self.optimizer](trainable, **self.optimizer_settings())
 
     def progress(self, step: int, epoch: float, seconds: float) -> float:
         """The share of the budget that is spent, from 0 to 1."""
@@ -143,7 +146,8 @@ class Step:
 
     Attributes:
         step: steps so far. tokens: symbols so far. seconds: training time so far.
-        train_loss: mean loss of the steps since the last logged one. grad_norm: before clipping.
+        train_loss: mean loss of the steps since the last logged one, NaN where none of them had a finite loss.
+        lr: learning rate. grad_norm: before clipping. skipped: steps in a row that changed nothing, this one included.
         progress: share of the budget spent. epoch: passes over the data so far.
         logged: this step made a line in the metrics file.
         metrics: what an evaluation after this step found, or None. best: it was the best so far.
@@ -157,14 +161,16 @@ class Step:
     lr: float
     grad_norm: float
     progress: float
+    skipped: int = 0
     logged: bool = False
     metrics: dict[str, float] | None = None
     best: bool = False
 
     def line(self) -> dict[str, Any]:
-        """The step as an object of the metrics file."""
+        """The step as an object of the metrics file; what is not finite is null."""
         names = ("step", "tokens", "seconds", "epoch", "train_loss", "lr", "grad_norm")
-        return {name: getattr(self, name) for name in names} | (self.metrics or {})
+        values = {name: getattr(self, name) for name in names} | (self.metrics or {})
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass
@@ -176,7 +182,6 @@ class Position:
     seconds: float = 0.0
     epoch: int = 0
     batch: int = 0
-    evaluations: int = 0
     skipped: int = 0
     best_loss: float = math.inf
     loss_sum: float = 0.0
@@ -203,11 +208,18 @@ class Trainer:
         self.position = Position()
         self.stopping = False
         self._fresh_epoch = True
+        self._saved_at = time.perf_counter()
         if resume:
             self._resume()
         elif out is not None:
             out.mkdir(parents=True, exist_ok=True)
             (out / METRICS).unlink(missing_ok=True)
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that is spent."""
+        at = self.position
+        return self.options.progress(at.step, at.epoch + at.batch / self.task.batches, at.seconds)
 
     def stop(self) -> None:
         """End after the step under way; :meth:`fit` then saves and returns."""
@@ -224,7 +236,7 @@ class Trainer:
         task, options, at = self.task, self.options, self.position
         began = time.perf_counter() - at.seconds
         task.model.train()
-        progress = options.progress(at.step, at.epoch + at.batch / task.batches, at.seconds)
+        progress = self.progress
         while progress < 1 and not self.stopping:
             if self._fresh_epoch:
                 task.start_epoch(at.epoch)
@@ -236,18 +248,17 @@ class Trainer:
                 at.epoch, at.batch, self._fresh_epoch = at.epoch + 1, 0, True
             at.seconds = time.perf_counter() - began
             epoch = at.epoch + at.batch / task.batches
-            progress = options.progress(at.step, epoch, at.seconds)
-            step = Step(
-                at.step, at.tokens, at.seconds, epoch, at.loss_sum / max(1, at.loss_count), lr, grad_norm, progress
-            )
-            if progress >= 1 or progress * options.evaluations >= at.evaluations + 1:
+            before, progress = progress, options.progress(at.step, epoch, at.seconds)
+            loss = at.loss_sum / at.loss_count if at.loss_count else math.nan
+            step = Step(at.step, at.tokens, at.seconds, epoch, loss, lr, grad_norm, progress, at.skipped)
+            if progress >= 1 or int(progress * options.evaluations) > int(before * options.evaluations):
                 self._evaluate(step)
                 at.seconds = time.perf_counter() - began
             step.logged = step.metrics is not None or at.step % options.log_every == 0
             if step.logged:
                 at.loss_sum, at.loss_count = 0.0, 0
                 self._append(step.line())
-            if step.metrics is not None:
+            if step.metrics is not None or time.perf_counter() - self._saved_at > _SAVE_SECONDS:
                 self.save()
             yield step
         if self.stopping:
@@ -265,8 +276,10 @@ class Trainer:
             at.skipped += 1
             if at.skipped >= _MOST_SKIPPED:
                 raise DivergedError(
-                    f"the loss was not finite for {at.skipped} steps in a row; use a smaller lr (it was {lr:.2g})"
+                    f"the loss was not finite for {at.skipped} steps in a row; "
+                    f"use a smaller lr (it was {self.options.lr:g})"
                 )
+            self.task.carry({})  # a state that is not finite would spoil every batch to come
             return tokens, grad_norm
         at.skipped = 0
         at.loss_sum, at.loss_count = at.loss_sum + value, at.loss_count + 1
@@ -277,10 +290,7 @@ class Trainer:
 
     def _evaluate(self, step: Step) -> None:
         at = self.position
-        self.task.model.eval()
         step.metrics = self.task.evaluate()
-        self.task.model.train()
-        at.evaluations = max(at.evaluations + 1, int(step.progress * self.options.evaluations))
         at.metrics = step.metrics
         step.best = step.metrics["val_loss"] < at.best_loss
         if step.best:
@@ -308,6 +318,7 @@ class Trainer:
         config = self._config() | {"optimizer": state, "random": random.generator().bit_generator.state}
         config["fresh_epoch"] = self._fresh_epoch
         checkpoint.save(self.out / LAST, arrays, config)
+        self._saved_at = time.perf_counter()
 
     def _append(self, line: Mapping[str, Any]) -> None:
         if self.out is not None:
@@ -318,17 +329,23 @@ class Trainer:
         if self.out is None:
             raise CheckpointError("nothing to resume: the run keeps no files")
         arrays, config = checkpoint.load(self.out / LAST)
-        ours, theirs = json.loads(json.dumps(self.task.config())), config
-        for name in ours:
-            if ours[name] != theirs.get(name):
+        if "optimizer" not in config:
+            raise CheckpointError(f"{self.out / LAST} holds no optimiser state: it cannot be resumed")
+        ours, theirs = _flat(json.loads(json.dumps(self.task.config()))), _flat(config)
+        ours["options.optimizer"] = self.options.optimizer
+        for name, value in ours.items():
+            if value != theirs.get(name):
                 raise CheckpointError(
-                    f"cannot resume {self.out}: its {name} was {_short(theirs.get(name))}, "
-                    f"now it is {_short(ours[name])}"
+                    f"cannot resume {self.out}: {name.rpartition('.')[2]} was {_short(theirs.get(name))}, "
+                    f"now it is {_short(value)}"
                 )
-        self.task.model.load_state_dict(_part(arrays, "model."))
+        self.task.model.load_state_dict(checkpoint.part(arrays, "model."))
         self.optimizer.load_state_dict(_with_arrays(config["optimizer"], arrays))
+        settings = self.options.optimizer_settings()  # the person's, now
+        for group in self.optimizer.param_groups:
+            group.update(settings)
         self.task.start_epoch(config["position"]["epoch"])
-        self.task.carry(_part(arrays, "carried."))
+        self.task.carry(checkpoint.part(arrays, "carried."))
         random.generator().bit_generator.state = config["random"]
         self.position = Position(**config["position"])
         if self.position.best_loss is None:
@@ -345,13 +362,17 @@ class Trainer:
             checkpoint.write_atomically(path, "".join(kept).encode())
 
 
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {prefix + name: item}
+    return flat
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:

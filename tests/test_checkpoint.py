@@ -1,6 +1,8 @@
 """Checkpoints: what is written is read back, damage is found and named, an old file survives a failed write."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ def test_round_trip_of_any_layout(tmp_path: Path) -> None:
     assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert arrays[name].dtype == array.dtype
+        assert arrays[name].shape == array.shape
         np.testing.assert_array_equal(arrays[name], array)
     assert sorted(os.listdir(path.parent)) == ["x.safetensors"]
 
@@ -51,6 +54,23 @@ def test_a_truncated_file_is_found(tmp_path: Path, keep: float) -> None:
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
     with pytest.raises(CheckpointError, match=r"x\.safetensors"):
         checkpoint.load(path)
+
+
+def test_a_changed_description_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, {}, {"best_loss": 2.59})
+    path.write_bytes(path.read_bytes().replace(b"2.59", b"3.59"))
+    with pytest.raises(CheckpointError, match="its description does not match its checksum"):
+        checkpoint.load(path)
+
+
+def test_files_of_writers_that_died_are_swept(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".x.safetensors.{dead.pid}.tmp").write_bytes(b"half a checkpoint")
+    (tmp_path / f".x.safetensors.{os.getppid()}.tmp").write_bytes(b"another is writing")
+    checkpoint.save(tmp_path / "x.safetensors", {}, {})
+    assert sorted(os.listdir(tmp_path)) == [f".x.safetensors.{os.getppid()}.tmp", "x.safetensors"]
 
 
 def test_which_array_is_damaged(tmp_path: Path) -> None:

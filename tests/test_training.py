@@ -130,12 +130,32 @@ def test_resume_refuses_another_model_or_corpus(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         Trainer(_task(), options, tmp_path, resume=True)
     _run(Trainer(_task(), options, tmp_path))
-    with pytest.raises(CheckpointError, match=r"its model was .*16.* now it is .*20"):
+    with pytest.raises(CheckpointError, match="hidden_size was 16, now it is 20"):
         Trainer(_task(hidden=20), options, tmp_path, resume=True)
     symbols = Characters.of(TEXT)
     other = CharTask(symbols.encode(TEXT[::-1]), symbols, 16, 2, "lstm", 0.2, 4, 10)
-    with pytest.raises(CheckpointError, match="its data was"):
+    with pytest.raises(CheckpointError, match="sha256 was"):
         Trainer(other, options, tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match='optimizer was "adamw", now it is "sgd"'):
+        Trainer(_task(), Options(steps=2, optimizer="sgd"), tmp_path, resume=True)
+    os.replace(tmp_path / BEST, tmp_path / LAST)
+    with pytest.raises(CheckpointError, match="holds no optimiser state"):
+        Trainer(_task(), options, tmp_path, resume=True)
+
+
+def test_resume_takes_new_settings_and_goes_on_evaluating(tmp_path: Path) -> None:
+    """A larger budget is evaluated as often as it would have been; the optimiser is told what is asked for now."""
+    _run(Trainer(_task(), Options(steps=4, evaluations=4), tmp_path))
+    trainer = Trainer(_task(), Options(steps=8, evaluations=4, weight_decay=0.5, clip=0.1), tmp_path, resume=True)
+    assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.5
+    assert [step.step for step in _run(trainer) if step.metrics] == [6, 8]
+
+
+def test_the_last_state_is_saved_between_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minirnn.training._SAVE_SECONDS", -1)
+    trainer = Trainer(_task(), Options(steps=9, evaluations=1), tmp_path)
+    for step in trainer.fit():
+        assert checkpoint.load_config(tmp_path / LAST)["position"]["step"] == step.step
 
 
 def test_metrics_file(tmp_path: Path) -> None:
@@ -190,8 +210,15 @@ def test_nan_is_not_stepped_on() -> None:
     trainer = Trainer(task, Options(steps=100))
     task.model.embedding.weight.data[0] = np.nan
     before = task.model.state_dict()
-    with pytest.raises(DivergedError, match="not finite for 20 steps in a row; use a smaller lr"):
-        _run(trainer)
+    steps = []
+    with pytest.raises(DivergedError, match=r"not finite for 20 steps in a row; use a smaller lr \(it was 0.004\)"):
+        steps.extend(trainer.fit())
+    lines = []
+    trainer = Trainer(task, Options(steps=10))
+    lines = [step.line() for step in trainer.fit()]
+    assert [line["grad_norm"] for line in lines] == [line["train_loss"] for line in lines] == [None] * 10
+    json.dumps(lines, allow_nan=False)
+    assert task.carried() == {}
     for name, array in task.model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -202,6 +229,7 @@ def test_nan_is_not_stepped_on() -> None:
         ({}, "one budget of steps, epochs or minutes, got none"),
         ({"steps": 3, "minutes": 2.0}, "got steps, minutes"),
         ({"steps": 0}, "steps must be above 0"),
+        ({"minutes": math.inf}, "minutes must be above 0 and finite"),
         ({"steps": 1, "lr": -1}, "lr must be above 0"),
         ({"steps": 1, "lr": math.nan}, "lr must be above 0"),
         ({"steps": 1, "optimizer": "lion"}, "optimizer must be one of adam, adamw"),

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from minirnn.errors import OptionError
 from minirnn_cli import options as o
 from minirnn_cli.options import CellName, DeviceName, OptimizerName
 
 _DEFAULT_MINUTES = 3.0
+_TEMPERATURE = 0.8
 
 
 def train_char(
+    context: typer.Context,
     corpus: Annotated[
         list[str], typer.Argument(help="Text files; - is standard input, @python the Python library's sources.")
     ],
@@ -48,34 +51,71 @@ def train_char(
     Writes best.safetensors, last.safetensors and metrics.jsonl to checkpoints/<corpus>/.
     """
     from minirnn.tasks.char import CharTask, TextModel, read_corpus
-    from minirnn.training import BEST, Options, Trainer
+    from minirnn.training import BEST, LAST, Options, Trainer
     from minirnn_cli.show import say, show_training
 
     o.use_threads(threads)
-    if steps is None and epochs is None and minutes is None:
-        minutes = _DEFAULT_MINUTES
-    options = Options(
-        steps=steps, epochs=epochs, minutes=minutes, lr=lr, optimizer=optimizer.value, weight_decay=weight_decay,
-        clip=clip,
-    )  # fmt: skip
-    stem = {"-": "stdin"}.get(corpus[0], Path(corpus[0].removeprefix("@")).stem) or "run"
-    folder = o.run_folder(out, stem, resume)
-    tokens, symbols = read_corpus(corpus, as_bytes)
+    chosen: dict[str, Any] = {
+        "cell": cell.value, "hidden": hidden, "layers": layers, "dropout": dropout, "seq_length": seq_length,
+        "batch_size": batch_size, "steps": steps, "epochs": epochs, "minutes": minutes, "lr": lr,
+        "optimizer": optimizer.value, "weight_decay": weight_decay, "clip": clip, "val_fraction": val_fraction,
+        "seed": seed, "as_bytes": as_bytes,
+    }  # fmt: skip
+    stem = "stdin" if corpus[0] == "-" else Path(corpus[0].removeprefix("@")).stem or "run"
+    if resume:
+        folder = o.resumed_folder(out, stem)
+        chosen |= {name: value for name, value in _settings(folder / LAST).items() if not o.given(context, name)}
+        if any(o.given(context, name) for name in _BUDGETS):
+            chosen |= {name: None for name in _BUDGETS if not o.given(context, name)}
+    elif all(chosen[name] is None for name in _BUDGETS):
+        chosen["minutes"] = _DEFAULT_MINUTES
+    options = Options(**{name: chosen[name] for name in (*_BUDGETS, "lr", "optimizer", "weight_decay", "clip")})
+    tokens, symbols = read_corpus(corpus, chosen["as_bytes"])
     task = CharTask(
-        tokens, symbols, hidden, layers, cell.value, dropout, batch_size, seq_length, val_fraction, seed
+        tokens, symbols, chosen["hidden"], chosen["layers"], chosen["cell"], chosen["dropout"], chosen["batch_size"],
+        chosen["seq_length"], chosen["val_fraction"], chosen["seed"],
     )  # fmt: skip
-    trainer = Trainer(task, options, folder, resume)
+    trainer = Trainer(task, options, folder if resume else o.claim_folder(out, stem), resume)
+    at, folder = trainer.position, trainer.out or Path()
+    if resume and trainer.progress >= 1:
+        raise OptionError(f"the run in {folder} has had its whole budget; give a larger one to go on")
     if not quiet:
-        budget = f"{steps} steps" if steps else f"{epochs:g} epochs" if epochs else f"{minutes:g} minutes"
+        model = task.model
+        say(f"corpus: {tokens.size:,} {symbols.kind}, {len(symbols)} different; {task.batches:,} batches an epoch")
         say(
-            f"{tokens.size:,} {symbols.kind}, {len(symbols)} different; {cell.value} {layers} x {hidden}, "
-            f"{task.model.num_parameters():,} parameters; {budget}; to {folder}"
+            f"model: {model.cell}, {model.num_layers} layer{'s' * (model.num_layers > 1)} of {model.hidden_size}, "
+            f"{model.num_parameters():,} parameters"
         )
+        budget = next(f"{chosen[name]:g} {name}" for name in _BUDGETS if chosen[name] is not None)
+        say(f"going on at step {at.step}, to {budget}, in {folder}" if resume else f"training {budget} into {folder}")
     text_model = TextModel(task.model, symbols)
-    show_training(trainer, lambda: "".join(text_model.sample(length=300, seed=seed)), quiet, json, symbols.kind)
+    show_training(
+        trainer, lambda: "".join(text_model.sample(length=500, temperature=_TEMPERATURE, seed=0)), quiet, json,
+        symbols.kind,
+    )  # fmt: skip
     if not quiet:
-        at = trainer.position
         say(f"best validation loss {at.best_loss:.4f} nats a symbol; now try: minirnn sample {folder / BEST}")
+
+
+_BUDGETS = ("steps", "epochs", "minutes")
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The options a run was started with, from its checkpoint."""
+    from minirnn.checkpoint import load_config
+    from minirnn.errors import CheckpointError
+
+    config = load_config(path)
+    try:
+        model, data, how = config["model"], config["data"], config["options"]
+        return {
+            "cell": model["cell"], "hidden": model["hidden_size"], "layers": model["num_layers"],
+            "dropout": model["dropout"], "as_bytes": config["symbols"]["kind"] == "bytes",
+            **{name: data[name] for name in ("batch_size", "seq_length", "val_fraction", "seed")},
+            **{name: how[name] for name in (*_BUDGETS, "lr", "optimizer", "weight_decay", "clip")},
+        }  # fmt: skip
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{path} is no run of train-char") from None
 
 
 def sample(
@@ -84,9 +124,13 @@ def sample(
     ] = None,
     length: Annotated[int, typer.Option(min=0, help="Symbols to sample.")] = 1000,
     prime: Annotated[str, typer.Option(help="Text to continue; it is printed first.")] = "",
-    temperature: Annotated[float, typer.Option(min=0, help="Below 1 safer, above 1 wilder, 0 most probable.")] = 0.8,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Below 1 safer, above 1 wilder, 0 most probable.")
+    ] = _TEMPERATURE,
     top_k: Annotated[int | None, typer.Option(min=1, help="Only the k most probable symbols.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the smallest set with this share of the mass.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(max=1, help="Only the smallest set with this share of the mass.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same text.")] = None,
     num: Annotated[int, typer.Option(min=1, help="How many texts.")] = 1,
     stop: Annotated[str | None, typer.Option(help="End a text after this string.")] = None,
@@ -111,7 +155,7 @@ def sample(
     write = sys.stdout.write
     with compile_notes(quiet):
         for number in range(num):
-            pieces = model.sample(
+            pieces = model.sample(  # checks its arguments now, before anything is written
                 prime, length, temperature, top_k, top_p, None if seed is None else seed + number, stop
             )
             if json:

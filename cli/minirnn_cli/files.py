@@ -17,11 +17,11 @@ def info(
     """Show what a checkpoint holds: task, model, vocabulary, how it was trained, how well it does."""
     from json import dumps
 
-    from minirnn.checkpoint import load
+    from minirnn.checkpoint import load, part
 
     path = o.find_checkpoint(checkpoint)
     arrays, config = load(path)
-    weights = {name.removeprefix("model."): a for name, a in arrays.items() if name.startswith("model.")}
+    weights = part(arrays, "model.")
     position = config.get("position", {})
     facts: dict[str, Any] = {
         "file": str(path),
@@ -30,11 +30,12 @@ def info(
         "model": config.get("model"),
         "parameters": sum(a.size for a in weights.values()),
         "symbols": config.get("symbols", {}),
+        "data": config.get("data"),
         "steps": position.get("step"),
         "tokens": position.get("tokens"),
         "seconds": position.get("seconds"),
         "metrics": position.get("metrics"),
-        "best_loss": position.get("best_loss"),
+        "best_val_loss": position.get("best_loss"),
         "options": config.get("options"),
         "resumable": "optimizer" in config,
         "arrays": {name: list(a.shape) for name, a in weights.items()},
@@ -46,8 +47,9 @@ def info(
         if isinstance(value, dict):
             print(f"{name}:")
             for key, item in value.items():
-                print(f"  {key}: {_shown(item)}")
-        else:
+                if item is not None:
+                    print(f"  {key}: {_shown(item)}")
+        elif value is not None:
             print(f"{name}: {_shown(value)}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -11,8 +13,7 @@ import typer
 
 from minirnn_cli import char, files
 
-USAGE_ERROR = 2
-INTERRUPTED = 130
+FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     help="Small, fast recurrent networks: train one on your text, and let it write.",
@@ -23,25 +24,39 @@ app = typer.Typer(
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """A person's mistake is one line on standard error and exit code 2; Ctrl-C is 130."""
+    """A person's mistake is one line on standard error and exit code 2; a fault of the system or the run 1."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        from minirnn.errors import MinirnnError
+        from minirnn.errors import DivergedError, MinirnnError
 
+        if isinstance(sys.stdout, io.TextIOWrapper):  # any text can be shown, if not every sign of it
+            sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
         try:
             command(*args, **kwargs)
         except MinirnnError as error:
-            sys.stdout.flush()
-            print(f"minirnn: {error}", file=sys.stderr)
-            raise typer.Exit(USAGE_ERROR) from None
+            _complain(str(error))
+            raise typer.Exit(FAULT if isinstance(error, DivergedError) else USAGE_ERROR) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader of our output has gone (| head): nothing is left to do
-            sys.stdout = None
+            leave_stdout()
             raise typer.Exit(0) from None
+        except OSError as error:
+            _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+            raise typer.Exit(FAULT) from None
 
     return run
+
+
+def _complain(text: str) -> None:
+    sys.stdout.flush()
+    print(f"minirnn: {text}", file=sys.stderr)
+
+
+def leave_stdout() -> None:
+    """Let nothing more be written to a closed pipe, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

@@ -42,8 +42,13 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Train this many steps.",
 Epochs = Annotated[
     float | None, typer.Option(min=0, help="Train this many passes over the data.", rich_help_panel="Budget")
 ]
-Minutes = Annotated[float | None, typer.Option(min=0, help="Train this long.", rich_help_panel="Budget")]
-LearningRate = Annotated[float, typer.Option("--lr", help="Highest learning rate.", rich_help_panel="Training")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0, help="Train this many minutes; 3 where no budget is given.",
+                               rich_help_panel="Budget")
+]  # fmt: skip
+LearningRate = Annotated[
+    float, typer.Option("--lr", help="Peak learning rate (warm-up, then a cosine to 1 %).", rich_help_panel="Training")
+]
 Optimizer = Annotated[OptimizerName, typer.Option(help="How weights are updated.", rich_help_panel="Training")]
 WeightDecay = Annotated[float, typer.Option(min=0, help="Weight decay.", rich_help_panel="Training")]
 Clip = Annotated[float, typer.Option(min=0, help="Largest gradient norm; 0 for none.", rich_help_panel="Training")]
@@ -55,8 +60,12 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same run
 Out = Annotated[
     Path | None, typer.Option(help="Folder of the run; checkpoints/<name> unless given.", rich_help_panel="Run")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stood.", rich_help_panel="Run")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores unless given.", rich_help_panel="Run")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out, or the newest of this name.", rich_help_panel="Run")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads; all cores, or MINIRNN_NUM_THREADS.", rich_help_panel="Run")
+]
 Device = Annotated[DeviceName, typer.Option(help="Where to compute.", rich_help_panel="Run")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", rich_help_panel="Run")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON lines on standard output.", rich_help_panel="Run")]
@@ -72,29 +81,52 @@ def use_threads(count: int | None) -> None:
         set_num_threads(count)
 
 
-def run_folder(out: Path | None, stem: str, resume: bool) -> Path:
-    """Where a run goes; a finished run is never written over.
+def given(context: typer.Context, name: str) -> bool:
+    """Whether the person typed option ``name``, rather than leaving it at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
-    Raises:
-        DataError: ``--out`` names a folder that holds a run already, and it is not to be resumed.
-    """
+
+def resumed_folder(out: Path | None, stem: str) -> Path:
+    """The run to go on with: ``out``, or the newest of the default folders of this name."""
     from minirnn.training import LAST
 
     if out is not None:
-        if (out / LAST).exists() and not resume:
-            raise DataError(f"{out} holds a run already; go on with --resume, or choose another --out")
         return out
-    folder, number = CHECKPOINTS / stem, 1
-    while (folder / LAST).exists():
-        following = CHECKPOINTS / f"{stem}-{number + 1}"
-        if resume and not (following / LAST).exists():
-            break  # the newest of them
-        folder, number = following, number + 1
-    return folder
+    runs = [folder for folder in CHECKPOINTS.glob(f"{stem}*") if (folder / LAST).exists()]
+    runs = [folder for folder in runs if folder.name.removeprefix(stem).lstrip("-").isdigit() or folder.name == stem]
+    return max(runs, key=lambda folder: (folder / LAST).stat().st_mtime, default=CHECKPOINTS / stem)
+
+
+def claim_folder(out: Path | None, stem: str) -> Path:
+    """A folder for a new run, made now; a run that is there is never written over.
+
+    Raises:
+        DataError: ``out`` holds files already, or cannot be made.
+    """
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot write to {out}: {error.strerror or error}") from None
+        if any(out.iterdir()):
+            raise DataError(f"{out} is not empty; go on with its run by --resume, or choose another --out")
+        return out
+    number = 1
+    while True:
+        folder = CHECKPOINTS / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise DataError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from None
+        else:
+            return folder
 
 
 def find_checkpoint(path: Path | None) -> Path:
-    """The checkpoint meant by ``path``: a file, a run's folder, or the newest run's best where None.
+    """The checkpoint meant by ``path``: a file, a run's folder, or the newest run where None.
 
     Raises:
         CheckpointError: there is none; says what to run first.
@@ -102,12 +134,12 @@ def find_checkpoint(path: Path | None) -> Path:
     from minirnn.training import BEST, LAST
 
     if path is None:
-        found = sorted(CHECKPOINTS.glob(f"*/{BEST}"), key=lambda file: file.stat().st_mtime)
+        found = [file for name in (BEST, LAST) for file in CHECKPOINTS.glob(f"*/{name}")]
         if not found:
             raise CheckpointError(
                 f"no checkpoint under {CHECKPOINTS}/; train one first, for example: minirnn train-char @python"
             )
-        return found[-1]
+        path = max(found, key=lambda file: file.stat().st_mtime).parent
     if path.is_dir():
         for name in (BEST, LAST):
             if (path / name).exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import typer
 
 from minirnn.training import Step, Trainer
 
+_SAMPLES = 5  # shown over a whole run
 _SAMPLE_LINES = 8  # of a sample shown while training
 
 
@@ -53,7 +55,7 @@ def stop_on_signals(trainer: Trainer) -> Iterator[Callable[[], int]]:
     def handler(number: int, frame: FrameType | None) -> None:
         nonlocal received
         if received:
-            raise KeyboardInterrupt
+            raise SystemExit(128 + number)
         received = number
         trainer.stop()
 
@@ -81,21 +83,29 @@ def show_training(trainer: Trainer, sample: Callable[[], str] | None, quiet: boo
         unit: what a token is called ("characters").
 
     Raises:
-        typer.Exit: 128 plus the signal's number, after a signal.
+        typer.Exit: 128 plus the signal's number after a signal; 1 where the reader of the JSON lines has gone.
     """
+    reader_gone, progress = False, 0.0
     with stop_on_signals(trainer) as received, compile_notes(quiet), _bar(quiet) as update:
-        shown = 0
         for step in trainer.fit():
-            if as_json and step.logged:
-                print(json.dumps(step.line()), flush=True)
+            if as_json and step.logged and not reader_gone:
+                try:
+                    print(json.dumps(step.line(), allow_nan=False), flush=True)
+                except BrokenPipeError:
+                    reader_gone = True
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    trainer.stop()
             update(step, unit)
+            if step.skipped and not quiet:
+                update.print(f"step {step.step:>6}  loss not finite; step skipped")
             if step.metrics is None or quiet:
                 continue
-            tell = update.print
-            tell(_evaluation_line(step))
-            if sample is not None and (step.progress >= 1 or step.progress * 5 >= shown + 1):
-                shown += 1
-                tell(_indented(sample()))
+            update.print(_evaluation_line(step))
+            if sample is not None and int(step.progress * _SAMPLES) > int(progress * _SAMPLES):
+                progress = step.progress
+                update.print(_indented(sample()))
+    if reader_gone:
+        raise typer.Exit(1)
     if number := received():
         if not quiet:
             where = f"; saved in {trainer.out}, go on with --resume" if trainer.out else ""

@@ -8,7 +8,7 @@ import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -24,32 +24,41 @@ BUILT_IN: dict[str, Callable[[], list[Path]]] = {"@python": _python_sources}
 """Corpora that need no file."""
 
 
-def read_bytes(sources: Sequence[str]) -> bytes:
-    """The bytes of files one after the other; ``-`` is standard input, ``@python`` a built-in corpus.
+def read_sources(sources: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Names and bytes of files; ``-`` is standard input, ``@python`` a built-in corpus.
 
     Raises:
-        DataError: a source cannot be read, or there is nothing in them.
+        DataError: a source cannot be read, or there is nothing in any of them.
     """
-    parts = []
+    parts: list[tuple[str, bytes]] = []
     for source in sources:
         if source == "-":
-            parts.append(sys.stdin.buffer.read())
-        elif source in BUILT_IN:
-            parts.extend(path.read_bytes() for path in BUILT_IN[source]())
+            parts.append(("standard input", sys.stdin.buffer.read()))
         elif source.startswith("@"):
-            raise DataError(f"corpus {source!r} is unknown; built in: {', '.join(BUILT_IN)}")
+            if source not in BUILT_IN:
+                raise DataError(f"corpus {source!r} is unknown; built in: {', '.join(BUILT_IN)}")
+            parts.extend((str(path), path.read_bytes()) for path in BUILT_IN[source]())
         else:
             try:
-                parts.append(Path(source).read_bytes())
+                parts.append((source, Path(source).read_bytes()))
             except OSError as error:
                 raise DataError(f"cannot read {source}: {error.strerror or error}") from None
-    data = b"".join(part if part.endswith(b"\n") or len(parts) == 1 else part + b"\n" for part in parts)
-    if not data.strip():
+    if not any(data.strip() for _, data in parts):
         raise DataError(f"nothing to read in {', '.join(sources)}")
-    return data
+    return parts
 
 
-def decode_text(data: bytes, name: str = "the corpus") -> str:
+def read_text(sources: Sequence[str]) -> str:
+    """The text of files one after the other, each beginning on a line of its own.
+
+    Raises:
+        DataError: as :func:`read_sources` and :func:`decode_text`.
+    """
+    texts = [decode_text(data, name) for name, data in read_sources(sources)]
+    return "".join(text if text.endswith("\n") or text is texts[-1] else text + "\n" for text in texts)
+
+
+def decode_text(data: bytes, name: str) -> str:
     """UTF-8 with or without byte order marks, any line ends, as text with ``\\n``.
 
     Raises:
@@ -63,26 +72,6 @@ def decode_text(data: bytes, name: str = "the corpus") -> str:
             f"{name} is not UTF-8 text (byte {error.start}, line {line}); for any other file use --bytes"
         ) from None
     return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
-
-
-class Symbols(Protocol):
-    """What a language model's tokens stand for."""
-
-    kind: str
-
-    def __len__(self) -> int: ...
-
-    def encode(self, text: str) -> np.ndarray:
-        """Token numbers [length] of a text, in the smallest integer type that holds them."""
-        ...
-
-    def decoder(self) -> Callable[[np.ndarray], str]:
-        """A function that turns successive tokens into successive text."""
-        ...
-
-    def to_config(self) -> dict[str, Any]:
-        """What :func:`symbols_from_config` needs."""
-        ...
 
 
 class Characters:

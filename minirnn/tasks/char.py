@@ -13,7 +13,7 @@ import numpy as np
 from minirnn import checkpoint, random
 from minirnn.autograd.tape import no_grad
 from minirnn.autograd.tensor import Tensor
-from minirnn.data.text import Bytes, Characters, Streams, decode_text, read_bytes, symbols_from_config
+from minirnn.data.text import Bytes, Characters, Streams, read_sources, read_text, symbols_from_config
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.models.char_lm import CharLM
 from minirnn.nn import functional as F
@@ -35,7 +35,7 @@ class CharTask:
         batch_size: N streams read side by side.
         seq_length: T steps through which gradients flow.
         val_fraction: share of the corpus kept for validation.
-        seed: of the weights and the dropout masks.
+        seed: of the weights and the dropout masks; :func:`minirnn.manual_seed` is called with it.
 
     Raises:
         DataError: the corpus is too short to train and validate on.
@@ -59,8 +59,8 @@ class CharTask:
         self.model = CharLM(len(symbols), hidden_size, num_layers, cell, dropout=dropout)
         self.batches = len(self.train)
         self._data = {
-            "sha256": hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest(),
-            "batch_size": batch_size, "seq_length": seq_length, "val_fraction": val_fraction,
+            "sha256": hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest(),
+            "batch_size": batch_size, "seq_length": seq_length, "val_fraction": val_fraction, "seed": seed,
         }  # fmt: skip
         self._state: Any = None
 
@@ -117,10 +117,9 @@ def read_corpus(sources: Sequence[str], as_bytes: bool = False) -> tuple[np.ndar
     Raises:
         DataError: a source cannot be read, is empty, or is not text.
     """
-    data = read_bytes(sources)
     if as_bytes:
-        return np.frombuffer(data, np.uint8), Bytes()
-    text = decode_text(data, sources[0] if len(sources) == 1 else "the corpus")
+        return np.frombuffer(b"".join(data for _, data in read_sources(sources)), np.uint8), Bytes()
+    text = read_text(sources)
     symbols = Characters.of(text)
     return symbols.encode(text), symbols
 
@@ -150,9 +149,7 @@ class TextModel:
             model = CharLM(**config["model"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged: {error}") from None
-        prefix = "model."
-        weights = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        model.load_state_dict(weights)
+        model.load_state_dict(checkpoint.part(arrays, "model."))
         return cls(model.eval(), symbols)
 
     def sample(
@@ -172,9 +169,12 @@ class TextModel:
             if prime:
                 raise DataError(f"no character of the prime {prime!r} is in the model's vocabulary")
             tokens = np.zeros(1, np.int64)
+        return self._pieces(self.model.stream(tokens, length, temperature, top_k, top_p, seed), stop)
+
+    def _pieces(self, chunks: Iterator[np.ndarray], stop: str | None) -> Iterator[str]:
         decode = self.symbols.decoder()
         text = ""
-        for chunk in self.model.stream(tokens, length, temperature, top_k, top_p, seed):
+        for chunk in chunks:
             piece = decode(chunk)
             if stop:
                 searched_from = max(0, len(text) - len(stop) + 1)

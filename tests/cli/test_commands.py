@@ -29,7 +29,8 @@ def test_train_sample_info(corpus: Path) -> None:
     done = runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "20"])
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
-    assert "861" in done.stderr or "860" in done.stderr or "840" in done.stderr
+    assert "corpus: 840 characters, 16 different" in done.stderr
+    assert "training 20 steps into checkpoints/corpus" in done.stderr
     assert "best validation loss" in done.stderr
     assert sorted(os.listdir("checkpoints/corpus")) == ["best.safetensors", "last.safetensors", "metrics.jsonl"]
 
@@ -61,14 +62,51 @@ def test_runs_are_not_written_over(corpus: Path) -> None:
         assert Path(folder, "last.safetensors").exists()
     refused = runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "1", "--out", "checkpoints/corpus"])
     assert refused.exit_code == 2
-    assert "holds a run already; go on with --resume, or choose another --out" in refused.stderr
+    assert "is not empty; go on with its run by --resume, or choose another --out" in refused.stderr
 
 
-def test_resume_goes_on(corpus: Path) -> None:
-    command = ["train-char", str(corpus), *TRAIN, "--quiet", "--out", "run"]
-    assert runner.invoke(app, [*command, "--steps", "5"]).exit_code == 0
-    assert runner.invoke(app, [*command, "--steps", "9", "--resume"]).exit_code == 0
-    assert json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])["step"] == 9
+def test_resume_goes_on_with_the_options_of_the_run(corpus: Path) -> None:
+    """Only what is typed again changes; the budget too is the run's own."""
+    assert runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "5", "--lr", "0.01"]).exit_code == 0
+    spent = runner.invoke(app, ["train-char", str(corpus), "--resume"])
+    assert spent.exit_code == 2
+    assert "has had its whole budget; give a larger one to go on" in spent.stderr
+    done = runner.invoke(app, ["train-char", str(corpus), "--resume", "--steps", "9"])
+    assert done.exit_code == 0, done.output
+    assert "going on at step 5, to 9 steps, in checkpoints/corpus" in done.stderr
+    assert json.loads(Path("checkpoints/corpus/metrics.jsonl").read_text().splitlines()[-1])["step"] == 9
+    shown = json.loads(runner.invoke(app, ["info", "--json"]).stdout)
+    assert shown["options"]["lr"] == 0.01
+    assert shown["model"]["hidden_size"] == 8
+    other = runner.invoke(app, ["train-char", str(corpus), "--resume", "--steps", "12", "--hidden", "9"])
+    assert other.exit_code == 2
+    assert "hidden_size was 8, now it is 9" in other.stderr
+
+
+def test_the_newest_run_is_taken_though_it_has_no_best(corpus: Path) -> None:
+    for folder in ("old", "new"):
+        runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "1", "--out", f"checkpoints/{folder}"])
+    os.remove("checkpoints/new/best.safetensors")
+    os.utime("checkpoints/new/last.safetensors", (4e9, 4e9))
+    assert json.loads(runner.invoke(app, ["info", "--json"]).stdout)["file"] == "checkpoints/new/last.safetensors"
+
+
+def test_nothing_is_written_before_a_mistake_is_found(corpus: Path) -> None:
+    runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "1", "--quiet"])
+    done = runner.invoke(app, ["sample", "--prime", "to", "--top-p", "-1"])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+
+
+def test_a_reader_of_json_lines_that_leaves(corpus: Path) -> None:
+    """Training stops, is saved, and the fault shows in the exit code."""
+    command = f"{sys.executable} -m minirnn_cli.main train-char corpus.txt {' '.join(TRAIN)} --epochs 1e6 --json --quiet"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -n 1"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    assert Path("checkpoints/corpus/last.safetensors").exists()
 
 
 def test_sample_options(corpus: Path) -> None:
@@ -116,6 +154,8 @@ def test_standard_input(corpus: Path) -> None:
         (["train-char", "corpus.txt", "--cell", "elman"], "elman"),
         (["train-char", "corpus.txt", "--hidden", "0"], "hidden"),
         (["train-char", "corpus.txt", "--resume"], "there is no checkpoint"),
+        (["train-char", "corpus.txt", "--out", "corpus.txt"], "cannot write to corpus.txt"),
+        (["train-char", "corpus.txt", "--minutes", "inf"], "minutes must be above 0 and finite"),
         (["train-char"], "corpus"),
         (["sample"], "no checkpoint under checkpoints/; train one first"),
         (["sample", "nowhere"], "there is no checkpoint nowhere"),
