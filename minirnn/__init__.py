@@ -9,13 +9,17 @@ tensor([2., 4.])
 
 from __future__ import annotations
 
+from collections.abc import Sequence as _Sequence
+
 import numpy as _np
 
 from minirnn import errors, kernels, models, nn, optim, random
 from minirnn.autograd.gradcheck import gradcheck
 from minirnn.autograd.ops import (
+    _flat,
     abs,  # noqa: A004 - NumPy's and PyTorch's names
     argmax,
+    argmin,
     cat,
     chunk,
     clip,
@@ -54,23 +58,23 @@ from minirnn.random import manual_seed
 __version__ = "0.1.0"
 
 
-def zeros(*shape: int, dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
-    """A tensor of zeros."""
-    return tensor(_np.zeros(shape), requires_grad, dtype)
+def zeros(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros; the shape as numbers or as one tuple, as for the next two."""
+    return tensor(_np.zeros(_flat(shape)), requires_grad, dtype)
 
 
-def ones(*shape: int, dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
+def ones(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
-    return tensor(_np.ones(shape), requires_grad, dtype)
+    return tensor(_np.ones(_flat(shape)), requires_grad, dtype)
 
 
-def randn(*shape: int, dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
+def randn(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
     """A tensor drawn from N(0, 1)."""
-    return tensor(random.generator().standard_normal(shape), requires_grad, dtype)
+    return tensor(random.generator().standard_normal(_flat(shape)), requires_grad, dtype)
 
 
 __all__ = [
-    "Tensor", "abs", "argmax", "cat", "chunk", "clip", "concatenate", "detect_anomaly", "dropout",
+    "Tensor", "abs", "argmax", "argmin", "cat", "chunk", "clip", "concatenate", "detect_anomaly", "dropout",
     "errors", "exp", "flip", "gather", "get_num_threads", "gradcheck", "kernels", "log", "log_softmax",
     "manual_seed", "masked_fill", "matmul", "max", "mean", "min", "models", "nn", "no_grad", "ones", "optim",
     "permute", "randn", "random", "relu", "reshape", "set_num_threads", "sigmoid", "softmax", "split", "sqrt",

@@ -24,7 +24,7 @@ def train_char(
     cell: o.Cell = CellName.lstm,
     hidden: o.Hidden = 256,
     layers: o.Layers = 2,
-    dropout: o.Dropout = 0.0,
+    dropout: o.Dropout = 0.2,
     seq_length: o.SeqLength = 64,
     batch_size: o.BatchSize = 32,
     steps: o.Steps = None,

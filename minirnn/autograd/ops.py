@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minirnn import kernels, random
-from minirnn.autograd.tensor import Tensor, check_differentiable, record, record_many
+from minirnn.autograd.tensor import Tensor, record, record_many
 from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
 
 Dims = int | Sequence[int] | None
@@ -46,6 +46,10 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
             raise DTypeError(f"wanted a tensor or numbers, got {type(value).__name__}")
+        if array.dtype == np.float16:
+            array = array.astype(np.float32)
+        elif array.dtype.kind == "f" and array.dtype.itemsize > 8:
+            raise DTypeError(f"constants of {array.dtype} are not supported; convert them to float32 or float64")
         if array.dtype.kind == "f" and not isinstance(value, (np.ndarray, np.generic)):
             array = array.astype(np.float32 if like is None or like.dtype.kind != "f" else like.dtype)
     return Tensor(kernels.on(device).asarray(array), device=device)
@@ -232,12 +236,16 @@ def matmul(a: Any, b: Any) -> Tensor:
     return record("matmul", (x, y), K.matmul(x.data, y.data), gradients)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     """y = x W^T + b over the last dimension: x [..., I], W [O, I], b [O], y [..., O].
 
     Raises:
         ShapeError: the last dimension of x is not I.
     """
+    weight = as_tensor(weight)
+    x, bias = as_tensor(x, weight), None if bias is None else as_tensor(bias, weight)
+    if weight.ndim != 2:
+        raise ShapeError(f"linear: wanted a weight [O, I], got {list(weight.shape)}")
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(f"linear: wanted input [..., {weight.shape[1]}], got {list(x.shape)}")
     if x.dtype != weight.dtype:
@@ -320,9 +328,15 @@ def clip(a: Any, min: float | None = None, max: float | None = None) -> Tensor:
     x = as_tensor(a)
     if min is None and max is None:
         raise OptionError("clip: give min, max or both")
-    low = -math.inf if min is None else min
-    high = math.inf if max is None else max
-    y = kernels.on(x.device).clip(x.data, min, max)
+    bounds: list[Any] = [None if bound is None else np.asarray(bound) for bound in (min, max)]
+    if x.dtype.kind != "f" and any(bound is not None and bound.dtype.kind == "f" for bound in bounds):
+        x = cast(x, np.dtype(np.float32))
+    if x.dtype.kind == "f":  # the bounds are constants: they take the type of a
+        bounds = [None if bound is None else bound.astype(x.dtype) for bound in bounds]
+        y = kernels.on(x.device).clip(x.data, *bounds)
+    else:
+        y = kernels.on(x.device).clip(x.data, min, max)
+    low, high = (-math.inf if bounds[0] is None else bounds[0]), (math.inf if bounds[1] is None else bounds[1])
     return record("clip", (x,), y, lambda g: (g * ((x.data >= low) & (x.data <= high)),))
 
 
@@ -363,11 +377,12 @@ def dropout(a: Any, p: float = 0.5, training: bool = True) -> Tensor:
 
 
 def cast(a: Any, dtype: np.dtype) -> Tensor:
-    """The same values in another type."""
+    """The same values in another type; integers and booleans are cut off from the tape."""
     x = as_tensor(a)
     if x.dtype == dtype:
         return x
-    check_differentiable(dtype, x.requires_grad)
+    if dtype.kind != "f":
+        return Tensor(x.data.astype(dtype), device=x.device)
     return record("cast", (x,), x.data.astype(dtype), lambda g: (g.astype(x.dtype),))
 
 
@@ -469,10 +484,19 @@ def min(a: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 
 def argmax(a: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the largest element is; of all of them, in flattened order, without ``dim``."""
+    return _where_extreme("argmax", a, dim, keepdim)
+
+
+def argmin(a: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Where the smallest element is; of all of them, in flattened order, without ``dim``."""
+    return _where_extreme("argmin", a, dim, keepdim)
+
+
+def _where_extreme(name: str, a: Any, dim: int | None, keepdim: bool) -> Tensor:
     x = as_tensor(a)
-    d = None if dim is None else _dim("argmax", dim, x.ndim)
-    _not_empty("argmax", x, d)
-    found = kernels.on(x.device).argmax(x.data, axis=d, keepdims=keepdim)
+    d = None if dim is None else _dim(name, dim, x.ndim)
+    _not_empty(name, x, d)
+    found = getattr(kernels.on(x.device), name)(x.data, axis=d, keepdims=keepdim)
     return Tensor(np.asarray(found), device=x.device)
 
 
@@ -507,13 +531,23 @@ def transpose(a: Any, dim0: int, dim1: int) -> Tensor:
     return record("transpose", (x,), x.data.swapaxes(d0, d1), lambda g: (g.swapaxes(d0, d1),))
 
 
-def squeeze(a: Any, dim: int | None = None) -> Tensor:
-    """Without dimensions of extent 1; without ``dim`` alone if that has extent 1."""
+def flatten(a: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """The dimensions from ``start_dim`` to ``end_dim``, both included, as one."""
     x = as_tensor(a)
-    if dim is None:
-        return reshape(x, tuple(size for size in x.shape if size != 1))
-    d = _dim("squeeze", dim, x.ndim)
-    return reshape(x, x.shape[:d] + x.shape[d + 1 :]) if x.shape and x.shape[d] == 1 else x
+    if not x.shape:
+        return reshape(x, (1,))
+    first, last = _dim("flatten", start_dim, x.ndim), _dim("flatten", end_dim, x.ndim)
+    if first > last:
+        raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim} in {x.ndim} dimensions")
+    return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
+
+
+def squeeze(a: Any, dim: Dims = None) -> Tensor:
+    """Without dimensions of extent 1; of those in ``dim`` alone where given."""
+    x = as_tensor(a)
+    dims = (_dim("squeeze", dim, x.ndim),) if isinstance(dim, (int, np.integer)) else _dims("squeeze", dim, x.ndim)
+    shape = tuple(size for d, size in enumerate(x.shape) if size != 1 or d not in dims)
+    return x if shape == x.shape and dim is not None else reshape(x, shape)
 
 
 def unsqueeze(a: Any, dim: int) -> Tensor:

@@ -82,11 +82,6 @@ def detect_anomaly() -> Iterator[None]:
         _mode.anomaly = before
 
 
-def is_recording() -> bool:
-    """Whether operations are being recorded on this thread."""
-    return _mode.recording
-
-
 def edges_of(inputs: Sequence[Tensor | None]) -> tuple[Tensor | tuple[Node, int] | None, ...] | None:
     """Where the gradients of ``inputs`` go; None when nothing needs one, or nothing is recorded."""
     if not _mode.recording:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
 from minirnn import kernels
 from minirnn.autograd import tape
-from minirnn.errors import DeviceError, DTypeError, GradientError, ShapeError
+from minirnn.errors import DeviceError, DTypeError, GradientError, OptionError, ShapeError
 
 DType = str | type | np.dtype
 """``"float32"``, ``"float64"``, an integer type or ``"bool"``, by name or as NumPy has them."""
@@ -169,12 +169,23 @@ class Tensor:
         return ops.clone(self)
 
     def to(self, target: DType) -> Tensor:
-        """Another element type (``"float64"``) or device (``"cpu"``), recorded on the tape."""
+        """Another element type (``"float64"``) or device (``"cpu"``), recorded on the tape.
+
+        Integers and booleans have no gradient: converting to them detaches.
+        """
         if isinstance(target, str) and target in kernels.DEVICES:
             if target != self.device:
                 raise DeviceError(f"no way from {self.device} to {target}")
             return self
         return ops.cast(self, as_dtype(target))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A leaf of its own with the same values, without the gradient and its place in an optimiser."""
+        if self.node is not None:
+            raise GradientError("deepcopy: only of leaves; this tensor was computed (use detach() or clone())")
+        copied = type(self)(self.data.copy(), self.requires_grad, self.device)
+        memo[id(self)] = copied
+        return copied
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("tensors are not pickled; save numpy() or a checkpoint")
@@ -224,11 +235,11 @@ class Tensor:
     def __getitem__(self, index: Any) -> Tensor:
         return ops.index(self, index)
 
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return ops.compare("equal", self, other)
+    def __eq__(self, other: object) -> Any:  # None is no number: equal to no tensor, as in PyTorch
+        return False if other is None else ops.compare("equal", self, other)
 
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return ops.compare("not_equal", self, other)
+    def __ne__(self, other: object) -> Any:
+        return True if other is None else ops.compare("not_equal", self, other)
 
     def __lt__(self, other: Any) -> Tensor:
         return ops.compare("less", self, other)
@@ -299,13 +310,16 @@ class Tensor:
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         return ops.argmax(self, dim, keepdim)
 
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        return ops.argmin(self, dim, keepdim)
+
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         return ops.reshape(self, *shape)
 
     view = reshape
 
-    def flatten(self) -> Tensor:
-        return ops.reshape(self, -1)
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        return ops.flatten(self, start_dim, end_dim)
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         return ops.transpose(self, dim0, dim1)
@@ -313,7 +327,7 @@ class Tensor:
     def permute(self, *dims: int | Sequence[int]) -> Tensor:
         return ops.permute(self, *dims)
 
-    def squeeze(self, dim: int | None = None) -> Tensor:
+    def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
         return ops.squeeze(self, dim)
 
     def unsqueeze(self, dim: int) -> Tensor:
@@ -330,6 +344,9 @@ class Tensor:
 
     def gather(self, dim: int, index: Any) -> Tensor:
         return ops.gather(self, dim, index)
+
+    def where(self, condition: Any, other: Any) -> Tensor:
+        return ops.where(condition, self, other)
 
     def masked_fill(self, mask: Any, value: float) -> Tensor:
         return ops.masked_fill(self, mask, value)
@@ -368,6 +385,7 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
 
     Raises:
         DTypeError: the data is not numeric.
+        OptionError: an integer type is asked for, or int64 taken, that does not hold the integers of the data.
 
     >>> import minirnn as mr
     >>> mr.tensor([[1, 2.5]])
@@ -380,6 +398,10 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
         kind = {"f": np.float32, "b": np.bool_}.get(source.dtype.kind, np.int64)
         dtype = np.dtype(kind)
     array = np.array(source, dtype=as_dtype(dtype), order="C", copy=True)
+    if source.dtype.kind in "iu" and array.dtype.kind in "iu" and not np.can_cast(source.dtype, array.dtype):
+        wrapped = array != source  # NumPy takes them modulo 2^bits, silently
+        if wrapped.any():
+            raise OptionError(f"tensor: {source[wrapped][0]} is out of range for {array.dtype}")
     check_differentiable(array.dtype, requires_grad)
     return Tensor(kernels.on(device).asarray(array), requires_grad, device)
 

@@ -11,8 +11,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
+import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +23,11 @@ from typing import Any
 
 import numba
 from numba.core import config
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
+
+try:
+    from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
+except ImportError:  # no public names: where they have moved, every process compiles for itself
+    CompileResultCacheImpl = FunctionCache = IndexDataCacheFile = _CacheLocator = object
 
 DISABLED: bool = bool(config.DISABLE_JIT)
 """True under ``NUMBA_DISABLE_JIT=1``: kernels run as plain Python, for coverage and debuggers."""
@@ -82,21 +89,43 @@ def source_digest() -> str:
 
 @functools.cache
 def cache_folder() -> Path | None:
-    """The folder for this version's kernels, made private to the user; None where there can be none."""
-    folder = cache_root() / source_digest()
+    """The folder for this version's kernels, writable by the user alone; None where there can be none."""
+    if FunctionCache is object:
+        return None
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-        if hasattr(os, "getuid"):
-            if status.st_uid != os.getuid():
-                return None
-            if stat.S_IMODE(status.st_mode) & 0o022:
-                folder.chmod(0o700)
-                for planted in folder.iterdir():  # anyone may have put it there
-                    planted.unlink()
-    except OSError:
+        folder = cache_root() / source_digest()
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            pass
+        else:
+            _sweep(folder)
+        # never made private after the fact: what lies in it, or is still open, may be anyone's
+        if not _is_own(folder) or (hasattr(os, "getuid") and stat.S_IMODE(folder.stat().st_mode) & 0o022):
+            return None
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
         return None
     return folder
+
+
+def _is_own(folder: Path) -> bool:
+    return folder.is_dir() and (not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid())
+
+
+_STALE = 60 * 24 * 3600.0
+"""Seconds after which kernels of other sources are taken to be of no more use."""
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the user's folders beside ``folder`` that hold kernels of other sources and are long unchanged."""
+    try:
+        for other in folder.parent.iterdir():
+            if other == folder or other.is_symlink() or not re.fullmatch("[0-9a-f]{20}", other.name):
+                continue
+            if _is_own(other) and time.time() - other.stat().st_mtime > _STALE:
+                shutil.rmtree(other, ignore_errors=True)
+    except OSError:  # another process sweeps, too
+        pass
 
 
 class _Locator(_CacheLocator):
@@ -198,6 +227,14 @@ class _KernelCache(FunctionCache):
                 )
                 self._enabled = self._usable = True
         return self._usable
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """Numba digests a pickle of the closure instead, and that of a dispatcher differs in every process.
+
+        The code itself is in the name of the folder already.
+        """
+        cells = [cell.cell_contents for cell in self._function.__closure__ or ()]
+        return sig, codegen.magic_tuple(), tuple(getattr(c, "__qualname__", None) or repr(c) for c in cells)
 
     @property
     def cache_path(self) -> str:

@@ -12,7 +12,6 @@ High-Performance Matrix Multiplication".)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from numba import types
 from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic, overload
 
-from minirnn.kernels import memory
+from minirnn.kernels import memory, threads
 from minirnn.kernels.jit import DISABLED, jit
 
 ROWS = 6
@@ -303,9 +302,9 @@ def pack_columns(share: int, shares: int, b: Any, panels: Any) -> None:
                     panels[p, k, j] = 0
 
 
-def pack(b: np.ndarray, transposed: bool, run: Callable[..., Any]) -> np.ndarray:
+def pack(b: np.ndarray, transposed: bool) -> np.ndarray:
     """Packed panels of ``b`` [depth, columns], or of its transpose when ``b`` is [columns, depth]."""
     columns, depth = b.shape if transposed else b.shape[::-1]
     panels = empty_panels(depth, columns, b.dtype)
-    run(pack_columns if transposed else pack_rows, 8.0 * b.size, len(panels), b, panels)
+    threads.run(pack_columns if transposed else pack_rows, 8.0 * b.size, len(panels), b, panels)
     return panels

@@ -20,6 +20,14 @@ from minirnn.nn.recurrent import GRU, LSTM, RNN
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
+def _whole(name: str, value: int, least: int) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise OptionError(f"generate: {name} must be a whole number, got {value!r}")
+    if value < least:
+        raise OptionError(f"generate: {name} must be at least {least}, got {value}")
+    return int(value)
+
+
 class CharLM(Module):
     """Embedding, recurrent layers, a linear head: logits of the next token at every step.
 
@@ -65,6 +73,7 @@ class CharLM(Module):
         return {
             "vocab_size": self.vocab_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
             "cell": self.cell, "embedding_size": self.embedding.embedding_dim, "dropout": self.dropout.p,
+            "dtype": str(self.head.weight.dtype),
         }  # fmt: skip
 
     def forward(self, tokens: Any, state: State = None) -> tuple[Tensor, State]:
@@ -114,16 +123,14 @@ class CharLM(Module):
         if prime.ndim not in (1, 2) or prime.size == 0:
             raise ShapeError(f"generate: wanted prime_ids [P] or [P, N] with P at least 1, got {list(prime.shape)}")
         ops.check_range("generate prime_ids", prime, self.vocab_size)
-        if length < 0:
-            raise OptionError(f"generate: length must be at least 0, got {length}")
+        length = _whole("length", length, 0)
         if not 0 <= temperature < float("inf"):
             raise OptionError(f"generate: temperature must be at least 0, got {temperature}")
-        if top_k is not None and top_k < 1:
-            raise OptionError(f"generate: top_k must be at least 1, got {top_k}")
+        top_k = None if top_k is None else _whole("top_k", top_k, 1)
         if top_p is not None and not 0 < top_p <= 1:
             raise OptionError(f"generate: top_p must be above 0 and at most 1, got {top_p}")
-        seed = random.draw_seed() if seed is None else seed
-        return self._stream(prime, length, temperature, top_k, top_p, seed, chunk)
+        seed = random.draw_seed() if seed is None else _whole("seed", seed, 0)
+        return self._stream(prime, length, temperature, top_k, top_p, seed, _whole("chunk", chunk, 1))
 
     def _stream(
         self, prime: np.ndarray, length: int, temperature: float, top_k: int | None, top_p: float | None, seed: int,
@@ -150,12 +157,13 @@ class CharLM(Module):
         biases = [rnn.input_bias(layer, 0).data for layer in layers]
         first = ops.linear(self.embedding.weight, rnn.weight_ih_l0, Tensor(biases[0])).data
         size = self.hidden_size
+        assert self.head.bias is not None
         bias_hh = [getattr(rnn, f"bias_hh_l{layer}").data for layer in layers]
         return K.TokenModel(
             self.cell, first, [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]], biases[1:],
             [getattr(rnn, f"weight_hh_l{layer}").data for layer in layers],
             [bias[2 * size :] if self.cell == "gru" else np.zeros(size, first.dtype) for bias in bias_hh],
-            self.head.weight.data, None if self.head.bias is None else self.head.bias.data,
+            self.head.weight.data, self.head.bias.data,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -19,6 +19,13 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True, device: str = "cpu") -> None:
         super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad, device)
+
+
+class LoadedKeys(NamedTuple):
+    """What :meth:`Module.load_state_dict` returns: names that were not given, and names it does not know."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Module:
@@ -57,9 +64,9 @@ class Module:
                 waiting.extend(reversed([child for _, child in module.named_children()]))
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """Dotted names and parameters, each parameter once."""
+        """Dotted names, below ``prefix`` where there is one, and parameters, each parameter once."""
         seen: set[int] = set()
-        for name, parameter in self._walk(prefix):
+        for name, parameter in self._walk(prefix + "." * bool(prefix)):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield name, parameter
@@ -85,11 +92,14 @@ class Module:
         """A copy of every parameter by its dotted name."""
         return {name: parameter.numpy().copy() for name, parameter in self._walk("")}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedKeys:
         """Set parameters from a mapping of names to anything ``np.asarray`` takes.
 
         Args:
             strict: every parameter must be there, and nothing else.
+
+        Returns:
+            the names of parameters that were not in ``state``, and the names in it that are of no parameter.
 
         Raises:
             CheckpointError: names or shapes do not fit; nothing has been changed then.
@@ -112,6 +122,7 @@ class Module:
             raise CheckpointError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems)}")
         for name, array in arrays.items():
             own[name].data[...] = kernels.on(own[name].device).asarray(array)
+        return LoadedKeys(missing, unexpected)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

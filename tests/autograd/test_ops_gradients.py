@@ -110,6 +110,7 @@ case("permute", ops.permute, spaced())
 case("transpose", lambda a: ops.transpose(a, 0, -1) * spaced(4, 3, 2), spaced(2, 3, 4))
 case("squeeze", lambda a: ops.squeeze(a), spaced(1, 3, 1))
 case("squeeze", lambda a: ops.squeeze(a, -1) + ops.squeeze(a, 1), spaced(1, 3, 1)[..., 0])
+case("flatten", lambda a: ops.flatten(a, 1) * spaced(2, 6, seed=5), spaced(2, 3, 2))
 case("unsqueeze", lambda a: ops.unsqueeze(a, 1) * ops.unsqueeze(a, -3), spaced(2, 3))
 for _dims in ((), (0,), (-1,), (0, 2), ((1, 2),)):
     case("flip", lambda a, d=_dims: ops.flip(a, *d) * spaced(2, 3, 2, seed=5), spaced(2, 3, 2))
@@ -172,7 +173,7 @@ _DOUBLE_USE: dict[str, Callable[[Tensor], Any]] = {
 }  # fmt: skip
 
 HELPERS = {"as_tensor", "as_index", "check_range"}
-WITHOUT_GRADIENT = {"compare", "argmax"}
+WITHOUT_GRADIENT = {"compare", "argmax", "argmin"}
 """Their values are tested in test_ops_values.py."""
 
 

@@ -390,6 +390,63 @@ def test_constants_without_a_tensor_are_float32() -> None:
     assert ops.sum([1, 2, 3]).item() == 6
 
 
+def test_constants_of_other_precision(dtype: np.dtype) -> None:
+    """float16 is widened, more than float64 refused, as for tensors."""
+    half = np.array([0.0, 1.0], np.float16)
+    assert mr.exp(half).dtype == (mr.zeros(2) + half).dtype == ops.exp(half[0]).dtype == np.float32
+    assert (mr.zeros(2, dtype=dtype) + half).dtype == dtype
+    if np.dtype(np.longdouble).itemsize > 8:
+        with pytest.raises(DTypeError, match=r"constants of .*float"):
+            mr.exp(np.zeros(2, np.longdouble))
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 1.5), (None, 1.5), (0.5, 3), (1, 2), (np.float64(0.5), np.float64(1.5))])
+@pytest.mark.parametrize("data", [[1, 2], [1.0, 2.0]])
+def test_clip_has_the_type_pytorch_gives_it(torch: Any, bounds: tuple[Any, Any], data: list[Any]) -> None:
+    plain = tuple(None if b is None else float(b) if isinstance(b, float) else b for b in bounds)
+    wanted = torch.tensor(data).clip(*plain)
+    result = mr.tensor(data).clip(*bounds)
+    assert (str(result.dtype), result.tolist()) == (str(wanted.dtype)[6:], wanted.tolist())
+
+
+def test_linear_takes_arrays_and_lists() -> None:
+    weight, bias = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), np.array([10.0, 20.0], np.float32)
+    for x in (np.array([[1.0, 1.0]], np.float32), [[1.0, 1.0]]):
+        assert ops.linear(x, mr.tensor(weight)).tolist() == [[3, 7]]
+        assert ops.linear(x, mr.tensor(weight), bias).tolist() == [[13, 27]]
+    assert ops.linear(mr.ones(1, 2), weight, bias).tolist() == [[13, 27]]
+
+
+@pytest.mark.parametrize("dims", [(), (0,), (1,), (0, 1), (1, 2), (-3, -2), (0, 0), (2,)])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 0, 3), (1, 1, 5)])
+def test_flatten(torch: Any, shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
+    array = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    check(torch, lambda x: x.flatten(*dims), lambda t: t.flatten(*dims), [array])
+    assert mr.tensor(1.0).flatten().shape == (1,)
+
+
+@pytest.mark.parametrize("dims", [(0,), (0, 2), (-1, 1), (0, 1, 2), ()])
+def test_squeeze_of_several_dimensions(torch: Any, dims: tuple[int, ...]) -> None:
+    array = np.arange(3, dtype=np.float32).reshape(1, 3, 1)
+    check(torch, lambda x: x.squeeze(dims) * 1.0, lambda t: t.squeeze(dims) * 1.0, [array])
+
+
+@pytest.mark.parametrize("dim", [None, 0, 1, -1])
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_argmin_and_argmax(torch: Any, dim: int | None, keepdim: bool) -> None:
+    array = np.random.default_rng(0).permutation(12).reshape(3, 4).astype(np.float32)
+    for name in ("argmin", "argmax"):
+        wanted = getattr(torch.tensor(array), name)(dim, keepdim).tolist()
+        assert getattr(mr.tensor(array), name)(dim, keepdim).tolist() == wanted
+        assert getattr(mr, name)(array, dim, keepdim).tolist() == wanted
+
+
+def test_where_as_a_method(torch: Any) -> None:
+    mask = np.array([True, False, True])
+    arrays = [np.array([1, 2, 3], np.float32), np.array([4, 5, 6], np.float32)]
+    check(torch, lambda x, y: x.where(mask, y), lambda t, u: t.where(torch.tensor(mask), u), arrays)
+
+
 ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "add": (ShapeError, r"add: shapes \[2\] and \[3\] do not broadcast", lambda: mr.zeros(2) + mr.zeros(3)),
     "matmul": (ShapeError, r"matmul: cannot multiply \[2, 3\] by \[2\]", lambda: mr.zeros(2, 3) @ mr.zeros(2)),
@@ -436,10 +493,15 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "where": (ShapeError, r"where: the condition \[2\] does not broadcast",
               lambda: mr.where([True, False], mr.zeros(3), mr.zeros(3))),
     "squeeze": (ShapeError, "squeeze: dimension 3", lambda: mr.zeros(2).squeeze(3)),
+    "squeeze twice": (ShapeError, "squeeze: dimension given twice", lambda: mr.zeros(1, 1).squeeze((0, -2))),
+    "flatten": (ShapeError, "flatten: start_dim 1 comes after end_dim 0 in 2", lambda: mr.zeros(2, 2).flatten(1, 0)),
+    "linear weight": (ShapeError, r"linear: wanted a weight \[O, I\], got \[3\]",
+                      lambda: ops.linear(mr.zeros(3), mr.zeros(3))),
     "integer power": (OptionError, "power: an integer to a negative power", lambda: mr.tensor([2]) ** -1),
     "words": (DTypeError, "wanted a tensor or numbers, got str", lambda: mr.zeros(2) + "no"),
     "max of nothing": (ShapeError, r"max: a tensor of shape \[0\] has no elements", lambda: mr.zeros(0).max()),
     "argmax of nothing": (ShapeError, "argmax", lambda: mr.argmax(mr.zeros(0))),
+    "argmin of nothing": (ShapeError, "argmin", lambda: mr.argmin(mr.zeros(0))),
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Numbers are checked everywhere; what is freed is checked by weak references to t
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
 import threading
@@ -24,6 +25,7 @@ from minirnn.errors import (
     GradientError,
     IndexRangeError,
     MinirnnError,
+    OptionError,
     ShapeError,
 )
 from minirnn.kernels.jit import DISABLED
@@ -177,13 +179,13 @@ def test_no_grad_block_decorator_nested_and_after_an_exception() -> None:
     assert (x * x).requires_grad
     with mr.no_grad():
         with mr.no_grad():
-            assert not tape.is_recording()
-        assert not tape.is_recording(), "the inner block must not switch recording on"
+            assert not tape._mode.recording
+        assert not tape._mode.recording, "the inner block must not switch recording on"
         y = x * x
     assert (y.requires_grad, y.node) == (False, None)
     with pytest.raises(ZeroDivisionError), mr.no_grad():
         1 / 0  # noqa: B018
-    assert tape.is_recording()
+    assert tape._mode.recording
 
     @mr.no_grad()
     def fails() -> None:
@@ -191,7 +193,7 @@ def test_no_grad_block_decorator_nested_and_after_an_exception() -> None:
 
     with pytest.raises(KeyError):
         fails()
-    assert tape.is_recording()
+    assert tape._mode.recording
 
 
 def test_modes_belong_to_their_thread() -> None:
@@ -206,7 +208,7 @@ def test_modes_belong_to_their_thread() -> None:
     thread.start()
     assert entered.wait(10)
     try:
-        assert tape.is_recording()
+        assert tape._mode.recording
         x = mr.tensor([-1.0], requires_grad=True)
         assert np.isnan(x.log().item())
         assert (x * x).requires_grad
@@ -451,6 +453,42 @@ def test_element_types_of_new_tensors() -> None:
         mr.tensor([1]).requires_grad_()
 
 
+def test_integers_that_do_not_fit_are_refused() -> None:
+    """NumPy takes them modulo 2^bits: 2^64 - 1 would be -1."""
+    assert mr.tensor(np.array([7], np.uint64)).tolist() == [7]
+    assert mr.tensor(np.array([2**64 - 1], np.uint64), dtype="uint64").tolist() == [2**64 - 1]
+    for data in (np.array([1, 2**64 - 1], np.uint64), [2**63]):
+        with pytest.raises(OptionError, match="out of range for int64"):
+            mr.tensor(data)
+    with pytest.raises(OptionError, match="300 is out of range for int8"):
+        mr.tensor([1, 300], dtype="int8")
+
+
+def test_shapes_as_numbers_or_as_one_tuple() -> None:
+    for make in (mr.zeros, mr.ones, mr.randn):
+        assert make((2, 3)).shape == make([2, 3]).shape == make(2, 3).shape == (2, 3)
+        assert make().shape == make(()).shape == ()
+
+
+def test_no_tensor_equals_none() -> None:
+    x = mr.tensor([1.0, 2.0])
+    assert (x == None) is False  # noqa: E711
+    assert (x != None) is True  # noqa: E711
+    assert x not in [None]
+
+
+def test_deep_copies_of_leaves() -> None:
+    x = leaf(1.0, 2.0)
+    mr.optim.SGD([x], lr=1.0)
+    (x * x).sum().backward()
+    one, other = copy.deepcopy([x, x])
+    assert one is other
+    assert (one.tolist(), one.dtype, one.requires_grad, one.grad, one.grad_slot) == ([1, 2], x.dtype, True, None, None)
+    assert not np.shares_memory(one.data, x.data)
+    with pytest.raises(GradientError, match="deepcopy: only of leaves"):
+        copy.deepcopy(x * 2.0)
+
+
 def test_new_tensors_own_their_values() -> None:
     source = np.arange(6.0, dtype=np.float32).reshape(2, 3).T
     x = mr.tensor(source)
@@ -537,9 +575,9 @@ def test_types_and_devices() -> None:
     assert x.grad.dtype == np.float64
     assert x.to("cpu") is x
     assert x.to("float64") is x
-    assert x.detach().to("int64").tolist() == [1, 2]
-    with pytest.raises(DTypeError, match="gradients"):
-        x.to("int64")
+    assert x.to("int64").tolist() == [1, 2]
+    assert not x.to("int64").requires_grad, "integers have no gradient: as in PyTorch, converting detaches"
+    assert not (x * 2.0).to("bool").requires_grad
     with pytest.raises(DTypeError):
         x.to("nowhere")
     with pytest.raises(DeviceError, match="device 'tpu' is unknown"):

@@ -100,7 +100,9 @@ def test_nothing_is_written_before_a_mistake_is_found(corpus: Path) -> None:
 
 def test_a_reader_of_json_lines_that_leaves(corpus: Path) -> None:
     """Training stops, is saved, and the fault shows in the exit code."""
-    command = f"{sys.executable} -m minirnn_cli.main train-char corpus.txt {' '.join(TRAIN)} --epochs 1e6 --json --quiet"
+    command = (
+        f"{sys.executable} -m minirnn_cli.main train-char corpus.txt {' '.join(TRAIN)} --epochs 1e6 --json --quiet"
+    )
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} | head -n 1"], capture_output=True, text=True, timeout=120
     )

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirnn.data.text import BUILT_IN, Bytes, Characters, Streams, decode_text, read_sources, read_text, symbols_from_config
+from minirnn.data.text import (
+    BUILT_IN,
+    Bytes,
+    Characters,
+    Streams,
+    decode_text,
+    read_sources,
+    read_text,
+    symbols_from_config,
+)
 from minirnn.errors import DataError, OptionError
 
 

@@ -6,12 +6,14 @@ cache what the one before it left there. What is about processes runs in process
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,16 +159,83 @@ def test_a_disk_that_refuses_to_be_written(root: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.needs_jit
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_a_world_writable_folder_is_made_private_and_its_contents_are_not_trusted(root: Path) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_others_may_write_is_never_used_and_left_alone(root: Path, mode: int) -> None:
     sums()
     folder = jit.cache_folder()
     assert folder is not None
-    folder.chmod(0o777)
+    folder.chmod(mode)
+    before = sorted(path.name for path in folder.iterdir())
+    for _ in range(2):  # what lies there may be planted, whoever looks and however often
+        jit.cache_folder.cache_clear()
+        assert jit.cache_folder() is None
+        assert sums() == ["_column_sums"]
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_user_without_a_home_has_no_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("MINIRNN_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert jit.cache_folder() is None
+
+
+def test_folders_of_old_sources_are_swept_when_a_new_one_is_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root.mkdir()
+    names = {"old": "0" * 20, "recent": "1" * 20, "not a digest": "0" * 19, "upper": "A" * 20}
+    for name in names.values():
+        (root / name).mkdir()
+        (root / name / "kernel.nbc").write_bytes(b"code")
+    (root / ("2" * 20)).write_text("a file")
+    (root / ("3" * 20)).symlink_to(root / names["upper"])
+    long_ago = time.time() - 61 * 24 * 3600
+    for name in (names["old"], names["not a digest"], names["upper"], "2" * 20):
+        os.utime(root / name, (long_ago, long_ago))
+    folder = jit.cache_folder()
+    assert folder is not None
+    left = {path.name for path in root.iterdir()}
+    assert left == {folder.name, *names.values(), "2" * 20, "3" * 20} - {names["old"]}
+
+    os.utime(root / names["recent"], (long_ago, long_ago))
+    jit.cache_folder.cache_clear()
+    jit.cache_folder()
+    assert (root / names["recent"]).exists(), "only whoever makes a new folder looks"
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    shutil.rmtree(folder)
     jit.cache_folder.cache_clear()
     assert jit.cache_folder() == folder
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert sums() == ["_column_sums"], "what lay there may have been planted"
-    assert sums() == []
+
+
+@pytest.mark.needs_jit
+def test_without_numbas_internals_kernels_are_compiled_and_not_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numba.core.caching
+
+    monkeypatch.delattr(numba.core.caching, "IndexDataCacheFile")
+    specification = importlib.util.spec_from_file_location("jit_elsewhere", jit.__file__)
+    assert specification is not None
+    assert specification.loader is not None
+    elsewhere = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(elsewhere)
+    assert elsewhere.cache_folder() is None
+    kernel = elsewhere.jit(rows._column_sums.py_func)
+    compiled: list[str] = []
+    out = np.empty(4, np.float32)
+    with elsewhere.on_compile(compiled.append):
+        for _ in range(2):
+            kernel(0, 1, np.ones((3, 4), np.float32), out)
+    assert out.tolist() == [3, 3, 3, 3]
+    assert compiled == ["_column_sums"]
+    assert not root.exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX owners")
@@ -236,7 +305,7 @@ from minirnn.kernels import cpu, jit, threads, tile
 compiled = []
 with jit.on_compile(compiled.append):
     sums = [cpu.column_sums(np.arange(12, dtype=d).reshape(3, 4)).tolist() for d in ("float32", "float64")]
-    packed = tile.pack(np.arange(6, dtype=np.float32).reshape(2, 3), False, threads.run)[0, :, :3].tolist()
+    packed = tile.pack(np.arange(6, dtype=np.float32).reshape(2, 3), False)[0, :, :3].tolist()
 print(json.dumps([compiled, sums, packed]))
 """
 NUMBERS = [[[12, 15, 18, 21]] * 2, [[0, 1, 2], [3, 4, 5]]]
@@ -271,6 +340,37 @@ def test_processes_at_once_and_one_after(tmp_path: Path) -> None:
     assert len(finish(start(tmp_path))) == 3
     assert finish(start(tmp_path)) == []
     assert not list(tmp_path.rglob("*.tmp*")), "nothing half-written stays behind"
+
+
+_SAMPLE = """
+import json
+import minirnn as mr
+from minirnn.kernels import jit
+compiled, texts = [], []
+with jit.on_compile(compiled.append):
+    for cell in ("rnn", "lstm", "gru"):
+        mr.manual_seed(1)
+        texts.append(mr.models.CharLM(5, 4, cell=cell).generate([1], 6, seed=2).tolist())
+print(json.dumps([compiled, texts]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs_jit
+def test_sampling_kernels_are_found_by_the_next_process(tmp_path: Path) -> None:
+    """They are closures, and three of them share one name and one index."""
+    path = os.pathsep.join(p for p in sys.path if p)
+    environment = os.environ | {"MINIRNN_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
+    runs = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", _SAMPLE], env=environment, text=True, stdout=subprocess.PIPE, check=True
+        )
+        runs.append(json.loads(done.stdout))
+    (compiled, texts), (compiled_again, texts_again) = runs
+    assert sum("generate" in name for name in compiled) == 3
+    assert compiled_again == []
+    assert texts_again == texts
 
 
 @pytest.mark.needs_jit

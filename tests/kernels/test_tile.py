@@ -99,7 +99,7 @@ def test_tile_of_every_height_width_and_edge(kind: str, lanes: int) -> None:
 @given(depth=st.integers(0, 40), columns=st.integers(0, 70))
 def test_packing(dtype: np.dtype, transposed: bool, depth: int, columns: int) -> None:
     b = random(depth, columns, dtype=dtype)
-    panels = tile.pack(np.ascontiguousarray(b.T) if transposed else b, transposed, threads.run)
+    panels = tile.pack(np.ascontiguousarray(b.T) if transposed else b, transposed)
     width = tile.VECTORS * tile.vector_bytes() // dtype.itemsize
     assert panels.shape == (-(-columns // width), depth, width)
     flat = panels.transpose(1, 0, 2).reshape(depth, panels.shape[0] * width)

@@ -1,5 +1,6 @@
 """The character model: forward against its parts, state carried, sampling against the plain forward pass."""
 
+import json
 import os
 
 import numpy as np
@@ -108,6 +109,19 @@ def test_samples_follow_the_distribution() -> None:
         np.testing.assert_allclose(frequency, expected, atol=4 * np.sqrt(0.25 / streams))
 
 
+def test_the_config_makes_the_same_model_again(dtype: np.dtype) -> None:
+    model = _model("gru", str(dtype))
+    config = json.loads(json.dumps(model.config))
+    assert config["dtype"] == str(dtype)
+    again = mr.models.CharLM(**config)
+    assert again.config == config
+    again.load_state_dict(model.state_dict())
+    for name, array in again.state_dict().items():
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(array, model.state_dict()[name])
+    assert mr.models.CharLM(3, 4).to("float64").config["dtype"] == "float64"
+
+
 def test_nothing_asked_for() -> None:
     model = _model("lstm")
     assert model.generate([1], 0).shape == (0,)
@@ -120,6 +134,11 @@ def test_nothing_asked_for() -> None:
         (lambda m: m.generate([], 3), ShapeError, "P at least 1, got"),
         (lambda m: m.generate([11], 3), IndexRangeError, "index 11 is out of range; the table has 11 rows"),
         (lambda m: m.generate([1], -1), OptionError, "length must be at least 0, got -1"),
+        (lambda m: m.generate([1], 3.5), OptionError, "length must be a whole number, got 3.5"),
+        (lambda m: m.generate([1], 3, seed=-1), OptionError, "seed must be at least 0, got -1"),
+        (lambda m: m.generate([1], 3, seed=0.5), OptionError, "seed must be a whole number, got 0.5"),
+        (lambda m: m.generate([1], 3, top_k=1.5), OptionError, "top_k must be a whole number, got 1.5"),
+        (lambda m: m.stream([1], 3, chunk=0), OptionError, "chunk must be at least 1, got 0"),
         (lambda m: m.generate([1], 3, temperature=-1), OptionError, "temperature must be at least 0, got -1"),
         (lambda m: m.generate([1], 3, top_k=0), OptionError, "top_k must be at least 1, got 0"),
         (lambda m: m.generate([1], 3, top_p=0), OptionError, "top_p must be above 0 and at most 1, got 0"),

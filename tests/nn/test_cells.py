@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -321,6 +321,90 @@ def test_a_module_of_ones_own_is_unrolled_and_trained() -> None:
     y.sum().backward()
     assert [name for name, _ in layer.named_parameters()] == ["cell.scale"]
     assert gradient(layer.cell.scale).tolist() == [1 * 3 + 2 * 2 + 3 + 10 * 3 + 20 * 2 + 30]  # type: ignore[arg-type]
+
+
+def test_a_module_of_ones_own_in_both_directions() -> None:
+    y, _ = nn.Bidirectional(Adder(), Adder())(X)
+    assert y.numpy()[:, 0].tolist() == [[2, 12], [6, 10], [12, 6]]
+
+
+class Halves(nn.Cell):
+    """h = h / 2 + scale x; its state is a list, of h and of the sum of all x."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = nn.Parameter(np.full((1,), scale, np.float32))
+
+    def initial_state(self, batch_size: int) -> list[Tensor]:
+        return [tensor(np.zeros((batch_size, 1))), tensor(np.zeros((batch_size, 1)))]
+
+    def forward(self, x: Tensor, state: list[Tensor]) -> list[Tensor]:
+        assert isinstance(state, list)
+        return [state[0] * 0.5 + self.scale * x, state[1] + x]
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 2]])
+def test_states_may_be_lists(lengths: list[int] | None) -> None:
+    y, (h, total) = nn.Recurrent(Halves(4))(X, lengths=lengths)
+    assert column(y, 0) == [4, 10, 17]
+    assert h.tolist() == ([[17], [100]] if lengths else [[17], [170]])
+    assert total.tolist() == ([[6], [30]] if lengths else [[6], [60]])
+
+
+class Pair(NamedTuple):
+    h: Tensor
+    count: Tensor
+
+
+def test_states_may_be_named_tuples() -> None:
+    class Named(Counter):
+        def forward(self, x: Tensor, state: Any) -> Any:
+            count = (state.count if isinstance(state, Pair) else state[1]) + 1.0
+            return Pair(x * count.unsqueeze(1), count)
+
+    _, state = nn.Recurrent(Named())(X, lengths=[3, 1])
+    assert isinstance(state, Pair)
+    assert state.count.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("reverse", "first", "second", "lower", "upper"),
+    [  # below h = h / 2 + 4 x: 4, 10, 17 and 40, 100; above h = h / 2 + 2 y: 8, 24, 46 and 80, 240
+        (False, [8, 24, 46], [80, 240, 0], [[17], [100]], [[46], [240]]),
+        # from the end: below 12, 14, 11 and 80, 80; above 24, 40, 42 and 160, 240
+        (True, [42, 40, 24], [240, 160, 0], [[11], [80]], [[42], [240]]),
+    ],
+)
+@pytest.mark.parametrize("wrap", [list, tuple])
+def test_a_list_of_cells_is_unrolled_layer_on_layer(
+    wrap: Any, reverse: bool, first: Any, second: Any, lower: Any, upper: Any
+) -> None:
+    stacked = nn.Recurrent(wrap([Halves(4), Halves(2)]), reverse=reverse)
+    assert [name for name, _ in stacked.named_parameters()] == ["cell.0.scale", "cell.1.scale"]
+    y, state = stacked(X, lengths=[3, 2])
+    assert column(y, 0) == first
+    assert column(y, 1) == second
+    assert isinstance(state, tuple)
+    assert [h.tolist() for h, _ in state] == [lower, upper]
+    again, _ = stacked(X, [None, stacked.cell[1].initial_state(2)], lengths=[3, 2])  # type: ignore[index]
+    np.testing.assert_array_equal(again.numpy(), y.numpy())
+    flipped = nn.Recurrent(wrap([Halves(4), Halves(2)]), reverse, batch_first=True)
+    np.testing.assert_array_equal(flipped(X.swapaxes(0, 1), lengths=[3, 2])[0].numpy().swapaxes(0, 1), y.numpy())
+
+
+def test_a_stack_goes_on_where_it_stopped_and_has_the_gradients_of_two_layers() -> None:
+    stacked, apart = nn.Recurrent([Halves(4), Halves(2)]), [nn.Recurrent(Halves(4)), nn.Recurrent(Halves(2))]
+    whole, _ = stacked(X)
+    _, state = stacked(X[:1])
+    rest, _ = stacked(X[1:], list(state))
+    np.testing.assert_array_equal(rest.numpy(), whole.numpy()[1:])
+    xs = [tensor(X, requires_grad=True) for _ in range(2)]
+    stacked(xs[0], lengths=[3, 2])[0].sum().backward()
+    apart[1](apart[0](xs[1], lengths=[3, 2])[0], lengths=[3, 2])[0].sum().backward()
+    np.testing.assert_array_equal(gradient(xs[0]), gradient(xs[1]))
+    for one, two in zip(stacked.parameters(), (apart[0].cell.scale, apart[1].cell.scale), strict=True):  # type: ignore[union-attr]
+        np.testing.assert_array_equal(gradient(one), gradient(two))  # type: ignore[arg-type]
+    both = nn.Bidirectional([Halves(4), Halves(2)], [Halves(4), Halves(2)])
+    assert both(X, lengths=[3, 2])[0].numpy()[:, 0].tolist() == [[8, 42], [24, 40], [46, 24]]
 
 
 # --------------------------------------------------------------------------------- hand-worked values, fused layers

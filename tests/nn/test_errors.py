@@ -109,6 +109,12 @@ CASES: dict[str, Case] = {
         ShapeError,
         r"Recurrent.*three.*\[5, 3\]",
     ),
+    "Recurrent: no cells": (lambda: nn.Recurrent([]), OptionError, "Recurrent.*a list of at least one"),
+    "Recurrent: a state for each layer": (
+        lambda: nn.Recurrent([nn.GRUCell(3, 4), nn.GRUCell(4, 4)])(zeros(5, 2, 3), [zeros(2, 4)]),
+        ShapeError,
+        "Recurrent.*2 states",
+    ),
     "Recurrent: no steps": (lambda: nn.Recurrent(nn.GRUCell(3, 4))(zeros(0, 2, 3)), ShapeError, "Recurrent.*one step"),
     # tokens
     "token out of range": (lambda: layer()([[1, 7]], embedding=TABLE), IndexRangeError, "GRU.*7.*7 rows"),

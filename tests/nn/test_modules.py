@@ -6,6 +6,7 @@ either succeeds or changes nothing.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -212,7 +213,7 @@ def test_parameters_have_pytorchs_order_and_each_is_there_once() -> None:
     assert [id(p) for p in net.parameters()] == [id(p) for _, p in net.named_parameters()]
     assert net.num_parameters() == 4 + 12 + 4 + 16 + 8 + 2 + 4 + 1
     assert list(net.state_dict()) == [*NET_NAMES, "tied.weight", "tied.bias"]  # all names, as in PyTorch
-    assert [name for name, _ in net.named_parameters("net.")] == ["net." + name for name in NET_NAMES]
+    assert [name for name, _ in net.named_parameters("net")] == ["net." + name for name in NET_NAMES]
     assert [type(m).__name__ for m in net.modules()] == [
         "Net", "Linear", "Sequential", "Linear", "Sequential", "Tanh", "Dropout", "ModuleList", "Linear", "Linear",
     ]  # fmt: skip
@@ -246,6 +247,22 @@ def test_train_and_eval_reach_every_module() -> None:
     net.body.eval()
     assert net.training
     assert not net.body[1].training
+
+
+def test_a_deep_copy_is_a_module_of_its_own() -> None:
+    net = Net()
+    before, twin = net.state_dict(), copy.deepcopy(net)
+    assert [name for name, _ in twin.named_parameters()] == NET_NAMES, "tied parameters stay tied"
+    for parameter in twin.parameters():
+        parameter.data[...] = 7
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    layer = nn.Linear(2, 3)
+    x = np.ones((1, 2), np.float32)
+    other = copy.deepcopy(layer)
+    np.testing.assert_array_equal(other(x).numpy(), layer(x).numpy())
+    other(x).sum().backward()
+    assert layer.weight.grad is None
 
 
 def test_zero_grad_forgets() -> None:
@@ -364,7 +381,10 @@ def test_loading_what_does_not_fit_changes_nothing(spoil: Callable[[dict[str, An
 def test_loading_without_strictness_takes_what_fits() -> None:
     net = Net()
     before = net.state_dict()
-    net.load_state_dict({"scale": [5, 6, 7, 8], "unheard.of": [1]}, strict=False)
+    keys = net.load_state_dict({"scale": [5, 6, 7, 8], "unheard.of": [1]}, strict=False)
+    assert keys.missing_keys == [name for name in before if name != "scale"]
+    assert keys.unexpected_keys == ["unheard.of"]
+    assert net.load_state_dict(net.state_dict()) == ([], [])
     assert net.scale.tolist() == [5, 6, 7, 8]
     np.testing.assert_array_equal(net.state_dict()["first.weight"], before["first.weight"])
     with pytest.raises(CheckpointError, match="scale"):

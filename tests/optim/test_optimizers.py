@@ -502,3 +502,15 @@ same = leaf()
 def test_wrong_options(make: Any, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         make()
+
+
+def test_gradients_are_forgotten_or_filled_with_zeros() -> None:
+    p, untouched = make_params(shapes=[(3,), (2,)])
+    optimizer = SGD([p, untouched])
+    p.add_grad(np.ones(3))
+    optimizer.zero_grad(set_to_none=False)
+    assert p.grad is not None
+    assert p.grad.tolist() == [0, 0, 0]
+    assert untouched.grad is None
+    optimizer.zero_grad(set_to_none=True)
+    assert p.grad is None

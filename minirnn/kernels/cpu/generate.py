@@ -103,7 +103,7 @@ def _gru_layer(
     share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any,
     starts: Any, previous: Any, h: Any, c: Any, state: Any,
 ) -> None:  # fmt: skip
-    gru.step_rows(share, shares, loads, gates, table, tokens, hh, hh_n, bias_n, starts, previous, False, h, state, c)
+    gru.step_rows(share, shares, loads, gates, table, tokens, hh, hh_n, bias_n, starts, False, h, state, c)
 
 
 @jit(inline=True)
@@ -208,7 +208,7 @@ class Sampler:
         self._work = float(model.head.size + sum(w.size for w in (*model.weight_ih, *model.weight_hh)))
 
         def packed(weights: list[np.ndarray], columns: int) -> np.ndarray:
-            panels = [tile.pack(weight, True, threads.run) for weight in weights]
+            panels = [tile.pack(weight, True) for weight in weights]
             return np.stack(panels) if panels else np.empty((0, *tile.empty_panels(size, columns, dtype).shape), dtype)
 
         recurrent = gates if model.cell != "gru" else 2
@@ -219,7 +219,7 @@ class Sampler:
             packed([weight[: recurrent * size] for weight in model.weight_hh], recurrent * size),
             packed([weight[(gates - 1) * size :] for weight in model.weight_hh], size),
             np.stack(model.bias_n),
-            tile.pack(model.head, True, threads.run),
+            tile.pack(model.head, True),
             model.head_bias,
         )
         states = np.zeros((layers, 2 * batch, size), dtype)

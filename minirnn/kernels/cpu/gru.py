@@ -22,7 +22,7 @@ from minirnn.kernels.tile import multiply_add
 @jit
 def step_rows(
     share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, panels_rz: Any, panels_n: Any,
-    bias_n: Any, starts: Any, previous: Any, reverse: bool, h: Any, state: Any, product_n: Any,
+    bias_n: Any, starts: Any, reverse: bool, h: Any, state: Any, product_n: Any,
 ) -> None:  # fmt: skip
     """All steps forward for this share of the rows."""
     batch, size = state.shape
@@ -119,14 +119,14 @@ def gru_forward(
     h[:batch] = h_0
     state = h_0.copy()
     product_n = memory.empty((rows, size), dtype)
-    panels_rz = tile.pack(weight_hh[: 2 * size], True, threads.run)
-    panels_n = tile.pack(weight_hh[2 * size :], True, threads.run)
+    panels_rz = tile.pack(weight_hh[: 2 * size], True)
+    panels_n = tile.pack(weight_hh[2 * size :], True)
     if table is None or tokens is None:
         table, tokens = np.empty((0, 3, size), dtype), np.empty(0, np.int64)
     threads.run(
         step_rows, float(rows) * 3 * size * (size + 8), batch, steps.loads, gates.reshape(rows, 3, size),
-        table.reshape(-1, 3, size), tokens, panels_rz, panels_n, bias_n, steps.starts, steps.previous,
-        steps.reverse, h, state, product_n,
+        table.reshape(-1, 3, size), tokens, panels_rz, panels_n, bias_n, steps.starts, steps.reverse,
+        h, state, product_n,
     )  # fmt: skip
     return h, product_n
 
@@ -149,8 +149,8 @@ def gru_backward(
         dh_n: [N, H] gradient of the final states; overwritten.
     """
     rows, batch, size = gates.shape[0], steps.batch, h.shape[1]
-    panels_rz = tile.pack(weight_hh[: 2 * size], False, threads.run)
-    panels_n = tile.pack(weight_hh[2 * size :], False, threads.run)
+    panels_rz = tile.pack(weight_hh[: 2 * size], False)
+    panels_n = tile.pack(weight_hh[2 * size :], False)
     if dy is None:
         dy = np.empty((0, size), gates.dtype)
     threads.run(

@@ -155,8 +155,8 @@ def lstm_forward(
     c = memory.empty((batch + rows, size), dtype)
     h[:batch], c[:batch] = h_0, c_0
     state = h_0.copy()
-    panels = tile.pack(weight_hh, True, threads.run)
-    projection = np.empty((0, 0, 0), dtype) if weight_hr is None else tile.pack(weight_hr, True, threads.run)
+    panels = tile.pack(weight_hh, True)
+    projection = np.empty((0, 0, 0), dtype) if weight_hr is None else tile.pack(weight_hr, True)
     hidden = state if weight_hr is None else memory.empty((batch, size), dtype)
     if table is None or tokens is None:
         table, tokens = np.empty((0, 4, size), dtype), np.empty(0, np.int64)
@@ -190,12 +190,12 @@ def lstm_backward(
     rows, batch = gates.shape[0], steps.batch
     size, width = c.shape[1], h.shape[1]
     dtype = gates.dtype
-    panels = tile.pack(weight_hh, False, threads.run)
+    panels = tile.pack(weight_hh, False)
     if weight_hr is None:
         projection, dhidden = np.empty((0, 0, 0), dtype), dh_n
         dprojected = hidden = np.empty((0, 0), dtype)
     else:
-        projection, dhidden = tile.pack(weight_hr, False, threads.run), memory.empty((batch, size), dtype)
+        projection, dhidden = tile.pack(weight_hr, False), memory.empty((batch, size), dtype)
         dprojected, hidden = memory.empty((rows, width), dtype), memory.empty((rows, size), dtype)
     if dy is None:
         dy = np.empty((0, width), dtype)

@@ -109,7 +109,7 @@ def product(
     columns = b.shape[0] if transpose_b else b.shape[1]
     if out is None:
         out = memory.empty((a.shape[0], columns), a.dtype)
-    panels = tile.pack(b, transpose_b, threads.run)
+    panels = tile.pack(b, transpose_b)
     if bias is None:
         bias = np.empty(0, a.dtype)
     block = max(tile.ROWS * 4, _ROW_BLOCK_BYTES // max(1, depth * a.itemsize) // tile.ROWS * tile.ROWS)

@@ -97,7 +97,7 @@ def rnn_forward(
     rows, batch, size = gates.shape[0], steps.batch, h_0.shape[1]
     h = memory.empty((batch + rows, size), gates.dtype)
     h[:batch] = h_0
-    panels = tile.pack(weight_hh, True, threads.run)
+    panels = tile.pack(weight_hh, True)
     if table is None or tokens is None:
         table, tokens = np.empty((0, size), gates.dtype), np.empty(0, np.int64)
     threads.run(
@@ -124,7 +124,7 @@ def rnn_backward(
         dh_n: [N, H] gradient of the final states; overwritten.
     """
     rows, batch, size = gates.shape[0], steps.batch, h.shape[1]
-    panels = tile.pack(weight_hh, False, threads.run)
+    panels = tile.pack(weight_hh, False)
     if dy is None:
         dy = np.empty((0, size), gates.dtype)
     threads.run(
