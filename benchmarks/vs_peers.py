@@ -54,6 +54,7 @@ ROWS = {
     "rnn-2x128": Work("rnn", 2, 128, 50, 50, 65),
     "lstm-2x512": Work("lstm", 2, 512, 64, 128, 100),
     "gru-2x512": Work("gru", 2, 512, 64, 64, 100),
+    "lstm-2x256": Work("lstm", 2, 256, 32, 64, 65),
     "lstm-2x650": Work("lstm", 2, 650, 20, 35, 10000),
     "lstm-1x100": Work("lstm", 1, 100, 1, 25, 65),
     "sample-2x128": Work("lstm", 2, 128, 1, 1, 65, streams=1),

@@ -278,9 +278,9 @@ def pack_rows(share: int, shares: int, b: Any, panels: Any) -> None:
         used = min(width, columns - start)
         for k in range(depth):
             for j in range(used):
-                panels[p, k, j] = b[k, start + j]
+                panels[p, k, j] = b[k, np.uintp(start + j)]  # uintp: a sign check would keep the loop scalar
             for j in range(used, width):
-                panels[p, k, j] = 0
+                panels[p, k, np.uintp(j)] = 0
 
 
 @jit
@@ -296,7 +296,7 @@ def pack_columns(share: int, shares: int, b: Any, panels: Any) -> None:
             k1 = min(k0 + block, depth)
             for j in range(used):
                 for k in range(k0, k1):
-                    panels[p, k, j] = b[start + j, k]
+                    panels[p, np.uintp(k), j] = b[np.uintp(start + j), np.uintp(k)]
             for k in range(k0, k1):
                 for j in range(used, width):
                     panels[p, k, j] = 0

@@ -11,6 +11,9 @@ from minirnn.kernels.jit import jit
 from minirnn.kernels.pointwise import cast, random_bits
 
 
+_DROPPED = 1024  # elements of a block of dropout
+
+
 @jit
 def _add_rows_at(share: int, shares: int, values: Any, rows: Any, out: Any) -> None:
     """Shares own columns: rows are added in order, so sums do not depend on the threads."""
@@ -27,16 +30,19 @@ def _add_rows_at(share: int, shares: int, values: Any, rows: Any, out: Any) -> N
 
 @jit
 def _dropout(share: int, shares: int, x: Any, seed: int, threshold: int, scale: float, out: Any) -> None:
-    """One hash gives four 16-bit draws; x and out are flat, and may be the same."""
+    """Each hash gives four 16-bit draws, for elements that lie a quarter of a block apart; x and out are flat."""
     factor, zero = cast(scale, x[0]), cast(0, x[0])
-    quads = (x.size + 3) // 4
+    blocks = (x.size + _DROPPED - 1) // _DROPPED
     limit = np.uint64(threshold)
-    for q in range(share * quads // shares, (share + 1) * quads // shares):
-        bits = random_bits(seed, q)
-        first = 4 * q
-        for k in range(min(4, x.size - first)):
-            draw = (bits >> np.uint64(16 * k)) & np.uint64(0xFFFF)
-            out[first + k] = x[first + k] * factor if draw >= limit else zero
+    quarter = _DROPPED // 4
+    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
+        first = block * _DROPPED
+        for k in range(4):
+            start = first + k * quarter
+            for j in range(min(quarter, x.size - start)):
+                bits = random_bits(seed, block * quarter + j)
+                at = np.uintp(start + j)
+                out[at] = x[at] * factor if (bits >> np.uint64(16 * k)) & np.uint64(0xFFFF) >= limit else zero
 
 
 @jit
@@ -84,5 +90,5 @@ def dropout(x: np.ndarray, probability: float, seed: int) -> np.ndarray:
         threshold = min(65536, round(probability * 65536))
         scale = 0.0 if threshold == 65536 else 65536 / (65536 - threshold)
         flat, target = x.reshape(-1), out.reshape(-1)
-        threads.run(_dropout, 4.0 * x.size, x.size // 4 + 1, flat, np.uint64(seed), threshold, scale, target)
+        threads.run(_dropout, 8.0 * x.size, x.size // _DROPPED + 1, flat, np.uint64(seed), threshold, scale, target)
     return out

@@ -1,0 +1,59 @@
+"""Where the time of one training step goes, kernel by kernel, beside its share of the arithmetic.
+
+    python benchmarks/profile_step.py [ROW] [--threads 2] [--steps 40]
+
+ROW is a training row of vs_peers.py. Times are those of :func:`minirnn.kernels.threads.run`, so they hold the handing
+out of work; what is left is Python: the tape, modules, the optimiser's bookkeeping.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from vs_peers import ROWS, minirnn_runner
+
+from minirnn.kernels import threads
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", nargs="?", default="lstm-2x128", choices=[n for n, w in ROWS.items() if not w.streams])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=40)
+    options = parser.parse_args()
+    step = minirnn_runner(ROWS[options.row], options.threads)
+    for _ in range(5):
+        step()
+
+    seconds: defaultdict[str, float] = defaultdict(float)
+    calls: Counter[str] = Counter()
+    run = threads.run
+
+    def timed(kernel: Callable[..., Any], work: float, most: int, *args: Any) -> None:
+        began = time.perf_counter()
+        run(kernel, work, most, *args)
+        shapes = [a.shape for a in args if isinstance(a, np.ndarray)][:1] if "_times_" in kernel.__name__ else []
+        label = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__} {' '.join(map(str, shapes))}"
+        seconds[label] += time.perf_counter() - began
+        calls[label] += 1
+
+    threads.run = timed
+    began = time.perf_counter()
+    for _ in range(options.steps):
+        step()
+    total = time.perf_counter() - began
+    print(f"{options.row}, {options.threads} threads, {1e3 * total / options.steps:.2f} ms a step\n")
+    print("| kernel | calls | ms | share |\n|---|---|---|---|")
+    seconds["Python"] = total - sum(seconds.values())
+    for label, spent in sorted(seconds.items(), key=lambda item: -item[1]):
+        count = f"{calls[label] / options.steps:.0f}" if calls[label] else ""
+        print(f"| {label} | {count} | {1e3 * spent / options.steps:.3f} | {spent / total:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
