@@ -16,8 +16,7 @@ import numpy as _np
 from minirnn import errors, kernels, models, nn, optim, random
 from minirnn.autograd.gradcheck import gradcheck
 from minirnn.autograd.ops import (
-    _flat,
-    abs,  # noqa: A004 - NumPy's and PyTorch's names
+    abs,
     argmax,
     argmin,
     cat,
@@ -32,9 +31,9 @@ from minirnn.autograd.ops import (
     log_softmax,
     masked_fill,
     matmul,
-    max,  # noqa: A004
+    max,
     mean,
-    min,  # noqa: A004
+    min,
     permute,
     relu,
     reshape,
@@ -44,12 +43,13 @@ from minirnn.autograd.ops import (
     sqrt,
     squeeze,
     stack,
-    sum,  # noqa: A004
+    sum,
     tanh,
     transpose,
     unsqueeze,
     where,
 )
+from minirnn.autograd.ops.operands import flat_ints as _flat_ints
 from minirnn.autograd.tape import detect_anomaly, no_grad
 from minirnn.autograd.tensor import DType, Tensor, tensor
 from minirnn.kernels import get_num_threads, set_num_threads
@@ -60,17 +60,17 @@ __version__ = "0.1.0"
 
 def zeros(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
     """A tensor of zeros; the shape as numbers or as one tuple, as for the next two."""
-    return tensor(_np.zeros(_flat(shape)), requires_grad, dtype)
+    return tensor(_np.zeros(_flat_ints(shape)), requires_grad, dtype)
 
 
 def ones(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
-    return tensor(_np.ones(_flat(shape)), requires_grad, dtype)
+    return tensor(_np.ones(_flat_ints(shape)), requires_grad, dtype)
 
 
 def randn(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
     """A tensor drawn from N(0, 1)."""
-    return tensor(random.generator().standard_normal(_flat(shape)), requires_grad, dtype)
+    return tensor(random.generator().standard_normal(_flat_ints(shape)), requires_grad, dtype)
 
 
 __all__ = [

@@ -1,7 +1,7 @@
 """The kernel contract on the CPU: NumPy for what it does well, compiled kernels for the rest."""
 
 from minirnn.kernels.cpu.array import (
-    abs,  # noqa: A004 - the contract's names are NumPy's
+    abs,
     add,
     add_at,
     argmax,

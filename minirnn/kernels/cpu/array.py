@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy import (
-    abs,  # noqa: A004 - the contract's names are NumPy's
+    abs,
     add,
     argmax,
     argmin,

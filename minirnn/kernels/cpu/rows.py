@@ -10,7 +10,6 @@ from minirnn.kernels import memory, threads
 from minirnn.kernels.jit import jit
 from minirnn.kernels.pointwise import cast, random_bits
 
-
 _DROPPED = 1024  # elements of a block of dropout
 
 

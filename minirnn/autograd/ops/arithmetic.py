@@ -1,0 +1,289 @@
+"""Arithmetic, products, and functions of each element."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minirnn import kernels, random
+from minirnn.autograd.ops.operands import (
+    alike,
+    as_rows,
+    as_tensor,
+    axis_of,
+    cast,
+    check_floating,
+    fold,
+    pair,
+    quietly,
+    real,
+)
+from minirnn.autograd.tensor import Tensor, record
+from minirnn.errors import DTypeError, OptionError, ShapeError
+
+
+def add(a: Any, b: Any) -> Tensor:
+    """a + b."""
+    x, y, K = pair("add", a, b)
+    return record("add", (x, y), K.add(x.data, y.data), lambda g: (fold(g, x), fold(g, y)))
+
+
+def subtract(a: Any, b: Any) -> Tensor:
+    """a - b."""
+    x, y, K = pair("subtract", a, b)
+    return record("subtract", (x, y), K.subtract(x.data, y.data), lambda g: (fold(g, x), fold(-g, y)))
+
+
+def multiply(a: Any, b: Any) -> Tensor:
+    """a b, element by element."""
+    x, y, K = pair("multiply", a, b)
+
+    def gradients(g: Any) -> tuple[Any, Any]:
+        dx = fold(K.multiply(g, y.data), x) if x.requires_grad else None
+        return dx, fold(K.multiply(g, x.data), y) if y.requires_grad else None
+
+    return record("multiply", (x, y), K.multiply(x.data, y.data), gradients)
+
+
+def divide(a: Any, b: Any) -> Tensor:
+    """a / b."""
+    x, y, K = pair("divide", a, b)
+    quotient = quietly(K.divide, x.data, y.data)
+    if x.dtype.kind != "f" and y.dtype.kind != "f":
+        quotient = quotient.astype(np.float32)
+
+    def gradients(g: Any) -> tuple[Any, Any]:
+        dx = quietly(K.divide, g, y.data)
+        return fold(dx, x), fold(-dx * quotient, y) if y.requires_grad else None
+
+    return record("divide", (x, y), quotient, gradients)
+
+
+def power(a: Any, b: Any) -> Tensor:
+    """a to the power b; d/da = b a^(b-1), d/db = a^b log a (0 where a = 0)."""
+    x, y, K = pair("power", a, b)
+    if x.dtype.kind in "iu" and y.dtype.kind in "iu" and (y.data < 0).any():
+        raise OptionError("power: an integer to a negative power is not an integer; convert it with .to('float32')")
+    result = quietly(K.power, x.data, y.data)
+
+    def gradients(g: Any) -> tuple[Any, Any]:
+        dx = dy = None
+        if x.requires_grad:
+            slope = K.where(y.data == 0, 0, y.data * quietly(K.power, x.data, y.data - 1))
+            dx = fold(g * slope, x)
+        if y.requires_grad:
+            log_x = quietly(K.log, K.where(x.data == 0, 1, x.data))
+            dy = fold(g * result * log_x, y)
+        return dx, dy
+
+    return record("power", (x, y), result, gradients)
+
+
+def negative(a: Any) -> Tensor:
+    """-a."""
+    x = as_tensor(a)
+    return record("negative", (x,), kernels.on(x.device).negative(x.data), lambda g: (-g,))
+
+
+def matmul(a: Any, b: Any) -> Tensor:
+    """Matrix product with NumPy's rules: vectors, matrices, and stacks of matrices that broadcast."""
+    x, y = alike((a, b))
+    fits = x.ndim > 0 and y.ndim > 0 and x.shape[-1] == y.shape[-2 if y.ndim > 1 else 0]
+    if fits:
+        try:
+            np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        except ValueError:
+            fits = False
+    if not fits:
+        raise ShapeError(
+            f"matmul: cannot multiply {list(x.shape)} by {list(y.shape)}; the last dimension of the first must equal "
+            "the last but one of the second, and leading ones must broadcast"
+        )
+    K = kernels.on(x.device)
+
+    def gradients(g: Any) -> tuple[Any, Any]:
+        left = x.data if x.ndim > 1 else x.data[None, :]
+        right = y.data if y.ndim > 1 else y.data[:, None]
+        g = g[..., None, :] if x.ndim == 1 and y.ndim > 1 else g
+        g = g[..., None] if y.ndim == 1 and x.ndim > 1 else g
+        g = g.reshape(1, 1) if x.ndim == y.ndim == 1 else g
+        dx = dy = None
+        if x.requires_grad:
+            dx = fold(K.matmul(g, right.swapaxes(-1, -2)), Tensor(left)).reshape(x.shape)
+        if y.requires_grad and right.ndim == 2 and left.ndim > 2:  # one product over all leading dimensions
+            dy = K.matmul(as_rows(left).T, as_rows(g)).reshape(y.shape)
+        elif y.requires_grad:
+            dy = fold(K.matmul(left.swapaxes(-1, -2), g), Tensor(right)).reshape(y.shape)
+        return dx, dy
+
+    return record("matmul", (x, y), K.matmul(x.data, y.data), gradients)
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
+    """y = x W^T + b over the last dimension: x [..., I], W [O, I], b [O], y [..., O].
+
+    Raises:
+        ShapeError: the last dimension of x is not I.
+    """
+    weight = as_tensor(weight)
+    x, bias = as_tensor(x, weight), None if bias is None else as_tensor(bias, weight)
+    if weight.ndim != 2:
+        raise ShapeError(f"linear: wanted a weight [O, I], got {list(weight.shape)}")
+    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(f"linear: wanted input [..., {weight.shape[1]}], got {list(x.shape)}")
+    if x.dtype != weight.dtype:
+        raise DTypeError(f"linear: the input is {x.dtype}, the weight {weight.dtype}; convert one with .to(...)")
+    K = kernels.on(weight.device)
+    rows = as_rows(x.data)
+    w = weight.data
+    b = None if bias is None else bias.data
+    out = K.product(rows, w, b, transpose_b=True)
+
+    def gradients(g: Any) -> tuple[Any, Any, Any]:
+        g = as_rows(g)
+        dx = K.product(g, w).reshape(x.shape) if x.requires_grad else None
+        dw = K.product(g, rows, transpose_a=True) if weight.requires_grad else None
+        return dx, dw, K.column_sums(g) if bias is not None and bias.requires_grad else None
+
+    return record("linear", (x, weight, bias), out.reshape(*x.shape[:-1], w.shape[0]), gradients)
+
+
+def exp(a: Any) -> Tensor:
+    """e^a."""
+    x = real(a)
+    y = quietly(kernels.on(x.device).exp, x.data)
+    return record("exp", (x,), y, lambda g: (g * y,))
+
+
+def log(a: Any) -> Tensor:
+    """Natural logarithm."""
+    x = real(a)
+    return record("log", (x,), quietly(kernels.on(x.device).log, x.data), lambda g: (quietly(np.divide, g, x.data),))
+
+
+def sqrt(a: Any) -> Tensor:
+    """Square root."""
+    x = real(a)
+    y = quietly(kernels.on(x.device).sqrt, x.data)
+    return record("sqrt", (x,), y, lambda g: (quietly(np.divide, g, 2 * y),))
+
+
+def tanh(a: Any) -> Tensor:
+    """Hyperbolic tangent; d/da = 1 - y^2."""
+    x = real(a)
+    y = kernels.on(x.device).tanh(x.data)
+    return record("tanh", (x,), y, lambda g: (g * (1 - y * y),))
+
+
+def sigmoid(a: Any) -> Tensor:
+    """1 / (1 + e^-a); d/da = y (1 - y)."""
+    x = real(a)
+    y = kernels.on(x.device).sigmoid(x.data)
+    return record("sigmoid", (x,), y, lambda g: (g * y * (1 - y),))
+
+
+def softplus(a: Any) -> Tensor:
+    """log(1 + e^a), without overflow; d/da = sigmoid(a)."""
+    x = real(a)
+    K = kernels.on(x.device)
+    return record("softplus", (x,), K.softplus(x.data), lambda g: (g * K.sigmoid(x.data),))
+
+
+def relu(a: Any) -> Tensor:
+    """max(a, 0)."""
+    x = as_tensor(a)
+    y = kernels.on(x.device).maximum(x.data, x.dtype.type(0))
+    return record("relu", (x,), y, lambda g: (g * (y > 0),))
+
+
+def abs(a: Any) -> Tensor:
+    """|a|; the gradient at 0 is 0."""
+    x = as_tensor(a)
+    K = kernels.on(x.device)
+    return record("abs", (x,), K.abs(x.data), lambda g: (g * K.sign(x.data),))
+
+
+def clip(a: Any, min: float | None = None, max: float | None = None) -> Tensor:
+    """a, but at least ``min`` and at most ``max``; the gradient is 0 where it was outside."""
+    x = as_tensor(a)
+    if min is None and max is None:
+        raise OptionError("clip: give min, max or both")
+    bounds: list[Any] = [None if bound is None else np.asarray(bound) for bound in (min, max)]
+    if x.dtype.kind != "f" and any(bound is not None and bound.dtype.kind == "f" for bound in bounds):
+        x = cast(x, np.dtype(np.float32))
+    if x.dtype.kind == "f":  # the bounds are constants: they take the type of a
+        bounds = [None if bound is None else bound.astype(x.dtype) for bound in bounds]
+        y = kernels.on(x.device).clip(x.data, *bounds)
+    else:
+        y = kernels.on(x.device).clip(x.data, min, max)
+    low, high = (-math.inf if bounds[0] is None else bounds[0]), (math.inf if bounds[1] is None else bounds[1])
+    return record("clip", (x,), y, lambda g: (g * ((x.data >= low) & (x.data <= high)),))
+
+
+def softmax(a: Any, dim: int = -1) -> Tensor:
+    """e^a / sum(e^a) along ``dim``."""
+    x = as_tensor(a)
+    check_floating("softmax", x)
+    d = axis_of("softmax", dim, x.ndim)
+    y = quietly(kernels.on(x.device).softmax, x.data, d)
+    return record("softmax", (x,), y, lambda g: (y * (g - (g * y).sum(axis=d, keepdims=True)),))
+
+
+def log_softmax(a: Any, dim: int = -1) -> Tensor:
+    """a - log(sum(e^a)) along ``dim``."""
+    x = as_tensor(a)
+    check_floating("log_softmax", x)
+    d = axis_of("log_softmax", dim, x.ndim)
+    K = kernels.on(x.device)
+    y = quietly(K.log_softmax, x.data, d)
+    return record("log_softmax", (x,), y, lambda g: (g - K.exp(y) * g.sum(axis=d, keepdims=True),))
+
+
+def dropout(a: Any, p: float = 0.5, training: bool = True) -> Tensor:
+    """Zero each element with probability p (in steps of 1/65536) and scale the rest by 1 / (1 - p).
+
+    The mask is a function of one seed drawn from :mod:`minirnn.random`; it is made again on the way back, not
+    kept (Srivastava et al. 2014).
+    """
+    x = as_tensor(a)
+    if not 0 <= p <= 1:
+        raise OptionError(f"dropout: p must be from 0 to 1, got {p}")
+    if not training or p == 0:
+        return x
+    check_floating("dropout", x)
+    K, seed = kernels.on(x.device), random.draw_seed()
+    y = K.dropout(np.asarray(x.data, order="C"), p, seed)
+    return record("dropout", (x,), y, lambda g: (K.dropout(np.asarray(g, order="C"), p, seed),))
+
+
+def clone(a: Any) -> Tensor:
+    """A copy."""
+    x = as_tensor(a)
+    return record("clone", (x,), x.data.copy(), lambda g: (g,))
+
+
+def compare(name: str, a: Any, b: Any) -> Tensor:
+    """A boolean mask; ``name`` is one of equal, not_equal, less, less_equal, greater, greater_equal."""
+    x, y, K = pair(name, a, b)
+    return Tensor(getattr(K, name)(x.data, y.data), device=x.device)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """a where the condition holds, else b; all three broadcast."""
+    x, y, K = pair("where", a, b)
+    mask = as_tensor(condition, x).data.astype(bool)
+    try:
+        result = K.where(mask, x.data, y.data)
+    except ValueError:
+        raise ShapeError(
+            f"where: the condition {list(mask.shape)} does not broadcast with {list(x.shape)} and {list(y.shape)}"
+        ) from None
+    return record("where", (x, y), result, lambda g: (fold(K.where(mask, g, 0), x), fold(K.where(mask, 0, g), y)))
+
+
+def masked_fill(a: Any, mask: Any, value: float) -> Tensor:
+    """a, but ``value`` where the mask is true."""
+    x = as_tensor(a)
+    return where(mask, x.dtype.type(value), x)
