@@ -35,19 +35,9 @@ def wait_while(words: Any, index: int, value: int, looks: int) -> bool:
     return False
 
 
-@jit
-def idle(words: Any, looks: int) -> None:
-    """Pass the time of ``looks`` looks."""
-    for _ in range(looks):
-        _load(words, 0)
-
-
 if DISABLED:  # plain Python threads sleep
 
     def _sleep(words: Any, index: int, value: int, looks: int) -> bool:
         return False
 
-    def _pass(words: Any, looks: int) -> None:
-        return None
-
-    wait_while, idle = _sleep, _pass
+    wait_while = _sleep

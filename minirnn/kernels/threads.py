@@ -52,14 +52,14 @@ class _Pool:
         self.lock = threading.Lock()
 
     def ensure(self, workers: int) -> None:
-        from minirnn.kernels.spin import idle, wait_while  # compiles: not before threads are wanted
+        from minirnn.kernels.spin import wait_while  # compiles: not before threads are wanted
 
         with self.lock:
             if not self.patience:
-                wait_while(self.posted, 0, -1, 1)
-                idle(self.posted, 1)
-                looks, began = 100_000, time.perf_counter()
-                idle(self.posted, looks)
+                now, looks = int(self.posted[0]), 100_000
+                wait_while(self.posted, 0, now, 1)  # compiles
+                began = time.perf_counter()
+                wait_while(self.posted, 0, now, looks)
                 rate = looks / max(1e-9, time.perf_counter() - began)
                 self.patience, self.grace, self.wait_while = int(_PATIENCE * rate), int(_GRACE * rate), wait_while
             before = threading.stack_size(_STACK_BYTES) if self.workers < workers else None
@@ -74,7 +74,7 @@ class _Pool:
                     threading.stack_size(before)
 
     def _work(self) -> None:
-        from minirnn.kernels.spin import idle, wait_while
+        from minirnn.kernels.spin import wait_while
 
         tasks, posted = self.tasks, self.posted
         while True:
@@ -83,7 +83,9 @@ class _Pool:
                 share, done, flags, kernel, args = tasks.get_nowait()
             except Empty:
                 if wait_while(posted, 0, seen, self.patience):
-                    idle(posted, self.grace)  # a GIL asked for before the caller lets go of it means sleep
+                    wait_while(
+                        posted, 0, int(posted[0]), self.grace
+                    )  # a GIL asked for before the caller lets go of it means sleep
                 share, done, flags, kernel, args = tasks.get()
             try:
                 kernel(share, *args)
