@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import config
 
 try:
@@ -55,12 +56,23 @@ def jit(function: Callable | None = None, *, reassociate: bool = False, inline: 
     if function is None:
         return functools.partial(jit, reassociate=reassociate, inline=inline)
     if DISABLED:
-        return function
+        return function if inline else _without_warnings(function)
     fastmath = {"contract", "nsz"} | ({"reassoc"} if reassociate else set())
     dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath, forceinline=inline)(function)
     if not inline:
         dispatcher._cache = _KernelCache(dispatcher.py_func)
     return dispatcher
+
+
+def _without_warnings(kernel: Callable) -> Callable:
+    """Compiled code divides by zero in silence; as plain Python, on NumPy's numbers, it shall too."""
+
+    @functools.wraps(kernel)
+    def quiet(*args: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return kernel(*args)
+
+    return quiet
 
 
 # ---------------------------------------------------------------------------------------------- the cache
