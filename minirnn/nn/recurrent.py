@@ -361,7 +361,7 @@ class Recurrent(Module):
         if length == 0:
             raise ShapeError("Recurrent: wanted at least one step, got none")
         counts = None if lengths is None else _checked_lengths("Recurrent", lengths, length, batch)
-        steps: Any = [x[t] for t in range(length)]
+        steps = [step.squeeze(0) for step in x.split(1)]  # one node: indexing would make T gradients as large as x
         if isinstance(self.cell, ModuleList):
             layers = len(self.cell)
             before = [None] * layers if state is None else state
