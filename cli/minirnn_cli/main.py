@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -11,7 +10,7 @@ from typing import Any
 
 import typer
 
-from minirnn_cli import char, files
+from minirnn_cli import char, files, options
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -40,7 +39,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader of our output has gone (| head): nothing is left to do
-            leave_stdout()
+            options.leave_stdout()
             raise typer.Exit(0) from None
         except OSError as error:
             _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
@@ -52,11 +51,6 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 def _complain(text: str) -> None:
     sys.stdout.flush()
     print(f"minirnn: {text}", file=sys.stderr)
-
-
-def leave_stdout() -> None:
-    """Let nothing more be written to a closed pipe, not even at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -79,6 +81,11 @@ def use_threads(count: int | None) -> None:
         from minirnn.kernels import set_num_threads
 
         set_num_threads(count)
+
+
+def leave_stdout() -> None:
+    """Let nothing more be written to a closed pipe, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def given(context: typer.Context, name: str) -> bool:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import typer
 
 from minirnn.training import Step, Trainer
+from minirnn_cli.options import leave_stdout
 
 _SAMPLES = 5  # shown over a whole run
 _SAMPLE_LINES = 8  # of a sample shown while training
@@ -93,7 +93,7 @@ def show_training(trainer: Trainer, sample: Callable[[], str] | None, quiet: boo
                     print(json.dumps(step.line(), allow_nan=False), flush=True)
                 except BrokenPipeError:
                     reader_gone = True
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    leave_stdout()
                     trainer.stop()
             update(step, unit)
             if step.skipped and not quiet:
@@ -152,8 +152,7 @@ class _Update:
 @contextmanager
 def _bar(quiet: bool) -> Iterator[_Update]:
     if quiet or not sys.stderr.isatty():
-        with nullcontext():
-            yield _Update(None, None)
+        yield _Update(None, None)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
