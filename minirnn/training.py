@@ -248,7 +248,7 @@ class Trainer:
                 at.epoch, at.batch, self._fresh_epoch = at.epoch + 1, 0, True
             at.seconds = time.perf_counter() - began
             epoch = at.epoch + at.batch / task.batches
-            before, progress = progress, options.progress(at.step, epoch, at.seconds)
+            before, progress = progress, self.progress
             loss = at.loss_sum / at.loss_count if at.loss_count else math.nan
             step = Step(at.step, at.tokens, at.seconds, epoch, loss, lr, grad_norm, progress, at.skipped)
             if progress >= 1 or int(progress * options.evaluations) > int(before * options.evaluations):
