@@ -54,23 +54,21 @@ def read_text(sources: Sequence[str]) -> str:
     Raises:
         DataError: as :func:`read_sources` and :func:`decode_text`.
     """
-    texts = [decode_text(data, name) for name, data in read_sources(sources)]
+    texts = [decode_text(data, name, "; for any other file use --bytes") for name, data in read_sources(sources)]
     return "".join(text if text.endswith("\n") or text is texts[-1] else text + "\n" for text in texts)
 
 
-def decode_text(data: bytes, name: str) -> str:
+def decode_text(data: bytes, name: str, advice: str = "") -> str:
     """UTF-8 with or without byte order marks, any line ends, as text with ``\\n``.
 
     Raises:
-        DataError: the bytes are not UTF-8; says where.
+        DataError: the bytes are not UTF-8; says where, and what to do.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{name} is not UTF-8 text (byte {error.start}, line {line}); for any other file use --bytes"
-        ) from None
+        raise DataError(f"{name} is not UTF-8 text (byte {error.start}, line {line}){advice}") from None
     return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 

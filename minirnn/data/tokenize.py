@@ -1,0 +1,123 @@
+"""Sentences as tokens, and back."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from minirnn.errors import DataError, OptionError
+
+GLUE = "\uffed"  # halfwidth black square
+"""On the side of a token where no space stood."""
+
+RULES = ("space", "char", "word")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Cuts text into tokens by one of three rules, and joins tokens to text.
+
+    Text is first normalised: lower case where ``lower`` is set, Unicode normal form C, runs of white space and
+    line ends as one space, none at the ends. Whatever the text, ``join(split(text)) == normalize(text)``.
+
+    ``space``: tokens are what stands between spaces.
+
+    ``char``: every character is a token, the space too.
+
+    ``word``: words and symbols.
+
+    - A word is a run of letters, numbers and underscores (Python's ``\\w``) with the combining marks and joiners
+      that follow them (the word characters of UTS #18, annex C).
+    - A word followed directly by an apostrophe (``'`` or U+2019) and another word keeps the apostrophe:
+      ``J'ai`` gives ``J'`` ``ai``; the next word is written without a space.
+    - Any other run of characters without space is one symbol, marked with ``￭`` (U+FFED) on each side where it
+      touches a word: ``No, 3.14 (or so)!`` gives ``No`` ``￭,`` ``3`` ``￭.￭`` ``14`` ``(￭`` ``or`` ``so`` ``￭)!``.
+    - A ``￭`` in the text itself counts as a space.
+
+    Args:
+        rule: ``"space"``, ``"char"`` or ``"word"``.
+        lower: lower-case the text.
+
+    Raises:
+        OptionError: there is no such rule.
+    """
+
+    rule: str = "word"
+    lower: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise OptionError(f"tokenizer: rule {self.rule!r} is unknown; wanted one of {', '.join(RULES)}")
+
+    def normalize(self, text: str) -> str:
+        """The text as it is before it is cut."""
+        if self.lower:
+            text = text.lower()
+        text = unicodedata.normalize("NFC", text)
+        if self.rule == "word":
+            text = text.replace(GLUE, " ")
+        return " ".join(text.split())
+
+    def split(self, text: str) -> list[str]:
+        """The tokens of ``text``."""
+        text = self.normalize(text)
+        if self.rule == "space":
+            return text.split()
+        if self.rule == "char":
+            return list(text)
+        return [_marked(match) if match["symbol"] else match[0] for match in _word_pattern().finditer(text)]
+
+    def join(self, tokens: Iterable[str]) -> str:
+        """The text of ``tokens``, which need not come from :meth:`split`."""
+        if self.rule == "space":
+            return " ".join(tokens)
+        if self.rule == "char":
+            return "".join(tokens)
+        parts: list[str] = []
+        touches = True  # the token before touches the next
+        for token in tokens:
+            if not touches and not token.startswith(GLUE):
+                parts.append(" ")
+            parts.append(token.strip(GLUE))
+            touches = token.endswith(GLUE) or _ELIDED.match(token) is not None
+        return "".join(parts)
+
+    def to_config(self) -> dict[str, Any]:
+        """A description for JSON."""
+        return {"rule": self.rule, "lower": self.lower}
+
+    @classmethod
+    def from_config(cls, config: Any) -> Self:
+        """The tokenizer that ``to_config`` described.
+
+        Raises:
+            DataError: it describes no tokenizer.
+        """
+        rule, lower = (config.get("rule"), config.get("lower")) if isinstance(config, dict) else (None, None)
+        if rule not in RULES or not isinstance(lower, bool):
+            raise DataError(f"tokenizer: wanted a rule ({', '.join(RULES)}) and whether lower, got {config!r}")
+        return cls(rule, lower)
+
+
+_ELIDED = re.compile(r"\w.*['\u2019]\Z", re.DOTALL)  # a word with its apostrophe; symbols hold no \w
+
+
+@functools.cache
+def _word_pattern() -> re.Pattern[str]:
+    """Words and symbols; built when first wanted, because finding the marks takes a moment."""
+    characters = map(chr, range(sys.maxunicode + 1))
+    extending = "".join(c for c in characters if unicodedata.category(c)[0] == "M") + "\u200c\u200d"
+    return re.compile(rf"\w[\w{extending}]*(?:['\u2019](?=\w))?|(?P<symbol>[^\w\s]+)")
+
+
+def _marked(symbol: re.Match[str]) -> str:
+    """A symbol with the mark on each side where it touches a word."""
+    text, start, stop = symbol.string, symbol.start(), symbol.end()
+    left = GLUE if start > 0 and text[start - 1] != " " else ""
+    right = GLUE if stop < len(text) and text[stop] != " " else ""
+    return left + symbol[0] + right

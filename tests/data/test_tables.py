@@ -1,0 +1,308 @@
+"""Tables and series: numbers as written, errors by line, windows that never look ahead, forecasts as their formula."""
+
+import csv
+import io
+import json
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from minirnn.data.tables import Scaler, naive_forecasts, read_table, season_of, windows
+from minirnn.errors import DataError, OptionError, ShapeError
+
+# Monthly totals of airline passengers 1949 to 1960 in thousands (Box & Jenkins 1976, series G).
+AIRLINE = np.array([
+    112, 118, 132, 129, 121, 135, 148, 148, 136, 119, 104, 118,
+    115, 126, 141, 135, 125, 149, 170, 170, 158, 133, 114, 140,
+    145, 150, 178, 163, 172, 178, 199, 199, 184, 162, 146, 166,
+    171, 180, 193, 181, 183, 218, 230, 242, 209, 191, 172, 194,
+    196, 196, 236, 235, 229, 243, 264, 272, 237, 211, 180, 201,
+    204, 188, 235, 227, 234, 264, 302, 293, 259, 229, 203, 229,
+    242, 233, 267, 269, 270, 315, 364, 347, 312, 274, 237, 278,
+    284, 277, 317, 313, 318, 374, 413, 405, 355, 306, 271, 306,
+    315, 301, 356, 348, 355, 422, 465, 467, 404, 347, 305, 336,
+    340, 318, 362, 348, 363, 435, 491, 505, 404, 359, 310, 337,
+    360, 342, 406, 396, 420, 472, 548, 559, 463, 407, 362, 405,
+    417, 391, 419, 461, 472, 535, 622, 606, 508, 461, 390, 432,
+], float)  # fmt: skip
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "t.csv").write_bytes(text.encode())
+    return str(folder / "t.csv")
+
+
+def test_a_table(tmp_path: Path) -> None:
+    text = '\ufeff"Month", "a ""b"", c",last\r\n"1949-01",1,2.5\r\n "1949\n-02",-3e2," 4 "\r\n1949-03,+.5,1E-3\r\n\r\n'
+    table = read_table(write(tmp_path, text))
+    assert table.header == ("Month", 'a "b", c', "last")
+    assert len(table) == table.rows == 3
+    assert table.columns(["last", 'a "b", c']).tolist() == [[2.5, 1], [4, -300], [0.001, 0.5]]
+    assert table.columns(["last"]).dtype == np.float64
+    assert table.columns([]).shape == (3, 0)
+    assert text not in repr(table)
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "text"), [(",", "a,b;c\n1,2"), (";", "a;b,c;d\n1;2,5;3"), ("\t", "a\tb\n1\t2"), (",", "a\n1")]
+)
+def test_delimiters(tmp_path: Path, delimiter: str, text: str) -> None:
+    table = read_table(write(tmp_path, text))
+    assert table.delimiter == delimiter
+    assert table.columns(["a"]).tolist() == [[1]]
+
+
+def test_a_delimiter_within_quotes_is_none(tmp_path: Path) -> None:
+    assert read_table(write(tmp_path, '"a;b;c",d\n1,2\n')).header == ("a;b;c", "d")
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a\n1\nx\n")))
+    with pytest.raises(DataError, match=r"^standard input:3: column 'a'"):
+        read_table("-").columns(["a"])
+
+
+@given(
+    st.lists(
+        st.tuples(st.text("ab,;\"\n'\t #x1", min_size=1), st.floats(allow_nan=False, allow_infinity=False)), min_size=1
+    ),
+    st.sampled_from([",", ";", "\t"]),
+)
+def test_what_the_csv_module_writes(tmp_path: Path, rows: list[tuple[str, float]], delimiter: str) -> None:
+    file = io.StringIO()
+    csv.writer(file, delimiter=delimiter).writerows([("text", "x"), *((text, repr(x)) for text, x in rows)])
+    table = read_table(write(tmp_path, file.getvalue()))
+    assert table.columns(["x"])[:, 0].tolist() == [x for _, x in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n3\n", "t.csv:3: wanted 2 columns as in the header, got 1"),
+        ('a,b\n"1\n\n",2\n3,4,5\n', "t.csv:5: wanted 2 columns as in the header, got 3"),
+        ("a,b\n1,2\n\n3,4\n", "t.csv:3: empty line"),
+        ("a,b\n\n \n3,4\n", "t.csv:2: empty line"),
+        ("a,b\n", "t.csv: no row below the header"),
+        ("a,b\n\n\n", "t.csv: no row below the header"),
+        ("a,b, a \n1,2,3\n", "t.csv:1: 2 columns are called 'a'"),
+        ("\na,b\n1,2\n", "t.csv:1: wanted a header with the names of the columns, got an empty line"),
+        ("1,2.5\n3,4\n", "t.csv:1: wanted a header with the names of the columns, got numbers"),
+        ('a,b\n1,2\n3,"4\n5,6\n', "t.csv:3: unexpected end of data; is there a quote that does not end?"),
+        ('a,b\n1,"2"3\n', "t.csv:2: ',' expected after '\"'; is there a quote that does not end?"),
+        ('"a,b\n1,2\n', "t.csv:1: unexpected end of data; is there a quote that does not end?"),
+    ],
+)
+def test_files_that_are_no_tables(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_table(write(tmp_path, text))
+    assert str(caught.value) == f"{tmp_path}/{message}"
+
+
+@pytest.mark.parametrize(
+    ("cell", "got"),
+    [("", "the cell is empty"), (" ", "the cell is empty"), ("x", "got 'x'"), ("nan", "got 'nan'"),
+     ("-inf", "got '-inf'"), ("1e999", "got '1e999'"), ("1_000", "got '1_000'"), ("'1,5'", "got '1,5'"),
+     ("1 2", "got '1 2'")],
+)  # fmt: skip
+def test_cells_that_are_no_numbers(tmp_path: Path, cell: str, got: str) -> None:
+    """Only a column that is asked for is looked at."""
+    table = read_table(write(tmp_path, '"a\nb",c\n"1\n",x\n2,3\n{},4\n'.format(cell.replace("'", '"'))))
+    with pytest.raises(DataError) as caught:
+        table.columns(["a\nb"])
+    assert str(caught.value) == f"{tmp_path}/t.csv:6: column 'a\\nb': wanted a finite number, {got}"
+    with pytest.raises(DataError, match=r"t\.csv:3: column 'c': wanted a finite number, got 'x'"):
+        table.columns(["c"])
+    with pytest.raises(DataError, match=r"t\.csv: no column 'd'; there are 'a\\nb', 'c'$"):
+        table.columns(["c", "d"])
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 9), st.integers(0, 3)), elements=st.floats(-1e200, 1e200)))
+def test_scaling_and_back(series: np.ndarray) -> None:
+    scaler = Scaler.fit(series)
+    assert (scaler.std > 0).all()
+    z = scaler.apply(series)
+    # Columns whose spread is lost in rounding beside their size keep few digits.
+    for column in range(series.shape[1]):
+        x, size = series[:, column], np.abs(series[:, column]).max()
+        if np.ptp(x) == 0:
+            assert (z[:, column] == 0).all()
+            assert scaler.std[column] == 1
+        elif np.ptp(x) > 1e-6 * size and size > 1e-290:
+            np.testing.assert_allclose([z[:, column].mean(), z[:, column].std()], [0, 1], atol=1e-8)
+        np.testing.assert_allclose(scaler.undo(z[:, column], column), x, rtol=1e-12, atol=1e-12 * size)
+        assert (scaler.apply(x, column) == z[:, column]).all()
+    np.testing.assert_allclose(scaler.undo(z), series, rtol=1e-9, atol=1e-12 * np.abs(series).max(initial=0))
+    again = Scaler.from_config(json.loads(json.dumps(scaler.to_config())))
+    assert (again.mean == scaler.mean).all()
+    assert (again.std == scaler.std).all()
+
+
+def test_scaling_by_hand() -> None:
+    scaler = Scaler.fit(np.array([[1.0, 0.1], [3, 0.1], [5, 0.1]], np.float32))
+    assert scaler.mean.tolist() == [3, np.float64(np.float32(0.1))]
+    assert scaler.std.tolist() == pytest.approx([math.sqrt(8 / 3), 1], rel=1e-15)
+    assert scaler.apply(np.array([[3 + math.sqrt(8 / 3), 1]]))[0].tolist() == pytest.approx([1, 0.9])
+    assert scaler.undo(np.array([[0.0, 1], [-1, 2]]), 0)[1].tolist() == pytest.approx(
+        [3 - math.sqrt(8 / 3), 3 + 2 * math.sqrt(8 / 3)]
+    )
+    assert Scaler.fit(np.full((7, 1), 0.1)).apply(np.full((7, 1), 0.1)).tolist() == [[0.0]] * 7
+
+
+def test_scaling_refuses() -> None:
+    with pytest.raises(DataError, match="at least one row"):
+        Scaler.fit(np.zeros((0, 2)))
+    with pytest.raises(ShapeError, match=r"wanted a series \[R, C\], got \[3\]"):
+        Scaler.fit(np.zeros(3))
+    for bad in (math.nan, math.inf, 1.7e308):
+        with pytest.raises(DataError, match="NaN, infinity, or numbers too large"):
+            Scaler.fit(np.array([[1.0], [bad], [-bad]]))
+    scaler = Scaler.fit(np.zeros((2, 3)))
+    with pytest.raises(ShapeError, match=r"Scaler\.apply: wanted \[\.\.\., 3\], got \[4, 1\]"):
+        scaler.apply(np.zeros((4, 1)))
+    with pytest.raises(ShapeError, match=r"Scaler\.undo: wanted \[\.\.\., 3\], got \[2\]"):
+        scaler.undo(np.zeros(2))
+    for config in (
+        {},
+        {"mean": [1]},
+        {"mean": ["x"], "std": [1]},
+        {"mean": None, "std": {}},
+        {"mean": [[1], 2], "std": [1]},
+    ):
+        with pytest.raises(DataError, match="wanted the numbers 'mean' and 'std'"):
+            Scaler.from_config(config)
+    for mean, std in (([0], [0]), ([0], [-1]), ([0, 1], [1]), ([math.nan], [1]), ([0], [math.inf]), (0, 1)):
+        with pytest.raises(DataError, match="wanted finite means"):
+            Scaler.from_config({"mean": mean, "std": std})
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(0, 9), st.data())
+def test_windows_hold_the_rows_in_order(L: int, h: int, C: int, extra: int, data: st.DataObject) -> None:
+    rows, target = L + h + extra, data.draw(st.integers(0, C - 1))
+    whole = np.arange(2.0 * rows * 2 * C).reshape(2 * rows, 2 * C)
+    series = whole[::2, ::2]  # every second row and column: not contiguous
+    inputs, targets = windows(series, L, h, target)
+    assert inputs.shape == (L, extra + 1, C)
+    assert targets.shape == (extra + 1, h)
+    for i in range(extra + 1):
+        assert (inputs[:, i] == series[i : i + L]).all()
+        assert (targets[i] == series[i + L : i + L + h, target]).all()
+    assert np.shares_memory(inputs, series)
+    assert not inputs.flags.writeable
+
+
+def test_windows_refuse() -> None:
+    with pytest.raises(DataError, match=r"wanted at least 13 rows \(12 to look at, 1 to forecast\), got 12"):
+        windows(np.zeros((12, 1)), 12)
+    with pytest.raises(DataError, match="got 0"):
+        windows(np.zeros((0, 1)), 1)
+    with pytest.raises(ShapeError, match=r"windows: wanted a series \[R, C\], got \[12\]"):
+        windows(np.zeros(12), 2)
+    for target in (-1, 2):
+        with pytest.raises(OptionError, match=f"target must be a column from 0 to 1, got {target}"):
+            windows(np.zeros((12, 2)), 2, target=target)
+    with pytest.raises(OptionError, match="seq_length must be at least 1, got 0"):
+        windows(np.zeros((12, 2)), 0)
+    with pytest.raises(OptionError, match="horizon must be at least 1, got 0"):
+        windows(np.zeros((12, 2)), 2, 0)
+
+
+@given(st.integers(1, 9), st.integers(1, 7), st.integers(1, 5), st.integers(0, 9))
+def test_naive_forecasts_are_the_formula(first: int, h: int, period: int, extra: int) -> None:
+    """One by one as Hyndman & Athanasopoulos write it, for the targets of the windows, from known rows alone."""
+    values = np.arange(100.0, 100 + first + h + extra)
+    if first < period:
+        with pytest.raises(DataError, match=f"at least one season of {period} rows before row {first}"):
+            naive_forecasts(values, first, h, period)
+        return
+    forecasts = naive_forecasts(values, first, h, period)
+    assert forecasts.shape == windows(values[first - 1 :, None], 1, h)[1].shape == (extra + 1, h)
+    for i in range(extra + 1):
+        known = values[: first + i]
+        for k in range(1, h + 1):
+            at = len(known) - 1 + k
+            while at >= len(known):
+                at -= period
+            assert forecasts[i, k - 1] == known[at]
+
+
+def test_naive_forecasts_by_hand_and_refused() -> None:
+    values = np.array([1.0, 2, 3, 4, 5, 6])
+    assert naive_forecasts(values, 3, 3, 2).tolist() == [[2, 3, 2]]
+    assert naive_forecasts(values, 3, 2).tolist() == [[3, 3], [4, 4]]
+    assert naive_forecasts(values, 3, 1, 3).tolist() == [[1], [2], [3]]
+    with pytest.raises(DataError, match="wanted at least 2 rows from row 5 on, got 1"):
+        naive_forecasts(values, 5, 2)
+    with pytest.raises(DataError, match="wanted at least 1 rows from row 9 on, got 0"):
+        naive_forecasts(values, 9)
+    with pytest.raises(OptionError, match="period must be at least 1, got 0"):
+        naive_forecasts(values, 3, 1, 0)
+    with pytest.raises(ShapeError, match=r"wanted values \[R\], got \[6, 1\]"):
+        naive_forecasts(values[:, None], 3)
+
+
+def test_naive_forecasts_of_airline_passengers() -> None:
+    """Last third, one step ahead; the errors of both forecasts, worked out with two lines of NumPy."""
+    for period, wanted in ((1, 48.04121494), (12, 41.85366372)):
+        forecasts = naive_forecasts(AIRLINE, 96, 1, period)[:, 0]
+        rmse = math.sqrt(np.mean((forecasts - AIRLINE[96:]) ** 2))
+        assert rmse == pytest.approx(
+            math.sqrt(np.mean((AIRLINE[96 - period : -period] - AIRLINE[96:]) ** 2)), rel=1e-14
+        )
+        assert rmse == pytest.approx(wanted, rel=1e-8)
+
+
+def test_season_of_airline_passengers() -> None:
+    assert season_of(AIRLINE[:96]) == 12
+    assert season_of(AIRLINE) == 12
+    assert season_of(AIRLINE.astype(np.int64)[:60]) == 12
+    assert season_of(np.log(AIRLINE)) == 12
+    assert season_of(np.repeat(AIRLINE, 2)[::2]) == 12
+    assert season_of(AIRLINE * 1e300) == season_of(AIRLINE * 1e-300) == 12
+
+
+@pytest.mark.parametrize("period", [2, 3, 5, 7, 12, 24, 30])
+@pytest.mark.parametrize("count", [96, 97, 1000])
+def test_season_of_a_sine(period: int, count: int) -> None:
+    at = np.arange(count)
+    sine = np.sin(2 * np.pi * at / period + 0.3)
+    assert season_of(sine) == period
+    assert season_of(1e4 + 0.3 * at + 10 * sine) == period
+
+
+def many(make, count: int = 200) -> list[int]:  # type: ignore[no-untyped-def]
+    return [season_of(make(np.random.default_rng(seed))) for seed in range(count)]
+
+
+@pytest.mark.parametrize("rows", [40, 200, 1000])
+def test_season_of_noise_is_mostly_one(rows: int) -> None:
+    """White noise, a random walk and a slow wander (an autoregression) have no season."""
+    assert many(lambda rng: rng.normal(size=rows)).count(1) >= 180
+    assert many(lambda rng: rng.normal(size=rows).cumsum()).count(1) >= 180
+    decay = 0.7 ** np.arange(50)
+    assert many(lambda rng: np.convolve(rng.normal(size=rows + 49), decay, "valid")).count(1) >= 180
+
+
+def test_season_beneath_noise_and_wandering() -> None:
+    """Found without its multiples, also where the level walks, or where the changes from row to row are all noise."""
+    at = np.arange(1000)
+    week = np.array([0, 1, 2, 3, 2, -3, -3])[at % 7]
+    assert many(lambda rng: week + 2 * rng.normal(size=1000)).count(7) >= 180
+    assert many(lambda rng: week + rng.normal(size=1000).cumsum()).count(7) >= 180
+    slow = 0.01 * at + 2 * np.sin(2 * np.pi * at / 100)
+    assert sum(95 <= found <= 105 for found in many(lambda rng: slow + rng.normal(size=1000))) >= 180
+
+
+def test_season_of_series_without_one() -> None:
+    for rows in range(8):
+        assert season_of(np.arange(rows) % 2.0 if rows else np.empty(0)) in (1, 2)
+    assert season_of(np.empty(0)) == season_of(np.zeros(50)) == season_of(np.full(50, 0.1)) == 1
+    assert season_of(np.arange(100.0)) == season_of(1e6 - 0.1 * np.arange(99)) == 1
+    with pytest.raises(ShapeError, match=r"wanted values \[R\], got \[4, 1\]"):
+        season_of(np.zeros((4, 1)))
