@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from minirnn import kernels
+from minirnn.autograd.tape import no_grad
 from minirnn.autograd.tensor import DType, Tensor, as_dtype
 from minirnn.errors import CheckpointError, DTypeError
 
@@ -92,11 +94,12 @@ class Module:
         """A copy of every parameter by its dotted name."""
         return {name: parameter.numpy().copy() for name, parameter in self._walk("")}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedKeys:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> LoadedKeys:
         """Set parameters from a mapping of names to anything ``np.asarray`` takes.
 
         Args:
             strict: every parameter must be there, and nothing else.
+            assign: take the arrays themselves, where they have the parameter's type, rather than their values.
 
         Returns:
             the names of parameters that were not in ``state``, and the names in it that are of no parameter.
@@ -121,7 +124,13 @@ class Module:
         if problems:
             raise CheckpointError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems)}")
         for name, array in arrays.items():
-            own[name].data[...] = kernels.on(own[name].device).asarray(array)
+            parameter = own[name]
+            values = kernels.on(parameter.device).asarray(array)
+            if assign:
+                parameter.data = np.ascontiguousarray(values, parameter.dtype)
+                parameter.grad, parameter.grad_slot = None, None
+            else:
+                parameter.data[...] = values
         return LoadedKeys(missing, unexpected)
 
     def zero_grad(self) -> None:
@@ -138,6 +147,17 @@ class Module:
     def eval(self) -> Self:
         """Evaluation behaviour: dropout off."""
         return self.train(False)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside, evaluation behaviour and no tape; afterwards everything as it was."""
+        training = self.training
+        self.eval()
+        try:
+            with no_grad():
+                yield
+        finally:
+            self.train(training)
 
     def to(self, target: DType) -> Self:
         """Convert all parameters in place to a floating type, or move them to a device."""

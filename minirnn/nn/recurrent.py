@@ -147,7 +147,7 @@ class _RecurrentLayer(Module):
     def _steps(self, length: int, batch: int, lengths: Any) -> tuple[Steps, Steps]:
         if lengths is None:
             return dense_steps(length, batch), dense_steps(length, batch, True)
-        counts = _checked_lengths(type(self).__name__, lengths, length, batch)
+        counts = checked_lengths(type(self).__name__, lengths, length, batch)
         if counts.size == 0 or counts.min() == length:
             return dense_steps(length, batch), dense_steps(length, batch, True)
         return ragged_steps(counts, length)
@@ -220,7 +220,7 @@ class _RecurrentLayer(Module):
         return shown
 
 
-def _checked_lengths(kind: str, lengths: Any, length: int, batch: int) -> np.ndarray:
+def checked_lengths(kind: str, lengths: Any, length: int, batch: int) -> np.ndarray:
     """``lengths`` as [batch] integers, each from 0 to ``length``."""
     counts = ops.as_index(f"{kind} lengths", lengths)
     if counts.shape != (batch,):
@@ -360,7 +360,7 @@ class Recurrent(Module):
         length, batch = x.shape[:2]
         if length == 0:
             raise ShapeError("Recurrent: wanted at least one step, got none")
-        counts = None if lengths is None else _checked_lengths("Recurrent", lengths, length, batch)
+        counts = None if lengths is None else checked_lengths("Recurrent", lengths, length, batch)
         steps = [step.squeeze(0) for step in x.split(1)]  # one node: indexing would make T gradients as large as x
         if isinstance(self.cell, ModuleList):
             layers = len(self.cell)

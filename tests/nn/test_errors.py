@@ -210,27 +210,62 @@ CASES: dict[str, Case] = {
     "attention query": (
         lambda: nn.Attention(3, 4)(zeros(3), zeros(5, 2, 4)),
         ShapeError,
-        r"Attention.*\[N, Q\].*\[3\]",
+        r"Attention.*\[T, N, 3\].*\[N, 3\].*\[S, N, 4\].*\[3\] and \[5, 2, 4\]",
+    ),
+    "attention query of four dimensions": (
+        lambda: nn.Attention(3, 4)(zeros(1, 6, 2, 3), zeros(5, 2, 4)),
+        ShapeError,
+        r"Attention.*\[1, 6, 2, 3\]",
+    ),
+    "attention query too wide": (
+        lambda: nn.Attention(3, 4)(zeros(6, 2, 5), zeros(5, 2, 4)),
+        ShapeError,
+        r"Attention.*\[T, N, 3\].*\[6, 2, 5\]",
+    ),
+    "attention keys of another memory": (
+        lambda: nn.Attention(3, 4, attention_size=7)(zeros(2, 3), zeros(5, 2, 4), keys=zeros(6, 2, 7)),
+        ShapeError,
+        r"Attention.*keys \[5, 2, 7\].*keys\(memory\).*\[6, 2, 7\]",
+    ),
+    "attention keys of what is no memory": (
+        lambda: nn.Attention(3, 4).keys(zeros(5, 4)),
+        ShapeError,
+        r"Attention.*\[S, N, 4\].*\[5, 4\]",
+    ),
+    "attention types": (
+        lambda: nn.Attention(3, 4, "dot")(zeros(2, 3), zeros(5, 2, 4, dtype="float64")),
+        DTypeError,
+        r"attention.*one floating-point type.*float32.*float64.*\.to\(",
+    ),
+    "attention to integers": (
+        lambda: nn.Attention(3, 4, "dot")(zeros(2, 3), zeros(5, 2, 4, dtype="int64")),
+        DTypeError,
+        r"attention.*floating-point.*float32.*int64",
     ),
     "attention to nothing": (
         lambda: nn.Attention(3, 4)(zeros(2, 3), zeros(0, 2, 4)),
         ShapeError,
         r"Attention.*at least 1.*\[0, 2, 4\]",
     ),
-    "attention length 0": (
-        lambda: nn.Attention(3, 4)(zeros(2, 3), zeros(5, 2, 4), [0, 5]),
+    "attention length below": (
+        lambda: nn.Attention(3, 4)(zeros(2, 3), zeros(5, 2, 4), [-1, 5]),
         OptionError,
-        "Attention.*lengths.*1 to 5.*0",
+        "Attention.*lengths.*0 to 5.*-1",
     ),
     "attention length above": (
         lambda: nn.Attention(3, 4)(zeros(2, 3), zeros(5, 2, 4), [1, 6]),
         OptionError,
-        "Attention.*lengths.*1 to 5.*6",
+        "Attention.*lengths.*0 to 5.*6",
     ),
     "attention lengths": (
         lambda: nn.Attention(3, 4)(zeros(2, 3), zeros(5, 2, 4), [1]),
         ShapeError,
-        r"Attention.*2 lengths.*\[1\]",
+        r"Attention.*2 sequences.*\[1\]",
+    ),
+    "attention lengths of fractions": (
+        lambda: nn.Attention(3, 4).keys(zeros(5, 2, 4), [1.5, 2.0]),
+        DTypeError,
+        "Attention lengths.*integers.*float64",
     ),
     # losses
     "targets too many": (lambda: loss(zeros(3, 4), [0, 1]), ShapeError, r"cross_entropy.*\[3, 4\].*\[3\].*\[2\]"),

@@ -15,7 +15,6 @@ import pytest
 
 import minirnn.nn.functional as F
 from minirnn import nn, random
-from minirnn.autograd.gradcheck import gradcheck
 from minirnn.autograd.tensor import Tensor, tensor
 from minirnn.errors import CheckpointError, DTypeError
 
@@ -401,78 +400,6 @@ def test_first_weights_follow_from_the_seed(kind: str) -> None:
         np.testing.assert_array_equal(array, states[1][name])
         assert not np.array_equal(array, states[2][name])
         assert array.dtype == np.float32
-
-
-# ----------------------------------------------------------------------------------------------------- attention
-
-
-def naive_attention(layer: nn.Attention, query: np.ndarray, memory: np.ndarray, lengths: list[int]) -> Any:
-    """Sequence by sequence, row by row, from the equations."""
-    state = layer.state_dict()
-    contexts, all_weights = [], np.zeros((len(query), len(memory)))
-    for n, length in enumerate(lengths):
-        q, rows = query[n], memory[:length, n]
-        if layer.kind == "dot":
-            scores = [state["query.weight"] @ q @ row / np.sqrt(len(row)) for row in rows]
-        else:
-            part = state["query.weight"] @ q + state["query.bias"]
-            scores = [state["score.weight"][0] @ np.tanh(part + state["memory.weight"] @ row) for row in rows]
-        weights = np.exp(scores) / np.exp(scores).sum()
-        all_weights[n, :length] = weights
-        contexts.append(sum(w * row for w, row in zip(weights, rows, strict=True)))
-    return np.array(contexts), all_weights
-
-
-@pytest.mark.parametrize("kind", ["additive", "dot"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("lengths", [None, [5, 1, 3]], ids=str)
-@pytest.mark.parametrize("size", [None, 6])
-def test_attention(kind: str, dtype: str, lengths: list[int] | None, size: int | None, assert_close: Close) -> None:
-    rng = np.random.default_rng(8)
-    layer = nn.Attention(3, 4, kind, attention_size=size, dtype=dtype)
-    query, memory = rng.standard_normal((3, 3)).astype(dtype), rng.standard_normal((5, 3, 4)).astype(dtype)
-    context, weights = layer(tensor(query, dtype=dtype), tensor(memory, dtype=dtype), lengths)
-    expected_context, expected_weights = naive_attention(layer, query, memory, lengths or [5, 5, 5])
-    assert_close(context.numpy(), expected_context, dtype)
-    assert_close(weights.numpy(), expected_weights, dtype)
-    np.testing.assert_allclose(weights.numpy().sum(1), 1, rtol=1e-6)
-    for n, length in enumerate(lengths or []):
-        assert not weights.numpy()[n, length:].any()
-        assert (weights.numpy()[n, :length] > 0).all()
-
-
-@pytest.mark.parametrize("kind", ["additive", "dot"])
-@pytest.mark.parametrize("lengths", [None, [4, 1]], ids=str)
-def test_attention_gradients_are_differences(kind: str, lengths: list[int] | None) -> None:
-    rng = np.random.default_rng(9)
-    layer = nn.Attention(2, 3, kind, dtype="float64")
-    query = tensor(rng.standard_normal((2, 2)), requires_grad=True, dtype="float64")
-    memory = tensor(rng.standard_normal((4, 2, 3)), requires_grad=True, dtype="float64")
-    assert gradcheck(lambda q, m, *_: layer(q, m, lengths), [query, memory, *layer.parameters()], atol=1e-7, rtol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["additive", "dot"])
-def test_attention_over_a_padded_batch_is_attention_over_each_sequence(kind: str, assert_close: Close) -> None:
-    rng, lengths = np.random.default_rng(10), [2, 5, 3]
-    layer = nn.Attention(3, 4, kind, dtype="float64")
-    query, memory, above = (rng.standard_normal(shape) for shape in ((3, 3), (5, 3, 4), (3, 4)))
-
-    def run(n: slice, steps: int, counts: list[int] | None) -> list[np.ndarray]:
-        q = tensor(query[n], requires_grad=True, dtype="float64")
-        m = tensor(memory[:steps, n], requires_grad=True, dtype="float64")
-        (layer(q, m, counts)[0] * above[n]).sum().backward()
-        return [gradient(q), gradient(m)]
-
-    batch = run(slice(None), 5, lengths)
-    together = {name: gradient(p).copy() for name, p in layer.named_parameters()}
-    layer.zero_grad()
-    for n, length in enumerate(lengths):
-        d_query, d_memory = run(slice(n, n + 1), length, None)
-        assert_close(batch[0][n], d_query[0], "float64")
-        assert_close(batch[1][:length, n], d_memory[:, 0], "float64")
-        assert not batch[1][length:, n].any()
-    for name, parameter in layer.named_parameters():
-        assert_close(together[name], gradient(parameter), "float64", name)
 
 
 def test_functional_dropout_and_embedding_are_the_modules() -> None:

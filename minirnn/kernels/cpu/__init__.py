@@ -42,6 +42,7 @@ from minirnn.kernels.cpu.array import (
     zeros,
     zeros_like,
 )
+from minirnn.kernels.cpu.attention import attention_backward, attention_forward
 from minirnn.kernels.cpu.generate import Sampler, TokenModel
 from minirnn.kernels.cpu.gru import gru_backward, gru_forward
 from minirnn.kernels.cpu.loss import cross_entropy
