@@ -12,12 +12,9 @@ from minirnn.autograd import ops
 from minirnn.autograd.tape import no_grad
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
+from minirnn.models.body import CELLS, Model, open_forget_gates
 from minirnn.nn.cells import State
 from minirnn.nn.layers import Dropout, Embedding, Linear
-from minirnn.nn.module import Module
-from minirnn.nn.recurrent import GRU, LSTM, RNN
-
-CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
 def _whole(name: str, value: int, least: int) -> int:
@@ -28,7 +25,7 @@ def _whole(name: str, value: int, least: int) -> int:
     return int(value)
 
 
-class CharLM(Module):
+class CharLM(Model):
     """Embedding, recurrent layers, a linear head: logits of the next token at every step.
 
     Args:
@@ -55,26 +52,14 @@ class CharLM(Module):
     ) -> None:  # fmt: skip
         if cell not in CELLS:
             raise OptionError(f"CharLM: cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        self._remember(locals())
         self.vocab_size, self.hidden_size, self.num_layers, self.cell = vocab_size, hidden_size, num_layers, cell
         width = hidden_size if embedding_size is None else embedding_size
         self.embedding = Embedding(vocab_size, width, dtype=dtype)
         self.rnn = CELLS[cell](width, hidden_size, num_layers, dropout=dropout, dtype=dtype)
         self.dropout = Dropout(dropout)
         self.head = Linear(hidden_size, vocab_size, dtype=dtype)
-        if cell == "lstm":
-            for layer in range(num_layers):
-                gate = slice(hidden_size, 2 * hidden_size)
-                getattr(self.rnn, f"bias_ih_l{layer}").data[gate] = 1
-                getattr(self.rnn, f"bias_hh_l{layer}").data[gate] = 0
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that make this model anew."""
-        return {
-            "vocab_size": self.vocab_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
-            "cell": self.cell, "embedding_size": self.embedding.embedding_dim, "dropout": self.dropout.p,
-            "dtype": str(self.head.weight.dtype),
-        }  # fmt: skip
+        open_forget_gates(self.rnn)
 
     def forward(self, tokens: Any, state: State = None) -> tuple[Tensor, State]:
         """Logits for every step.
