@@ -6,6 +6,7 @@ or the new one, whole. Each array's checksum is in the description and is compar
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -23,8 +24,15 @@ FORMAT = 1
 _KEY = "minirnn"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` so that a reader, or a crash, sees all of it or none."""
+def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> None:
+    """Put ``data`` at ``path`` so that a reader, or a crash, sees all of it or none.
+
+    Args:
+        previous: where the file that was at ``path`` is kept.
+
+    Raises:
+        OSError: it cannot be written; what was at ``path`` is untouched.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -34,7 +42,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         if temporary.read_bytes() != data:
-            raise OSError(f"{temporary} does not hold what was written to it")
+            raise OSError(errno.EIO, "the disk does not hold what was written to it", str(temporary))
+        if previous is not None and path.exists():
+            _keep(path, previous)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -45,6 +55,21 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """A second name for the file at ``path``, without a moment at which either is missing where links exist."""
+    link = path.with_name(f".{path.name}.previous.{os.getpid()}.tmp")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:
+        os.replace(path, previous)
+        return
+    try:
+        os.replace(link, previous)
+    finally:
+        link.unlink(missing_ok=True)  # still there where both were names of one file: then replacing does nothing
 
 
 def _sweep(path: Path) -> None:
@@ -72,8 +97,13 @@ def part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def save(path: str | Path, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+def save(
+    path: str | Path, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], previous: Path | None = None
+) -> None:
     """Write arrays and a JSON-able description to one file, atomically.
+
+    Args:
+        previous: where an older file at ``path`` is kept.
 
     Raises:
         OSError: the file cannot be written; an older one at ``path`` is untouched.
@@ -81,7 +111,7 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], config: Mapping[str
     whole = {name: np.require(array, requirements="C") for name, array in arrays.items()}  # safetensors wants it so
     sums = {name: zlib.crc32(array.tobytes()) for name, array in whole.items()}
     header = {"format": FORMAT, "config": dict(config), "crc32": sums, "own_crc32": _own_sum(config, sums)}
-    write_atomically(Path(path), safetensors.numpy.save(whole, {_KEY: json.dumps(header)}))
+    write_atomically(Path(path), safetensors.numpy.save(whole, {_KEY: json.dumps(header)}), previous)
 
 
 def _own_sum(config: Mapping[str, Any], sums: Mapping[str, int]) -> int:

@@ -45,5 +45,9 @@ class CheckpointError(MinirnnError, ValueError):
     """A checkpoint file is missing, damaged, or does not fit the model."""
 
 
+class SaveError(MinirnnError, OSError):
+    """A run ended, and its state could not be written."""
+
+
 class DivergedError(MinirnnError, ArithmeticError):
     """Training produced NaN or infinity again and again."""

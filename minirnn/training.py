@@ -19,14 +19,16 @@ from minirnn import checkpoint, optim, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import CheckpointError, DivergedError, OptionError
 from minirnn.nn.module import Module
+from minirnn.runs import BEST, LAST, RunFolder
 
 OPTIMIZERS = {
     "adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD, "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad,
 }  # fmt: skip
 
-BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.jsonl"
-
-_MOST_SKIPPED = 20  # steps in a row without a finite loss or gradient before training gives up
+_MOST_SKIPPED = 20  # steps in a row without a usable loss and gradient before training goes back
+_MOST_ROLLBACKS = 3  # each to the last saved state, with half the learning rate; then training gives up
+_EXPLODED = 100.0, 10.0  # a loss above so many times its running mean, and above so much, is not stepped on
+_MEMORY = 0.98  # of that running mean
 _SAVE_SECONDS = 60  # at most so much training time is lost to a crash
 
 
@@ -47,8 +49,12 @@ class Task(Protocol):
         """Forget what was carried from batch to batch; order the batches of this epoch."""
         ...
 
-    def loss(self, number: int) -> tuple[Tensor, int]:
-        """The mean loss of batch ``number``, and how many symbols it was the mean of."""
+    def loss(self, number: int, progress: float) -> tuple[Tensor, int]:
+        """The mean loss of batch ``number``, and how many symbols it was the mean of.
+
+        Args:
+            progress: the share of the budget that is spent, for what changes in the course of the training.
+        """
         ...
 
     def evaluate(self) -> dict[str, float]:
@@ -82,6 +88,7 @@ class Options:
         clip: the largest gradient norm; 0 for no clipping.
         evaluations: how often to evaluate over the whole budget, evenly spread; the last time at the end.
         log_every: steps between two lines of the metrics file.
+        save_every: steps between two saved states, beside those at evaluations and once a minute; None for these alone.
     """
 
     steps: int | None = None
@@ -96,6 +103,7 @@ class Options:
     clip: float = 1.0
     evaluations: int = 20
     log_every: int = 10
+    save_every: int | None = None
 
     def __post_init__(self) -> None:
         budgets = {"steps": self.steps, "epochs": self.epochs, "minutes": self.minutes}
@@ -111,8 +119,8 @@ class Options:
             raise OptionError(f"lr must be above 0, got {self.lr}")
         if self.clip < 0:
             raise OptionError(f"clip must be at least 0, got {self.clip}")
-        if self.evaluations < 1 or self.log_every < 1:
-            raise OptionError("evaluations and log_every must be at least 1")
+        if self.evaluations < 1 or self.log_every < 1 or (self.save_every is not None and self.save_every < 1):
+            raise OptionError("evaluations, log_every and save_every must be at least 1")
 
     def optimizer_settings(self) -> dict[str, Any]:
         """What the optimiser is told."""
@@ -151,6 +159,7 @@ class Step:
         progress: share of the budget spent. epoch: passes over the data so far.
         logged: this step made a line in the metrics file.
         metrics: what an evaluation after this step found, or None. best: it was the best so far.
+        notices: what a person should know that happened in this step: a disk that fails, a roll-back.
     """
 
     step: int
@@ -165,6 +174,7 @@ class Step:
     logged: bool = False
     metrics: dict[str, float] | None = None
     best: bool = False
+    notices: list[str] = field(default_factory=list)
 
     def line(self) -> dict[str, Any]:
         """The step as an object of the metrics file; what is not finite is null."""
@@ -183,6 +193,8 @@ class Position:
     epoch: int = 0
     batch: int = 0
     skipped: int = 0
+    rollbacks: int = 0
+    typical_loss: float = math.nan
     best_loss: float = math.inf
     loss_sum: float = 0.0
     loss_count: int = 0
@@ -196,24 +208,32 @@ class Trainer:
         task: what to train.
         options: how.
         out: folder for ``best.safetensors``, ``last.safetensors`` and ``metrics.jsonl``; None keeps nothing.
-        resume: go on from ``out``'s last state.
+        resume: go on from ``out``'s last state, or where that is damaged from the one before it.
+        notes: JSON-able facts kept in the checkpoints as they are.
+
+    Attributes:
+        notices: what a person should know before the first step.
 
     Raises:
         CheckpointError: there is nothing to resume, or it does not fit the task.
     """
 
-    def __init__(self, task: Task, options: Options, out: Path | None = None, resume: bool = False) -> None:
-        self.task, self.options, self.out = task, options, out
+    def __init__(
+        self, task: Task, options: Options, out: Path | None = None, resume: bool = False,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.task, self.options, self.out, self.notes = task, options, out, dict(notes or {})
         self.optimizer = options.make_optimizer(task.model)
         self.position = Position()
+        self.notices: list[str] = []
         self.stopping = False
+        self._files = None if out is None else RunFolder(out, self.notices)
         self._fresh_epoch = True
         self._saved_at = time.perf_counter()
         if resume:
             self._resume()
-        elif out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / METRICS).unlink(missing_ok=True)
+        elif self._files is not None:
+            self._files.clear_metrics()
 
     @property
     def progress(self) -> float:
@@ -230,63 +250,95 @@ class Trainer:
     def fit(self) -> Iterator[Step]:
         """Train to the end of the budget, one :class:`Step` a step.
 
+        A step whose loss or gradient is not finite, or whose loss has exploded, changes nothing. After
+        many of them in a row training goes back to the last saved state and on with half the learning rate, at most
+        three times.
+
         Raises:
-            DivergedError: losses or gradients were not finite for many steps in a row.
+            DivergedError: that did not help, or there is no saved state.
+            SaveError: the run's end could not be saved.
         """
         task, options, at = self.task, self.options, self.position
         began = time.perf_counter() - at.seconds
         task.model.train()
         progress = self.progress
+        if at.step == 0 and progress < 1:
+            self.save()  # the state to go back to; and a folder that cannot be written to is known at once
         while progress < 1 and not self.stopping:
             if self._fresh_epoch:
                 task.start_epoch(at.epoch)
                 self._fresh_epoch = False
-            lr = options.learning_rate(progress)
-            tokens, grad_norm = self._train_batch(at.batch, lr)
+            lr = options.learning_rate(progress) * 0.5**at.rollbacks
+            tokens, grad_norm = self._train_batch(at.batch, lr, progress)
             at.step, at.tokens, at.batch = at.step + 1, at.tokens + tokens, at.batch + 1
             if at.batch == task.batches:
                 at.epoch, at.batch, self._fresh_epoch = at.epoch + 1, 0, True
+            gone_back = at.skipped >= _MOST_SKIPPED
+            if gone_back:
+                self._roll_back()
             at.seconds = time.perf_counter() - began
             epoch = at.epoch + at.batch / task.batches
             before, progress = progress, self.progress
             loss = at.loss_sum / at.loss_count if at.loss_count else math.nan
             step = Step(at.step, at.tokens, at.seconds, epoch, loss, lr, grad_norm, progress, at.skipped)
-            if progress >= 1 or int(progress * options.evaluations) > int(before * options.evaluations):
+            if not gone_back and (
+                progress >= 1 or int(progress * options.evaluations) > int(before * options.evaluations)
+            ):
                 self._evaluate(step)
                 at.seconds = time.perf_counter() - began
-            step.logged = step.metrics is not None or at.step % options.log_every == 0
+            step.logged = not gone_back and (step.metrics is not None or at.step % options.log_every == 0)
             if step.logged:
                 at.loss_sum, at.loss_count = 0.0, 0
-                self._append(step.line())
-            if step.metrics is not None or time.perf_counter() - self._saved_at > _SAVE_SECONDS:
+                if self._files is not None:
+                    self._files.append(step.line())
+            asked_for = options.save_every is not None and at.step % options.save_every == 0
+            due = step.metrics is not None or asked_for or time.perf_counter() - self._saved_at > _SAVE_SECONDS
+            if due and at.skipped == 0:  # a state amid unusable steps is none to go back to
                 self.save()
+            step.notices, self.notices[:] = list(self.notices), []
             yield step
         if self.stopping:
             self.save()
+        if self._files is not None:
+            self._files.close()
 
-    def _train_batch(self, number: int, lr: float) -> tuple[int, float]:
+    def _train_batch(self, number: int, lr: float, progress: float) -> tuple[int, float]:
         at = self.position
         self.optimizer.zero_grad()
-        loss, tokens = self.task.loss(number)
+        loss, tokens = self.task.loss(number, progress)
         loss.backward()
         value = loss.item()
         limit = self.options.clip or math.inf
         grad_norm = float(optim.clip_grad_norm_(self.task.model.parameters(), limit))
-        if not (math.isfinite(value) and math.isfinite(grad_norm)):
+        times, least = _EXPLODED
+        exploded = value > least and value > times * at.typical_loss  # not before the first loss: NaN compares as false
+        if exploded or not (math.isfinite(value) and math.isfinite(grad_norm)):
             at.skipped += 1
-            if at.skipped >= _MOST_SKIPPED:
-                raise DivergedError(
-                    f"the loss was not finite for {at.skipped} steps in a row; "
-                    f"use a smaller lr (it was {self.options.lr:g})"
-                )
             self.task.carry({})  # a state that is not finite would spoil every batch to come
             return tokens, grad_norm
         at.skipped = 0
+        at.typical_loss = value if math.isnan(at.typical_loss) else _MEMORY * at.typical_loss + (1 - _MEMORY) * value
         at.loss_sum, at.loss_count = at.loss_sum + value, at.loss_count + 1
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         return tokens, grad_norm
+
+    def _roll_back(self) -> None:
+        """To the last saved state, but for the time that has passed, and on with half the learning rate."""
+        at = self.position
+        rollbacks, seconds, steps = at.rollbacks + 1, at.seconds, at.skipped
+        if self._files is None or rollbacks > _MOST_ROLLBACKS:
+            tried = f", and going back to a saved state {_MOST_ROLLBACKS} times did not help" if self._files else ""
+            raise DivergedError(
+                f"the loss was not finite, or exploded, for {steps} steps in a row{tried}; "
+                f"use a smaller lr (it was {self.options.lr:g})"
+            )
+        self._restore(*self._files.load())
+        at.rollbacks, at.seconds = rollbacks, seconds
+        self.notices.append(
+            f"no usable loss for {steps} steps: back to step {at.step}, learning rate {0.5**rollbacks:g} of what it was"
+        )
 
     def _evaluate(self, step: Step) -> None:
         at = self.position
@@ -295,8 +347,8 @@ class Trainer:
         step.best = step.metrics["val_loss"] < at.best_loss
         if step.best:
             at.best_loss = step.metrics["val_loss"]
-            if self.out is not None:
-                checkpoint.save(self.out / BEST, self._model_arrays(), self._config())
+            if self._files is not None:
+                self._files.save(BEST, self._model_arrays(), self._config())
 
     # -------------------------------------------------------------------------------------------- saving
 
@@ -304,33 +356,28 @@ class Trainer:
         return {f"model.{name}": array for name, array in self.task.model.state_dict().items()}
 
     def _config(self) -> dict[str, Any]:
-        at = asdict(self.position) | {"best_loss": None if math.isinf(self.position.best_loss) else
-                                      self.position.best_loss}  # fmt: skip
-        return {**self.task.config(), "options": asdict(self.options), "position": at}
+        at = {name: None if value != value or value == math.inf else value
+              for name, value in asdict(self.position).items()}  # fmt: skip
+        return {**self.task.config(), "options": asdict(self.options), "position": at, "notes": self.notes}
 
     def save(self) -> None:
         """Write ``last.safetensors``: everything needed to go on from here."""
-        if self.out is None:
+        if self._files is None:
             return
         arrays = self._model_arrays()
         arrays |= {f"carried.{name}": array for name, array in self.task.carried().items()}
         state = _without_arrays(self.optimizer.state_dict(), "optimizer", arrays)
         config = self._config() | {"optimizer": state, "random": random.generator().bit_generator.state}
         config["fresh_epoch"] = self._fresh_epoch
-        checkpoint.save(self.out / LAST, arrays, config)
+        self._files.save(LAST, arrays, config)
         self._saved_at = time.perf_counter()
 
-    def _append(self, line: Mapping[str, Any]) -> None:
-        if self.out is not None:
-            with open(self.out / METRICS, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
     def _resume(self) -> None:
-        if self.out is None:
+        if self._files is None:
             raise CheckpointError("nothing to resume: the run keeps no files")
-        arrays, config = checkpoint.load(self.out / LAST)
+        arrays, config = self._files.load()
         if "optimizer" not in config:
-            raise CheckpointError(f"{self.out / LAST} holds no optimiser state: it cannot be resumed")
+            raise CheckpointError(f"{self.out} holds no optimiser state: it cannot be resumed")
         ours, theirs = _flat(json.loads(json.dumps(self.task.config()))), _flat(config)
         ours["options.optimizer"] = self.options.optimizer
         for name, value in ours.items():
@@ -339,6 +386,10 @@ class Trainer:
                     f"cannot resume {self.out}: {name.rpartition('.')[2]} was {_short(theirs.get(name))}, "
                     f"now it is {_short(value)}"
                 )
+        self._restore(arrays, config)
+
+    def _restore(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+        """Take up a saved state; ``position`` stays the same object."""
         self.task.model.load_state_dict(checkpoint.part(arrays, "model."))
         self.optimizer.load_state_dict(_with_arrays(config["optimizer"], arrays))
         settings = self.options.optimizer_settings()  # the person's, now
@@ -347,19 +398,11 @@ class Trainer:
         self.task.start_epoch(config["position"]["epoch"])
         self.task.carry(checkpoint.part(arrays, "carried."))
         random.generator().bit_generator.state = config["random"]
-        self.position = Position(**config["position"])
-        if self.position.best_loss is None:
-            self.position.best_loss = math.inf
+        saved = {name: value for name, value in config["position"].items() if value is not None}
+        vars(self.position).update(asdict(Position(**saved)))
         self._fresh_epoch = config["fresh_epoch"]
-        self._trim_metrics()
-
-    def _trim_metrics(self) -> None:
-        """Drop lines of steps after the saved one: they will be made again."""
-        path = (self.out or Path()) / METRICS
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.position.step]
-            checkpoint.write_atomically(path, "".join(kept).encode())
+        if self._files is not None:
+            self._files.trim_metrics(self.position.step)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

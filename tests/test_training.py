@@ -1,5 +1,6 @@
 """Training: it learns, one seed gives one curve on any number of threads, and a cut run goes on as if uncut."""
 
+import errno
 import json
 import math
 import os
@@ -11,9 +12,10 @@ import pytest
 import minirnn as mr
 from minirnn import checkpoint
 from minirnn.data.text import Characters
-from minirnn.errors import CheckpointError, DataError, DivergedError, OptionError
+from minirnn.errors import CheckpointError, DataError, DivergedError, OptionError, SaveError
+from minirnn.runs import BEST, LAST, METRICS, PREVIOUS
 from minirnn.tasks.char import CharTask, TextModel, evaluate, read_corpus
-from minirnn.training import BEST, LAST, METRICS, OPTIMIZERS, Options, Step, Trainer
+from minirnn.training import OPTIMIZERS, Options, Step, Trainer
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 TEXT = "the quick brown fox jumps over the lazy dog. " * (12 if SMALL else 60)
@@ -48,13 +50,14 @@ def test_it_learns_a_sentence(cell: str, tmp_path: Path) -> None:
 
 def test_validation_is_the_mean_over_every_symbol() -> None:
     task = _task()
-    x, y = task.validation.tokens[:-1], task.validation.tokens[1:]
+    tokens = task.validation.tokens.T
+    x, y = tokens[:-1], tokens[1:]
     logits = task.model.eval()(x)[0].log_softmax().numpy()
     expected = -np.take_along_axis(logits, y[..., None], -1).mean(dtype=np.float64)
     assert evaluate(task.model, task.validation) == pytest.approx(expected, rel=1e-5)
     cut = len(Characters.of(TEXT).encode(TEXT)) - round(0.1 * len(TEXT))
     assert (
-        task.validation.tokens.T.reshape(-1).tolist()
+        task.validation.tokens.reshape(-1).tolist()
         == Characters.of(TEXT).encode(TEXT[cut:]).tolist()[: task.validation.tokens.size]
     )
 
@@ -62,17 +65,17 @@ def test_validation_is_the_mean_over_every_symbol() -> None:
 def test_the_state_is_carried_within_an_epoch_and_forgotten_at_its_end() -> None:
     task = _task(dropout=0.0)
     task.start_epoch(0)
-    task.loss(0)
+    task.loss(0, 0.0)
     carried = task.carried()
     assert set(carried) == {"0", "1"}
     x, _ = task.train.chunk(0)
     _, (h, c) = task.model(x)
     np.testing.assert_allclose(carried["0"], h.numpy(), atol=1e-6)
     np.testing.assert_allclose(carried["1"], c.numpy(), atol=1e-6)
-    second, _ = task.loss(1)
+    second, _ = task.loss(1, 0.0)
     task.start_epoch(1)
     assert task.carried() == {}
-    assert task.loss(1)[0].item() != second.item()
+    assert task.loss(1, 0.0)[0].item() != second.item()
 
 
 def test_one_seed_one_curve_whatever_the_threads() -> None:
@@ -211,7 +214,7 @@ def test_nan_is_not_stepped_on() -> None:
     task.model.embedding.weight.data[0] = np.nan
     before = task.model.state_dict()
     steps = []
-    with pytest.raises(DivergedError, match=r"not finite for 20 steps in a row; use a smaller lr \(it was 0.004\)"):
+    with pytest.raises(DivergedError, match=r"for 20 steps in a row; use a smaller lr \(it was 0.004\)"):
         steps.extend(trainer.fit())
     lines = []
     trainer = Trainer(task, Options(steps=10))
@@ -251,3 +254,112 @@ def test_bytes_corpus(tmp_path: Path) -> None:
     tokens, symbols = read_corpus([str(tmp_path / "x.bin")], as_bytes=True)
     assert tokens.tolist() == list(range(256)) * 3
     assert len(symbols) == 256
+
+
+def _spoil(task: CharTask, step: int, count: int, value: float = math.nan) -> None:
+    """From its ``step``-th call on, ``count`` times, the loss is ``value`` times what it was."""
+    loss, calls = task.loss, iter(range(10**6))
+
+    def spoilt(number: int, progress: float) -> tuple[mr.Tensor, int]:
+        mean, tokens = loss(number, progress)
+        return (mean * value if step <= next(calls) < step + count else mean), tokens
+
+    task.loss = spoilt  # type: ignore[method-assign]
+
+
+def test_an_exploding_loss_is_not_stepped_on() -> None:
+    task = _task()
+    _spoil(task, 5, 1, value=1e4)
+    steps = _run(Trainer(task, Options(steps=8)))
+    assert [step.skipped for step in steps] == [0, 0, 0, 0, 0, 1, 0, 0]
+
+
+def test_many_lost_steps_lead_back_to_the_saved_state_with_half_the_learning_rate(tmp_path: Path) -> None:
+    task = _task()
+    _spoil(task, 12, 20)
+    trainer = Trainer(task, Options(steps=40, save_every=10, evaluations=1, log_every=1), tmp_path)
+    steps = _run(trainer)
+    assert trainer.position.step == 40
+    assert trainer.position.rollbacks == 1
+    back = next(n for n, step in enumerate(steps) if step.notices)
+    assert steps[back].notices == ["no usable loss for 20 steps: back to step 10, learning rate 0.5 of what it was"]
+    assert [step.step for step in steps[back - 1 : back + 2]] == [31, 10, 11]
+    assert steps[back + 1].lr == pytest.approx(trainer.options.learning_rate(10 / 40) / 2)
+    lines = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert lines == list(range(1, 41))
+
+
+def test_going_back_is_tried_three_times(tmp_path: Path) -> None:
+    task = _task()
+    _spoil(task, 3, 10**6)
+    with pytest.raises(DivergedError, match="going back to a saved state 3 times did not help"):
+        _run(Trainer(task, Options(steps=1000, evaluations=1), tmp_path))
+
+
+def test_a_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on, what could not be written is written later, and nothing is missing or there twice."""
+    monkeypatch.setattr("minirnn.runs.RETRY_SECONDS", 0)
+    full, write, opened = [False], checkpoint.write_atomically, open
+
+    def failing(*args: object) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*args)  # type: ignore[arg-type]
+
+    def no_lines(path: object, mode: str = "r", **options: object) -> object:
+        if full[0] and mode == "ab":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, mode, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(checkpoint, "write_atomically", failing)
+    monkeypatch.setattr("minirnn.runs.open", no_lines, raising=False)
+    notices = []
+    for step in Trainer(_task(), Options(steps=30, evaluations=6, log_every=1), tmp_path).fit():
+        full[0] = 7 <= step.step < 22
+        notices += step.notices
+    assert [notice.split(": ")[-1].split(" can be")[0] for notice in notices] == [
+        "No space left on device; training goes on, and so do attempts to save", str(tmp_path)
+    ]  # fmt: skip
+    lines = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert lines == list(range(1, 31))
+    assert checkpoint.load(tmp_path / LAST)[1]["position"]["step"] == 30
+    assert (tmp_path / BEST).exists()
+
+
+def test_a_disk_that_fails_to_the_last_is_an_error_and_keeps_the_last_good_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(_task(), Options(steps=10, evaluations=2), tmp_path)
+
+    def failing(*args: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    steps = trainer.fit()
+    for _ in range(7):
+        next(steps)
+    monkeypatch.setattr(checkpoint, "write_atomically", failing)
+    with pytest.raises(SaveError, match=r"could not be saved in .*; last.safetensors holds the state that was saved"):
+        list(steps)
+    assert checkpoint.load(tmp_path / LAST)[1]["position"]["step"] == 5
+
+
+def test_a_damaged_last_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    whole = Trainer(_task(), Options(steps=12, save_every=4, evaluations=1), tmp_path / "whole")
+    _run(whole)
+    trainer = Trainer(_task(), Options(steps=12, save_every=4, evaluations=1), tmp_path / "cut")
+    _run(trainer, 8)
+    path = tmp_path / "cut" / LAST
+    damaged = bytearray(path.read_bytes())
+    damaged[-3] ^= 4
+    path.write_bytes(damaged)
+    again = Trainer(_task(), Options(steps=12, save_every=4, evaluations=1), tmp_path / "cut", resume=True)
+    assert len(again.notices) == 1
+    assert "does not match its checksum; going on from previous.safetensors" in again.notices[0]
+    assert again.position.step in (4, 8)
+    _run(again)
+    for name, array in whole.task.model.state_dict().items():
+        np.testing.assert_array_equal(again.task.model.state_dict()[name], array)
+    (tmp_path / "cut" / PREVIOUS).write_bytes(b"nothing")
+    path.write_bytes(b"nothing either")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        Trainer(_task(), Options(steps=12), tmp_path / "cut", resume=True)

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,23 @@ class Table:
                 numbers[row, place] = number
         return numbers
 
+    def last_number(self) -> str:
+        """The name of the last column whose first cell is a number.
+
+        Raises:
+            DataError: there is none.
+        """
+        _, record = next(_rows(self.name, self._text, self.delimiter))
+        for name, cell in zip(reversed(self.header), reversed(record), strict=True):
+            if math.isfinite(_number(cell)):
+                return name
+        raise DataError(f"{self.name}: no column holds numbers; there are {', '.join(map(repr, self.header))}")
+
+    def where(self, row: int) -> str:
+        """File and line of a row, counted from 0: ``series.csv:17``."""
+        line, _ = next(islice(_rows(self.name, self._text, self.delimiter), row, None))
+        return f"{self.name}:{line}"
+
 
 def read_table(source: str) -> Table:
     """A CSV file (RFC 4180) with a header; comma, semicolon or tab between cells, whichever parts the header most.
@@ -73,9 +91,14 @@ def read_table(source: str) -> Table:
             have one name; a row has more or fewer cells than the header, or a quote that does not end.
     """
     name, data = read_sources([source])[0]
-    text = decode_text(data, name)
+    return parse_table(name, decode_text(data, name))
+
+
+def parse_table(name: str, text: str) -> Table:
+    """As :func:`read_table`, from text that was read before; ``name`` says where, for errors."""
     delimiter = max(_DELIMITERS, key=lambda each: _width(text, each))
-    header = tuple(cell.strip() for cell in next(_records(name, text, delimiter))[1])
+    _, cells = next(_records(name, text, delimiter), (1, []))
+    header = tuple(cell.strip() for cell in cells)
     if not any(header):
         raise DataError(f"{name}:1: wanted a header with the names of the columns, got an empty line")
     for column in header:
@@ -118,7 +141,7 @@ def _rows(name: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]
 
 def _width(text: str, delimiter: str) -> int:
     try:
-        return len(next(_records("", text, delimiter))[1])
+        return len(next(_records("", text, delimiter), (1, []))[1])
     except DataError:
         return 0
 

@@ -48,27 +48,17 @@ def read_sources(sources: Sequence[str]) -> list[tuple[str, bytes]]:
     return parts
 
 
-def read_text(sources: Sequence[str]) -> str:
-    """The text of files one after the other, each beginning on a line of its own.
-
-    Raises:
-        DataError: as :func:`read_sources` and :func:`decode_text`.
-    """
-    texts = [decode_text(data, name, "; for any other file use --bytes") for name, data in read_sources(sources)]
-    return "".join(text if text.endswith("\n") or text is texts[-1] else text + "\n" for text in texts)
-
-
-def decode_text(data: bytes, name: str, advice: str = "") -> str:
+def decode_text(data: bytes, name: str) -> str:
     """UTF-8 with or without byte order marks, any line ends, as text with ``\\n``.
 
     Raises:
-        DataError: the bytes are not UTF-8; says where, and what to do.
+        DataError: the bytes are not UTF-8; says where.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{name} is not UTF-8 text (byte {error.start}, line {line}){advice}") from None
+        raise DataError(f"{name} is not UTF-8 text (byte {error.start}, line {line})") from None
     return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -78,7 +68,7 @@ class Characters:
     kind = "characters"
 
     def __init__(self, characters: str) -> None:
-        points = _code_points(characters)
+        points = code_points(characters)
         if points.size == 0 or (np.diff(points.astype(np.int64)) <= 0).any():
             raise DataError("a character vocabulary holds different characters in rising order")
         self.characters, self._points = characters, points
@@ -86,7 +76,7 @@ class Characters:
     @classmethod
     def of(cls, text: str) -> Characters:
         """The vocabulary of everything in ``text``."""
-        found = [np.unique(_code_points(piece)) for piece in _pieces(text)]
+        found = [np.unique(code_points(piece)) for piece in _pieces(text)]
         return cls("".join(map(chr, np.unique(np.concatenate(found)))) if found else "")
 
     def __len__(self) -> int:
@@ -102,7 +92,7 @@ class Characters:
         kind = np.min_scalar_type(len(self) - 1)
         parts = [np.empty(0, kind)]
         for piece in _pieces(text):
-            points = _code_points(piece)
+            points = code_points(piece)
             at = np.minimum(np.searchsorted(self._points, points), len(self) - 1)
             parts.append(at[self._points[at] == points].astype(kind))
         return np.concatenate(parts)
@@ -159,7 +149,8 @@ def _pieces(text: str) -> Iterator[str]:
     return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
 
 
-def _code_points(text: str) -> np.ndarray:
+def code_points(text: str) -> np.ndarray:
+    """The code points [S] of a text."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
@@ -168,10 +159,10 @@ class Streams:
     """A token sequence cut into N contiguous streams, read side by side in chunks of T steps.
 
     Stream n holds the tokens from ``n * length`` on, so a recurrent state carried from chunk to chunk has
-    really seen what came before.
+    really seen what came before. Nothing is copied but the chunk that is read.
 
     Attributes:
-        tokens: [L, N], stream n in column n.
+        tokens: [N, L], one stream a row; may lie in a file.
         seq_length: T.
     """
 
@@ -191,21 +182,21 @@ class Streams:
             raise DataError(f"wanted at least two tokens to predict one from the other, got {tokens.size}")
         count = max(1, min(batch_size, tokens.size // (seq_length + 1)))
         length = tokens.size // count
-        return cls(np.ascontiguousarray(tokens[: length * count].reshape(count, length).T), seq_length)
+        return cls(tokens[: length * count].reshape(count, length), seq_length)
 
     @property
     def batch_size(self) -> int:
-        return self.tokens.shape[1]
+        return self.tokens.shape[0]
 
     def __len__(self) -> int:
         """Chunks in one pass."""
-        return -(-(self.tokens.shape[0] - 1) // self.seq_length)
+        return -(-(self.tokens.shape[1] - 1) // self.seq_length)
 
     def chunk(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets [T, N], the targets one step later; the last chunk may be shorter."""
         start = number * self.seq_length
-        stop = min(start + self.seq_length, self.tokens.shape[0] - 1)
-        return self.tokens[start:stop], self.tokens[start + 1 : stop + 1]
+        rows = np.ascontiguousarray(self.tokens[:, start : start + self.seq_length + 1].T)
+        return rows[:-1], rows[1:]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return (self.chunk(number) for number in range(len(self)))

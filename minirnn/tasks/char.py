@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from minirnn import checkpoint, random
-from minirnn.autograd.tape import no_grad
+from minirnn import random
 from minirnn.autograd.tensor import Tensor
-from minirnn.data.text import Bytes, Characters, Streams, read_sources, read_text, symbols_from_config
-from minirnn.errors import CheckpointError, DataError, OptionError
+from minirnn.data.corpus import read_bytes, read_characters
+from minirnn.data.text import Bytes, Characters, Streams, symbols_from_config
+from minirnn.errors import DataError, OptionError
 from minirnn.models.char_lm import CharLM
 from minirnn.nn import functional as F
+from minirnn.tasks.common import described_by, load_task, rebuild
 
 NAME = "char"
 
@@ -67,7 +68,7 @@ class CharTask:
     def start_epoch(self, epoch: int) -> None:
         self._state = None
 
-    def loss(self, number: int) -> tuple[Tensor, int]:
+    def loss(self, number: int, progress: float) -> tuple[Tensor, int]:
         inputs, targets = self.train.chunk(number)
         logits, state = self.model(inputs, self._state)
         self._state = _detached(state)
@@ -100,14 +101,11 @@ def _detached(state: Any) -> Any:
 def evaluate(model: CharLM, streams: Streams) -> float:
     """Mean loss in nats a symbol; each stream starts from the zero state and carries it to its end."""
     total, state = 0.0, None
-    training = model.training
-    model.eval()
-    with no_grad():
+    with model.evaluating():
         for inputs, targets in streams:
             logits, state = model(inputs, state)
             losses = F.cross_entropy(logits.reshape(-1, model.vocab_size), targets.reshape(-1), reduction="sum")
             total += losses.item()
-    model.train(training)
     return total / (streams.tokens.size - streams.batch_size)
 
 
@@ -117,11 +115,7 @@ def read_corpus(sources: Sequence[str], as_bytes: bool = False) -> tuple[np.ndar
     Raises:
         DataError: a source cannot be read, is empty, or is not text.
     """
-    if as_bytes:
-        return np.frombuffer(b"".join(data for _, data in read_sources(sources)), np.uint8), Bytes()
-    text = read_text(sources)
-    symbols = Characters.of(text)
-    return symbols.encode(text), symbols
+    return read_bytes(sources) if as_bytes else read_characters(sources)
 
 
 class TextModel:
@@ -141,16 +135,24 @@ class TextModel:
         Raises:
             CheckpointError: the file is missing, damaged, or holds something else.
         """
-        arrays, config = checkpoint.load(path)
-        if config.get("task") != NAME:
-            raise CheckpointError(f"{path} holds a {config.get('task')!r} model; wanted a character model")
-        try:
+        arrays, config = load_task(path, NAME, "a character model")
+        with described_by(path):
             symbols = symbols_from_config(config["symbols"])
-            model = CharLM(**config["model"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from None
-        model.load_state_dict(checkpoint.part(arrays, "model."))
-        return cls(model.eval(), symbols)
+            model = rebuild(CharLM, config["model"], arrays)
+        return cls(model, symbols)
+
+    def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
+        """``loss`` in nats a symbol, and in bits, on text files; characters never seen in training are left out.
+
+        Raises:
+            DataError: a source cannot be read, or nothing of it is in the vocabulary.
+        """
+        if isinstance(self.symbols, Bytes):
+            tokens, _ = read_bytes(sources)
+        else:
+            tokens, _ = read_characters(sources, self.symbols)
+        loss = evaluate(self.model, Streams.of(tokens, _EVALUATION_STREAMS, _EVALUATION_STEPS))
+        return {"loss": loss, "bits_per_symbol": loss / math.log(2)}
 
     def sample(
         self, prime: str = "", length: int = 500, temperature: float = 1.0, top_k: int | None = None,

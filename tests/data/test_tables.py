@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from minirnn.data.tables import Scaler, naive_forecasts, read_table, season_of, windows
+from minirnn.data.tables import Scaler, naive_forecasts, parse_table, read_table, season_of, windows
 from minirnn.errors import DataError, OptionError, ShapeError
 
 # Monthly totals of airline passengers 1949 to 1960 in thousands (Box & Jenkins 1976, series G).
@@ -57,6 +57,32 @@ def test_delimiters(tmp_path: Path, delimiter: str, text: str) -> None:
     table = read_table(write(tmp_path, text))
     assert table.delimiter == delimiter
     assert table.columns(["a"]).tolist() == [[1]]
+
+
+def test_text_that_was_read_before(tmp_path: Path) -> None:
+    table = parse_table("x", "a;b\n1;2\n")
+    assert table == type(table)("x", ("a", "b"), 1, ";", "a;b\n1;2\n")
+    for text in ("", "\n"):
+        with pytest.raises(DataError, match=r"^x:1: wanted a header with the names of the columns, got an empty line$"):
+            parse_table("x", text)
+
+
+def test_where_a_row_stands() -> None:
+    table = parse_table("x.csv", '"a\nb",c\n1,"2\n"\n3,4\n5,6\n')
+    assert [table.where(row) for row in range(3)] == ["x.csv:3", "x.csv:5", "x.csv:6"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"), [("1,2,x\n3,4,5", "b"), ("1,,\n3,4,5", "a"), ("1,2, 3 ", "c"), ("1,2,nan\n1,2,3", "b")]
+)
+def test_the_last_column_with_numbers(rows: str, name: str) -> None:
+    """The first row tells; a cell further down that is no number is a mistake to be shown."""
+    assert parse_table("x", "a,b,c\n" + rows).last_number() == name
+
+
+def test_no_column_with_numbers() -> None:
+    with pytest.raises(DataError, match=r"^x: no column holds numbers; there are 'a', 'b'$"):
+        parse_table("x", "a,b\nx,\n1,2\n").last_number()
 
 
 def test_a_delimiter_within_quotes_is_none(tmp_path: Path) -> None:

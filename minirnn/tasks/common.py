@@ -1,0 +1,181 @@
+"""What the tasks share: independent examples in batches, a fixed random split, and the face of a trained model."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+import numpy as np
+
+from minirnn import checkpoint
+from minirnn.autograd.tensor import Tensor
+from minirnn.data.sequences import Buckets
+from minirnn.errors import CheckpointError, DataError, MinirnnError, OptionError
+from minirnn.nn import init
+from minirnn.nn.module import Module
+
+M = TypeVar("M", bound=Module)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of input, and where it stood: ``reviews.tsv:17``."""
+
+    text: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One result: as a line of text for people, and as a JSON object for programs."""
+
+    text: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Predictor(Protocol):
+    """A trained model with all that belongs to it, made by ``load(path)``.
+
+    Attributes:
+        options: the names of what :meth:`predict` takes beside the lines.
+        whole: the lines make one input (a table, a piece) rather than one each.
+    """
+
+    options: ClassVar[frozenset[str]]
+    whole: ClassVar[bool]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """From a checkpoint of its task."""
+        ...
+
+    def predict(self, lines: Sequence[Line], **options: Any) -> list[Prediction]:
+        """A result for every line, or for all of them together where ``whole``."""
+        ...
+
+    def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
+        """``loss`` and the task's own metrics on data like that of its training."""
+        ...
+
+
+class ExampleTask:
+    """The part of a :class:`~minirnn.training.Task` whose examples are independent: nothing is carried.
+
+    Every epoch has an order of its own, which follows from the seed and the epoch's number.
+
+    Args:
+        lengths: of the training examples [E], or several arrays of them; batches hold examples of like lengths.
+        batch_size: examples in a batch, at most.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: Any, batch_size: int, seed: int) -> None:
+        if batch_size < 1:
+            raise OptionError(f"batch size must be at least 1, got {batch_size}")
+        self._buckets, self._seed = Buckets(lengths, batch_size), seed
+        self._order: list[np.ndarray] = []
+        self.batches = len(self._buckets)
+
+    def start_epoch(self, epoch: int) -> None:
+        self._order = self._buckets.order(np.random.default_rng([self._seed, epoch]))
+
+    def loss(self, number: int, progress: float) -> tuple[Tensor, int]:
+        return self.batch_loss(self._order[number], progress)
+
+    def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
+        """The mean loss of some training examples, and of how many symbols it is the mean."""
+        raise NotImplementedError
+
+    def carried(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
+        pass
+
+
+def random_split(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the examples to train on and to validate with, in rising order; always the same for one seed.
+
+    Raises:
+        OptionError: the fraction is not between 0 and 1.
+        DataError: there are fewer than two examples.
+    """
+    if not 0 < fraction < 1:
+        raise OptionError(f"val_fraction must be between 0 and 1, got {fraction}")
+    if count < 2:
+        raise DataError(f"wanted at least 2 examples, to train on some and validate with others, got {count}")
+    kept = min(count - 1, max(1, round(count * fraction)))
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[kept:]), np.sort(order[:kept])
+
+
+def fingerprint(*parts: Iterable[str] | np.ndarray) -> str:
+    """SHA-256 of the training data, by which a resumed run knows it again."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(str((part.shape, part.dtype)).encode() + np.ascontiguousarray(part).tobytes())
+        else:
+            for text in part:
+                digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        digest.update(b"\1")
+    return digest.hexdigest()
+
+
+def load_task(path: str | Path, name: str, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A model's arrays and the description of a checkpoint of task ``name``.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another task than ``kind`` says.
+    """
+    arrays, config = checkpoint.load(path)
+    if config.get("task") != name:
+        raise CheckpointError(f"{path} holds a {config.get('task')!r} model; wanted {kind}")
+    return checkpoint.part(arrays, "model."), config
+
+
+@contextmanager
+def described_by(path: str | Path) -> Iterator[None]:
+    """Inside, a description that does not fit together means a damaged checkpoint.
+
+    Raises:
+        CheckpointError: names the file.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, MinirnnError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def rebuild(make: Callable[..., M], config: Any, arrays: Mapping[str, np.ndarray]) -> M:
+    """The model ``make(**config)`` with the values ``arrays``, in evaluation mode.
+
+    A file from a stranger can ask for any size: nothing is allocated, and no loop runs, for more than the file holds.
+
+    Raises:
+        CheckpointError: description and arrays do not fit.
+    """
+    if not isinstance(config, dict):
+        raise CheckpointError(f"its model is described by {config!r}")
+    numbers = sum(array.size for array in arrays.values())
+    for name, value in config.items():
+        most = len(arrays) if name == "num_layers" else numbers
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not -1 <= value <= most:
+            raise CheckpointError(f"the description's {name} {value} does not fit a file of {numbers} numbers")
+    with init.without_values():
+        model = make(**config)
+    model.load_state_dict(arrays, assign=True)
+    return model.eval()
+
+
+def chunks(lines: Iterable[Line], size: int) -> Iterable[list[Line]]:
+    """Some lines at a time."""
+    iterator = iter(lines)
+    return iter(lambda: list(itertools.islice(iterator, size)), [])

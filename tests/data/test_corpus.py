@@ -1,0 +1,129 @@
+"""Corpora: read in pieces they are what they are in one piece, in memory or in a file."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minirnn.data import corpus
+from minirnn.data.corpus import open_sources, read_bytes, read_characters, stamps, text_pieces
+from minirnn.data.text import BUILT_IN, Characters
+from minirnn.errors import DataError
+
+
+def _text(*paths: Path) -> str:
+    return "".join(text_pieces(open_sources([str(path) for path in paths])))
+
+
+def _whole(data: bytes) -> str:
+    """All of it at once: what the pieces must add up to."""
+    return data.decode().replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+@given(st.text("a\u00e9\u20ac\U0001f600\r\n\ufeff "), st.integers(1, 7))
+def test_pieces_add_up_wherever_they_are_cut(tmp_path_factory: pytest.TempPathFactory, text: str, size: int) -> None:
+    """Characters of several bytes, and the two signs of a line end, lie across the borders."""
+    path = tmp_path_factory.mktemp("corpus") / "text"
+    path.write_bytes(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "_PIECE", size)
+        assert _text(path) == _whole(text.encode())
+
+
+def test_each_source_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree")
+    (tmp_path / "b").write_bytes("\ufefffour\n".encode())
+    (tmp_path / "c").write_bytes(b"")
+    (tmp_path / "d").write_bytes(b"five")
+    assert _text(*(tmp_path / name for name in "abcd")) == "one\ntwo\nthree\nfour\nfive"
+
+
+@pytest.mark.parametrize("room", [0, 1 << 28], ids=["in a file", "in memory"])
+def test_tokens_are_the_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    monkeypatch.setattr(corpus, "_IN_MEMORY", room)
+    monkeypatch.setattr(corpus, "_PIECE", 11)
+    text = "na\u00efve \U0001f600 caf\u00e9\n" * 20
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+    tokens, symbols = read_characters([str(tmp_path / "text")])
+    assert isinstance(tokens, np.memmap) == (room == 0)
+    assert tokens.dtype == np.uint8
+    assert symbols.characters == Characters.of(text).characters
+    np.testing.assert_array_equal(tokens, symbols.encode(text))
+    some, same = read_characters([str(tmp_path / "text")], Characters("av"))
+    assert same.characters == "av"
+    assert some.tolist() == [0, 1, 0] * 20
+
+
+def test_bytes_of_one_file_stay_on_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\x00\xff")
+    (tmp_path / "b").write_bytes(b"\x07")
+    one, _ = read_bytes([str(tmp_path / "a")])
+    assert isinstance(one, np.memmap)
+    assert one.tolist() == [0, 255]
+    assert read_bytes([str(tmp_path / "a"), str(tmp_path / "b")])[0].tolist() == [0, 255, 7]
+
+
+def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, data in {"blank": b"\n \n", "empty": b"", "good": b"good\n", "bad": b"a\nb\xc3\n\xc3\xa9"}.items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
+        read_characters([str(tmp_path / "nowhere")])
+    with pytest.raises(DataError, match=r"cannot read .*directory"):
+        read_bytes([str(tmp_path)])
+    for read, name in ((read_characters, "blank"), (read_characters, "empty"), (read_bytes, "empty")):
+        with pytest.raises(DataError, match="nothing to read"):
+            read([str(tmp_path / name)])
+    with pytest.raises(DataError, match="corpus '@perl' is unknown; built in: @python"):
+        read_characters(["@perl"])
+    for piece in (1, 2, 3, 4, 100):
+        monkeypatch.setattr(corpus, "_PIECE", piece)
+        with pytest.raises(DataError, match=r"bad is not UTF-8 text \(byte 3, line 2\); .*--bytes"):
+            read_characters([str(tmp_path / "good"), str(tmp_path / "bad")])
+
+
+@pytest.mark.parametrize("later", ["abcabcabc", "ab", "abd"])
+def test_a_corpus_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str) -> None:
+    path, passes, pieces = tmp_path / "text", [0], corpus.text_pieces
+    path.write_text("abc")
+
+    def changing(opened: object) -> object:
+        passes[0] += 1
+        if passes[0] == 2:
+            path.write_text(later)
+        return pieces(opened)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(corpus, "text_pieces", changing)
+    with pytest.raises(DataError, match="changed while being read"):
+        read_characters([str(path)])
+
+
+def test_a_later_change_shows_in_the_stamps(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("abc")
+    before = stamps([str(path), "-", "@python"])
+    assert list(before) == [str(path)]
+    assert stamps([str(path)]) == before
+    path.write_text("abcd")
+    assert stamps([str(path)]) != before
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"hello")))
+    tokens, symbols = read_characters(["-"])
+    assert symbols.decoder()(tokens) == "hello"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"hello")))
+    assert read_bytes(["-"])[0].tobytes() == b"hello"
+
+
+def test_the_built_in_corpus_is_real_text() -> None:
+    tokens, symbols = read_characters(["@python"])
+    assert tokens.size > 1_000_000
+    assert "def " in symbols.decoder()(tokens[:100_000])
+    assert all(path.suffix == ".py" for path in BUILT_IN["@python"]())
