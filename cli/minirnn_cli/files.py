@@ -10,6 +10,11 @@ import typer
 from minirnn_cli import options as o
 
 
+_SHOWN_APART = {
+    "task", "model", "symbols", "data", "position", "options", "optimizer", "random", "fresh_epoch", "notes",
+}  # fmt: skip
+
+
 def info(
     checkpoint: Annotated[Path | None, typer.Argument(help="A checkpoint or a run's folder.")] = None,
     json: o.Json = False,
@@ -29,8 +34,9 @@ def info(
         "task": config.get("task"),
         "model": config.get("model"),
         "parameters": sum(a.size for a in weights.values()),
-        "symbols": config.get("symbols", {}),
+        "symbols": config.get("symbols"),
         "data": config.get("data"),
+        **{name: config[name] for name in sorted(config.keys() - _SHOWN_APART)},
         "steps": position.get("step"),
         "tokens": position.get("tokens"),
         "seconds": position.get("seconds"),
@@ -53,7 +59,15 @@ def info(
             print(f"{name}: {_shown(value)}")
 
 
+_LONGEST = 120  # characters of a value that are shown to a person
+
+
 def _shown(value: Any) -> str:
+    text = _plain(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 4] + " ..."
+
+
+def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, int) and not isinstance(value, bool):
@@ -62,7 +76,7 @@ def _shown(value: Any) -> str:
 
 
 def warmup(quiet: o.Quiet = False, json: o.Json = False) -> None:
-    """Compile every kernel of training and sampling now, so that later commands start at once."""
+    """Compile every kernel of training, sampling and prediction now, so that later commands start at once."""
     import time
     from json import dumps
 
@@ -70,6 +84,7 @@ def warmup(quiet: o.Quiet = False, json: o.Json = False) -> None:
 
     from minirnn.data.text import Characters
     from minirnn.kernels.jit import cache_folder, on_compile
+    from minirnn.models import EncoderDecoder
     from minirnn.tasks.char import CharTask, TextModel
     from minirnn.training import Options, Trainer
     from minirnn_cli.show import say
@@ -90,6 +105,10 @@ def warmup(quiet: o.Quiet = False, json: o.Json = False) -> None:
             for _ in Trainer(task, Options(steps=1)).fit():
                 pass
             "".join(TextModel(task.model, symbols).sample(length=2, seed=0))
+        for attention in ("additive", "dot"):
+            model = EncoderDecoder(5, 5, 8, attention=attention, dropout=0.5)
+            model.loss([[4, 4], [4, 0]], [[1, 1], [4, 2], [2, 0]], [2, 1], [3, 2]).backward()
+            model.generate([[4, 4]], max_length=2, beam_width=2)
     seconds, folder = time.perf_counter() - began, cache_folder()
     if json:
         print(dumps({"compiled": compiled, "seconds": seconds, "cache": str(folder) if folder else None}))

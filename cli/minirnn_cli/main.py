@@ -10,12 +10,12 @@ from typing import Any
 
 import typer
 
-from minirnn_cli import char, files, options
+from minirnn_cli import char, classifier, files, forecaster, music, options, tagger, translator, use
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
-    help="Small, fast recurrent networks: train one on your text, and let it write.",
+    help="Small, fast recurrent networks: train one on your data, and use it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -27,7 +27,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        from minirnn.errors import DivergedError, MinirnnError
+        from minirnn.errors import DivergedError, MinirnnError, SaveError
 
         if isinstance(sys.stdout, io.TextIOWrapper):  # any text can be shown, if not every sign of it
             sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
@@ -35,7 +35,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except MinirnnError as error:
             _complain(str(error))
-            raise typer.Exit(FAULT if isinstance(error, DivergedError) else USAGE_ERROR) from None
+            raise typer.Exit(FAULT if isinstance(error, (DivergedError, SaveError)) else USAGE_ERROR) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader of our output has gone (| head): nothing is left to do
@@ -56,6 +56,13 @@ def _complain(text: str) -> None:
 _COMMANDS: dict[str, Callable[..., None]] = {
     "train-char": char.train_char,
     "sample": char.sample,
+    "train-classifier": classifier.train_classifier,
+    "train-tagger": tagger.train_tagger,
+    "train-translator": translator.train_translator,
+    "train-forecaster": forecaster.train_forecaster,
+    "train-music": music.train_music,
+    "predict": use.predict,
+    "eval": use.evaluate,
     "info": files.info,
     "warmup": files.warmup,
 }

@@ -34,18 +34,22 @@ class DeviceName(StrEnum):
 Cell = Annotated[CellName, typer.Option(help="Kind of recurrent cell.", rich_help_panel="Model")]
 Hidden = Annotated[int, typer.Option(min=1, help="Units in a layer.", rich_help_panel="Model")]
 Layers = Annotated[int, typer.Option(min=1, help="Recurrent layers.", rich_help_panel="Model")]
+Bidirectional = Annotated[
+    bool, typer.Option("--bidirectional/--one-way", help="Read from both ends, or from the start only.",
+                       rich_help_panel="Model")
+]  # fmt: skip
 Dropout = Annotated[
     float, typer.Option(min=0, max=0.95, help="Share of each layer's outputs dropped in training.",
                         rich_help_panel="Model")
 ]  # fmt: skip
 SeqLength = Annotated[int, typer.Option(min=1, help="Steps through which gradients flow.", rich_help_panel="Training")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Streams read side by side.", rich_help_panel="Training")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Sequences read side by side.", rich_help_panel="Training")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Train this many steps.", rich_help_panel="Budget")]
 Epochs = Annotated[
     float | None, typer.Option(min=0, help="Train this many passes over the data.", rich_help_panel="Budget")
 ]
 Minutes = Annotated[
-    float | None, typer.Option(min=0, help="Train this many minutes; 3 where no budget is given.",
+    float | None, typer.Option(min=0, help="Train this many minutes; the default where no budget is given.",
                                rich_help_panel="Budget")
 ]  # fmt: skip
 LearningRate = Annotated[
@@ -55,10 +59,14 @@ Optimizer = Annotated[OptimizerName, typer.Option(help="How weights are updated.
 WeightDecay = Annotated[float, typer.Option(min=0, help="Weight decay.", rich_help_panel="Training")]
 Clip = Annotated[float, typer.Option(min=0, help="Largest gradient norm; 0 for none.", rich_help_panel="Training")]
 ValFraction = Annotated[
-    float, typer.Option(min=0.001, max=0.9, help="Share of the data, at its end, kept for validation.",
+    float, typer.Option(min=0.001, max=0.9, help="Share of the data kept for validation.",
                         rich_help_panel="Training")
 ]  # fmt: skip
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same run.", rich_help_panel="Training")]
+SaveEvery = Annotated[
+    int | None, typer.Option(min=1, help="Save every so many steps; also at evaluations and once a minute.",
+                             rich_help_panel="Run")
+]  # fmt: skip
 Out = Annotated[
     Path | None, typer.Option(help="Folder of the run; checkpoints/<name> unless given.", rich_help_panel="Run")
 ]
@@ -96,7 +104,7 @@ def given(context: typer.Context, name: str) -> bool:
 
 def resumed_folder(out: Path | None, stem: str) -> Path:
     """The run to go on with: ``out``, or the newest of the default folders of this name."""
-    from minirnn.training import LAST
+    from minirnn.runs import LAST
 
     if out is not None:
         return out
@@ -138,7 +146,7 @@ def find_checkpoint(path: Path | None) -> Path:
     Raises:
         CheckpointError: there is none; says what to run first.
     """
-    from minirnn.training import BEST, LAST
+    from minirnn.runs import BEST, LAST
 
     if path is None:
         found = [file for name in (BEST, LAST) for file in CHECKPOINTS.glob(f"*/{name}")]

@@ -73,7 +73,10 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def show_training(trainer: Trainer, sample: Callable[[], str] | None, quiet: bool, as_json: bool, unit: str) -> None:
+def show_training(
+    trainer: Trainer, sample: Callable[[], str] | None, quiet: bool, as_json: bool, unit: str,
+    changed: Callable[[], str | None],
+) -> None:  # fmt: skip
     """Run ``trainer`` to its end and show it.
 
     Args:
@@ -81,11 +84,12 @@ def show_training(trainer: Trainer, sample: Callable[[], str] | None, quiet: boo
         quiet: nothing but errors.
         as_json: every line of the metrics file on standard output too.
         unit: what a token is called ("characters").
+        changed: a warning where the data is no longer what was read.
 
     Raises:
         typer.Exit: 128 plus the signal's number after a signal; 1 where the reader of the JSON lines has gone.
     """
-    reader_gone, progress = False, 0.0
+    reader_gone, warned, progress = False, False, 0.0
     with stop_on_signals(trainer) as received, compile_notes(quiet), _bar(quiet) as update:
         for step in trainer.fit():
             if as_json and step.logged and not reader_gone:
@@ -96,8 +100,13 @@ def show_training(trainer: Trainer, sample: Callable[[], str] | None, quiet: boo
                     leave_stdout()
                     trainer.stop()
             update(step, unit)
+            for notice in step.notices:
+                update.print(f"step {step.step:>6}  {notice}")
             if step.skipped and not quiet:
-                update.print(f"step {step.step:>6}  loss not finite; step skipped")
+                update.print(f"step {step.step:>6}  loss not finite, or exploded; step skipped")
+            if step.metrics is not None and not warned and (warning := changed()):
+                warned = True
+                update.print(f"step {step.step:>6}  {warning}")
             if step.metrics is None or quiet:
                 continue
             update.print(_evaluation_line(step))

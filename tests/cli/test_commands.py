@@ -32,7 +32,9 @@ def test_train_sample_info(corpus: Path) -> None:
     assert "corpus: 840 characters, 16 different" in done.stderr
     assert "training 20 steps into checkpoints/corpus" in done.stderr
     assert "best validation loss" in done.stderr
-    assert sorted(os.listdir("checkpoints/corpus")) == ["best.safetensors", "last.safetensors", "metrics.jsonl"]
+    assert sorted(os.listdir("checkpoints/corpus")) == [
+        "best.safetensors", "last.safetensors", "metrics.jsonl", "previous.safetensors",
+    ]  # fmt: skip
 
     texts = [runner.invoke(app, ["sample", "--seed", "1", "--length", "40", "--prime", "to "]) for _ in range(2)]
     assert texts[0].exit_code == 0

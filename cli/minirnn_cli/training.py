@@ -1,0 +1,158 @@
+"""What all ``train-`` commands share: their options, declared once, and the way from options to a finished run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from minirnn.errors import CheckpointError, OptionError
+from minirnn_cli import options as o
+
+if TYPE_CHECKING:
+    from minirnn.training import Task
+
+_BUDGETS = ("steps", "epochs", "minutes")
+_TRAINING = (*_BUDGETS, "lr", "optimizer", "weight_decay", "clip", "save_every")
+_RUN = ("out", "resume", "threads", "device", "quiet", "json")
+
+_SHARED: dict[str, Any] = {
+    "cell": o.Cell, "hidden": o.Hidden, "layers": o.Layers, "bidirectional": o.Bidirectional, "dropout": o.Dropout,
+    "seq_length": o.SeqLength, "batch_size": o.BatchSize, "steps": o.Steps, "epochs": o.Epochs, "minutes": o.Minutes,
+    "lr": o.LearningRate, "optimizer": o.Optimizer, "weight_decay": o.WeightDecay, "clip": o.Clip,
+    "val_fraction": o.ValFraction, "seed": o.Seed, "save_every": o.SaveEvery, "out": o.Out, "resume": o.Resume,
+    "threads": o.Threads, "device": o.Device, "quiet": o.Quiet, "json": o.Json,
+}  # fmt: skip
+_DEFAULTS: dict[str, Any] = {
+    "cell": o.CellName.lstm, "layers": 1, "dropout": 0.0, "steps": None, "epochs": None, "minutes": None,
+    "optimizer": o.OptimizerName.adamw, "weight_decay": 0.0, "clip": 1.0, "val_fraction": 0.1, "seed": 1337,
+    "save_every": None, "out": None, "resume": False, "threads": None, "device": o.DeviceName.cpu,
+    "quiet": False, "json": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command wants trained.
+
+    Attributes:
+        task: as :class:`minirnn.training.Trainer` takes it.
+        data: a line about the data.
+        unit: what is counted in the course of training ("characters").
+        sample: makes something to show now and then, or None.
+        hint: the command to try afterwards; ``{}`` is the checkpoint.
+    """
+
+    task: Task
+    data: str
+    unit: str
+    hint: str
+    sample: Callable[[], str] | None = None
+
+
+def training_command(default_minutes: float, **defaults: Any) -> Callable[[Callable[..., Plan]], Callable[..., None]]:
+    """Make a ``train-`` command of a function from options to a :class:`Plan`.
+
+    The function's own parameters come first, its data (a source, or a list of them) before all others. Those of
+    :data:`_SHARED` that it names too, as keyword-only parameters without a default, are filled in; ``defaults`` sets
+    what differs from :data:`_DEFAULTS`. On ``--resume`` every option that is not typed is taken from the run.
+
+    Args:
+        default_minutes: the budget where none is given.
+    """
+
+    def decorate(make: Callable[..., Plan]) -> Callable[..., None]:
+        signature = inspect.signature(make, eval_str=True).parameters
+        own = {name: parameter for name, parameter in signature.items() if name not in _SHARED}
+        shared = [name for name in _SHARED if name in signature or name in (*_TRAINING, *_RUN)]
+        data = next(iter(own))
+
+        @wraps(make)
+        def command(context: typer.Context, **typed: Any) -> None:
+            chosen = {name: getattr(value, "value", value) for name, value in typed.items()}
+            how = {name: chosen.pop(name) for name in _RUN}
+            sources = chosen[data] if isinstance(chosen[data], list) else [chosen[data]]
+            _train(context, make, list(signature), sources, chosen, how, data, default_minutes)
+
+        values = _DEFAULTS | defaults
+        parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+        parameters += [own[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in own]
+        parameters += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=values[name], annotation=_SHARED[name])
+            for name in shared
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate
+
+
+def _train(
+    context: typer.Context, make: Callable[..., Plan], wanted: list[str], sources: list[str], chosen: dict[str, Any],
+    how: dict[str, Any], data: str, default_minutes: float,
+) -> None:  # fmt: skip
+    from minirnn.data.corpus import stamps
+    from minirnn.runs import BEST, LAST
+    from minirnn.training import Options, Trainer
+    from minirnn_cli.show import say, show_training
+
+    o.use_threads(how["threads"])
+    out, resume, quiet = how["out"], how["resume"], how["quiet"]
+    stem = "stdin" if sources[0] == "-" else Path(sources[0].removeprefix("@")).stem or "run"
+    if resume:
+        folder = o.resumed_folder(out, stem)
+        before = _settings(folder / LAST, context.command.name)
+        chosen |= {name: before[name] for name in chosen if name in before and not o.given(context, name)}
+        if any(o.given(context, name) for name in _BUDGETS):
+            chosen |= {name: None for name in _BUDGETS if not o.given(context, name)}
+    elif all(chosen[name] is None for name in _BUDGETS):
+        chosen["minutes"] = default_minutes
+    options = Options(**{name: chosen[name] for name in _TRAINING})
+    unchanged = stamps(sources)
+    plan = make(**{name: chosen[name] for name in wanted})
+    notes = {"command": context.command.name, "settings": {name: chosen[name] for name in chosen if name != data}}
+    trainer = Trainer(plan.task, options, folder if resume else o.claim_folder(out, stem), resume, notes)
+    at, folder = trainer.position, trainer.out or Path()
+    for notice in trainer.notices:
+        say(notice)
+    trainer.notices.clear()
+    if resume and trainer.progress >= 1:
+        raise OptionError(f"the run in {folder} has had its whole budget; give a larger one to go on")
+    if not quiet:
+        say(plan.data)
+        model = ", ".join(
+            f"{name.replace('_', ' ')} {value}" for name, value in chosen.items()
+            if name in ("cell", "layers", "hidden", "bidirectional")
+        )  # fmt: skip
+        say(f"model: {model}; {plan.task.model.num_parameters():,} parameters; {plan.task.batches:,} batches an epoch")
+        budget = next(f"{chosen[name]:g} {name}" for name in _BUDGETS if chosen[name] is not None)
+        say(f"going on at step {at.step}, to {budget}, in {folder}" if resume else f"training {budget} into {folder}")
+    show_training(trainer, plan.sample, quiet, how["json"], plan.unit, lambda: _changed(unchanged, stamps(sources)))
+    if not quiet:
+        say(f"best validation loss {at.best_loss:.4f}; now try: {plan.hint.format(folder / BEST)}")
+
+
+def _changed(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]) -> str | None:
+    """What to say of data that is no longer what the run has read."""
+    for source, stamp in before.items():
+        if now.get(source) != stamp:
+            return (
+                f"{source} has changed since the run began; the run goes on, but can be resumed with the old data only"
+            )
+    return None
+
+
+def _settings(path: Path, command: str | None) -> dict[str, Any]:
+    """The options a run was started with, from its checkpoint."""
+    from minirnn.checkpoint import load_config
+
+    notes = load_config(path).get("notes")
+    if not isinstance(notes, dict) or notes.get("command") != command or not isinstance(notes.get("settings"), dict):
+        raise CheckpointError(f"{path} is no run of {command}")
+    return notes["settings"]
