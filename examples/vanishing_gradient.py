@@ -1,0 +1,81 @@
+"""The vanishing gradient made visible: how much of the last step's loss still reaches the state k steps back.
+
+    python examples/vanishing_gradient.py [--steps 100] [--plot gradients.png]
+
+For RNN, LSTM and GRU as they are before training: the norm of d loss / d state_{T-k} over that of d loss / d state_T,
+mean of a batch, printed and, with --plot, drawn (needs matplotlib). In the plain RNN it falls by a constant factor a
+step (Hochreiter 1991; Bengio, Simard & Frasconi 1994). The LSTM has a second path, along c: each step multiplies it by
+the forget gate, so gates half open (bias 0) lose it too, and open gates (bias 3: sigmoid 0.95) keep it. Expected at
+k = 50: RNN 1e-16, LSTM 1e-11, GRU 2e-11, LSTM with open gates 0.13.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+import minirnn as mr
+
+HIDDEN, BATCH = 64, 16
+
+
+def networks() -> dict[str, mr.nn.RNN | mr.nn.LSTM | mr.nn.GRU]:
+    """The cells to compare, in float64: the numbers get small."""
+    mr.manual_seed(0)
+    kinds = {"RNN": mr.nn.RNN, "LSTM": mr.nn.LSTM, "GRU": mr.nn.GRU, "LSTM, open gates": mr.nn.LSTM}
+    nets = {name: kind(HIDDEN, HIDDEN, dtype="float64") for name, kind in kinds.items()}
+    nets["LSTM, open gates"].bias_ih_l0.data[HIDDEN : 2 * HIDDEN] = 3
+    return nets
+
+
+def gradient_norms(net: mr.nn.RNN | mr.nn.LSTM | mr.nn.GRU, steps: int) -> np.ndarray:
+    """||d (h_T . v) / d state_{T-k}|| for k from 0 to ``steps``, relative to k = 0."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(steps, BATCH, HIDDEN))
+    direction = rng.normal(size=(BATCH, HIDDEN))
+    members = 2 if isinstance(net, mr.nn.LSTM) else 1
+    states = [[np.zeros((1, BATCH, HIDDEN))] * members]
+    with mr.no_grad():
+        for t in range(steps):
+            _, state = net(x[t : t + 1], states[-1] if members == 2 else states[-1][0])
+            states.append([s.numpy() for s in (state if members == 2 else (state,))])
+
+    norms = [np.linalg.norm(direction, axis=1).mean()]
+    for k in range(1, steps + 1):
+        leaves = [mr.tensor(s, requires_grad=True, dtype="float64") for s in states[steps - k]]
+        y, _ = net(x[steps - k :], leaves if members == 2 else leaves[0])
+        (y[-1] * direction).sum().backward()
+        gradient = np.concatenate([leaf.grad.numpy()[0] for leaf in leaves], axis=1)
+        norms.append(np.linalg.norm(gradient, axis=1).mean())
+    return np.array(norms) / norms[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--plot", help="write a picture to this file")
+    options = parser.parse_args()
+
+    curves = {name: gradient_norms(net, options.steps) for name, net in networks().items()}
+    print(f"{'k':>5}" + "".join(f"{name:>20}" for name in curves))
+    for k in sorted({0, 1, 2, 5, 10, 20, 50, options.steps}):
+        if k <= options.steps:
+            print(f"{k:>5}" + "".join(f"{curve[k]:>20.3e}" for curve in curves.values()))
+    if options.plot:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+
+        for name, curve in curves.items():
+            plt.semilogy(curve, label=name)
+        plt.xlabel("k, steps back")
+        plt.ylabel("norm of d loss / d state, relative to k = 0")
+        plt.legend()
+        plt.savefig(options.plot, dpi=120)
+        print(f"drawn in {options.plot}")
+
+
+if __name__ == "__main__":
+    main()
