@@ -1,0 +1,199 @@
+"""What the commands reach on real data with default settings: the table of README's "How good".
+
+    python benchmarks/quality.py DATA [ROW ...] [--seeds 1337]
+
+DATA is a folder with the data sets (see :data:`ROWS` for the files each row reads). Every row cuts off its test part
+first, trains with the command on the rest, in a process and a folder of its own, and scores the test part once with
+``minirnn eval --json``. One JSON object a row goes to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minirnn.metrics import accuracy, macro_f1
+
+HELD_OUT_SEED = 20_240  # of the fixed random tenths
+
+
+def minirnn(*arguments: Any, cwd: Path) -> str:
+    """Standard output of a command."""
+    words = [sys.executable, "-m", "minirnn_cli.main", *map(str, arguments)]
+    done = subprocess.run(words, cwd=cwd, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}")
+    return done.stdout
+
+
+def train_and_score(
+    cwd: Path, command: str, train: Sequence[Any], test: Path, minutes: float, seed: int, *options: Any
+) -> dict[str, Any]:
+    """Metrics of the best checkpoint on the test file."""
+    out = cwd / f"run-{seed}"
+    minirnn(command, *train, "--minutes", minutes, "--seed", seed, "--out", out, *options, cwd=cwd)
+    return json.loads(minirnn("eval", out, test, "--json", cwd=cwd))
+
+
+def tenth(count: int) -> np.ndarray:
+    """Which of ``count`` examples are held out: a tenth of them, at random, always the same."""
+    mask = np.zeros(count, bool)
+    mask[np.random.default_rng(HELD_OUT_SEED).permutation(count)[: count // 10]] = True
+    return mask
+
+
+def write_pairs(path: Path, pairs: Sequence[tuple[str, str]]) -> Path:
+    path.write_text("".join(f"{first}\t{second}\n" for first, second in pairs), encoding="utf-8")
+    return path
+
+
+def sentiment(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    pairs = [
+        (line.strip(), label) for label in ("neg", "pos")
+        for line in (data / f"mr_polarity/rt-polarity.{label}").read_text(encoding="utf-8").splitlines()
+    ]  # fmt: skip
+    held = tenth(len(pairs))
+    train = write_pairs(cwd / "train.tsv", [p for p, out in zip(pairs, held, strict=True) if not out])
+    test = write_pairs(cwd / "test.tsv", [p for p, out in zip(pairs, held, strict=True) if out])
+    return train_and_score(cwd, "train-classifier", [train], test, 3, seed)
+
+
+def surnames(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    files = sorted((data / "names_nationality").glob("*.txt"))
+    pairs = [(name.strip(), f.stem) for f in files for name in f.read_text(encoding="utf-8").splitlines()]
+    held = tenth(len(pairs))
+    for f in files:
+        (cwd / "train").mkdir(exist_ok=True)
+        names = [n for (n, label), out in zip(pairs, held, strict=True) if label == f.stem and not out]
+        (cwd / "train" / f.name).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    test = [p for p, out in zip(pairs, held, strict=True) if out]
+    found = train_and_score(cwd, "train-classifier", ["train"], write_pairs(cwd / "test.tsv", test), 2, seed)
+    return found | surname_baselines([p for p, out in zip(pairs, held, strict=True) if not out], test)
+
+
+def surname_baselines(train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """The majority class, and naive Bayes over character bigrams with add-one smoothing."""
+    classes = sorted({label for _, label in train})
+    number = {label: n for n, label in enumerate(classes)}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    sizes = Counter(label for _, label in train)
+
+    def bigrams(name: str) -> list[str]:
+        padded = f"^{name}$"
+        return [padded[n : n + 2] for n in range(len(padded) - 1)]
+
+    for name, label in train:
+        counts[label].update(bigrams(name))
+    different = len(set().union(*counts.values()))
+
+    def score(name: str, label: str) -> float:
+        total = sum(counts[label].values()) + different
+        return math.log(sizes[label]) + sum(math.log((counts[label][pair] + 1) / total) for pair in bigrams(name))
+
+    wanted = np.array([number[label] for _, label in test])
+    bayes = np.array([number[max(classes, key=lambda label: score(name, label))] for name, _ in test])
+    majority = np.full(len(test), number[sizes.most_common(1)[0][0]])
+    return {
+        "majority_accuracy": accuracy(majority, wanted), "majority_macro_f1": macro_f1(majority, wanted, len(classes)),
+        "bayes_accuracy": accuracy(bayes, wanted), "bayes_macro_f1": macro_f1(bayes, wanted, len(classes)),
+    }  # fmt: skip
+
+
+def tagging(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    folder = data / "ud_ewt"
+    return train_and_score(
+        cwd, "train-tagger", [folder / "train.form-upos-xpos.tsv"], folder / "dev.form-upos-xpos.tsv", 5, seed
+    )
+
+
+def sorting(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    sides = [(data / f"letters_sort/letters_{side}.txt").read_text().splitlines() for side in ("source", "target")]
+    pairs = list(zip(*sides, strict=True))
+    train, test = write_pairs(cwd / "train.tsv", pairs[:-1000]), write_pairs(cwd / "test.tsv", pairs[-1000:])
+    return train_and_score(cwd, "train-translator", [train], test, 4, seed, "--level", "char")
+
+
+def french(data: Path, cwd: Path, seed: int, *options: str) -> dict[str, Any]:
+    lines = (data / "tatoeba/eng-fra_40k.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (cwd / "train.tsv").write_text("".join(lines[:-2000]), encoding="utf-8")
+    (cwd / "test.tsv").write_text("".join(lines[-2000:]), encoding="utf-8")
+    return train_and_score(cwd, "train-translator", ["train.tsv"], cwd / "test.tsv", 10, seed, *options)
+
+
+def french_without_attention(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    return french(data, cwd, seed, "--attention", "none")
+
+
+def digits(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    script = Path(__file__).parents[1] / "examples" / "read_digits.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--data", str(data / "mnist")],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {"accuracy": float(done.stdout.splitlines()[-1].split()[4])}
+
+
+def music(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    chorales = data / "music/jsb_chorales.json"
+    return train_and_score(cwd, "train-music", [chorales], chorales, 5, seed)
+
+
+def airline(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    return _series(cwd, data / "timeseries/airline-passengers.csv", seed)
+
+
+def sunspots(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    return _series(cwd, data / "timeseries/monthly-sunspots.csv", seed)
+
+
+def temperatures(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    return _series(cwd, data / "timeseries/daily-min-temperatures.csv", seed)
+
+
+def _series(cwd: Path, table: Path, seed: int) -> dict[str, Any]:
+    """Train on the first two thirds of the rows; ``eval`` on the whole file scores what comes after them."""
+    with open(table, encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    with open(cwd / "train.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows[: 1 + (len(rows) - 1) * 2 // 3])
+    return train_and_score(cwd, "train-forecaster", ["train.csv"], table, 1, seed)
+
+
+ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
+    "sentiment": sentiment, "surnames": surnames, "tagging": tagging, "sorting": sorting, "french": french,
+    "french-without-attention": french_without_attention, "digits": digits, "music": music, "airline": airline,
+    "sunspots": sunspots, "temperatures": temperatures,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1337])
+    options = parser.parse_args()
+    if unknown := set(options.rows) - ROWS.keys():
+        parser.error(f"unknown rows: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    for row in options.rows or ROWS:
+        for seed in options.seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                found = ROWS[row](options.data.resolve(), Path(folder), seed)
+            print(json.dumps({"row": row, "seed": seed} | found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
