@@ -9,7 +9,6 @@ import typer
 
 from minirnn_cli import options as o
 
-
 _SHOWN_APART = {
     "task", "model", "symbols", "data", "position", "options", "optimizer", "random", "fresh_epoch", "notes",
 }  # fmt: skip

@@ -74,8 +74,9 @@ def train_translator(
         DrawName, typer.Option(help="Drawn anew at every step, or once a sequence.", rich_help_panel=_FORCING)
     ] = DrawName.step,
     label_smoothing: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of a target spread over all tokens.", rich_help_panel="Training")
-    ] = 0.1,
+        float | None, typer.Option(min=0, max=1, help="Share of a target spread over all tokens; 0.1 for words, 0 for "
+                                                      "characters.", rich_help_panel="Training")
+    ] = None,
     *, cell: str, hidden: int, layers: int, bidirectional: bool, dropout: float, batch_size: int, val_fraction: float,
     seed: int,
 ) -> Plan:  # fmt: skip

@@ -35,8 +35,9 @@ LEVELS = ("auto", "word", "char")
 
 _FEWEST_WORDS = 2  # on average in a text, for reading words where the level is "auto"
 _EMBEDDING_SIZES = {"word": 100, "char": 32}
-_SPREADS = {"word": 0.1, "char": 1.0}  # standard deviation of the first embeddings
-_TOKEN_DROPOUT = 0.25
+_SPREADS = {"word": 0.1, "char": 1.0}  # standard deviation of the first embeddings: most words are too rare to move far
+_DROPOUTS = {"word": 0.6, "char": 0.3}
+_TOKEN_DROPOUT = 0.1
 _AT_ONCE = 128  # texts of a batch that nothing is learnt from
 _MOST_EVALUATED = 10_000  # texts; of a larger validation part, evenly spread ones are evaluated while training
 
@@ -188,8 +189,7 @@ class Classifier:
 class ClassifierTask(ExampleTask):
     """A classifier and the texts it is trained on.
 
-    In training a token that occurs c times is <unk> with probability a / (a + c), a = 0.25 (Kiperwasser & Goldberg
-    2016), beside those rarer than ``min_count``, which always are.
+    In training every token is <unk> with probability 0.1, beside those rarer than ``min_count``, which always are.
 
     Args:
         texts, labels: E of each; a random ``val_fraction`` validates, but for texts whose label nothing else has.
@@ -202,7 +202,8 @@ class ClassifierTask(ExampleTask):
         embeddings: a file with vectors of words; ``embedding_size`` is then theirs.
         freeze: leave these vectors as they are.
         embedding_size: where None, 100 for words and 32 for characters.
-        hidden_size, num_layers, cell, bidirectional, pooling, dropout: see :class:`~minirnn.models.ManyToOne`.
+        hidden_size, num_layers, cell, bidirectional, pooling: see :class:`~minirnn.models.ManyToOne`.
+        dropout: as there; where None, 0.6 for words and 0.3 for characters.
         batch_size: texts in a batch.
         seed: of the split, the weights, dropout and order; :func:`minirnn.manual_seed` is called with it.
 
@@ -218,8 +219,9 @@ class ClassifierTask(ExampleTask):
         self, texts: Sequence[str], labels: Sequence[str], where: Sequence[str] | Where, *, level: str = "auto",
         lower: bool | None = None, min_count: int = 1, max_words: int | None = None, max_length: int = 500,
         embeddings: str | Path | None = None, freeze: bool = False, embedding_size: int | None = None,
-        hidden_size: int = 64, num_layers: int = 1, cell: str = "lstm", bidirectional: bool = True,
-        pooling: str = "max", dropout: float = 0.5, batch_size: int = 64, val_fraction: float = 0.1, seed: int = 0,
+        hidden_size: int = 128, num_layers: int = 1, cell: str = "lstm", bidirectional: bool = True,
+        pooling: str = "max", dropout: float | None = None, batch_size: int = 64, val_fraction: float = 0.1,
+        seed: int = 0,
     ) -> None:  # fmt: skip
         if level not in LEVELS:
             raise OptionError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
@@ -243,8 +245,6 @@ class ClassifierTask(ExampleTask):
         vocabulary = Vocabulary.of(tokens, min_count, max_words)
         names = Labels.of(labels[n] for n in train)
         self._train, self._classes = [vocabulary.encode(t) for t in tokens], names.encode([labels[n] for n in train])
-        counts = np.bincount(np.concatenate(self._train), minlength=len(vocabulary))
-        self._unknown = _TOKEN_DROPOUT / (_TOKEN_DROPOUT + counts)
         super().__init__([len(t) for t in tokens], batch_size, seed)
         random.manual_seed(seed)
         rows = None
@@ -258,7 +258,8 @@ class ClassifierTask(ExampleTask):
             self.summary += f", vectors for {found:,} of them"
             embedding_size = rows.shape[1]
         model = self.model = ManyToOne(
-            len(vocabulary), hidden_size, len(names), num_layers, cell, bidirectional, dropout=dropout, pooling=pooling,
+            len(vocabulary), hidden_size, len(names), num_layers, cell, bidirectional, pooling=pooling,
+            dropout=_DROPOUTS[level] if dropout is None else dropout,
             embedding_size=embedding_size or _EMBEDDING_SIZES[level],
         )  # fmt: skip
         assert model.body.embedding is not None
@@ -279,7 +280,7 @@ class ClassifierTask(ExampleTask):
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         tokens, lengths = pad([self._train[n] for n in examples], PAD)
-        unknown = random.generator().random(tokens.shape) < self._unknown[tokens]
+        unknown = random.generator().random(tokens.shape) < _TOKEN_DROPOUT
         logits = self.model(np.where(unknown, UNK, tokens), lengths)
         return F.cross_entropy(logits, self._classes[examples]), len(examples)
 

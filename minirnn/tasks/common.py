@@ -148,9 +148,7 @@ def described_by(path: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, ValueError, MinirnnError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MinirnnError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
 
 

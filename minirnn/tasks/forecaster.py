@@ -16,7 +16,7 @@ from minirnn.errors import DataError, OptionError
 from minirnn.metrics import mae, rmse
 from minirnn.models.shapes import ManyToOne
 from minirnn.nn import functional as F
-from minirnn.tasks.common import ExampleTask, Line, Prediction, described_by, fingerprint, load_task
+from minirnn.tasks.common import ExampleTask, Line, Prediction, described_by, fingerprint, load_task, rebuild
 
 NAME = "forecaster"
 
@@ -415,9 +415,8 @@ class Forecaster:
         with described_by(path):
             data = {name: config["data"][name] for name in ("sha256", "rows", "train_rows")}
             view = View.from_config(config["series"])
-            model = ManyToOne(**config["model"])
-            model.load_state_dict(arrays)
-        return cls(model.eval(), view, data)
+            model = rebuild(ManyToOne, config["model"], arrays)
+        return cls(model, view, data)
 
     def predict(self, lines: Sequence[Line]) -> list[Prediction]:
         """Forecasts of the ``horizon`` values after a table's last row, from its header on: one prediction for all.

@@ -33,6 +33,7 @@ NAME = "translator"
 LEVELS = ("word", "char")
 
 _BEAM, _LENGTH_PENALTY = 4, 1.0
+_SMOOTHING = {"word": 0.1, "char": 0.0}  # of words several are right; of letters one
 _AT_ONCE = 64  # sentences that go through the model together, except in training
 _MOST_EVALUATED = 500  # pairs; of a larger validation part, evenly spread ones are evaluated while training
 _SHOWN = 4  # translations in a sample
@@ -166,7 +167,7 @@ class TranslatorTask(ExampleTask):
         teacher_forcing, teacher_forcing_end, schedule: see
             :func:`~minirnn.models.encoder_decoder.teacher_forcing_ratio`; the end is 0 where None.
         draw: teacher forcing is drawn anew at every "step", or once a "sequence".
-        label_smoothing: of the training's loss; not of the validation's.
+        label_smoothing: of the training's loss, not of the validation's; where None, 0.1 for words, 0 for characters.
         batch_size: pairs in a batch.
         val_fraction: share of the pairs kept for validation, chosen by the seed.
         seed: also of the weights, the dropout masks and the order.
@@ -181,12 +182,14 @@ class TranslatorTask(ExampleTask):
         num_layers: int = 1, cell: str = "lstm", bidirectional: bool = True, embedding_size: int = 256,
         dropout: float = 0.2, attention: str = "additive", teacher_forcing: float = 1.0,
         teacher_forcing_end: float | None = None, schedule: str = "constant", draw: str = "step",
-        label_smoothing: float = 0.1, batch_size: int = 64, val_fraction: float = 0.1, seed: int = 0,
+        label_smoothing: float | None = None, batch_size: int = 64, val_fraction: float = 0.1, seed: int = 0,
     ) -> None:  # fmt: skip
         if level not in LEVELS:
             raise OptionError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
         if schedule == "constant" and teacher_forcing_end is not None:
             raise OptionError("teacher forcing with a constant schedule has no end; choose another schedule")
+        if label_smoothing is None:
+            label_smoothing = _SMOOTHING[level]
         tokenizer = Tokenizer(level, lower)
         sources, targets = (_split(tokenizer, side, where) for side in (texts, translations))
         train, validation = random_split(len(texts), val_fraction, seed)

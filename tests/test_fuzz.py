@@ -1,0 +1,269 @@
+"""Files from strangers: thousands of damaged and lying ones give a clear error or a right result, in bounded memory."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import os
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minirnn as mr
+from minirnn import checkpoint, tasks
+from minirnn.checkpoint import FORMAT
+from minirnn.data.corpus import read_bytes, read_characters
+from minirnn.data.embeddings import read_embeddings
+from minirnn.data.images import read_idx
+from minirnn.data.lines import read_columns, read_pairs
+from minirnn.data.music import read_pieces
+from minirnn.data.tables import read_table
+from minirnn.data.text import Characters
+from minirnn.errors import CheckpointError, DataError
+from minirnn.kernels.jit import DISABLED
+from minirnn.runs import LAST
+from minirnn.tasks.char import CharTask
+from minirnn.tasks.classifier import ClassifierTask
+from minirnn.tasks.forecaster import ForecasterTask, Series
+from minirnn.tasks.music import MusicTask
+from minirnn.tasks.tagger import Sentences, TaggerTask
+from minirnn.tasks.translator import TranslatorTask
+from minirnn.training import Options, Trainer
+
+CHECKPOINTS = 200 if DISABLED else 2_400
+FILES = 50 if DISABLED else 400  # of each kind
+ROOM = 1 << 29  # bytes a reader may ask for
+
+ODD: list[Any] = [
+    None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 0.5, -2.5, 1e308, "", "lstm", "\ud800", [], [1], {}, {"a": 1},
+    "x" * 1000, [[[]]],
+]  # fmt: skip
+
+
+@pytest.fixture
+def in_bounded_memory() -> Iterator[None]:
+    """The test may use so much address space beyond what there is; more is a MemoryError."""
+    resource = pytest.importorskip("resource")
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc to know how much is used")
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + ROOM, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _attempt(action: Callable[[], Any], refusal: type[Exception]) -> tuple[Any, str | None]:
+    """What an action gives, or the text with which it refuses; any other exception is a fault."""
+    try:
+        return action(), None
+    except refusal as error:
+        return None, str(error)
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+def _originals(folder: Path) -> list[Path]:
+    """A run's last state of every task."""
+    text = "the quick brown fox. " * 30
+    symbols = Characters.of(text)
+    tagged, table = folder / "tagged.tsv", folder / "table.csv"
+    tagged.write_bytes(TAGGED)
+    table.write_text("Month,Sales\n" + "".join(f"{n},{n * n % 17 + n}\n" for n in range(60)))
+    chord = np.zeros((6, 88), bool)
+    chord[:, [39, 43, 46]] = True
+    made: list[Any] = [
+        CharTask(symbols.encode(text), symbols, 5, 2, "gru", 0.1, 4, 8),
+        ClassifierTask(
+            ["good film", "bad film"] * 8, ["pos", "neg"] * 8, ["x"] * 16, hidden_size=4, pooling="attention",
+            embedding_size=3,
+        ),
+        TaggerTask(Sentences.read([str(tagged)]), hidden_size=3, embedding_size=3),
+        TranslatorTask(["a b", "b a"] * 8, ["x y", "y x z"] * 8, ["x"] * 16, hidden_size=4, embedding_size=3),
+        ForecasterTask(Series.read(str(table)), seq_length=5, hidden_size=3),
+        MusicTask({"train": [chord] * 4}, 3, 1, "gru", 0.1, 2),
+    ]  # fmt: skip
+    for number, task in enumerate(made):
+        for _ in Trainer(task, Options(steps=1), folder / str(number)).fit():
+            pass
+    return [folder / str(number) / LAST for number in range(len(made))]
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
+    size = struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def _packed(header: dict[str, Any] | str, body: bytes, size: int | None = None) -> bytes:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode("utf-8", "surrogatepass")
+    return struct.pack("<Q", len(text) if size is None else size) + text + body
+
+
+def _damaged(data: bytes, rng: random.Random) -> bytes:
+    """Bytes cut off, flipped, put in, left out or doubled."""
+    kind, at = rng.randrange(5), rng.randrange(len(data))
+    if kind == 0:
+        return data[:at]
+    if kind == 1:
+        flipped = bytearray(data)
+        for _ in range(rng.randint(1, 8)):
+            flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        return bytes(flipped)
+    if kind == 2:
+        return data[:at] + rng.randbytes(rng.randint(1, 9)) + data[at:]
+    if kind == 3:
+        return data[:at] + data[at + rng.randint(1, 40) :]
+    return data[:at] + data[max(0, at - rng.randint(1, 200)) :]
+
+
+def _lying(data: bytes, rng: random.Random) -> bytes:
+    """A header that says what is not so: shapes, types, places, sizes, names twice."""
+    header, body = _header(data)
+    name = rng.choice([name for name in header if name != "__metadata__"])
+    kind = rng.randrange(7)
+    if kind == 0:
+        header[name]["shape"] = [rng.choice([0, 1, 7, 2**31, 2**62, 10**20]) for _ in range(rng.randint(0, 4))]
+    elif kind == 1:
+        header[name]["dtype"] = rng.choice(["F64", "F16", "BF16", "I64", "BOOL", "U8", "F8_E5M2", "X"])
+    elif kind == 2:
+        header[name]["data_offsets"] = [rng.randrange(len(body)), rng.choice([0, len(body), 2**60])]
+    elif kind == 3:
+        return _packed(header, body, rng.choice([0, 1, len(data), 2**33, 2**63]))
+    elif kind == 4:
+        entry = json.dumps(header[name])
+        return _packed(json.dumps(header)[:-1] + f', "{name}": {entry}}}', body)
+    elif kind == 5:
+        header[name + "2"] = header.pop(name)
+    else:
+        header["__metadata__"] = rng.choice([{}, {"minirnn": "{}"}, {"minirnn": "[1]"}, {"minirnn": "no"}])
+    return _packed(header, body)
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places(item, (*path, key))
+
+
+def _forged(data: bytes, rng: random.Random) -> bytes:
+    """A description changed at some place, with the right checksums: only its sense can tell."""
+    header, body = _header(data)
+    described = json.loads(header["__metadata__"]["minirnn"])
+    config = described["config"]
+    part = rng.choice(sorted(config.keys() - {"options", "optimizer", "random", "position", "notes", "fresh_epoch"}))
+    *way, last = rng.choice([path for path in _places(config) if path and path[0] == part])
+    target = config
+    for key in way:
+        target = target[key]
+    if rng.random() < 0.2 and isinstance(target, dict):
+        del target[last]
+    else:
+        target[last] = copy.deepcopy(rng.choice(ODD))
+    described["own_crc32"] = zlib.crc32(json.dumps([config, described["crc32"]], sort_keys=True).encode())
+    described["format"] = FORMAT
+    header["__metadata__"]["minirnn"] = json.dumps(described)
+    return _packed(header, body)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_bounded_memory")
+def test_damaged_lying_and_forged_checkpoints(tmp_path: Path) -> None:
+    """Each is refused by a CheckpointError, or what it holds is what was saved."""
+    rng, path = random.Random(20_240), tmp_path / "mutant.safetensors"
+    refused = loaded = 0
+    originals = [(file.read_bytes(), checkpoint.part(checkpoint.load(file)[0], "model.")) for file in
+                 _originals(tmp_path)]  # fmt: skip
+    for number in range(CHECKPOINTS):
+        data, wanted = originals[number % len(originals)]
+        mutate: Callable[[bytes, random.Random], bytes] = (_damaged, _lying, _forged)[number % 3]
+        path.write_bytes(mutate(data, rng))
+        model, refusal = _attempt(lambda: tasks.load(path).model, CheckpointError)
+        if refusal is not None:
+            refused += 1
+            assert "\n" not in refusal
+            continue
+        loaded += 1
+        for name, array in model.state_dict().items():
+            np.testing.assert_array_equal(array, wanted[name], err_msg=f"mutant {number}")
+    assert refused > 0.6 * CHECKPOINTS
+    assert loaded > 0
+
+
+# ------------------------------------------------------------------------------------------------- data files
+
+TSV = b"".join(b"text number %d \xc3\xa9\tlabel%d\n" % (n, n % 3) for n in range(12))
+TAGGED = b"The\tDET\tDT\ndog\tNOUN\tNN\nbarks\tVERB\tVBZ\n\n" * 5
+CSV = b'"Month","Sales, total",Other\n' + b"".join(b'1949-%02d,%d.5,"%d"\n' % (n, n * n, n) for n in range(1, 13))
+JSON = json.dumps({"train": [[[60, 64], [62], []], [[70]]], "valid": [[[60]]]}).encode()
+VECTORS = b"4 3\nthe 0.1 -0.2 3e-1\nof 1 2 3\n\xc3\xa9t\xc3\xa9 0 0 0.5\n, 1 1 1\n"
+IDX = struct.pack(">BBBBIII", 0, 0, 8, 3, 4, 3, 2) + bytes(range(24))
+
+
+def _table(path: str) -> None:
+    table = read_table(path)
+    table.columns([name for name in table.header if name != "Month"])
+
+
+KINDS: dict[str, tuple[bytes, Callable[[str], object]]] = {
+    "corpus": (TSV, lambda path: read_characters([path])),
+    "bytes": (IDX, lambda path: read_bytes([path])),
+    "pairs": (TSV, lambda path: read_pairs([path])),
+    "columns": (TAGGED, lambda path: read_columns([path], 2)),
+    "table": (CSV, _table),
+    "music": (JSON, read_pieces),
+    "embeddings": (VECTORS, read_embeddings),
+    "images": (IDX, read_idx),
+    "packed images": (gzip.compress(IDX), read_idx),
+}
+
+
+@pytest.mark.usefixtures("in_bounded_memory")
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_data_files(kind: str, tmp_path: Path) -> None:
+    """Each is read, or refused by a DataError of one line that names the file."""
+    original, read = KINDS[kind]
+    rng, path = random.Random(7), tmp_path / "data"
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(FILES):
+        data = original
+        for _ in range(rng.randint(1, 3)):
+            data = _damaged(data, rng) if data else rng.randbytes(5)
+        path.write_bytes(data)
+        _, refusal = _attempt(lambda: read(str(path)), DataError)
+        outcomes["read" if refusal is None else "refused"] += 1
+        if refusal is not None:
+            assert str(path) in refusal
+            assert "\n" not in refusal
+    assert outcomes["read"] > 0
+    assert outcomes["refused"] > 0
+
+
+def test_deep_and_huge_json(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.json"
+    for text in ("[" * 100_000, "[" * 100_000 + "]" * 100_000, "[[[" + "9" * 5000 + "]]]", "1e999", '{"train": 3}'):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"bomb\.json"):
+            read_pieces(str(path))
+
+
+def test_state_dicts_of_wrong_shapes_take_no_memory() -> None:
+    """Sizes are compared before anything is allocated."""
+    from minirnn.models import CharLM
+    from minirnn.tasks.common import rebuild
+
+    arrays = mr.models.CharLM(5, 4).state_dict()
+    with pytest.raises(CheckpointError, match="hidden_size"):
+        rebuild(CharLM, {"vocab_size": 5, "hidden_size": 10**12}, arrays)
+    with pytest.raises(CheckpointError, match="num_layers"):
+        rebuild(CharLM, {"vocab_size": 5, "hidden_size": 4, "num_layers": 10**9}, arrays)
+    with pytest.raises(CheckpointError, match="shape"):
+        rebuild(CharLM, {"vocab_size": 60, "hidden_size": 70}, arrays)
