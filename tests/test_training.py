@@ -5,6 +5,8 @@ import json
 import math
 import os
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +35,28 @@ def _run(trainer: Trainer, steps: int | None = None) -> list[Step]:
         if steps is not None and len(done) == steps:
             trainer.stop()
     return done
+
+
+def test_two_models_trained_in_two_threads_at_once_get_the_numbers_they_get_alone(set_threads: Any) -> None:
+    set_threads(2)
+
+    def trained(task: CharTask, results: dict[str, dict[str, np.ndarray]], name: str) -> None:
+        _run(Trainer(task, Options(steps=10)))
+        results[name] = task.model.state_dict()
+
+    results: dict[str, dict[str, np.ndarray]] = {}
+    for kind in ("alone", "together"):  # made one after the other: first weights come from one generator
+        tasks = {cell: _task(cell, dropout=0.0, hidden=192) for cell in ("lstm", "gru")}
+        runs = [Thread(target=trained, args=(task, results, f"{cell} {kind}")) for cell, task in tasks.items()]
+        for run in runs:
+            run.start()
+            if kind == "alone":
+                run.join()
+        for run in runs:
+            run.join()
+    for cell in ("lstm", "gru"):
+        for name, array in results[f"{cell} alone"].items():
+            np.testing.assert_array_equal(results[f"{cell} together"][name], array, err_msg=f"{cell} {name}")
 
 
 @pytest.mark.skipif(SMALL, reason="needs some hundred steps")
