@@ -2,8 +2,8 @@
 
     python benchmarks/profile_step.py [ROW] [--threads 2] [--steps 40]
 
-ROW is a training row of vs_peers.py. Times are those of :func:`minirnn.kernels.threads.run`, so they hold the handing
-out of work; what is left is Python: the tape, modules, the optimiser's bookkeeping.
+ROW is a training row of `minirnn bench`. Times are those of :func:`minirnn.kernels.threads.run`, so they hold the
+handing out of work; what is left is Python: the tape, modules, the optimiser's bookkeeping.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from vs_peers import ROWS, minirnn_runner
+from minirnn_cli.bench import ROWS, minirnn_runner
 
 from minirnn.kernels import threads
 

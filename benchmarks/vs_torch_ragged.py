@@ -8,7 +8,7 @@
 - translation: an encoder-decoder with additive attention, H 256, both vocabularies 8,000, 64 pairs of 20 tokens; in
   PyTorch written out by hand in the fastest form, attention over all decoder steps at once.
 
-One unit is a whole training step: loss, backward, clipping, Adam. Turns and medians as in vs_peers.py.
+One unit is a whole training step: loss, backward, clipping, Adam. Turns and medians as in `minirnn bench`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from vs_peers import Runner, measure
+from minirnn_cli.bench import Runner, measure
 
 import minirnn as mr
 import minirnn.nn.functional as F

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from minirnn_cli import char, classifier, files, forecaster, music, options, tagger, translator, use
+from minirnn_cli import bench, char, classifier, files, forecaster, music, options, tagger, translator, use
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -65,6 +65,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "eval": use.evaluate,
     "info": files.info,
     "warmup": files.warmup,
+    "bench": bench.bench,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_guarded(_command))

@@ -213,3 +213,16 @@ def test_warmup_compiles_everything_training_needs(tmp_path: Path) -> None:
     done = runner.invoke(app, ["warmup", "--json", "--quiet"])
     assert done.exit_code == 0
     assert set(json.loads(done.stdout)) == {"compiled", "seconds", "cache"}
+
+
+@pytest.mark.needs_jit
+def test_bench() -> None:
+    done = runner.invoke(app, ["bench", "lstm-1x100", "sample-2x128", "--alone", "--seconds", "0.1", "--json"])
+    assert done.exit_code == 0, done.output
+    head, step, sampling = map(json.loads, done.stdout.splitlines())
+    assert head["product_gflops"] > 0
+    assert (step["row"], sampling["row"]) == ("lstm-1x100", "sample-2x128")
+    assert step["seconds"].keys() == {"minirnn"}
+    assert step["gflop"] == pytest.approx(25 * (6 * 2 * 100 * 400 + 6 * 100 * 65) / 1e9)
+    assert 0 < sampling["seconds"]["minirnn"] < 0.1
+    assert "measuring lstm-1x100" in done.stderr

@@ -1,6 +1,4 @@
-"""Training and sampling speed of minirnn beside PyTorch and JAX, on this machine, in one process.
-
-    python benchmarks/vs_peers.py [--rows lstm-2x128 ...] [--threads 2] [--seconds 3] [--json]
+"""``bench``: training and sampling speed on this machine, beside PyTorch and JAX where they are installed.
 
 Every row is the same work for each program: embedding, recurrent layers, linear head, softmax cross-entropy,
 backpropagation through time, gradient-norm clipping, Adam. After warm-up the programs take turns (A B A B ...),
@@ -13,18 +11,19 @@ GFLOP/s count 6 (I G H + H G H) B T a layer and 6 H V B T for the head, whoever 
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
+import typer
 
-import minirnn as mr
+from minirnn_cli import options as o
+
+if TYPE_CHECKING:
+    import numpy as np
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
@@ -61,13 +60,18 @@ ROWS = {
     "sample-2x512": Work("lstm", 2, 512, 1, 1, 65, streams=1),
     "sample-2x256-64": Work("lstm", 2, 256, 1, 1, 65, streams=64),
 }
-STANDARD = [name for name in ROWS if name not in ("lstm-2x650",)]
+RowName = StrEnum("RowName", {name: name for name in ROWS})  # type: ignore[misc]
+_STANDARD = [RowName(name) for name in ROWS if name != "lstm-2x650"]
 
 Runner = Callable[[], int]
 """Does one unit of work and returns how many were done (steps, or symbols sampled)."""
 
 
 def minirnn_runner(work: Work, threads: int) -> Runner:
+    import numpy as np
+
+    import minirnn as mr
+
     mr.set_num_threads(threads)
     mr.manual_seed(0)
     model = mr.models.CharLM(work.vocabulary, work.hidden, work.layers, work.cell)
@@ -132,6 +136,7 @@ def jax_runner(work: Work, threads: int) -> Runner | None:
         return None
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     rng = np.random.default_rng(0)
     size, vocabulary = work.hidden, work.vocabulary
@@ -183,12 +188,18 @@ def jax_runner(work: Work, threads: int) -> Runner | None:
 
 
 def _tokens(work: Work) -> tuple[np.ndarray, np.ndarray]:
+    import numpy as np
+
     rng = np.random.default_rng(1)
     inputs = rng.integers(work.vocabulary, size=(work.steps, work.batch))
     return inputs, rng.integers(work.vocabulary, size=work.steps * work.batch)
 
 
-PEERS = {"minirnn": minirnn_runner, "torch": torch_runner, "jax": jax_runner}
+PEERS: dict[str, Callable[[Work, int], Runner | None]] = {
+    "minirnn": minirnn_runner,
+    "torch": torch_runner,
+    "jax": jax_runner,
+}
 
 
 def measure(runners: dict[str, Runner], seconds: float) -> dict[str, list[float]]:
@@ -211,70 +222,70 @@ def measure(runners: dict[str, Runner], seconds: float) -> dict[str, list[float]
 
 def product_rate(threads: int, seconds: float = 1.0) -> float:
     """GFLOP/s of minirnn's own float32 matrix product, 1024 x 1024 x 1024."""
+    import statistics
+
+    import numpy as np
+
+    from minirnn.kernels import set_num_threads
     from minirnn.kernels.cpu.matrix import product
 
-    mr.set_num_threads(threads)
-    return _rate(product, seconds)
-
-
-def blas_rate(seconds: float = 1.0) -> float:
-    """The same of NumPy's BLAS, on as many threads as it takes."""
-    return _rate(np.matmul, seconds)
-
-
-def _rate(multiply: Callable[..., Any], seconds: float) -> float:
+    set_num_threads(threads)
     a, b = (np.random.default_rng(n).random((1024, 1024), np.float32) for n in (0, 1))
-    multiply(a, b)
+    product(a, b)
     times, began = [], time.perf_counter()
     while time.perf_counter() - began < seconds:
         start = time.perf_counter()
-        multiply(a, b)
+        product(a, b)
         times.append(time.perf_counter() - start)
     return 2 * 1024**3 / statistics.median(times) / 1e9
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", choices=ROWS, default=STANDARD)
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=3.0, help="measuring time for each program and row")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    peers = [name for name in options.peers if name == "minirnn" or importlib.util.find_spec(name)]
-    head = {
-        "threads": options.threads, "product_gflops_1_thread": product_rate(1),
-        "product_gflops": product_rate(options.threads), "numpy_blas_gflops": blas_rate(),
-    }  # fmt: skip
-    if options.json:
-        print(json.dumps(head))
-    else:
-        print("  ".join(f"{name} {value:.0f}" for name, value in head.items()), "\n")
-        print("| work | " + " | ".join(peers) + " | " + " | ".join(f"against {p}" for p in peers[1:]) + " |")
-        print("|---" * (2 * len(peers)) + "|")
-    for name in options.rows:
-        work = ROWS[name]
-        runners = {peer: r for peer in peers if (r := PEERS[peer](work, options.threads)) is not None}
-        times = measure(runners, options.seconds)
-        medians = {peer: statistics.median(values) for peer, values in times.items()}
-        ratios = {
-            peer: statistics.median(b / a for a, b in zip(times["minirnn"], times[peer], strict=True))
-            for peer in runners if peer != "minirnn"
-        }  # fmt: skip
-        if options.json:
-            print(json.dumps({"row": name, "seconds": medians, "ratio": ratios, "gflop": work.gflop}), flush=True)
-            continue
-        cells = []
-        for peer in peers:
-            if peer not in medians:
-                cells.append("")
-            elif work.streams:
-                cells.append(f"{1 / medians[peer]:,.0f} symbols/s")
+def bench(
+    rows: Annotated[list[RowName] | None, typer.Argument(help="What to measure; all but the largest.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Measuring time for each program and row.")] = 2.0,
+    alone: Annotated[bool, typer.Option("--alone", help="Leave PyTorch and JAX out.")] = False,
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Measure training steps and sampling on this machine, beside PyTorch and JAX where they are installed."""
+    import statistics
+    from json import dumps
+
+    from minirnn.kernels import get_num_threads
+    from minirnn_cli.show import compile_notes, say
+
+    count = threads or get_num_threads()
+    peers = [name for name in PEERS if name == "minirnn" or (not alone and importlib.util.find_spec(name))]
+    with compile_notes(quiet):
+        rates = {"threads": count, "product_gflops_1_thread": product_rate(1), "product_gflops": product_rate(count)}
+        if json:
+            print(dumps(rates), flush=True)
+        else:
+            one, every = rates["product_gflops_1_thread"], rates["product_gflops"]
+            print(f"{count} threads; minirnn's matrix products: {one:.0f} GFLOP/s on one, {every:.0f} on all\n")
+            print("| work | " + " | ".join(peers) + " | " + " | ".join(f"against {p}" for p in peers[1:]) + " |")
+            print("|---" * (2 * len(peers)) + "|", flush=True)
+        for row in rows or _STANDARD:
+            if not quiet:
+                say(f"measuring {row.value} ...")
+            work = ROWS[row.value]
+            runners = {peer: r for peer in peers if (r := PEERS[peer](work, count)) is not None}
+            times = measure(runners, seconds)
+            medians = {peer: statistics.median(values) for peer, values in times.items()}
+            ratios = {
+                peer: statistics.median(b / a for a, b in zip(times["minirnn"], times[peer], strict=True))
+                for peer in runners if peer != "minirnn"
+            }  # fmt: skip
+            if json:
+                print(dumps({"row": row.value, "seconds": medians, "ratio": ratios, "gflop": work.gflop}), flush=True)
             else:
-                cells.append(f"{1e3 * medians[peer]:.2f} ms ({work.gflop / medians[peer]:.0f} GF/s)")
-        cells += [f"{ratios[peer]:.2f}x" if peer in ratios else "" for peer in peers[1:]]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+                cells = [_cell(work, medians[peer]) if peer in medians else "" for peer in peers]
+                cells += [f"{ratios[peer]:.2f}x" if peer in ratios else "" for peer in peers[1:]]
+                print(f"| {row.value} | " + " | ".join(cells) + " |", flush=True)
 
 
-if __name__ == "__main__":
-    main()
+def _cell(work: Work, seconds: float) -> str:
+    if work.streams:
+        return f"{1 / seconds:,.0f} symbols/s"
+    return f"{1e3 * seconds:.2f} ms ({work.gflop / seconds:.0f} GF/s)"
