@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 from minirnn import checkpoint
 from minirnn.errors import CheckpointError
-from minirnn.tasks.common import Predictor
+from minirnn.tasks.common import Predictor, Trained
 
 _MODELS = {
     "char": "TextModel", "classifier": "Classifier", "tagger": "Tagger", "translator": "Translator",
@@ -16,7 +15,7 @@ _MODELS = {
 }  # fmt: skip
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path) -> Trained:
     """The trained model of a checkpoint, whichever task it is of; each has ``evaluate(sources)``.
 
     Raises:
@@ -35,6 +34,6 @@ def load_predictor(path: str | Path) -> Predictor:
         CheckpointError: as there, or it is a character model.
     """
     model = load(path)
-    if not hasattr(model, "predict"):
+    if not isinstance(model, Predictor):
         raise CheckpointError(f"{path} holds a character model, which writes rather than predicts: minirnn sample")
     return model

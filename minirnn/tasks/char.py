@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from minirnn.data.text import Bytes, Characters, Streams, symbols_from_config
 from minirnn.errors import DataError, OptionError
 from minirnn.models.char_lm import CharLM
 from minirnn.nn import functional as F
-from minirnn.tasks.common import described_by, load_task, rebuild
+from minirnn.tasks.common import Trained, rebuild
 
 NAME = "char"
 
@@ -118,27 +117,23 @@ def read_corpus(sources: Sequence[str], as_bytes: bool = False) -> tuple[np.ndar
     return read_bytes(sources) if as_bytes else read_characters(sources)
 
 
-class TextModel:
+class TextModel(Trained):
     """A trained character model with its vocabulary: text in, text out.
 
     >>> model = TextModel.load("checkpoints/python/best.safetensors")  # doctest: +SKIP
     >>> print("".join(model.sample("def ", 200, seed=1)))  # doctest: +SKIP
     """
 
+    task: ClassVar[str] = NAME
+    kind: ClassVar[str] = "a character model"
+
     def __init__(self, model: CharLM, symbols: Characters | Bytes) -> None:
         self.model, self.symbols = model, symbols
 
     @classmethod
-    def load(cls, path: str | Path) -> TextModel:
-        """From a checkpoint of ``train-char``.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or holds something else.
-        """
-        arrays, config = load_task(path, NAME, "a character model")
-        with described_by(path):
-            symbols = symbols_from_config(config["symbols"])
-            model = rebuild(CharLM, config["model"], arrays)
+    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        symbols = symbols_from_config(config["symbols"])
+        model = rebuild(CharLM, config["model"], arrays)
         return cls(model, symbols)
 
     def evaluate(self, sources: Sequence[str]) -> dict[str, float]:

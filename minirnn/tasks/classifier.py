@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,9 +23,8 @@ from minirnn.tasks.common import (
     ExampleTask,
     Line,
     Prediction,
-    described_by,
+    Predictor,
     fingerprint,
-    load_task,
     random_split,
     rebuild,
 )
@@ -93,7 +92,7 @@ def _split(labels: Sequence[str], fraction: float, seed: int) -> tuple[np.ndarra
 # ------------------------------------------------------------------------------------------------------- model
 
 
-class Classifier:
+class Classifier(Predictor):
     """A trained classifier: texts in, labels out.
 
     Args:
@@ -102,8 +101,8 @@ class Classifier:
         max_length: tokens of a text that are read; what comes after them does not count.
     """
 
-    options: ClassVar[frozenset[str]] = frozenset()
-    whole: ClassVar[bool] = False
+    task: ClassVar[str] = NAME
+    kind: ClassVar[str] = "a classifier"
 
     def __init__(
         self, model: ManyToOne, tokenizer: Tokenizer, vocabulary: Vocabulary, labels: Labels, max_length: int
@@ -112,19 +111,12 @@ class Classifier:
         self.max_length = max_length
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """From a checkpoint of ``train-classifier``.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or holds something else.
-        """
-        arrays, config = load_task(path, NAME, "a classifier")
-        with described_by(path):
-            tokenizer = Tokenizer.from_config(config["tokenizer"])
-            vocabulary, labels = Vocabulary.from_config(config["vocabulary"]), Labels.from_config(config["labels"])
-            sizes = {"input_size": len(vocabulary), "output_size": len(labels)}
-            model = rebuild(ManyToOne, config["model"] | sizes, arrays)
-            return cls(model, tokenizer, vocabulary, labels, int(config["max_length"]))
+    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        tokenizer = Tokenizer.from_config(config["tokenizer"])
+        vocabulary, labels = Vocabulary.from_config(config["vocabulary"]), Labels.from_config(config["labels"])
+        sizes = {"input_size": len(vocabulary), "output_size": len(labels)}
+        model = rebuild(ManyToOne, config["model"] | sizes, arrays)
+        return cls(model, tokenizer, vocabulary, labels, int(config["max_length"]))
 
     def to_config(self) -> dict[str, Any]:
         """What :meth:`load` makes it of, beside the weights."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -38,29 +37,56 @@ class Prediction:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Predictor(Protocol):
-    """A trained model with all that belongs to it, made by ``load(path)``.
+class Trained:
+    """What a checkpoint of one task holds: a trained model with all that belongs to it.
+
+    Attributes:
+        task: the task's name.
+        kind: what a person calls it.
+    """
+
+    task: ClassVar[str]
+    kind: ClassVar[str]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """From a checkpoint.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another task.
+        """
+        arrays, config = checkpoint.load(path)
+        if config.get("task") != cls.task:
+            raise CheckpointError(f"{path} holds a {config.get('task')!r} model; wanted {cls.kind}")
+        try:
+            return cls._from_parts(config, checkpoint.part(arrays, "model."))
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MinirnnError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from None
+
+    def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
+        """``loss`` and the task's own metrics on data like that of its training."""
+        raise NotImplementedError
+
+    @classmethod
+    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Made of a description, which may be anything, and the model's arrays."""
+        raise NotImplementedError
+
+
+class Predictor(Trained):
+    """A trained model that has an answer to every line.
 
     Attributes:
         options: the names of what :meth:`predict` takes beside the lines.
         whole: the lines make one input (a table, a piece) rather than one each.
     """
 
-    options: ClassVar[frozenset[str]]
-    whole: ClassVar[bool]
+    options: ClassVar[frozenset[str]] = frozenset()
+    whole: ClassVar[bool] = False
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """From a checkpoint of its task."""
-        ...
-
-    def predict(self, lines: Sequence[Line], **options: Any) -> list[Prediction]:
-        """A result for every line, or for all of them together where ``whole``."""
-        ...
-
-    def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
-        """``loss`` and the task's own metrics on data like that of its training."""
-        ...
+    def predict(self, *args: Any, **options: Any) -> list[Prediction]:
+        """``predict(lines, ...)``: a result for every :class:`Line`, or for all of them together where ``whole``."""
+        raise NotImplementedError
 
 
 class ExampleTask:
@@ -125,31 +151,6 @@ def fingerprint(*parts: Iterable[str] | np.ndarray) -> str:
                 digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         digest.update(b"\1")
     return digest.hexdigest()
-
-
-def load_task(path: str | Path, name: str, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """A model's arrays and the description of a checkpoint of task ``name``.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or of another task than ``kind`` says.
-    """
-    arrays, config = checkpoint.load(path)
-    if config.get("task") != name:
-        raise CheckpointError(f"{path} holds a {config.get('task')!r} model; wanted {kind}")
-    return checkpoint.part(arrays, "model."), config
-
-
-@contextmanager
-def described_by(path: str | Path) -> Iterator[None]:
-    """Inside, a description that does not fit together means a damaged checkpoint.
-
-    Raises:
-        CheckpointError: names the file.
-    """
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MinirnnError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
 def rebuild(make: Callable[..., M], config: Any, arrays: Mapping[str, np.ndarray]) -> M:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,7 +15,7 @@ from minirnn.errors import DataError, OptionError
 from minirnn.metrics import mae, rmse
 from minirnn.models.shapes import ManyToOne
 from minirnn.nn import functional as F
-from minirnn.tasks.common import ExampleTask, Line, Prediction, described_by, fingerprint, load_task, rebuild
+from minirnn.tasks.common import ExampleTask, Line, Prediction, Predictor, fingerprint, rebuild
 
 NAME = "forecaster"
 
@@ -391,31 +390,25 @@ class ForecasterTask(ExampleTask):
         return Forecaster(self.model, self.view, self._data)
 
 
-class Forecaster:
+class Forecaster(Predictor):
     """A trained forecaster with its view of a series: tables in, forecasts out.
 
     >>> forecaster = Forecaster.load("checkpoints/airline-passengers/best.safetensors")  # doctest: +SKIP
     >>> forecaster.evaluate(["airline-passengers.csv"])["rmse"]  # doctest: +SKIP
     """
 
-    options: ClassVar[frozenset[str]] = frozenset()
+    task: ClassVar[str] = NAME
+    kind: ClassVar[str] = "a forecaster"
     whole: ClassVar[bool] = True
 
     def __init__(self, model: ManyToOne, view: View, data: dict[str, Any]) -> None:
         self.model, self.view, self._data = model, view, data
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """From a checkpoint of ``train-forecaster``.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or holds something else.
-        """
-        arrays, config = load_task(path, NAME, "a forecaster")
-        with described_by(path):
-            data = {name: config["data"][name] for name in ("sha256", "rows", "train_rows")}
-            view = View.from_config(config["series"])
-            model = rebuild(ManyToOne, config["model"], arrays)
+    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        data = {name: config["data"][name] for name in ("sha256", "rows", "train_rows")}
+        view = View.from_config(config["series"])
+        model = rebuild(ManyToOne, config["model"], arrays)
         return cls(model, view, data)
 
     def predict(self, lines: Sequence[Line]) -> list[Prediction]:

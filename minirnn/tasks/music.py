@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -33,9 +33,8 @@ from minirnn.tasks.common import (
     ExampleTask,
     Line,
     Prediction,
-    described_by,
+    Predictor,
     fingerprint,
-    load_task,
     random_split,
     rebuild,
 )
@@ -276,7 +275,7 @@ class Chords:
         return keys[:KEYS]
 
 
-class Composer:
+class Composer(Predictor):
     """A trained model of music: the beginning of a piece in, a piece out.
 
     Were each key drawn for itself, too many or too few would sound, and neighbours that exclude each other. So a step
@@ -297,6 +296,8 @@ class Composer:
     >>> piece = composer.compose([(60, 64, 67)], length=32, seed=1)  # doctest: +SKIP
     """
 
+    task: ClassVar[str] = NAME
+    kind: ClassVar[str] = "a model of music"
     options: ClassVar[frozenset[str]] = frozenset({"length", "temperature", "seed", "midi", "wav"})
     whole: ClassVar[bool] = True  # so that no line at all is a wish too
 
@@ -304,16 +305,9 @@ class Composer:
         self.model, self.starts, self.chords = model, list(starts) or [()], chords
 
     @classmethod
-    def load(cls, path: str | Path) -> Composer:
-        """From a checkpoint of ``train-music``.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or holds something else.
-        """
-        arrays, config = load_task(path, NAME, "a model of music")
-        with described_by(path):
-            model = rebuild(ManyToMany, config["model"], arrays)
-            return cls(model, [tuple(step) for step in config["starts"]], Chords(**config["chords"]))
+    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        model = rebuild(ManyToMany, config["model"], arrays)
+        return cls(model, [tuple(step) for step in config["starts"]], Chords(**config["chords"]))
 
     def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
         """``loss`` and ``nll``, both the mean nats a step; and how many ``pieces`` with how many predicted ``steps``.

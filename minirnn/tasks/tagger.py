@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -26,9 +25,8 @@ from minirnn.tasks.common import (
     ExampleTask,
     Line,
     Prediction,
-    described_by,
+    Predictor,
     fingerprint,
-    load_task,
     random_split,
     rebuild,
 )
@@ -329,7 +327,7 @@ class TaggerTask(ExampleTask):
         }  # fmt: skip
 
 
-class Tagger:
+class Tagger(Predictor):
     """A trained tagger: sentences in, tags out.
 
     >>> tagger = Tagger.load("checkpoints/train/best.safetensors")  # doctest: +SKIP
@@ -337,8 +335,8 @@ class Tagger:
     [['DET', 'NOUN', 'VERB', 'PUNCT']]
     """
 
-    options: ClassVar[frozenset[str]] = frozenset()
-    whole: ClassVar[bool] = False
+    task: ClassVar[str] = NAME
+    kind: ClassVar[str] = "a tagger"
 
     def __init__(
         self, model: TaggerModel, words: Vocabulary, characters: Vocabulary, labels: Labels, column: int = 2
@@ -346,21 +344,14 @@ class Tagger:
         self.model, self.words, self.characters, self.labels, self.column = model, words, characters, labels, column
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """From a checkpoint of ``train-tagger``.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or holds something else.
-        """
-        arrays, config = load_task(path, NAME, "a tagger")
-        with described_by(path):
-            words, characters = (Vocabulary.from_config(config[name]) for name in ("words", "characters"))
-            labels = Labels.from_config(config["labels"])
-            model = rebuild(TaggerModel, config["model"], arrays)
-            sizes = {"words": len(words), "characters": len(characters), "tags": len(labels)}
-            if not sizes.items() <= model.config.items():
-                raise DataError(f"its model is not one of {sizes}")
-            return cls(model, words, characters, labels, int(config["column"]))
+    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        words, characters = (Vocabulary.from_config(config[name]) for name in ("words", "characters"))
+        labels = Labels.from_config(config["labels"])
+        model = rebuild(TaggerModel, config["model"], arrays)
+        sizes = {"words": len(words), "characters": len(characters), "tags": len(labels)}
+        if not sizes.items() <= model.config.items():
+            raise DataError(f"its model is not one of {sizes}")
+        return cls(model, words, characters, labels, int(config["column"]))
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """A tag for every word; words are non-empty strings, a sentence may have none."""

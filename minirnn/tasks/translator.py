@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,9 +21,8 @@ from minirnn.tasks.common import (
     ExampleTask,
     Line,
     Prediction,
-    described_by,
+    Predictor,
     fingerprint,
-    load_task,
     random_split,
     rebuild,
 )
@@ -39,7 +37,7 @@ _MOST_EVALUATED = 500  # pairs; of a larger validation part, evenly spread ones 
 _SHOWN = 4  # translations in a sample
 
 
-class Translator:
+class Translator(Predictor):
     """A trained translator: sentences in, sentences out.
 
     Where the model has attention, an unknown token that it writes is replaced by the token of the source with the
@@ -50,25 +48,19 @@ class Translator:
         tokenizer: of both languages. source, target: their vocabularies.
     """
 
+    task: ClassVar[str] = NAME
+    kind: ClassVar[str] = "a translator"
     options: ClassVar[frozenset[str]] = frozenset({"beam", "length_penalty", "max_length"})
-    whole: ClassVar[bool] = False
 
     def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, source: Vocabulary, target: Vocabulary) -> None:
         self.model, self.tokenizer, self.source, self.target = model, tokenizer, source, target
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """From a checkpoint of ``train-translator``.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or holds something else.
-        """
-        arrays, config = load_task(path, NAME, "a translator")
-        with described_by(path):
-            tokenizer = Tokenizer.from_config(config["tokenizer"])
-            source, target = (Vocabulary.from_config(config[side]) for side in ("source", "target"))
-            sizes = {"source_size": len(source), "target_size": len(target)}
-            model = rebuild(EncoderDecoder, config["model"] | sizes, arrays)
+    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        tokenizer = Tokenizer.from_config(config["tokenizer"])
+        source, target = (Vocabulary.from_config(config[side]) for side in ("source", "target"))
+        sizes = {"source_size": len(source), "target_size": len(target)}
+        model = rebuild(EncoderDecoder, config["model"] | sizes, arrays)
         return cls(model, tokenizer, source, target)
 
     def predict(
