@@ -71,11 +71,17 @@ def exact_match(predicted: Sequence[Any], wanted: Sequence[Any]) -> float:
 def rmse(predicted: Any, wanted: Any) -> float:
     """Root mean squared error, ``sqrt(mean((predicted - wanted)^2))``; both of one shape.
 
+    Finite wherever a double can hold it, though a square, or a difference, may be beyond all doubles.
+
     Raises:
         ShapeError: the shapes differ.
     """
     p, w = _alike("rmse", predicted, wanted)
-    return math.sqrt(np.mean((p.astype(np.float64) - w) ** 2))
+    halves = p.astype(np.float64) / 2 - w.astype(np.float64) / 2
+    largest = float(np.abs(halves).max())
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return 2 * (largest * math.sqrt(np.mean((halves / largest) ** 2)))
 
 
 def mae(predicted: Any, wanted: Any) -> float:

@@ -38,6 +38,7 @@ class RunFolder:
         self.path, self.notices = path, notices
         self._unsaved: dict[str, Contents] = {}
         self._lines: list[str] = []
+        self._trim_to: int | None = None
         self._failed_at = -float("inf")
 
     # -------------------------------------------------------------------------------------------- writing
@@ -58,6 +59,7 @@ class RunFolder:
             return
         failing = self._failed_at > -float("inf")
         try:
+            self._trim()
             self._write_lines()
             for name in list(self._unsaved):
                 previous = self.path / PREVIOUS if name == LAST else None
@@ -97,7 +99,7 @@ class RunFolder:
             SaveError: it cannot be; says what is on the disk instead.
         """
         self.flush(now=True)
-        if self._unsaved or self._lines:
+        if self._unsaved or self._lines or self._trim_to is not None:
             raise SaveError(
                 f"the end of the run could not be saved in {self.path}: the disk failed to the last; "
                 f"{LAST} holds the state that was saved last"
@@ -120,6 +122,14 @@ class RunFolder:
             self.notices.append(f"{error}; going on from {PREVIOUS}, the state saved before it")
             return contents
 
+    def load_config(self) -> dict[str, Any]:
+        """Only the description of what :meth:`load` would give.
+
+        Raises:
+            CheckpointError: neither can be read.
+        """
+        return RunFolder(self.path, []).load()[1]
+
     def clear_metrics(self) -> None:
         """Begin a new metrics file."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -127,11 +137,17 @@ class RunFolder:
 
     def trim_metrics(self, step: int) -> None:
         """Drop lines of steps after ``step``, and what is no whole line: they will be made again."""
-        self._lines.clear()
+        self._lines = [line for line in self._lines if _step_of(line) <= step]
+        self._trim_to = step
+        self.flush()
+
+    def _trim(self) -> None:
         path = self.path / METRICS
-        if path.exists():
+        if self._trim_to is not None and path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            checkpoint.write_atomically(path, "".join(line for line in lines if _step_of(line) <= step).encode())
+            kept = [line for line in lines if _step_of(line) <= self._trim_to]
+            checkpoint.write_atomically(path, "".join(kept).encode())
+        self._trim_to = None
 
 
 def _step_of(line: str) -> float:

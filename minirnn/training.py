@@ -117,8 +117,9 @@ class Options:
             raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if not self.lr > 0 or not math.isfinite(self.lr):
             raise OptionError(f"lr must be above 0, got {self.lr}")
-        if self.clip < 0:
-            raise OptionError(f"clip must be at least 0, got {self.clip}")
+        for name in ("clip", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise OptionError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.evaluations < 1 or self.log_every < 1 or (self.save_every is not None and self.save_every < 1):
             raise OptionError("evaluations, log_every and save_every must be at least 1")
 
@@ -381,6 +382,10 @@ class Trainer:
         ours, theirs = _flat(json.loads(json.dumps(self.task.config()))), _flat(config)
         ours["options.optimizer"] = self.options.optimizer
         for name, value in ours.items():
+            if value != theirs.get(name) and name.endswith("sha256"):
+                option = name.rpartition(".")[2].removesuffix("sha256").rstrip("_")
+                what = f"file of --{option}" if option else "data"
+                raise CheckpointError(f"cannot resume {self.out}: the {what} is not what the run began with")
             if value != theirs.get(name):
                 raise CheckpointError(
                     f"cannot resume {self.out}: {name.rpartition('.')[2]} was {_short(theirs.get(name))}, "

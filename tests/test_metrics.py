@@ -76,6 +76,21 @@ def test_errors_of_numbers_by_hand() -> None:
     assert rmse(np.array([1, 2], np.uint8), np.array([3, 2], np.uint8)) == pytest.approx(math.sqrt(2), rel=1e-15)
     assert rmse(np.full(3, 3e38, np.float32), np.full(3, -3e38, np.float32)) == pytest.approx(6e38, rel=1e-6)
     assert math.isnan(rmse([math.nan, 1], [1, 1]))
+    assert rmse([math.inf, 1], [1, 1]) == math.inf
+    assert rmse([0.5, 2], [0.5, 2]) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e155, 1e300, 4e307])
+def test_rmse_of_what_has_no_square(scale: float) -> None:
+    """Of the differences 1, 3, 1 and 1; the square of each would be 0, or beyond all doubles."""
+    predicted, wanted = np.array([1, -1.5, 2, 0]) * scale, np.array([0, 1.5, 3, 1]) * scale
+    assert rmse(predicted, wanted) == pytest.approx(math.sqrt(3) * scale, rel=1e-15, abs=0)
+
+
+def test_rmse_of_a_difference_that_is_no_double() -> None:
+    """Only where the result itself is none it is infinite."""
+    assert rmse([1.5e308, 0, 0, 0], [-1.5e308, 0, 0, 0]) == pytest.approx(1.5e308, rel=1e-15)
+    assert rmse([1.5e308], [-1.5e308]) == math.inf
 
 
 @pytest.mark.parametrize("metric", [accuracy, rmse, mae, lambda p, w: macro_f1(p, w, 3), exact_match, bleu])

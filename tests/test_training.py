@@ -161,7 +161,7 @@ def test_resume_refuses_another_model_or_corpus(tmp_path: Path) -> None:
         Trainer(_task(hidden=20), options, tmp_path, resume=True)
     symbols = Characters.of(TEXT)
     other = CharTask(symbols.encode(TEXT[::-1]), symbols, 16, 2, "lstm", 0.2, 4, 10)
-    with pytest.raises(CheckpointError, match="sha256 was"):
+    with pytest.raises(CheckpointError, match="the data is not what the run began with"):
         Trainer(other, options, tmp_path, resume=True)
     with pytest.raises(CheckpointError, match='optimizer was "adamw", now it is "sgd"'):
         Trainer(_task(), Options(steps=2, optimizer="sgd"), tmp_path, resume=True)
@@ -261,6 +261,8 @@ def test_nan_is_not_stepped_on() -> None:
         ({"steps": 1, "lr": math.nan}, "lr must be above 0"),
         ({"steps": 1, "optimizer": "lion"}, "optimizer must be one of adam, adamw"),
         ({"steps": 1, "clip": -1}, "clip must be at least 0"),
+        ({"steps": 1, "clip": math.nan}, "clip must be at least 0"),
+        ({"steps": 1, "weight_decay": -0.1}, "weight_decay must be at least 0"),
     ],
 )
 def test_options_out_of_range(options: dict, message: str) -> None:
@@ -348,6 +350,27 @@ def test_a_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.Monke
     assert lines == list(range(1, 31))
     assert checkpoint.load(tmp_path / LAST)[1]["position"]["step"] == 30
     assert (tmp_path / BEST).exists()
+
+
+def test_going_back_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metrics file is cut back when the disk allows; the run goes on."""
+    monkeypatch.setattr("minirnn.runs.RETRY_SECONDS", 0)
+    task = _task()
+    _spoil(task, 12, 20)
+    full, write = [False], checkpoint.write_atomically
+
+    def failing(*args: object) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpoint, "write_atomically", failing)
+    trainer = Trainer(task, Options(steps=40, save_every=10, evaluations=1, log_every=1), tmp_path)
+    for count, _ in enumerate(trainer.fit()):
+        full[0] = 20 <= count < 36
+    assert (trainer.position.step, trainer.position.rollbacks) == (40, 1)
+    lines = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert lines == list(range(1, 41))
 
 
 def test_a_disk_that_fails_to_the_last_is_an_error_and_keeps_the_last_good_file(

@@ -68,7 +68,7 @@ def sample(
     from minirnn_cli.show import compile_notes, say
 
     o.use_threads(threads)
-    model = TextModel.load(o.find_checkpoint(checkpoint))
+    model = TextModel.load(o.find_checkpoint(checkpoint, "char"))
     missing = model.symbols.missing(prime)
     if missing and not quiet:
         say(f"the model has never seen {missing!r}; left out of the prime")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import typer
 from minirnn_cli import bench, char, classifier, files, forecaster, music, options, tagger, translator, use
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+_LONGEST_NAME = 80  # characters of a file's name that are shown
 
 app = typer.Typer(
     help="Small, fast recurrent networks: train one on your data, and use it.",
@@ -42,7 +44,12 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             options.leave_stdout()
             raise typer.Exit(0) from None
         except OSError as error:
-            _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+            name = str(error.filename or "")
+            shown = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 4] + " ..."
+            _complain(f"{error.strerror or error}{f': {shown}' if shown else ''}")
+            raise typer.Exit(USAGE_ERROR if error.errno == errno.ENAMETOOLONG else FAULT) from None
+        except MemoryError as error:
+            _complain(f"not enough memory ({str(error) or 'none left'}); lower --hidden, --batch-size or --seq-length")
             raise typer.Exit(FAULT) from None
 
     return run

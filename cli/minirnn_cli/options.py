@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from glob import escape
 from pathlib import Path
 from typing import Annotated
 
@@ -104,13 +105,16 @@ def given(context: typer.Context, name: str) -> bool:
 
 def resumed_folder(out: Path | None, stem: str) -> Path:
     """The run to go on with: ``out``, or the newest of the default folders of this name."""
-    from minirnn.runs import LAST
+    from minirnn.runs import LAST, PREVIOUS
 
     if out is not None:
         return out
-    runs = [folder for folder in CHECKPOINTS.glob(f"{stem}*") if (folder / LAST).exists()]
-    runs = [folder for folder in runs if folder.name.removeprefix(stem).lstrip("-").isdigit() or folder.name == stem]
-    return max(runs, key=lambda folder: (folder / LAST).stat().st_mtime, default=CHECKPOINTS / stem)
+    folders = [CHECKPOINTS / stem, *CHECKPOINTS.glob(f"{escape(stem)}-*")]
+    saved = [
+        file for folder in folders for name in (LAST, PREVIOUS) if (file := folder / name).exists()
+        and (folder.name == stem or folder.name.removeprefix(f"{stem}-").isdigit())
+    ]  # fmt: skip
+    return max(saved, key=lambda file: file.stat().st_mtime).parent if saved else CHECKPOINTS / stem
 
 
 def claim_folder(out: Path | None, stem: str) -> Path:
@@ -140,8 +144,11 @@ def claim_folder(out: Path | None, stem: str) -> Path:
             return folder
 
 
-def find_checkpoint(path: Path | None) -> Path:
+def find_checkpoint(path: Path | None, task: str | None = None) -> Path:
     """The checkpoint meant by ``path``: a file, a run's folder, or the newest run where None.
+
+    Args:
+        task: only runs of this task count, where ``path`` does not say which.
 
     Raises:
         CheckpointError: there is none; says what to run first.
@@ -149,15 +156,29 @@ def find_checkpoint(path: Path | None) -> Path:
     from minirnn.runs import BEST, LAST
 
     if path is None:
-        found = [file for name in (BEST, LAST) for file in CHECKPOINTS.glob(f"*/{name}")]
-        if not found:
+        found = sorted(
+            (file for name in (BEST, LAST) for file in CHECKPOINTS.glob(f"*/{name}")),
+            key=lambda file: file.stat().st_mtime, reverse=True,
+        )  # fmt: skip
+        chosen = next((file for file in found if task is None or _task_of(file) == task), None)
+        if chosen is None:
+            others = " of this kind" if found else ""
             raise CheckpointError(
-                f"no checkpoint under {CHECKPOINTS}/; train one first, for example: minirnn train-char @python"
+                f"no checkpoint{others} under {CHECKPOINTS}/; train one first, for example: minirnn train-char @python"
             )
-        path = max(found, key=lambda file: file.stat().st_mtime).parent
+        path = chosen.parent
     if path.is_dir():
         for name in (BEST, LAST):
             if (path / name).exists():
                 return path / name
         raise CheckpointError(f"no checkpoint in {path}; wanted {BEST} or {LAST}")
     return path
+
+
+def _task_of(file: Path) -> str | None:
+    from minirnn.checkpoint import load_config
+
+    try:
+        return load_config(file).get("task")
+    except CheckpointError:
+        return None

@@ -98,7 +98,7 @@ def _train(
     how: dict[str, Any], data: str, default_minutes: float,
 ) -> None:  # fmt: skip
     from minirnn.data.corpus import stamps
-    from minirnn.runs import BEST, LAST
+    from minirnn.runs import BEST
     from minirnn.training import Options, Trainer
     from minirnn_cli.show import say, show_training
 
@@ -107,7 +107,7 @@ def _train(
     stem = "stdin" if sources[0] == "-" else Path(sources[0].removeprefix("@")).stem or "run"
     if resume:
         folder = o.resumed_folder(out, stem)
-        before = _settings(folder / LAST, context.command.name)
+        before = _settings(folder, context.command.name)
         chosen |= {name: before[name] for name in chosen if name in before and not o.given(context, name)}
         if any(o.given(context, name) for name in _BUDGETS):
             chosen |= {name: None for name in _BUDGETS if not o.given(context, name)}
@@ -148,11 +148,11 @@ def _changed(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]
     return None
 
 
-def _settings(path: Path, command: str | None) -> dict[str, Any]:
-    """The options a run was started with, from its checkpoint."""
-    from minirnn.checkpoint import load_config
+def _settings(folder: Path, command: str | None) -> dict[str, Any]:
+    """The options a run was started with, from its last state, or the one before it."""
+    from minirnn.runs import RunFolder
 
-    notes = load_config(path).get("notes")
+    notes = RunFolder(folder, []).load_config().get("notes")
     if not isinstance(notes, dict) or notes.get("command") != command or not isinstance(notes.get("settings"), dict):
-        raise CheckpointError(f"{path} is no run of {command}")
+        raise CheckpointError(f"{folder} is no run of {command}")
     return notes["settings"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -76,30 +77,47 @@ def _typed_in(input: str | None) -> bool:
     return input in (None, "-") and sys.stdin.isatty()
 
 
+_SUFFIXES = (".csv", ".gz", ".json", ".mid", ".safetensors", ".tsv", ".txt", ".wav")
+
+
 def _lines(input: str | None) -> Iterator[Line]:
     """The lines of a file or of standard input, or those that ``input`` is."""
     from minirnn.tasks.common import Line
 
     if input is None or input == "-":
         yield from _decoded(sys.stdin.buffer, "standard input")
+    elif os.path.isdir(input):
+        raise DataError(f"{input} is a folder; wanted a file, or a text")
     elif os.path.isfile(input):  # a text is too long for a name: Path would raise
         with open(input, "rb") as file:
             yield from _decoded(file, input)
-    elif os.path.splitext(input)[1].lower() in (".csv", ".json", ".tsv", ".txt") and not any(map(str.isspace, input)):
+    elif not any(map(str.isspace, input)) and (
+        input.lower().endswith(_SUFFIXES) or input.startswith(("/", "./", "../", "~"))
+    ):
         raise DataError(f"there is no file {input}")
     else:
-        for line in input.splitlines() or [""]:
+        for line in _split(input):
             yield Line(line, "the text given")
 
 
 def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
+    """Line by line as they come, with the line ends and byte order marks of :func:`minirnn.data.text.decode_text`."""
     from minirnn.tasks.common import Line
 
-    for number, line in enumerate(file, 1):
+    number = 0
+    for raw in file:
         try:
-            yield Line(line.decode("utf-8-sig").rstrip("\r\n"), f"{name}:{number}")
+            text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"{name}:{number}: byte {error.start} of the line is not UTF-8 text") from None
+            raise DataError(f"{name}:{number + 1}: byte {error.start} of the line is not UTF-8 text") from None
+        for line in _split(text.replace("\ufeff", "")):
+            number += 1
+            yield Line(line, f"{name}:{number}")
+
+
+def _split(text: str) -> list[str]:
+    """At line ends of any kind, and at nothing else."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
 
 
 def evaluate(
@@ -120,7 +138,8 @@ def evaluate(
     with compile_notes(quiet):
         metrics: dict[str, Any] = tasks.load(path).evaluate(data)
     if json:
-        print(dumps(metrics))
+        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        print(dumps(known, allow_nan=False))
     else:
         for name, value in metrics.items():
             print(f"{name} {value:.6g}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -40,8 +40,13 @@ def open_sources(sources: Sequence[str]) -> list[Opened]:
                 raise DataError(f"corpus {source!r} is unknown; built in: {', '.join(BUILT_IN)}")
             found.extend((str(path), _opener(str(path))) for path in BUILT_IN[source]())
         else:
-            _opener(source)().close()  # speaks up now
-            found.append((source, _opener(source)))
+            with _opener(source)() as file:  # speaks up now
+                mode = os.fstat(file.fileno()).st_mode
+                if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                    raise DataError(f"cannot read {source}: it is a device")
+                data = None if stat.S_ISREG(mode) else file.read()  # a pipe is read once
+            again = _opener(source) if data is None else lambda data=data: io.BytesIO(data)  # type: ignore[misc]
+            found.append((source, again))
     return found
 
 
@@ -156,10 +161,12 @@ def _room(count: int, dtype: np.dtype) -> np.ndarray:
 
 
 def stamps(sources: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Size and time of change of every source that is a file, by which a change is noticed."""
+    """Size and time of change of every source that is a file, or lies in a folder, by which a change is noticed."""
+    folders = [source for source in sources if os.path.isdir(source)]
+    files = [entry.path for folder in folders for entry in os.scandir(folder)]
     found = {}
-    for source in sources:
-        if Path(source).is_file():
+    for source in (*sources, *files):
+        if os.path.isfile(source):
             status = os.stat(source)
             found[source] = status.st_size, status.st_mtime_ns
     return found

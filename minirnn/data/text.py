@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import os
+import stat
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +42,9 @@ def read_sources(sources: Sequence[str]) -> list[tuple[str, bytes]]:
             parts.extend((str(path), path.read_bytes()) for path in BUILT_IN[source]())
         else:
             try:
+                mode = os.stat(source).st_mode
+                if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                    raise DataError(f"cannot read {source}: it is a device")
                 parts.append((source, Path(source).read_bytes()))
             except OSError as error:
                 raise DataError(f"cannot read {source}: {error.strerror or error}") from None

@@ -151,13 +151,14 @@ class Module:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Inside, evaluation behaviour and no tape; afterwards everything as it was."""
-        training = self.training
+        before = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             with no_grad():
                 yield
         finally:
-            self.train(training)
+            for module, training in before:
+                module.training = training
 
     def to(self, target: DType) -> Self:
         """Convert all parameters in place to a floating type, or move them to a device."""

@@ -138,17 +138,14 @@ class Classifier(Predictor):
         return found
 
     def predict(self, lines: Sequence[Line]) -> list[Prediction]:
-        """The likeliest label of every line, and the probability of each.
-
-        Raises:
-            DataError: a line is empty; says which.
-        """
-        for line in lines:
-            if not line.text.strip():
-                raise DataError(f"{line.where}: empty line; wanted a text to classify")
-        logits = self.logits([self.encode(line.text) for line in lines])
+        """The likeliest label of every line, and the probability of each; of a blank line nothing, as label None."""
+        found = [Prediction("", {"text": line.text, "label": None}) for line in lines]
+        filled = [n for n, line in enumerate(lines) if line.text.strip()]
+        logits = self.logits([self.encode(lines[n].text) for n in filled])
         probabilities = F.softmax(logits.astype(np.float64), 1).numpy()
-        return [self._prediction(line.text, p) for line, p in zip(lines, probabilities, strict=True)]
+        for n, each in zip(filled, probabilities, strict=True):
+            found[n] = self._prediction(lines[n].text, each)
+        return found
 
     def _prediction(self, text: str, probabilities: np.ndarray) -> Prediction:
         each = dict(zip(self.labels.names, probabilities.tolist(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -38,11 +39,13 @@ class Series:
         table: where they stand.
         names: C, the column to forecast first.
         values: [R, C].
+        validate: how many of the table's rows are left out here because they validate.
     """
 
     table: Table
     names: tuple[str, ...]
     values: np.ndarray = field(repr=False)
+    validate: int = 0
 
     @classmethod
     def of(cls, table: Table, column: str | None = None, inputs: Sequence[str] = ()) -> Self:
@@ -77,7 +80,10 @@ class Series:
             DataError: there are fewer rows than ``wanted``.
         """
         if len(self) < wanted:
-            raise DataError(f"{self.table.name}: wanted at least {wanted} rows, {purpose}, got {len(self)}")
+            message = f"{self.table.name}: wanted at least {wanted} rows, {purpose}, got {len(self)}"
+            if self.validate:
+                message += f": of the table's {len(self.table)} rows {self.validate} validate, {len(self)} are left"
+            raise DataError(message)
 
 
 def _transformed(series: Series, log: bool) -> np.ndarray:
@@ -128,9 +134,9 @@ def _choose_base(values: np.ndarray, horizon: int, season: int) -> str:
     if len(values) - first - horizon + 1 < season:
         return "last"
     wanted = windows(values[first - 1 :, None], 1, horizon)[1]
-    errors = {base: rmse(base_forecasts(values, first, horizon, base, season), wanted) ** 2 for base in BASES}
+    errors = {base: rmse(base_forecasts(values, first, horizon, base, season), wanted) for base in BASES}
     best = min(errors, key=lambda base: errors[base])
-    return best if errors[best] <= _CLEARLY_BETTER * errors["last"] else "last"
+    return best if errors[best] <= math.sqrt(_CLEARLY_BETTER) * errors["last"] else "last"  # a square may overflow
 
 
 def _grows_with_level(values: np.ndarray, season: int) -> bool:
@@ -350,7 +356,8 @@ class ForecasterTask(ExampleTask):
         if not 0 <= penalty < float("inf"):
             raise OptionError(f"penalty must be at least 0, got {penalty}")
         self.train_rows = max(0, len(series) - max(horizon, round(len(series) * val_fraction)))
-        train = Series(series.table, series.names, series.values[: self.train_rows])
+        validate = len(series) - self.train_rows
+        train = Series(series.table, series.names, series.values[: self.train_rows], validate)
         self.view = View.fit(train, seq_length, horizon, season, base, log)
         self._examples = self.view.examples(train, self.view.needs)
         shown = self.train_rows + max(_MOST_EVALUATED, horizon)
@@ -417,7 +424,7 @@ class Forecaster(Predictor):
         Raises:
             DataError: the lines are no table with the model's columns, or too short a one.
         """
-        where = lines[0].where if lines else "the input"
+        where = lines[0].where if lines else "standard input"
         name = where.rpartition(":")[0] or where
         series = self._series(parse_table(name, "\n".join(line.text for line in lines)))
         rows, horizon = len(series), self.view.horizon

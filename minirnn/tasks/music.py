@@ -8,12 +8,12 @@ is not predicted).
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -229,7 +229,7 @@ class Chords:
     def __init__(self, shapes: Sequence[tuple[Sequence[int], int]], frequency: float) -> None:
         chords = all(
             count > 0
-            and all(low < high for low, high in pairwise(shape))
+            and all(low < high for low, high in itertools.pairwise(shape))
             and (not shape or (shape[0] == 0 and shape[-1] < KEYS))
             for shape, count in shapes
         )
@@ -312,7 +312,7 @@ class Composer(Predictor):
     def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
         """``loss`` and ``nll``, both the mean nats a step; and how many ``pieces`` with how many predicted ``steps``.
 
-        Of a file with a part "test" that part alone counts, else all there is.
+        Of a file the part "test" alone counts; where there is none, "valid"; where there is neither, all there is.
 
         Raises:
             DataError: see :func:`read_rolls`.
@@ -320,8 +320,8 @@ class Composer(Predictor):
         rolls: Rolls = []
         for source in sources:
             parts = read_rolls(source)
-            for part in ("test",) if "test" in parts else tuple(parts):
-                rolls += parts[part]
+            part = next((name for name in ("test", "valid") if name in parts), None)
+            rolls += parts[part] if part else itertools.chain(*parts.values())
         loss = evaluate(self.model, rolls)
         return {"loss": loss, "nll": loss, "pieces": len(rolls), "steps": _predicted(rolls)}
 
@@ -329,19 +329,19 @@ class Composer(Predictor):
         self, lines: Sequence[Line], length: int = 64, temperature: float = 1.0, seed: int | None = None,
         midi: str | Path | None = None, wav: str | Path | None = None,
     ) -> list[Prediction]:  # fmt: skip
-        """A piece for every line, see :func:`read_start` and :meth:`compose`; one too where there is no line.
+        """A piece for every beginning, see :func:`read_starts` and :meth:`compose`; one too where there is no line.
 
         Args:
             midi, wav: files to write the piece to, at 96 steps a minute.
 
         Raises:
-            DataError: a line is no beginning of a piece, or a piece too long for a file.
+            DataError: the lines are no beginnings of pieces, or a piece is too long for a file.
             OptionError: an option is out of range, there is more than one piece for a file, or no such file can be.
         """
-        if len(lines) > 1 and (midi or wav):
+        starts = read_starts(lines) or [[]]
+        if len(starts) > 1 and (midi or wav):
             raise OptionError(f"{'a MIDI' if midi else 'a WAV'} file holds one piece, but {len(lines)} lines are given")
         seed = random.draw_seed() if seed is None else seed
-        starts = [read_start(line) for line in lines or [Line("", "")]]
         pieces = [self.compose(start, length, temperature, seed + number) for number, start in enumerate(starts)]
         files = [(midi, midi_bytes(pieces[0], tempo=_TEMPO))] if midi else []
         files += [(wav, wav_bytes(pieces[0], seconds_per_step=60 / _TEMPO))] if wav else []
@@ -384,22 +384,55 @@ class Composer(Predictor):
         return piece
 
 
-def read_start(line: Line) -> list[Step]:
+def read_starts(lines: Sequence[Line]) -> list[list[Step]]:
+    """The beginning on every line, see :func:`read_start`.
+
+    Where the first line that is not blank opens a list in JSON and does not close it, all lines are one beginning.
+
+    Raises:
+        DataError: as there.
+    """
+    first = next((number for number, line in enumerate(lines) if line.text.strip()), 0)
+    if lines and _goes_on(lines[first].text.strip()):
+        return [read_start(*lines[first:])]
+    return [read_start(line) for line in lines]
+
+
+def _goes_on(text: str) -> bool:
+    if not text.startswith("["):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def read_start(line: Line, *more: Line) -> list[Step]:
     """The beginning of a piece: ``[[60, 64], [62]]``, steps in JSON; or ``60,64`` or ``C4 E4``, the notes of one step.
 
     A blank line is the empty beginning. C4 is middle C, 60; a sharp is #, a flat b.
 
+    Args:
+        line: not blank where there are more.
+        more: lines on which the JSON goes on.
+
     Raises:
         DataError: it is neither, or a pitch is not one of a piano's.
     """
-    text = line.text.strip()
+    text = "\n".join(one.text for one in (line, *more)).strip()
     if text.startswith("["):
         try:
             piece = json.loads(text)
-        except (ValueError, RecursionError):
-            raise DataError(
-                f"{line.where}: not JSON, though it begins with [; wanted steps as in [[60, 64], [62]]"
-            ) from None
+        except (ValueError, RecursionError) as error:
+            at = (line, *more)[error.lineno - 1].where if isinstance(error, json.JSONDecodeError) else line.where
+            it = "it" if at == line.where else line.where
+            raise DataError(f"{at}: not JSON, though {it} begins with [; wanted steps as in [[60, 64], [62]]") from None
+    elif text.startswith("{"):
+        raise DataError(
+            f"{line.where}: got a JSON object, as files to train on are; wanted the beginning of one piece: steps as "
+            "in [[60, 64], [62]], or the notes of one step such as 60,64 or C4 E4"
+        )
     else:
         piece = [[_pitch(note, line.where) for note in re.findall(r"[^,\s]+", text)]] if text else []
     return list(steps_of(_roll(piece, line.where), _LOWEST))

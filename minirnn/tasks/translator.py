@@ -15,7 +15,7 @@ from minirnn.data.tokenize import Tokenizer
 from minirnn.data.vocabulary import END, PAD, START, UNK, Vocabulary
 from minirnn.decode import Hypothesis
 from minirnn.errors import DataError, OptionError
-from minirnn.metrics import bleu, exact_match
+from minirnn.metrics import bleu, exact_match, words_13a
 from minirnn.models.encoder_decoder import EncoderDecoder, teacher_forcing_ratio
 from minirnn.tasks.common import (
     ExampleTask,
@@ -34,6 +34,7 @@ _BEAM, _LENGTH_PENALTY = 4, 1.0
 _SMOOTHING = {"word": 0.1, "char": 0.0}  # of words several are right; of letters one
 _AT_ONCE = 64  # sentences that go through the model together, except in training
 _MOST_EVALUATED = 500  # pairs; of a larger validation part, evenly spread ones are evaluated while training
+_BLEU_WORDS = 4  # its longest n-grams: shorter translations have none
 _SHOWN = 4  # translations in a sample
 
 
@@ -104,7 +105,8 @@ class Translator(Predictor):
         Returns:
             ``loss``: nats a wanted token, <end> counted, with teacher forcing and without label smoothing;
             ``exact_match``: the share of translations that are the wanted ones, as the tokenizer normalises them;
-            ``bleu``: from 0 to 100, against the wanted translations as they are.
+            ``bleu``: from 0 to 100, against the wanted translations as they are; left out where none of them has
+            four words (of :func:`~minirnn.metrics.words_13a`), for then even perfect ones would have 0.
         """
         sources = _split(self.tokenizer, texts, where)
         targets = _split(self.tokenizer, translations, where)
@@ -115,11 +117,13 @@ class Translator(Predictor):
                 total += self.model.loss(*pairs.batch(batch), reduction="sum").item()
         found = self._search(sources, beam, _LENGTH_PENALTY, None)
         written = [self.tokenizer.join(self._written(*pair)) for pair in zip(sources, found, strict=True)]
-        return {
+        metrics = {
             "loss": total / pairs.wanted,
             "exact_match": exact_match(written, [self.tokenizer.normalize(text) for text in translations]),
-            "bleu": bleu(written, translations),
         }
+        if any(len(words_13a(text)) >= _BLEU_WORDS for text in translations):
+            metrics["bleu"] = bleu(written, translations)
+        return metrics
 
     def _search(
         self, sources: Sequence[list[str]], beam: int, length_penalty: float, max_length: int | None

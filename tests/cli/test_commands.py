@@ -226,3 +226,86 @@ def test_bench() -> None:
     assert step["gflop"] == pytest.approx(25 * (6 * 2 * 100 * 400 + 6 * 100 * 65) / 1e9)
     assert 0 < sampling["seconds"]["minirnn"] < 0.1
     assert "measuring lstm-1x100" in done.stderr
+
+
+def test_resume_goes_on_from_the_state_before_a_damaged_last_one(corpus: Path) -> None:
+    for name, damage in {"cut": lambda path: os.truncate(path, 100), "gone": os.unlink}.items():
+        done = runner.invoke(
+            app, ["train-char", str(corpus), *TRAIN, "--steps", "6", "--save-every", "2", "--out", name]
+        )
+        assert done.exit_code == 0, done.output
+        damage(Path(name, "last.safetensors"))
+        done = runner.invoke(app, ["train-char", str(corpus), "--steps", "8", "--out", name, "--resume"])
+        assert done.exit_code == 0, done.output
+        assert "going on from previous.safetensors, the state saved before it" in done.stderr
+        assert json.loads(Path(name, "metrics.jsonl").read_text().splitlines()[-1])["step"] == 8
+
+
+def test_the_newest_run_of_a_name_with_signs_of_patterns(corpus: Path) -> None:
+    Path("a[1].txt").write_text("some text to learn from. " * 30)
+    for _ in range(2):
+        assert runner.invoke(app, ["train-char", "a[1].txt", *TRAIN, "--steps", "3"]).exit_code == 0
+    done = runner.invoke(app, ["train-char", "a[1].txt", "--steps", "5", "--resume"])
+    assert "going on at step 3, to 5 steps, in checkpoints/a[1]-2" in done.stderr, done.output
+
+
+def test_sample_finds_the_newest_character_model(corpus: Path) -> None:
+    done = runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "2"])
+    assert done.exit_code == 0, done.output
+    Path("reviews.tsv").write_text("a good film\tpos\na bad film\tneg\n" * 8)
+    done = runner.invoke(app, ["train-classifier", "reviews.tsv", "--steps", "1", "--hidden", "4"])
+    assert done.exit_code == 0, done.output
+    done = runner.invoke(app, ["sample", "--length", "5", "--seed", "1"])
+    assert done.exit_code == 0, done.output
+    done = runner.invoke(app, ["sample", "checkpoints/reviews"])
+    assert done.exit_code == 2
+    assert "holds a 'classifier' model; wanted a character model" in done.stderr
+
+
+def test_input_of_predict(corpus: Path) -> None:
+    """Lines are those of training, whichever way they come; folders and missing files are no texts."""
+    Path("reviews.tsv").write_text("a good film\tpos\na bad film\tneg\n" * 8)
+    assert runner.invoke(app, ["train-classifier", "reviews.tsv", "--steps", "1", "--hidden", "4"]).exit_code == 0
+    text = "a good\u2028film\r\nbad\x0cfilm\rgood\ufeff"
+    Path("in.txt").write_bytes(text.encode())
+    wanted = ["a good\u2028film", "bad\x0cfilm", "good"]
+    for arguments, typed in (([text], None), (["in.txt"], None), ([], text), (["-"], text)):
+        done = runner.invoke(
+            app,
+            ["predict", "checkpoints/reviews", *arguments, "--json"],
+            input=None if typed is None else typed.encode(),
+        )
+        assert done.exit_code == 0, done.output
+        found = [json.loads(line)["text"].removesuffix("\ufeff") for line in done.stdout.split("\n") if line]
+        assert found == wanted, arguments
+    for argument, message in {
+        ".": ". is a folder; wanted a file, or a text", "no.json": "there is no file no.json",
+        "./no": "there is no file ./no",
+    }.items():  # fmt: skip
+        done = runner.invoke(app, ["predict", "checkpoints/reviews", argument])
+        assert (done.exit_code, done.stderr.strip()) == (2, f"minirnn: {message}")
+    Path("bad.txt").write_bytes(b"good\n\xff\n")
+    done = runner.invoke(app, ["predict", "checkpoints/reviews", "bad.txt"])
+    assert done.exit_code == 2
+    assert "bad.txt:2: byte 0 of the line is not UTF-8 text" in done.stderr
+
+
+def test_names_too_long_and_too_little_memory(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = runner.invoke(app, ["eval", "x" * 3000, str(corpus)])
+    assert done.exit_code == 2
+    assert len(done.stderr) < 200
+
+    def hungry(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr("minirnn.tasks.char.read_corpus", hungry)
+    done = runner.invoke(app, ["train-char", str(corpus), "--steps", "1"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("minirnn: not enough memory (Unable to allocate 9 TiB); lower --hidden")
+
+
+def test_measures_that_are_not_finite_are_null(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "1"]).exit_code == 0
+    monkeypatch.setattr("minirnn.tasks.char.TextModel.evaluate", lambda *_: {"loss": float("inf")})
+    done = runner.invoke(app, ["eval", "checkpoints/corpus", str(corpus), "--json"])
+    assert json.loads(done.stdout) == {"loss": None}

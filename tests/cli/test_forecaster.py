@@ -116,7 +116,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     Path("series.csv").write_text(table(46), encoding="utf-8")
     other = runner.invoke(app, [*resume, "--steps", "9"])
     assert other.exit_code == 2
-    assert "sha256 was" in other.stderr
+    assert "the data is not what the run began with" in other.stderr
 
 
 def test_standard_input(data: Path) -> None:
@@ -142,6 +142,7 @@ def test_standard_input(data: Path) -> None:
         ("a,b\n1,2\n3,4\n", ["--inputs", "a,c"], "bad.csv: no column 'c'; there are 'a', 'b'"),
         ("a,b\n1,2\n3,4\n", ["--inputs", "b"], "column 'b' is named twice"),
         ("a\n1\n2\n3\n", [], "bad.csv: wanted at least 7 rows, to train on (6 to look at, 1 to forecast), got 2"),
+        ("a\n" + "1\n2\n" * 20, ["--horizon", "80"], "got 0: of the table's 40 rows 40 validate, 0 are left"),
         ("a\n" + "1\n2\n" * 20, ["--season", "50"], "bad.csv: wanted at least 52 rows, to train on (a season of 50"),
         ("a\n" + "0\n2\n" * 20, ["--log"], "bad.csv:2: column 'a': wanted a number above 0"),
         ("a\n" + "0\n2\n" * 20, ["--base", "mean"], "mean"),
@@ -167,7 +168,7 @@ def test_mistakes_in_training(data: Path, text: str | None, options: list[str], 
         ("predict", "text.csv", "text.csv:8: column 'a': wanted a finite number, got '?'"),
         ("predict", "nowhere.csv", "there is no file nowhere.csv"),
         ("predict", "1.5", "the text given:1: wanted a header"),
-        ("predict", "empty.csv", "the input:1: wanted a header"),
+        ("predict", "empty.csv", "standard input:1: wanted a header"),
         ("eval", "short.csv", "short.csv: wanted at least 7 rows, 6 before those to score and 1 to forecast, got 3"),
         ("eval", "text.csv", "text.csv:8: column 'a': wanted a finite number, got '?'"),
         ("eval", "nowhere.csv", "cannot read nowhere.csv: No such file or directory"),

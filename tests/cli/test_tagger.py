@@ -91,7 +91,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     Path("tagged.tsv").write_text(TAGGED + "More\tDET\tx\n", encoding="utf-8")
     refused = runner.invoke(app, ["train-tagger", "tagged.tsv", "--resume", "--steps", "12"])
     assert refused.exit_code == 2
-    assert "cannot resume checkpoints/tagged: sha256 was" in refused.stderr
+    assert "cannot resume checkpoints/tagged: the data is not what the run began with" in refused.stderr
 
 
 @pytest.mark.parametrize(

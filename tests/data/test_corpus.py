@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from minirnn.data import corpus
 from minirnn.data.corpus import open_sources, read_bytes, read_characters, stamps, text_pieces
-from minirnn.data.text import BUILT_IN, Characters
+from minirnn.data.text import BUILT_IN, Characters, read_sources
 from minirnn.errors import DataError
 
 
@@ -127,3 +129,17 @@ def test_the_built_in_corpus_is_real_text() -> None:
     assert tokens.size > 1_000_000
     assert "def " in symbols.decoder()(tokens[:100_000])
     assert all(path.suffix == ".py" for path in BUILT_IN["@python"]())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_read_once_and_a_device_not_at_all(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = Thread(target=pipe.write_text, args=("from a pipe",))
+    writer.start()
+    tokens, symbols = read_characters([str(pipe)])
+    writer.join()
+    assert symbols.decoder()(tokens) == "from a pipe"
+    for read in (read_characters, read_bytes, read_sources):
+        with pytest.raises(DataError, match="cannot read /dev/zero: it is a device"):
+            read(["/dev/zero"])

@@ -411,3 +411,19 @@ def test_functional_dropout_and_embedding_are_the_modules() -> None:
     assert F.dropout(x, 0.4, training=False).tolist() == x.tolist()
     layer = nn.Embedding(5, 2)
     np.testing.assert_array_equal(F.embedding([1, 4], layer.weight).numpy(), layer([1, 4]).numpy())
+
+
+def test_evaluating_puts_every_part_back_as_it_was() -> None:
+    net = nn.Sequential(nn.Dropout(0.5), nn.Sequential(nn.Dropout(0.5)))
+    net[1].eval()
+    before = [module.training for module in net.modules()]
+    error = None
+    try:
+        with net.evaluating():
+            assert not any(module.training for module in net.modules())
+            assert (tensor([1.0], requires_grad=True) * 2).node is None
+            raise ZeroDivisionError
+    except ZeroDivisionError as caught:
+        error = caught
+    assert error is not None
+    assert [module.training for module in net.modules()] == before == [True, True, False, False]

@@ -258,11 +258,24 @@ def test_metrics_are_those_of_every_text_once(monkeypatch: pytest.MonkeyPatch) -
     }
 
 
-def test_an_empty_line_and_an_unknown_label_are_named(tmp_path: Path) -> None:
+def test_blank_lines_give_nothing_and_keep_the_others_in_place() -> None:
     made = small()
+    blank, texts = ["", " \t"], ["", "b a c", " \t", "d", "a"]
+    found = made.predict([Line(text, "x") for text in texts])
+    for text, one in zip(texts, found, strict=True):
+        if text in blank:
+            assert (one.text, one.facts) == ("", {"text": text, "label": None})
+        else:
+            (alone,) = made.predict([Line(text, "x")])
+            assert one.text == one.facts["label"] == alone.text
+            assert one.facts["text"] == text
+            assert one.facts["probabilities"] == pytest.approx(alone.facts["probabilities"], rel=1e-12)
+    assert [one.facts for one in made.predict([Line(" ", "x")])] == [{"text": " ", "label": None}]
     assert made.predict([]) == []
-    with pytest.raises(DataError, match=r"in.txt:2: empty line; wanted a text to classify"):
-        made.predict([Line("a", "in.txt:1"), Line(" \t", "in.txt:2")])
+
+
+def test_an_unknown_label_is_named(tmp_path: Path) -> None:
+    made = small()
     with pytest.raises(DataError, match=r"bad.tsv:2: label 'Q' is none of the 3 known: X, Y, Z"):
         made.evaluate([write(tmp_path / "bad.tsv", ["a", "b", "c"], ["X", "Q", "R"])])
 
@@ -397,7 +410,7 @@ def test_resume_refuses_other_data(tmp_path: Path) -> None:
     turned = {"pos": "neg", "neg": "pos"}[labels[7]]
     for other in ([texts[7] + " the"], labels[7:8]), (texts[7:8], [turned]):
         changed = task(texts[:7] + other[0] + texts[8:], labels[:7] + other[1] + labels[8:])
-        with pytest.raises(CheckpointError, match=r"cannot resume .*: sha256 was"):
+        with pytest.raises(CheckpointError, match=r"cannot resume .*: the data is not what"):
             Trainer(changed, Options(steps=2), tmp_path, resume=True)
 
 

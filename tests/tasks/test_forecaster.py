@@ -23,6 +23,7 @@ from minirnn.tasks.forecaster import (
     ForecasterTask,
     Series,
     View,
+    _choose_base,
     base_forecasts,
     evaluate,
 )  # fmt: skip
@@ -122,6 +123,12 @@ def test_the_base_is_chosen_by_the_training_rows(values: np.ndarray, season: int
     errors = base_forecasts(values, view.needs, 1, base, season)[:, 0] - values[view.needs :]
     expected = math.sqrt(np.mean(errors**2)) or view.scaler.std[0]
     assert view.spread == pytest.approx([expected])
+
+
+def test_a_base_is_chosen_where_squares_overflow() -> None:
+    values = np.tile([1, 5, 2.0], 20) * 1e300
+    made = [_choose_base(values * scale, 1, 3) for scale in (1, 1e-300)]
+    assert made == ["season", "season"]
 
 
 def test_a_base_must_be_clearly_better() -> None:
@@ -393,7 +400,7 @@ def test_resume_refuses_other_data_and_options_by_name(tmp_path: Path) -> None:
     changed = growing()
     changed[-1] += 1
     for other, message in (
-        (task(changed), "sha256 was"),
+        (task(changed), "the data is not what"),
         (task(growing(), penalty=2.0), "penalty was 5.0, now it is 2.0"),
         (task(growing(), seq_length=8), "seq_length was 7, now it is 8"),
         (task(growing(), season=5), "season was 6, now it is 5"),
@@ -464,7 +471,7 @@ def test_a_forecast_is_that_of_the_row_to_come(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "the input:1: wanted a header"),
+        ([], "standard input:1: wanted a header"),
         (["b,a"], "s.csv: no row below the header"),
         (["b,a", "1,2", "3"], "s.csv:3: wanted 2 columns as in the header, got 1"),
         (["b,a", "1,2", "3,x"], "s.csv:3: column 'a': wanted a finite number, got 'x'"),
@@ -514,8 +521,11 @@ def test_checkpoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "options", "error", "message"),
     [
-        ((noise(8),), {}, DataError, "s.csv: wanted at least 8 rows, to train on (7 to look at, 1 to forecast), got 6"),
-        ((noise(1),), {}, DataError, "got 0"),
+        ((noise(8),), {}, DataError, "s.csv: wanted at least 8 rows, to train on (7 to look at, 1 to forecast), got 6: "
+         "of the table's 8 rows 2 validate, 6 are left"),
+        ((noise(1),), {}, DataError, "got 0: of the table's 1 rows 1 validate, 0 are left"),
+        ((noise(15),), {"horizon": 20}, DataError, "s.csv: wanted at least 27 rows, to train on (7 to look at, 20 to "
+         "forecast), got 0: of the table's 15 rows 15 validate, 0 are left"),
         ((noise(20),), {"season": 16}, DataError, "wanted at least 18 rows, to train on (a season of 16 before 1 to"),
         ((noise(20),), {"horizon": 20}, DataError, "wanted at least 27 rows"),
         ((noise(20),), {"horizon": 0}, OptionError, "horizon must be at least 1, got 0"),

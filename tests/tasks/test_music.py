@@ -19,7 +19,7 @@ from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.runs import BEST, LAST, METRICS
 from minirnn.tasks import music
 from minirnn.tasks.common import Line
-from minirnn.tasks.music import KEYS, Chords, Composer, MusicTask, evaluate, read_rolls, read_start
+from minirnn.tasks.music import KEYS, Chords, Composer, MusicTask, evaluate, read_rolls, read_start, read_starts
 from minirnn.training import Options, Trainer
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
@@ -225,8 +225,8 @@ def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:
 
     changed = {**parts, "train": [*parts["train"][:-1], parts["train"][-1][::-1]]}
     for task, message in [
-        (_task(changed), "sha256 was"),
-        (_task({**parts, "valid": parts["valid"][::-1]}), "sha256 was"),
+        (_task(changed), "the data is not what"),
+        (_task({**parts, "valid": parts["valid"][::-1]}), "the data is not what"),
         (_task(parts, transpose=2), "transpose was 3, now it is 2"),
         (_task(parts, seq_length=9), "seq_length was 256, now it is 9"),
         (_task(parts, seed=1), "seed was 0, now it is 1"),
@@ -418,6 +418,44 @@ def test_read_start(text: str, steps: list[Any]) -> None:
     assert read_start(Line(text, "here")) == steps
 
 
+def _file(text: str) -> list[Line]:
+    return [Line(line, f"x:{number}") for number, line in enumerate(text.split("\n"), 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "starts"),
+    [
+        ("[\n [60,64],\n [62]\n]\n", [[(60, 64), (62,)]]),
+        ("\n \n  [\n\n60\n,\n[]]", [[(60,), ()]]),
+        ("[[60],\n[62]]", [[(60,), (62,)]]),
+        ("[[60]]\n[[62]]", [[(60,)], [(62,)]]),
+        ("\n[[60]]\n64,62", [[], [(60,)], [(62, 64)]]),
+        ("\n", [[], []]),
+    ],
+)
+def test_a_beginning_may_go_over_several_lines(text: str, starts: list[Any]) -> None:
+    assert read_starts(_file(text)) == starts
+    assert read_starts([]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n[\n [60],\n [62\n]\n", r"x:5: not JSON, though x:2 begins with \[; wanted steps as in"),
+        ("[\n [60],\n oops\n]", r"x:3: not JSON, though x:1 begins with \["),
+        ("[[60\n62", r"x:2: not JSON, though x:1 begins with \["),
+        ("60\n[[60\n]]", r"x:2: not JSON, though it begins with \["),
+        ("[\n[60],\n[12]\n]", "x:1: step 1: pitch 12 is outside"),
+        ('{"train": [[[60], [62]]]}', "x:1: got a JSON object, as files to train on are; wanted the beginning of one"),
+        ('\n{\n "train": [\n', "x:2: got a JSON object"),
+    ],
+)
+def test_lines_that_together_begin_no_piece(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_starts(_file(text))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -426,7 +464,7 @@ def test_read_start(text: str, steps: list[Any]) -> None:
         ("60.5", "x:3: wanted notes .* got '60.5'"),
         ("-60", "x:3: wanted notes .* got '-60'"),
         ("9" * 5000, "x:3: wanted notes .* got '9{40}'"),
-        ('{"piece": [[60]]}', "x:3: wanted notes"),
+        ('{"piece": [[60]]}', "x:3: got a JSON object, as files to train on are; wanted .* one piece: steps as in"),
         ("C9", "x:3: step 0: pitch 120 is outside 21 to 108, the keys of a piano"),
         ("12", "x:3: step 0: pitch 12 is outside"),
         ("200", "x:3: step 0: pitch 200 is not a whole number from 0 to 127"),
@@ -461,6 +499,9 @@ def test_predict(tmp_path: Path) -> None:
     piece = [tuple(step) for step in one.facts["piece"]]
     assert files["midi"].read_bytes() == midi_bytes(piece, tempo=96)
     assert files["wav"].read_bytes() == wav_bytes(piece, seconds_per_step=0.625)
+    over_lines = [Line("[[62],", "a:1"), Line("[65]]", "a:2")]
+    (one,) = composer.predict(over_lines, length=5, seed=5, temperature=0.5, midi=tmp_path / "sub" / "a.mid")
+    assert one == found[1]
     with pytest.raises(OptionError, match="a WAV file holds one piece, but 3 lines are given"):
         composer.predict(lines, wav=tmp_path / "b.wav")
     with pytest.raises(OptionError, match=f"cannot write {tmp_path}: "):
@@ -490,6 +531,11 @@ def test_from_training_to_a_composer(tmp_path: Path) -> None:
     assert composer.evaluate([str(tmp_path / "parts.json")]) == {"loss": loss, "nll": loss, "pieces": 1, "steps": 6}
     loss = evaluate(composer.model, parts["valid"])
     assert composer.evaluate([str(tmp_path / "alone.json")]) == {"loss": loss, "nll": loss, "pieces": 2, "steps": 9}
+    (tmp_path / "two.json").write_text(json.dumps(pieces), encoding="utf-8")  # what was trained on does not count
+    assert composer.evaluate([str(tmp_path / "two.json")]) == {"loss": loss, "nll": loss, "pieces": 2, "steps": 9}
+    (tmp_path / "train.json").write_text(json.dumps({"train": pieces["train"]}), encoding="utf-8")
+    loss_of_all = evaluate(composer.model, parts["train"])
+    assert composer.evaluate([str(tmp_path / "train.json")])["loss"] == loss_of_all
     both = composer.evaluate([str(tmp_path / name) for name in ("parts.json", "alone.json")])
     assert (both["pieces"], both["steps"]) == (3, 15)
     assert task.evaluate()["val_loss"] == pytest.approx(loss)

@@ -233,7 +233,7 @@ def test_greedy_and_beam_are_the_models_own() -> None:
 def test_metrics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is that of every token of every pair alone, without smoothing; texts are compared as people see them."""
     made = small()
-    texts, wanted = ["go", "Tom go!", "Tom Tom Tom"], ["va", "Tom  va.", "l'￭va va"]
+    texts, wanted = ["go", "Tom go!", "Tom Tom Tom"], ["va", "Tom  va.", "l'￭va va va va"]
     total, tokens = 0.0, 0
     for text, translation in zip(texts, wanted, strict=True):
         source = made.source.encode(made.tokenizer.split(text))[:, None]
@@ -244,13 +244,40 @@ def test_metrics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed(monkeypatch, made, {
         ("go",): Hypothesis(np.array([4]), 0.0, 0.0, np.ones((1, 1))),
         ("Tom", "go", "￭!"): Hypothesis(np.array([UNK, 4, 5]), 0.0, 0.0, np.eye(3)),
-        ("Tom", "Tom", "Tom"): Hypothesis(np.array([6, 4]), 0.0, 0.0, np.eye(2, 3)),
+        ("Tom", "Tom", "Tom"): Hypothesis(np.array([6, 4, 4, 4, 4]), 0.0, 0.0, np.eye(5, 3)),
     })  # fmt: skip
     metrics = made.measure(texts, wanted, texts)
     assert metrics.keys() == {"loss", "exact_match", "bleu"}
     assert metrics["loss"] == pytest.approx(total / tokens, rel=1e-6)
     assert metrics["exact_match"] == pytest.approx(2 / 3)  # a second space does not count
-    assert metrics["bleu"] == pytest.approx(bleu(["va", "Tom va.", "l'va"], wanted))
+    assert metrics["bleu"] == pytest.approx(bleu(["va", "Tom va.", "l'va va va va"], wanted))
+    assert metrics["bleu"] > 0
+
+
+@pytest.mark.parametrize(("longest", "meant"), [("va va va", False), ("va va.", False), ("va va va.", True)])
+def test_no_bleu_where_no_wanted_translation_has_four_words(
+    longest: str, meant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perfect ones would have 0; a period is a word, and one long enough translation will do."""
+    made = small()
+    written = made.target.encode(made.tokenizer.split(longest))
+    fixed(monkeypatch, made, {
+        ("go",): Hypothesis(np.array([4]), 0.0, 0.0, np.ones((1, 1))),
+        ("go", "go"): Hypothesis(written, 0.0, 0.0, np.eye(len(written), 2)),
+    })  # fmt: skip
+    metrics = made.measure(["go", "go go"], ["va", longest], ["x:1", "x:2"])
+    assert metrics["exact_match"] == 1
+    assert metrics.keys() == ({"loss", "exact_match", "bleu"} if meant else {"loss", "exact_match"})
+    assert not meant or metrics["bleu"] == pytest.approx(100)
+
+
+def test_no_bleu_of_words_alone(tmp_path: Path) -> None:
+    """While training as in eval, by characters too, of which each has more than four."""
+    texts, where = ["three", "seven", "eight", "forty"] * 3, [f"x:{n}" for n in range(12)]
+    made = TranslatorTask(texts, [text[::-1] for text in texts], where, level="char", hidden_size=3, val_fraction=0.5)
+    assert made.evaluate().keys() == {"val_loss", "exact_match"}
+    (tmp_path / "x").write_text("three\teerht\n", encoding="utf-8")
+    assert made.translator.evaluate([str(tmp_path / "x")]).keys() == {"loss", "exact_match"}
 
 
 def test_evaluation_while_training_is_that_of_eval(tmp_path: Path) -> None:
@@ -347,7 +374,7 @@ def test_a_cut_run_goes_on_as_if_uncut(draw: str, tmp_path: Path) -> None:
 def test_resume_refuses_what_has_changed(tmp_path: Path) -> None:
     run(Trainer(task(), Options(steps=2, evaluations=1), tmp_path))
     for changed, message in [
-        ({"count": 41}, "sha256 was"),
+        ({"count": 41}, "the data is not what"),
         ({"hidden_size": 13}, "hidden_size was 12, now it is 13"),
         ({"attention": "dot"}, 'attention was "additive", now it is "dot"'),
         ({"lower": True}, "lower was false, now it is true"),
