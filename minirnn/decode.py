@@ -62,8 +62,9 @@ def beam_search(
     """The best hypothesis found for each of ``batch`` sequences.
 
     At every step the ``width`` likeliest continuations of a sequence's living hypotheses stay; those that end leave
-    the beam, and the search is over when ``width`` have left or none lives. The best score of all wins. Width 1 is
-    greedy decoding; where the beam holds every hypothesis the result is the true optimum.
+    the beam. The best score of all that have ended wins, and the search is over when nothing that lives can reach it
+    any more: further tokens lower the log-probability, and the penalty is largest at ``max_length``. Width 1 is greedy
+    decoding; where the beam holds every hypothesis the result is the true optimum.
 
     Args:
         state: of ``batch`` rows.
@@ -99,7 +100,7 @@ def beam_search(
             first = last
         living = [beam for beam in living if beam.alive]
         state = select(state, np.array(rows, np.int64))
-    return [max(beam.ended, key=lambda hypothesis: hypothesis.score) for beam in beams]
+    return [beam.best for beam in beams if beam.best is not None]  # a beam without one is still living
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class _Beam:
     def __init__(self, width: int, start: int, end: int, max_length: int, alpha: float) -> None:
         self.width, self.end, self.max_length, self.alpha = width, end, max_length, alpha
         self.alive = [_Path(0.0, start, 0, None, None)]
-        self.ended: list[Hypothesis] = []
+        self.best: Hypothesis | None = None
 
     def grow(self, log_probs: np.ndarray, attention: np.ndarray | None) -> list[int]:
         """Continue all living hypotheses by one token; returns the old place of each that lives on.
@@ -143,16 +144,20 @@ class _Beam:
             else:
                 parents.append(parent)
                 alive.append(path)
-        if not alive and not self.ended:
+        if not alive and self.best is None:
             for path in self.alive:
                 self._finish(path)
-        if len(self.ended) >= self.width:
+        largest = length_penalty(self.max_length, self.alpha)
+        if self.best is not None and all(path.log_prob / largest <= self.best.score for path in alive):
             parents, alive = [], []
         self.alive = alive
         return parents
 
     def _finish(self, path: _Path) -> None:
+        """Keep a hypothesis that has ended, where it is the best so far."""
         log_prob, score = path.log_prob, path.log_prob / length_penalty(path.length, self.alpha)
+        if self.best is not None and score <= self.best.score:
+            return
         links: list[_Path] = []
         while path.before is not None:
             links.append(path)
@@ -162,7 +167,7 @@ class _Beam:
         if links and links[-1].token == self.end:
             links.pop()
             attention = None if attention is None else attention[:-1]
-        self.ended.append(Hypothesis(np.array([link.token for link in links], np.int64), log_prob, score, attention))
+        self.best = Hypothesis(np.array([link.token for link in links], np.int64), log_prob, score, attention)
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:

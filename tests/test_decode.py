@@ -64,10 +64,10 @@ class Table:
         return max((self.log_prob(seed, s) / ((5 + len(s)) / 6) ** alpha, s) for s in sequences)
 
     def beam(self, seed: int, max_length: int, width: int, alpha: float) -> tuple[float, Prefix]:
-        """Beam search as one would write it down: prefixes and their probabilities, found anew each time."""
+        """Beam search as one would write it down, to the end of all: prefixes, their probabilities found anew."""
         alive: list[Prefix] = [()]
         ended: list[Prefix] = []
-        while alive and len(ended) < width:
+        while alive:
             longer = [(*prefix, token) for prefix in alive for token in range(self.vocabulary)]
             longer = sorted(longer, key=lambda s: -self.log_prob(seed, s))[:width]
             ended += [s for s in longer if s[-1] == END or len(s) == max_length]
@@ -233,3 +233,21 @@ def test_mistakes_are_named(options: dict[str, Any], error: type[Exception], mes
     options = {"max_length": 3, "end": END} | options
     with pytest.raises(error, match=message):
         beam_search(table.step, table.select, state, 2, START, **options)
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 5])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_unlikely_early_ends_do_not_end_the_search(width: int, alpha: float) -> None:
+    """A sure sequence of eight tokens wins, though at each step ending at once is the second choice."""
+    sure, end, vocabulary = [3, 4, 5, 3, 4, 5, 3, 4], 2, 6
+
+    def step(tokens: np.ndarray, state: np.ndarray) -> Scores:
+        log_probs = np.full((len(tokens), vocabulary), -20.0)
+        log_probs[:, end] = -10.0
+        for row, length in enumerate(state):
+            log_probs[row, sure[length] if length < len(sure) else end] = -1e-6
+        return Scores(log_probs, None, state + 1)
+
+    found = beam_search(step, lambda state, rows: state[rows], np.zeros(1, int), 1, 1, end, 30, width, alpha)
+    assert found[0].tokens.tolist() == sure
+    assert found[0].log_prob == pytest.approx(-9e-6)

@@ -131,7 +131,8 @@ def _train(
             if name in ("cell", "layers", "hidden", "bidirectional")
         )  # fmt: skip
         say(f"model: {model}; {plan.task.model.num_parameters():,} parameters; {plan.task.batches:,} batches an epoch")
-        budget = next(f"{chosen[name]:g} {name}" for name in _BUDGETS if chosen[name] is not None)
+        name, count = next((name, chosen[name]) for name in _BUDGETS if chosen[name] is not None)
+        budget = f"{count:g} {name.removesuffix('s') if count == 1 else name}"
         say(f"going on at step {at.step}, to {budget}, in {folder}" if resume else f"training {budget} into {folder}")
     show_training(trainer, plan.sample, quiet, how["json"], plan.unit, lambda: _changed(unchanged, stamps(sources)))
     if not quiet:
