@@ -123,12 +123,17 @@ class RunFolder:
             return contents
 
     def load_config(self) -> dict[str, Any]:
-        """Only the description of what :meth:`load` would give.
+        """Only the description of the last state, or of the one before it where that cannot be read.
 
         Raises:
             CheckpointError: neither can be read.
         """
-        return RunFolder(self.path, []).load()[1]
+        try:
+            return checkpoint.load_config(self.path / LAST)
+        except CheckpointError:
+            if not (self.path / PREVIOUS).is_file():
+                raise
+            return checkpoint.load_config(self.path / PREVIOUS)
 
     def clear_metrics(self) -> None:
         """Begin a new metrics file."""

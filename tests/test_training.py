@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import run
 
 import minirnn as mr
 from minirnn import checkpoint
@@ -17,7 +18,7 @@ from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DataError, DivergedError, OptionError, SaveError
 from minirnn.runs import BEST, LAST, METRICS, PREVIOUS
 from minirnn.tasks.char import CharTask, TextModel, evaluate, read_corpus
-from minirnn.training import OPTIMIZERS, Options, Step, Trainer
+from minirnn.training import OPTIMIZERS, Options, Trainer
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 TEXT = "the quick brown fox jumps over the lazy dog. " * (12 if SMALL else 60)
@@ -28,32 +29,23 @@ def _task(cell: str = "lstm", dropout: float = 0.2, seed: int = 0, hidden: int =
     return CharTask(symbols.encode(TEXT), symbols, hidden, 2, cell, dropout, 4, 10, seed=seed)
 
 
-def _run(trainer: Trainer, steps: int | None = None) -> list[Step]:
-    done = []
-    for step in trainer.fit():
-        done.append(step)
-        if steps is not None and len(done) == steps:
-            trainer.stop()
-    return done
-
-
 def test_two_models_trained_in_two_threads_at_once_get_the_numbers_they_get_alone(set_threads: Any) -> None:
     set_threads(2)
 
     def trained(task: CharTask, results: dict[str, dict[str, np.ndarray]], name: str) -> None:
-        _run(Trainer(task, Options(steps=10)))
+        run(Trainer(task, Options(steps=10)))
         results[name] = task.model.state_dict()
 
     results: dict[str, dict[str, np.ndarray]] = {}
     for kind in ("alone", "together"):  # made one after the other: first weights come from one generator
         tasks = {cell: _task(cell, dropout=0.0, hidden=192) for cell in ("lstm", "gru")}
-        runs = [Thread(target=trained, args=(task, results, f"{cell} {kind}")) for cell, task in tasks.items()]
-        for run in runs:
-            run.start()
+        started = [Thread(target=trained, args=(task, results, f"{cell} {kind}")) for cell, task in tasks.items()]
+        for thread in started:
+            thread.start()
             if kind == "alone":
-                run.join()
-        for run in runs:
-            run.join()
+                thread.join()
+        for thread in started:
+            thread.join()
     for cell in ("lstm", "gru"):
         for name, array in results[f"{cell} alone"].items():
             np.testing.assert_array_equal(results[f"{cell} together"][name], array, err_msg=f"{cell} {name}")
@@ -63,7 +55,7 @@ def test_two_models_trained_in_two_threads_at_once_get_the_numbers_they_get_alon
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_it_learns_a_sentence(cell: str, tmp_path: Path) -> None:
     task = _task(cell, 0.0, hidden=32)
-    steps = _run(Trainer(task, Options(steps=300, lr=1e-2), tmp_path))
+    steps = run(Trainer(task, Options(steps=300, lr=1e-2), tmp_path))
     assert steps[0].train_loss > 2.5
     assert steps[-1].metrics is not None
     assert steps[-1].metrics["val_loss"] < 0.2
@@ -110,7 +102,7 @@ def test_one_seed_one_curve_whatever_the_threads() -> None:
         symbols = Characters.of(TEXT)
         batch = 4 if SMALL else 24
         task = CharTask(symbols.encode(TEXT), symbols, 16 if SMALL else 100, 2, "lstm", 0.2, batch, 10, seed=seed)
-        steps = _run(Trainer(task, Options(steps=4)))
+        steps = run(Trainer(task, Options(steps=4)))
         curves.append([(s.train_loss, s.grad_norm, str(s.metrics)) for s in steps])
     mr.set_num_threads(before)
     assert curves[0] == curves[1] == curves[2]
@@ -121,13 +113,13 @@ def test_one_seed_one_curve_whatever_the_threads() -> None:
 def test_a_cut_run_goes_on_as_if_uncut(optimizer: str, tmp_path: Path) -> None:
     options = Options(steps=17, optimizer=optimizer, lr=1e-2, evaluations=3, log_every=2)
     whole = Trainer(_task("gru"), options, tmp_path / "whole")
-    _run(whole)
+    run(whole)
     for cut in (1, 8, 13):
         folder = tmp_path / f"cut{cut}"
-        _run(Trainer(_task("gru"), options, folder), cut)
+        run(Trainer(_task("gru"), options, folder), cut)
         trainer = Trainer(_task("gru"), options, folder, resume=True)
         assert trainer.position.step == cut
-        _run(trainer)
+        run(trainer)
         assert _contents(folder) == _contents(tmp_path / "whole")
 
 
@@ -145,10 +137,10 @@ def _contents(folder: Path) -> tuple:
 def test_lines_after_the_saved_step_are_dropped(tmp_path: Path) -> None:
     """A run that was killed had written more lines than steps it saved."""
     options = Options(steps=12, evaluations=2, log_every=1)
-    _run(Trainer(_task(), options, tmp_path), 6)
+    run(Trainer(_task(), options, tmp_path), 6)
     with open(tmp_path / METRICS, "a", encoding="utf-8") as file:
         file.write('{"step": 7, "train_loss": 1.0}\n{"step": 8, "tr')
-    _run(Trainer(_task(), options, tmp_path, resume=True))
+    run(Trainer(_task(), options, tmp_path, resume=True))
     assert [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()] == list(range(1, 13))
 
 
@@ -156,7 +148,7 @@ def test_resume_refuses_another_model_or_corpus(tmp_path: Path) -> None:
     options = Options(steps=2)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         Trainer(_task(), options, tmp_path, resume=True)
-    _run(Trainer(_task(), options, tmp_path))
+    run(Trainer(_task(), options, tmp_path))
     with pytest.raises(CheckpointError, match="hidden_size was 16, now it is 20"):
         Trainer(_task(hidden=20), options, tmp_path, resume=True)
     symbols = Characters.of(TEXT)
@@ -172,10 +164,10 @@ def test_resume_refuses_another_model_or_corpus(tmp_path: Path) -> None:
 
 def test_resume_takes_new_settings_and_goes_on_evaluating(tmp_path: Path) -> None:
     """A larger budget is evaluated as often as it would have been; the optimiser is told what is asked for now."""
-    _run(Trainer(_task(), Options(steps=4, evaluations=4), tmp_path))
+    run(Trainer(_task(), Options(steps=4, evaluations=4), tmp_path))
     trainer = Trainer(_task(), Options(steps=8, evaluations=4, weight_decay=0.5, clip=0.1), tmp_path, resume=True)
     assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.5
-    assert [step.step for step in _run(trainer) if step.metrics] == [6, 8]
+    assert [step.step for step in run(trainer) if step.metrics] == [6, 8]
 
 
 def test_the_last_state_is_saved_between_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +178,7 @@ def test_the_last_state_is_saved_between_evaluations(tmp_path: Path, monkeypatch
 
 
 def test_metrics_file(tmp_path: Path) -> None:
-    steps = _run(Trainer(_task(), Options(steps=10, evaluations=2, log_every=3), tmp_path))
+    steps = run(Trainer(_task(), Options(steps=10, evaluations=2, log_every=3), tmp_path))
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 5, 6, 9, 10]
     assert [("val_loss" in line) for line in lines] == [False, True, False, False, True]
@@ -206,7 +198,7 @@ def test_best_is_the_lowest_validation_loss(tmp_path: Path) -> None:
         return {"val_loss": loss}
 
     task.evaluate = scripted  # type: ignore[method-assign]
-    steps = _run(Trainer(task, Options(steps=10, evaluations=5), tmp_path))
+    steps = run(Trainer(task, Options(steps=10, evaluations=5), tmp_path))
     assert [s.best for s in steps if s.metrics] == [True, True, False, True, False]
     arrays, config = checkpoint.load(tmp_path / BEST)
     assert config["position"]["best_loss"] == 1.9
@@ -226,9 +218,9 @@ def test_learning_rate_rises_then_falls_to_the_end_of_the_budget() -> None:
 
 def test_budgets_end_where_they_say(tmp_path: Path) -> None:
     task = _task()
-    assert len(_run(Trainer(task, Options(steps=5)))) == 5
-    assert len(_run(Trainer(_task(), Options(epochs=1)))) == task.batches
-    assert _run(Trainer(_task(), Options(minutes=0.01)))[-1].seconds >= 0.6
+    assert len(run(Trainer(task, Options(steps=5)))) == 5
+    assert len(run(Trainer(_task(), Options(epochs=1)))) == task.batches
+    assert run(Trainer(_task(), Options(minutes=0.01)))[-1].seconds >= 0.6
 
 
 def test_nan_is_not_stepped_on() -> None:
@@ -296,7 +288,7 @@ def _spoil(task: CharTask, step: int, count: int, value: float = math.nan) -> No
 def test_an_exploding_loss_is_not_stepped_on() -> None:
     task = _task()
     _spoil(task, 5, 1, value=1e4)
-    steps = _run(Trainer(task, Options(steps=8)))
+    steps = run(Trainer(task, Options(steps=8)))
     assert [step.skipped for step in steps] == [0, 0, 0, 0, 0, 1, 0, 0]
 
 
@@ -304,7 +296,7 @@ def test_many_lost_steps_lead_back_to_the_saved_state_with_half_the_learning_rat
     task = _task()
     _spoil(task, 12, 20)
     trainer = Trainer(task, Options(steps=40, save_every=10, evaluations=1, log_every=1), tmp_path)
-    steps = _run(trainer)
+    steps = run(trainer)
     assert trainer.position.step == 40
     assert trainer.position.rollbacks == 1
     back = next(n for n, step in enumerate(steps) if step.notices)
@@ -319,7 +311,7 @@ def test_going_back_is_tried_three_times(tmp_path: Path) -> None:
     task = _task()
     _spoil(task, 3, 10**6)
     with pytest.raises(DivergedError, match="going back to a saved state 3 times did not help"):
-        _run(Trainer(task, Options(steps=1000, evaluations=1), tmp_path))
+        run(Trainer(task, Options(steps=1000, evaluations=1), tmp_path))
 
 
 def test_a_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,9 +384,9 @@ def test_a_disk_that_fails_to_the_last_is_an_error_and_keeps_the_last_good_file(
 
 def test_a_damaged_last_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
     whole = Trainer(_task(), Options(steps=12, save_every=4, evaluations=1), tmp_path / "whole")
-    _run(whole)
+    run(whole)
     trainer = Trainer(_task(), Options(steps=12, save_every=4, evaluations=1), tmp_path / "cut")
-    _run(trainer, 8)
+    run(trainer, 8)
     path = tmp_path / "cut" / LAST
     damaged = bytearray(path.read_bytes())
     damaged[-3] ^= 4
@@ -403,7 +395,7 @@ def test_a_damaged_last_state_gives_way_to_the_one_before(tmp_path: Path) -> Non
     assert len(again.notices) == 1
     assert "does not match its checksum; going on from previous.safetensors" in again.notices[0]
     assert again.position.step in (4, 8)
-    _run(again)
+    run(again)
     for name, array in whole.task.model.state_dict().items():
         np.testing.assert_array_equal(again.task.model.state_dict()[name], array)
     (tmp_path / "cut" / PREVIOUS).write_bytes(b"nothing")

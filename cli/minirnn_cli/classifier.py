@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from minirnn_cli import options as o
 from minirnn_cli.training import Plan, training_command
 
 
@@ -56,12 +57,8 @@ def train_classifier(
         int | None, typer.Option(min=1, help="Numbers for a word; 100, or 32 for a character, unless given.",
                                  rich_help_panel="Model")
     ] = None,
-    embeddings: Annotated[
-        str | None, typer.Option(help="Vectors of words, as GloVe or word2vec text.", rich_help_panel="Model")
-    ] = None,
-    freeze: Annotated[
-        bool, typer.Option("--freeze", help="Leave these vectors as they are.", rich_help_panel="Model")
-    ] = False,
+    embeddings: o.Embeddings = None,
+    freeze: o.Freeze = False,
     *, cell: str, hidden: int, layers: int, bidirectional: bool, dropout: float | None, batch_size: int,
     val_fraction: float, seed: int,
 ) -> Plan:  # fmt: skip

@@ -39,6 +39,10 @@ Bidirectional = Annotated[
     bool, typer.Option("--bidirectional/--one-way", help="Read from both ends, or from the start only.",
                        rich_help_panel="Model")
 ]  # fmt: skip
+Embeddings = Annotated[
+    str | None, typer.Option(help="Vectors of words, as GloVe or word2vec text.", rich_help_panel="Model")
+]
+Freeze = Annotated[bool, typer.Option("--freeze", help="Leave these vectors as they are.", rich_help_panel="Model")]
 Dropout = Annotated[
     float, typer.Option(min=0, max=0.95, help="Share of each layer's outputs dropped in training.",
                         rich_help_panel="Model")

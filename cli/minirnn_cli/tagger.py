@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from minirnn_cli import options as o
 from minirnn_cli.training import Plan, training_command
 
 _SHOWN = 12  # words of the sentence that is tagged now and then
@@ -28,12 +29,8 @@ def train_tagger(
     min_count: Annotated[
         int, typer.Option(min=1, help="Rarer words are <unk>; they are still spelled.", rich_help_panel="Model")
     ] = 2,
-    embeddings: Annotated[
-        str | None, typer.Option(help="Vectors of words, as GloVe or word2vec text.", rich_help_panel="Model")
-    ] = None,
-    freeze: Annotated[
-        bool, typer.Option("--freeze", help="Leave these vectors as they are.", rich_help_panel="Model")
-    ] = False,
+    embeddings: o.Embeddings = None,
+    freeze: o.Freeze = False,
     *, cell: str, hidden: int, layers: int, bidirectional: bool, dropout: float, batch_size: int, val_fraction: float,
     seed: int,
 ) -> Plan:  # fmt: skip

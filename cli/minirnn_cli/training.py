@@ -97,7 +97,7 @@ def _train(
     context: typer.Context, make: Callable[..., Plan], wanted: list[str], sources: list[str], chosen: dict[str, Any],
     how: dict[str, Any], data: str, default_minutes: float,
 ) -> None:  # fmt: skip
-    from minirnn.data.corpus import stamps
+    from minirnn.data.sources import stamps
     from minirnn.runs import BEST
     from minirnn.training import Options, Trainer
     from minirnn_cli.show import say, show_training

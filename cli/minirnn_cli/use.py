@@ -101,7 +101,7 @@ def _lines(input: str | None) -> Iterator[Line]:
 
 
 def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
-    """Line by line as they come, with the line ends and byte order marks of :func:`minirnn.data.text.decode_text`."""
+    """Line by line as they come, with the line ends and byte order marks of :func:`minirnn.data.sources.unified`."""
     from minirnn.tasks.common import Line
 
     number = 0
@@ -110,14 +110,16 @@ def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{name}:{number + 1}: byte {error.start} of the line is not UTF-8 text") from None
-        for line in _split(text.replace("\ufeff", "")):
+        for line in _split(text):
             number += 1
             yield Line(line, f"{name}:{number}")
 
 
 def _split(text: str) -> list[str]:
     """At line ends of any kind, and at nothing else."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    from minirnn.data.sources import unified
+
+    return unified(text).removesuffix("\n").split("\n")
 
 
 def evaluate(

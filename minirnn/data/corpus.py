@@ -5,59 +5,19 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import stat
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
 
-from minirnn.data.text import BUILT_IN, Bytes, Characters, code_points
+from minirnn.data.sources import Opened, open_sources
+from minirnn.data.text import Bytes, Characters, code_points
 from minirnn.errors import DataError
 
 _PIECE = 1 << 22  # bytes read at once
 _IN_MEMORY = 1 << 28  # bytes of tokens; more go to an unnamed temporary file
 _CODE_POINTS = 0x110000
-
-Opened = tuple[str, Callable[[], BinaryIO]]
-"""The name of a source, and how its bytes are read, as often as needed."""
-
-
-def open_sources(sources: Sequence[str]) -> list[Opened]:
-    """Files, ``-`` for standard input (which is read at once), ``@python`` for a built-in corpus.
-
-    Raises:
-        DataError: a source cannot be read.
-    """
-    found: list[Opened] = []
-    for source in sources:
-        if source == "-":
-            data = sys.stdin.buffer.read()
-            found.append(("standard input", lambda data=data: io.BytesIO(data)))  # type: ignore[misc]
-        elif source.startswith("@"):
-            if source not in BUILT_IN:
-                raise DataError(f"corpus {source!r} is unknown; built in: {', '.join(BUILT_IN)}")
-            found.extend((str(path), _opener(str(path))) for path in BUILT_IN[source]())
-        else:
-            with _opener(source)() as file:  # speaks up now
-                mode = os.fstat(file.fileno()).st_mode
-                if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-                    raise DataError(f"cannot read {source}: it is a device")
-                data = None if stat.S_ISREG(mode) else file.read()  # a pipe is read once
-            again = _opener(source) if data is None else lambda data=data: io.BytesIO(data)  # type: ignore[misc]
-            found.append((source, again))
-    return found
-
-
-def _opener(path: str) -> Callable[[], BinaryIO]:
-    def opened() -> BinaryIO:
-        try:
-            return open(path, "rb")
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-
-    return opened
 
 
 def text_pieces(opened: Sequence[Opened]) -> Iterator[str]:
@@ -158,15 +118,3 @@ def _room(count: int, dtype: np.dtype) -> np.ndarray:
         return np.empty(count, dtype)
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, dtype, "w+", shape=(count,))
-
-
-def stamps(sources: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Size and time of change of every source that is a file, or lies in a folder, by which a change is noticed."""
-    folders = [source for source in sources if os.path.isdir(source)]
-    files = [entry.path for folder in folders for entry in os.scandir(folder)]
-    found = {}
-    for source in (*sources, *files):
-        if os.path.isfile(source):
-            status = os.stat(source)
-            found[source] = status.st_size, status.st_mtime_ns
-    return found

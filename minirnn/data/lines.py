@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from minirnn.data.text import decode_text, read_sources
+from minirnn.data.sources import decode_text, read_sources
 from minirnn.errors import DataError
 
 _NOT_CLASSES = {"COPYING", "LICENSE", "NOTICE", "README"}  # stems of files that lie beside data

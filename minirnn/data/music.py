@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from minirnn.data.text import decode_text, read_sources
+from minirnn.data.sources import decode_text, read_sources
 from minirnn.errors import DataError, OptionError, ShapeError
 
 Step = tuple[int, ...]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from minirnn.data.text import decode_text, read_sources
+from minirnn.data.sources import decode_text, read_sources
 from minirnn.errors import DataError, OptionError, ShapeError
 
 _DELIMITERS = (",", ";", "\t")

@@ -1,70 +1,15 @@
-"""Text in and out: reading corpora, vocabularies of characters and bytes, contiguous streams."""
+"""Text as numbers: vocabularies of characters and bytes, contiguous streams."""
 
 from __future__ import annotations
 
 import codecs
-import os
-import stat
-import sys
-import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minirnn.errors import DataError, OptionError
-
-
-def _python_sources() -> list[Path]:
-    """The standard library's modules (not its packages): a few megabytes of text on every machine."""
-    return sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-
-
-BUILT_IN: dict[str, Callable[[], list[Path]]] = {"@python": _python_sources}
-"""Corpora that need no file."""
-
-
-def read_sources(sources: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Names and bytes of files; ``-`` is standard input, ``@python`` a built-in corpus.
-
-    Raises:
-        DataError: a source cannot be read, or there is nothing in any of them.
-    """
-    parts: list[tuple[str, bytes]] = []
-    for source in sources:
-        if source == "-":
-            parts.append(("standard input", sys.stdin.buffer.read()))
-        elif source.startswith("@"):
-            if source not in BUILT_IN:
-                raise DataError(f"corpus {source!r} is unknown; built in: {', '.join(BUILT_IN)}")
-            parts.extend((str(path), path.read_bytes()) for path in BUILT_IN[source]())
-        else:
-            try:
-                mode = os.stat(source).st_mode
-                if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-                    raise DataError(f"cannot read {source}: it is a device")
-                parts.append((source, Path(source).read_bytes()))
-            except OSError as error:
-                raise DataError(f"cannot read {source}: {error.strerror or error}") from None
-    if not any(data.strip() for _, data in parts):
-        raise DataError(f"nothing to read in {', '.join(sources)}")
-    return parts
-
-
-def decode_text(data: bytes, name: str) -> str:
-    """UTF-8 with or without byte order marks, any line ends, as text with ``\\n``.
-
-    Raises:
-        DataError: the bytes are not UTF-8; says where.
-    """
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{name} is not UTF-8 text (byte {error.start}, line {line})") from None
-    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
 class Characters:

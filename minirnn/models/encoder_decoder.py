@@ -115,7 +115,7 @@ class EncoderDecoder(Model):
         if tokens.ndim != 2 or len(tokens) == 0:
             raise ShapeError(f"EncoderDecoder: wanted a source [S, N] with S at least 1, got {list(tokens.shape)}")
         steps, batch = tokens.shape
-        counts = np.full(batch, steps) if lengths is None else checked_lengths("source", lengths, steps, batch)
+        counts = checked_lengths("source", lengths, steps, batch)
         values, state = self.encoder(tokens, counts)
         memory = None
         if self.attention is not None:
@@ -200,10 +200,7 @@ class EncoderDecoder(Model):
                 f"<end>), got {list(tokens.shape)}"
             )
         length = len(tokens)
-        counts = np.full(batch, length)
-        if target_lengths is not None:
-            counts = checked_lengths("target", target_lengths, length, batch[0])
-        counts = np.maximum(counts - 1, 0)
+        counts = np.maximum(checked_lengths("target", target_lengths, length, batch[0]) - 1, 0)
         memory, state = self.encode(source, source_lengths)
         inputs = tokens[:-1]
         if ratio < 1:
@@ -245,7 +242,7 @@ class EncoderDecoder(Model):
         with self.evaluating():
             memory, state = self.encode(source, source_lengths)
             steps, batch = np.shape(source)
-            lengths = np.full(batch, steps) if source_lengths is None else np.asarray(source_lengths)
+            lengths = checked_lengths("source", source_lengths, steps, batch)
             found = beam_search(
                 self._scores, _rows_of, _Beams(np.arange(batch), memory, state), batch, START, END,
                 2 * lengths + 10 if max_length is None else max_length, beam_width, length_penalty,

@@ -116,4 +116,4 @@ class Attention(Module):
     @staticmethod
     def _counts(memory: Tensor, lengths: Any) -> np.ndarray:
         extent, batch, _ = memory.shape
-        return np.full(batch, extent) if lengths is None else checked_lengths("Attention", lengths, extent, batch)
+        return checked_lengths("Attention", lengths, extent, batch)

@@ -40,7 +40,7 @@ class Pooling(Module):
     def forward(self, y: Tensor, lengths: Any = None) -> Tensor:
         """y [T, N, H], zero past the lengths [N] (all T where None), to [N, H]."""
         steps, batch, size = y.shape
-        counts = np.full(batch, steps) if lengths is None else checked_lengths("pooling", lengths, steps, batch)
+        counts = checked_lengths("pooling", lengths, steps, batch)
         if self.kind == "attention":
             query = self.bias + np.zeros((1, batch, 1), y.dtype)
             context, _ = attend(query, self.memory(y), y, self.score, counts, 1.0)

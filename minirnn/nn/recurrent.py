@@ -221,7 +221,9 @@ class _RecurrentLayer(Module):
 
 
 def checked_lengths(kind: str, lengths: Any, length: int, batch: int) -> np.ndarray:
-    """``lengths`` as [batch] integers, each from 0 to ``length``."""
+    """``lengths`` as [batch] integers, each from 0 to ``length``; all ``length`` where None."""
+    if lengths is None:
+        return np.full(batch, length)
     counts = ops.as_index(f"{kind} lengths", lengths)
     if counts.shape != (batch,):
         raise ShapeError(f"{kind}: wanted a length for each of {batch} sequences, got {list(counts.shape)}")

@@ -10,7 +10,6 @@ import numpy as np
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
-from minirnn.data.embeddings import pretrained_rows
 from minirnn.data.lines import Where, read_classes, read_pairs
 from minirnn.data.sequences import Buckets, pad
 from minirnn.data.tokenize import GLUE, Tokenizer
@@ -24,8 +23,10 @@ from minirnn.tasks.common import (
     Line,
     Prediction,
     Predictor,
+    begin_with,
     fingerprint,
     random_split,
+    read_vectors,
     rebuild,
 )
 
@@ -214,8 +215,6 @@ class ClassifierTask(ExampleTask):
     ) -> None:  # fmt: skip
         if level not in LEVELS:
             raise OptionError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
-        if freeze and embeddings is None:
-            raise OptionError("only vectors that come from a file can be frozen; give one by embeddings")
         if max_length < 1:
             raise OptionError(f"max_length must be at least 1, got {max_length}")
         if len(set(labels)) == 1:
@@ -236,14 +235,13 @@ class ClassifierTask(ExampleTask):
         self._train, self._classes = [vocabulary.encode(t) for t in tokens], names.encode([labels[n] for n in train])
         super().__init__([len(t) for t in tokens], batch_size, seed)
         random.manual_seed(seed)
-        rows = None
         read = {"word": "words", "char": "characters"}[level]
         self.summary = (
             f"{len(texts):,} texts of {len(names)} classes, {words:.1f} words on average; read as {read}, "
             f"{len(vocabulary) - len(SPECIALS):,} different"
         )
-        if embeddings is not None:
-            rows, found = pretrained_rows(vocabulary, embeddings, random.generator())
+        rows, found = read_vectors(vocabulary, embeddings, freeze)
+        if rows is not None:
             self.summary += f", vectors for {found:,} of them"
             embedding_size = rows.shape[1]
         model = self.model = ManyToOne(
@@ -252,12 +250,7 @@ class ClassifierTask(ExampleTask):
             embedding_size=embedding_size or _EMBEDDING_SIZES[level],
         )  # fmt: skip
         assert model.body.embedding is not None
-        table = model.body.embedding.weight
-        if rows is None:
-            table.data *= _SPREADS[level]
-        else:
-            table.data[...] = rows
-            table.requires_grad = not freeze
+        begin_with(model.body.embedding.weight, rows, freeze, _SPREADS[level])
         self.classifier = Classifier(model, tokenizer, vocabulary, names, max_length)
         spread = held[:: -(-len(held) // _MOST_EVALUATED)]
         self._validation = [self.classifier.encode(texts[n]) for n in spread], names.encode([labels[n] for n in spread])

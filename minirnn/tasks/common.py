@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from minirnn import checkpoint
+from minirnn import checkpoint, random
 from minirnn.autograd.tensor import Tensor
+from minirnn.data.embeddings import pretrained_rows
 from minirnn.data.sequences import Buckets
+from minirnn.data.vocabulary import Vocabulary
 from minirnn.errors import CheckpointError, DataError, MinirnnError, OptionError
 from minirnn.nn import init
-from minirnn.nn.module import Module
+from minirnn.nn.module import Module, Parameter
 
 M = TypeVar("M", bound=Module)
 
@@ -37,7 +40,7 @@ class Prediction:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Trained:
+class Trained(ABC):
     """What a checkpoint of one task holds: a trained model with all that belongs to it.
 
     Attributes:
@@ -63,14 +66,14 @@ class Trained:
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MinirnnError) as error:
             raise CheckpointError(f"{path} is damaged: {error}") from None
 
+    @abstractmethod
     def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
         """``loss`` and the task's own metrics on data like that of its training."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """Made of a description, which may be anything, and the model's arrays."""
-        raise NotImplementedError
 
 
 class Predictor(Trained):
@@ -84,12 +87,12 @@ class Predictor(Trained):
     options: ClassVar[frozenset[str]] = frozenset()
     whole: ClassVar[bool] = False
 
+    @abstractmethod
     def predict(self, *args: Any, **options: Any) -> list[Prediction]:
         """``predict(lines, ...)``: a result for every :class:`Line`, or for all of them together where ``whole``."""
-        raise NotImplementedError
 
 
-class ExampleTask:
+class ExampleTask(ABC):
     """The part of a :class:`~minirnn.training.Task` whose examples are independent: nothing is carried.
 
     Every epoch has an order of its own, which follows from the seed and the epoch's number.
@@ -113,14 +116,14 @@ class ExampleTask:
     def loss(self, number: int, progress: float) -> tuple[Tensor, int]:
         return self.batch_loss(self._order[number], progress)
 
+    @abstractmethod
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         """The mean loss of some training examples, and of how many symbols it is the mean."""
-        raise NotImplementedError
 
     def carried(self) -> dict[str, np.ndarray]:
         return {}
 
-    def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def carry(self, arrays: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - nothing is carried, nothing taken up
         pass
 
 
@@ -145,12 +148,35 @@ def fingerprint(*parts: Iterable[str] | np.ndarray) -> str:
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
-            digest.update(str((part.shape, part.dtype)).encode() + np.ascontiguousarray(part).tobytes())
+            digest.update(str((part.shape, part.dtype)).encode())
+            digest.update(np.ascontiguousarray(part).data)
         else:
             for text in part:
                 digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         digest.update(b"\1")
     return digest.hexdigest()
+
+
+def read_vectors(vocabulary: Vocabulary, path: str | Path | None, freeze: bool) -> tuple[np.ndarray | None, int]:
+    """First vectors [V, E] of a vocabulary from a file, and how many of its words the file has; None, 0 without a file.
+
+    Raises:
+        OptionError: vectors that come from no file are to be frozen.
+        DataError: the file cannot be used, see :func:`~minirnn.data.embeddings.pretrained_rows`.
+    """
+    if path is not None:
+        return pretrained_rows(vocabulary, path, random.generator())
+    if freeze:
+        raise OptionError("only vectors that come from a file can be frozen; give one by embeddings")
+    return None, 0
+
+
+def begin_with(table: Parameter, rows: np.ndarray | None, freeze: bool, spread: float) -> None:
+    """Set an embedding's first values: ``rows``, frozen or not; where None, its own N(0, 1) times ``spread``."""
+    if rows is None:
+        table.data *= spread
+    else:
+        table.data[...], table.requires_grad = rows, not freeze
 
 
 def rebuild(make: Callable[..., M], config: Any, arrays: Mapping[str, np.ndarray]) -> M:

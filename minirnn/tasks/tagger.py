@@ -11,11 +11,10 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
-from minirnn.data.embeddings import pretrained_rows
 from minirnn.data.lines import Where, read_columns
 from minirnn.data.sequences import Buckets, pad
 from minirnn.data.vocabulary import UNK, Labels, Vocabulary
-from minirnn.errors import DataError, OptionError
+from minirnn.errors import DataError
 from minirnn.metrics import accuracy, macro_f1
 from minirnn.models.body import Body, Model
 from minirnn.models.shapes import ManyToMany
@@ -26,8 +25,10 @@ from minirnn.tasks.common import (
     Line,
     Prediction,
     Predictor,
+    begin_with,
     fingerprint,
     random_split,
+    read_vectors,
     rebuild,
 )
 
@@ -272,8 +273,6 @@ class TaggerTask(ExampleTask):
         batch_size: int = 32, min_count: int = 2, embeddings: str | None = None, freeze: bool = False, column: int = 2,
         val_fraction: float = 0.1, seed: int = 0,
     ) -> None:  # fmt: skip
-        if freeze and embeddings is None:
-            raise OptionError("only vectors that come from a file can be frozen; give one by embeddings")
         train, held = _split(data, val_fraction, seed) if validation is None else (data, validation)
         self.labels = Labels.of(tag for tags in train.tags for tag in tags)
         if len(self.labels) < 2:
@@ -289,19 +288,14 @@ class TaggerTask(ExampleTask):
         counts = np.bincount(self._text.words[np.concatenate(self._text.forms)], minlength=len(self.words))
         self._unknown = _WORD_DROPOUT / (_WORD_DROPOUT + counts)
         random.manual_seed(seed)
-        rows, self.found = None, 0
-        if embeddings is not None:
-            rows, self.found = pretrained_rows(self.words, embeddings, random.generator())
+        rows, self.found = read_vectors(self.words, embeddings, freeze)
+        if rows is not None:
             embedding_size = rows.shape[1]
         self.model = TaggerModel(
             len(self.words), len(self.characters), len(self.labels), hidden_size, num_layers, cell, bidirectional,
             dropout, embedding_size,
         )  # fmt: skip
-        vectors = self.model.embedding.weight
-        if rows is None:
-            vectors.data *= _SPREAD
-        else:
-            vectors.data[...], vectors.requires_grad = rows, not freeze
+        begin_with(self.model.embedding.weight, rows, freeze, _SPREAD)
         self._column = column
         self._data = {
             "sha256": data.fingerprint(), "val_sha256": None if validation is None else validation.fingerprint(),

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn.data import corpus
-from minirnn.data.corpus import open_sources, read_bytes, read_characters, stamps, text_pieces
-from minirnn.data.text import BUILT_IN, Characters, read_sources
+from minirnn.data.corpus import read_bytes, read_characters, text_pieces
+from minirnn.data.sources import BUILT_IN, open_sources, read_sources, stamps
+from minirnn.data.text import Characters
 from minirnn.errors import DataError
 
 

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minirnn.data.sources import decode_text, read_sources
 from minirnn.data.text import (
     Bytes,
     Characters,
     Streams,
-    decode_text,
-    read_sources,
     symbols_from_config,
 )
 from minirnn.errors import DataError, OptionError

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import run
 
 import minirnn as mr
 from minirnn import checkpoint
@@ -20,7 +21,7 @@ from minirnn.runs import BEST, LAST
 from minirnn.tasks import classifier, load_predictor
 from minirnn.tasks.classifier import Classifier, ClassifierTask, read_texts, tokens_of
 from minirnn.tasks.common import Line
-from minirnn.training import Options, Step, Trainer
+from minirnn.training import Options, Trainer
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 GOOD, BAD, REST = ("good", "fine", "great"), ("bad", "poor", "dull"), ("the", "film", "was", "a", "plot", "and")
@@ -54,15 +55,6 @@ def task(texts: Sequence[str] | None = None, labels: Sequence[str] | None = None
 def write(path: Path, texts: Sequence[str], labels: Sequence[str]) -> str:
     path.write_text("".join(f"{a}\t{b}\n" for a, b in zip(texts, labels, strict=True)), encoding="utf-8")
     return str(path)
-
-
-def run(trainer: Trainer, steps: int | None = None) -> list[Step]:
-    done = []
-    for step in trainer.fit():
-        done.append(step)
-        if len(done) == steps:
-            trainer.stop()
-    return done
 
 
 # ------------------------------------------------------------------------------------------------------- data

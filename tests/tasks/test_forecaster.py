@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import run
 
 from minirnn import checkpoint
 from minirnn.data.tables import parse_table
@@ -373,12 +374,6 @@ def contents(folder: Path) -> tuple:
         config["position"].pop("seconds")
         files.append(({key: (a.shape, a.tobytes()) for key, a in arrays.items()}, config))
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows], files
-
-
-def run(trainer: Trainer, steps: int | None = None) -> None:
-    for number, _ in enumerate(trainer.fit(), 1):
-        if number == steps:
-            trainer.stop()
 
 
 def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:

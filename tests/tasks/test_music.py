@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import run
 
 import minirnn as mr
 from minirnn import checkpoint
@@ -218,9 +219,9 @@ def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:
     """In the middle of an epoch: its order, its transpositions and the dropout masks are those of the whole run."""
     parts = {"train": _rolls(tuple(range(2, 12))), "valid": _rolls((7, 4), 1)}
     options = Options(steps=12, evaluations=3, log_every=2)
-    _run(Trainer(_task(parts), options, tmp_path / "whole"))
-    _run(Trainer(_task(parts), options, tmp_path / "cut"), 7)
-    _run(Trainer(_task(parts), options, tmp_path / "cut", resume=True))
+    run(Trainer(_task(parts), options, tmp_path / "whole"))
+    run(Trainer(_task(parts), options, tmp_path / "cut"), 7)
+    run(Trainer(_task(parts), options, tmp_path / "cut", resume=True))
     assert _contents(tmp_path / "cut") == _contents(tmp_path / "whole")
 
     changed = {**parts, "train": [*parts["train"][:-1], parts["train"][-1][::-1]]}
@@ -233,12 +234,6 @@ def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:
     ]:
         with pytest.raises(CheckpointError, match=message):
             Trainer(task, options, tmp_path / "whole", resume=True)
-
-
-def _run(trainer: Trainer, steps: int | None = None) -> None:
-    for done, _ in enumerate(trainer.fit(), 1):
-        if done == steps:
-            trainer.stop()
 
 
 def _contents(folder: Path) -> tuple[Any, ...]:
@@ -273,7 +268,7 @@ def test_it_learns_a_tune(cell: str) -> None:
     task = _task({"train": [roll] * 8, "valid": [np.roll(roll, 2, axis=1)]}, cell=cell, hidden_size=48, num_layers=1,
                  dropout=0.0, batch_size=4)  # fmt: skip
     before = task.evaluate()["val_loss"]
-    _run(Trainer(task, Options(steps=400, lr=1e-2)))
+    run(Trainer(task, Options(steps=400, lr=1e-2)))
     assert before > 10
     assert task.evaluate()["val_loss"] < 0.5
     assert task.composer().compose(tune[:6], 9, temperature=0) == tune[:15]
@@ -514,7 +509,7 @@ def test_from_training_to_a_composer(tmp_path: Path) -> None:
     parts["train"][0][:2] = False  # begins with silence: the first sounding step is a start, too
     parts["train"][0][2, 50] = True
     task = _task(parts)
-    _run(Trainer(task, Options(steps=3), tmp_path))
+    run(Trainer(task, Options(steps=3), tmp_path))
     composer = Composer.load(tmp_path / BEST)
     firsts = {steps_of(next(row[None] for row in roll if row.any()))[0] for roll in parts["train"][:4]}
     assert composer.starts == sorted(firsts)

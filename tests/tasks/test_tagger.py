@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import run
 
 import minirnn as mr
 from minirnn import checkpoint
@@ -21,7 +22,7 @@ from minirnn.runs import BEST, LAST
 from minirnn.tasks import load_predictor, tagger
 from minirnn.tasks.common import Line
 from minirnn.tasks.tagger import Sentences, Tagger, TaggerModel, TaggerTask, Text, evaluate
-from minirnn.training import Options, Step, Trainer
+from minirnn.training import Options, Trainer
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 NOUNS, NAMES, ADVERBS = ("dog", "cat", "fish", "bird"), ("Ann", "Bob", "Eve"), ("slowly", "badly", "gladly")
@@ -57,15 +58,6 @@ def task(data: Sentences, validation: Sentences | None = None, **changed: Any) -
 
 def predictor(of: TaggerTask) -> Tagger:
     return Tagger(of.model, of.words, of.characters, of.labels)
-
-
-def run(trainer: Trainer, steps: int | None = None) -> list[Step]:
-    done = []
-    for step in trainer.fit():
-        done.append(step)
-        if len(done) == steps:
-            trainer.stop()
-    return done
 
 
 # ------------------------------------------------------------------------------------------------------- data

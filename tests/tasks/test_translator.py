@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import run
 
 import minirnn as mr
 from minirnn import checkpoint
@@ -25,7 +26,7 @@ from minirnn.runs import BEST, LAST
 from minirnn.tasks import load_predictor, translator
 from minirnn.tasks.common import Line
 from minirnn.tasks.translator import Translator, TranslatorTask, _Pairs
-from minirnn.training import Options, Step, Trainer
+from minirnn.training import Options, Trainer
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 WORDS = {"one": "un", "two": "deux", "three": "trois", "four": "quatre", "five": "cinq"}
@@ -48,15 +49,6 @@ def task(count: int = 40, **changed: Any) -> TranslatorTask:
 
 def lines(texts: Sequence[str]) -> list[Line]:
     return [Line(text, f"line {n}") for n, text in enumerate(texts)]
-
-
-def run(trainer: Trainer, steps: int | None = None) -> list[Step]:
-    done = []
-    for step in trainer.fit():
-        done.append(step)
-        if len(done) == steps:
-            trainer.stop()
-    return done
 
 
 # ------------------------------------------------------------------------------------------------------- data
