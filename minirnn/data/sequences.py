@@ -54,6 +54,15 @@ def _array(n: int, sequence: Any) -> np.ndarray:
     return array
 
 
+def valid_rows(steps: int, lengths: np.ndarray) -> np.ndarray:
+    """Which rows [S] of a padded batch [T, N, ...], taken row by row as [T N, ...], are no padding.
+
+    Args:
+        steps: T. lengths: [N].
+    """
+    return np.flatnonzero(np.arange(steps)[:, None] < lengths)
+
+
 class Buckets:
     """Batches of sequences of like lengths, so that little of a batch is padding.
 

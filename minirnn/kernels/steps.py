@@ -71,7 +71,8 @@ def _layout(
     return starts, previous.astype(np.int64), final.astype(np.int64), step, place
 
 
-def _loads(lengths: np.ndarray) -> np.ndarray:
+def loads_of(lengths: np.ndarray) -> np.ndarray:
+    """How many steps the sequences before each place have, [N + 1]: by which threads share them out."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
@@ -80,7 +81,7 @@ def dense_steps(length: int, batch: int, reverse: bool = False) -> Steps:
     """The layout of a batch in which every sequence has ``length`` steps."""
     lengths = np.full(batch, length)
     starts, previous, final, _, _ = _layout(lengths, length, reverse)
-    return Steps(length, batch, reverse, starts, _loads(lengths), previous, final, None, None)
+    return Steps(length, batch, reverse, starts, loads_of(lengths), previous, final, None, None)
 
 
 def ragged_steps(lengths: np.ndarray, length: int) -> tuple[Steps, Steps]:
@@ -91,6 +92,6 @@ def ragged_steps(lengths: np.ndarray, length: int) -> tuple[Steps, Steps]:
     for reverse in (False, True):
         starts, previous, final, step, place = _layout(sorted_lengths, length, reverse)
         packed = step * len(lengths) + order[place]
-        loads = _loads(sorted_lengths)
+        loads = loads_of(sorted_lengths)
         both.append(Steps(length, len(lengths), reverse, starts, loads, previous, final, order, packed))
     return both[0], both[1]

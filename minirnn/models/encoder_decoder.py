@@ -11,6 +11,7 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
+from minirnn.data.sequences import valid_rows
 from minirnn.data.vocabulary import END, PAD, START
 from minirnn.decode import Hypothesis, Scores, beam_search
 from minirnn.errors import OptionError, ShapeError
@@ -178,7 +179,7 @@ class EncoderDecoder(Model):
         """Cross-entropy, in nats, over the wanted tokens that are there: padding is neither computed nor counted."""
         h, counts = self._features(source, target, source_lengths, target_lengths, teacher_forcing_ratio, draw)
         wanted = ops.as_index("EncoderDecoder target", target)[1:]
-        valid = np.flatnonzero(np.arange(len(wanted))[:, None] < counts)
+        valid = valid_rows(len(wanted), counts)
         rows = ops.take_rows(h.reshape(wanted.size, h.shape[2]), valid)
         return F.cross_entropy(
             self.head(rows), wanted.reshape(-1)[valid], label_smoothing=label_smoothing, reduction=reduction

@@ -13,10 +13,10 @@ from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.data.corpus import read_bytes, read_characters
 from minirnn.data.text import Bytes, Characters, Streams, symbols_from_config
-from minirnn.errors import DataError, OptionError
+from minirnn.errors import DataError
 from minirnn.models.char_lm import CharLM
 from minirnn.nn import functional as F
-from minirnn.tasks.common import Trained, rebuild
+from minirnn.tasks.common import Trained, check_fraction, rebuild
 
 NAME = "char"
 
@@ -45,8 +45,7 @@ class CharTask:
         self, tokens: np.ndarray, symbols: Characters | Bytes, hidden_size: int, num_layers: int, cell: str,
         dropout: float, batch_size: int, seq_length: int, val_fraction: float = 0.1, seed: int = 0,
     ) -> None:  # fmt: skip
-        if not 0 < val_fraction < 1:
-            raise OptionError(f"val_fraction must be between 0 and 1, got {val_fraction}")
+        check_fraction(val_fraction)
         cut = tokens.size - max(2, round(tokens.size * val_fraction))
         if cut < 2:
             raise DataError(

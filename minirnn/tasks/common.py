@@ -104,8 +104,6 @@ class ExampleTask(ABC):
     """
 
     def __init__(self, lengths: Any, batch_size: int, seed: int) -> None:
-        if batch_size < 1:
-            raise OptionError(f"batch size must be at least 1, got {batch_size}")
         self._buckets, self._seed = Buckets(lengths, batch_size), seed
         self._order: list[np.ndarray] = []
         self.batches = len(self._buckets)
@@ -127,6 +125,12 @@ class ExampleTask(ABC):
         pass
 
 
+def check_fraction(val_fraction: float) -> None:
+    """Raise :class:`OptionError` where a share of the data kept for validation is none."""
+    if not 0 < val_fraction < 1:
+        raise OptionError(f"val_fraction must be between 0 and 1, got {val_fraction}")
+
+
 def random_split(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the examples to train on and to validate with, in rising order; always the same for one seed.
 
@@ -134,8 +138,7 @@ def random_split(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np
         OptionError: the fraction is not between 0 and 1.
         DataError: there are fewer than two examples.
     """
-    if not 0 < fraction < 1:
-        raise OptionError(f"val_fraction must be between 0 and 1, got {fraction}")
+    check_fraction(fraction)
     if count < 2:
         raise DataError(f"wanted at least 2 examples, to train on some and validate with others, got {count}")
     kept = min(count - 1, max(1, round(count * fraction)))

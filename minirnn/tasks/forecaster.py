@@ -16,7 +16,7 @@ from minirnn.errors import DataError, OptionError
 from minirnn.metrics import mae, rmse
 from minirnn.models.shapes import ManyToOne
 from minirnn.nn import functional as F
-from minirnn.tasks.common import ExampleTask, Line, Prediction, Predictor, fingerprint, rebuild
+from minirnn.tasks.common import ExampleTask, Line, Prediction, Predictor, check_fraction, fingerprint, rebuild
 
 NAME = "forecaster"
 
@@ -351,8 +351,7 @@ class ForecasterTask(ExampleTask):
         cell: str = "lstm", bidirectional: bool = False, dropout: float = 0.0, batch_size: int = 32,
         penalty: float = 5.0, val_fraction: float = 0.2, seed: int = 0,
     ) -> None:  # fmt: skip
-        if not 0 < val_fraction < 1:
-            raise OptionError(f"val_fraction must be between 0 and 1, got {val_fraction}")
+        check_fraction(val_fraction)
         if not 0 <= penalty < float("inf"):
             raise OptionError(f"penalty must be at least 0, got {penalty}")
         self.train_rows = max(0, len(series) - max(horizon, round(len(series) * val_fraction)))

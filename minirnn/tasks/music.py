@@ -24,7 +24,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.checkpoint import write_atomically
 from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, steps_of, wav_bytes
-from minirnn.data.sequences import Buckets, pad
+from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.errors import DataError, OptionError
 from minirnn.models.shapes import ManyToMany
 from minirnn.nn import functional as F
@@ -87,7 +87,7 @@ def _nll(
         inputs, targets: [T, N, 88]. lengths: [N] valid steps of each.
     """
     logits, state = model(inputs, lengths, state)
-    rows = np.flatnonzero(np.arange(len(inputs))[:, None] < lengths)
+    rows = valid_rows(len(inputs), lengths)
     logits = ops.take_rows(logits.reshape(-1, KEYS), rows)
     return F.binary_cross_entropy_with_logits(logits, targets.reshape(-1, KEYS)[rows], reduction="sum"), state
 

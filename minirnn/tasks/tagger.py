@@ -12,7 +12,7 @@ from minirnn import random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.data.lines import Where, read_columns
-from minirnn.data.sequences import Buckets, pad
+from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.data.vocabulary import UNK, Labels, Vocabulary
 from minirnn.errors import DataError
 from minirnn.metrics import accuracy, macro_f1
@@ -136,7 +136,7 @@ class Batch:
     @property
     def valid(self) -> np.ndarray:
         """[S] the places, counted row by row, that hold a word."""
-        return np.flatnonzero(np.arange(len(self.words))[:, None] < self.lengths)
+        return valid_rows(len(self.words), self.lengths)
 
 
 class Text:

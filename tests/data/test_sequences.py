@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirnn.data.sequences import Buckets, pad
+from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.errors import DTypeError, OptionError, ShapeError
 
 
@@ -121,3 +121,10 @@ def test_buckets_refuse_what_they_cannot_sort() -> None:
             Buckets(wrong, 2)
     with pytest.raises(OptionError, match="at least 1, got 0"):
         Buckets([1], 0)
+
+
+def test_valid_rows_are_those_before_each_end() -> None:
+    assert valid_rows(3, np.array([2, 0, 3])).tolist() == [0, 2, 3, 5, 8]
+    assert valid_rows(0, np.array([0])).tolist() == []
+    _, lengths = pad([[1, 2], [], [3, 4, 5]])
+    assert valid_rows(3, lengths).tolist() == [0, 2, 3, 5, 8]

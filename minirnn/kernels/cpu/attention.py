@@ -16,6 +16,7 @@ from minirnn.kernels.cpu.rows import column_sums
 from minirnn.kernels.cpu.walk import own_places
 from minirnn.kernels.jit import jit
 from minirnn.kernels.pointwise import cast, exp, tanh, tanh_grad
+from minirnn.kernels.steps import loads_of
 from minirnn.kernels.tile import multiply_add, panel_width
 
 _TANH = 8  # multiply-adds that cost as much as one hyperbolic tangent
@@ -220,10 +221,6 @@ def _attend_back(
             )  # fmt: skip
 
 
-def _loads(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
 def attention_forward(
     query: np.ndarray,
     keys: np.ndarray,
@@ -250,7 +247,7 @@ def attention_forward(
     weights = memory.empty((steps, batch, extent), dtype)
     rows = memory.empty((0 if score is None else shares, extent, width), dtype)
     panels = _panels(shares, dtype, (extent, size), (width, 0 if score is not None else extent))
-    loads = _loads(lengths)
+    loads = loads_of(lengths)
     threads.run(
         _attend, _work(steps, loads, width, size, score), min(batch, shares), loads, lengths, query, keys, values,
         np.empty(0, dtype) if score is None else score, scale, context, weights, rows, panels,
@@ -286,7 +283,7 @@ def attention_backward(
     rows, drows = (memory.empty((0 if score is None else shares, extent, width), dtype) for _ in range(2))
     slopes = memory.empty((shares, steps, extent), dtype)
     panels = _panels(shares, dtype, (size, extent), (max(steps, extent), max(size, width)))
-    loads = _loads(lengths)
+    loads = loads_of(lengths)
     absent = np.empty((0, 0, 0), dtype)
     threads.run(
         _attend_back, 2 * _work(steps, loads, width, size, score), min(batch, shares), loads, lengths, query, keys,
