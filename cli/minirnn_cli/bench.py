@@ -79,7 +79,8 @@ def minirnn_runner(work: Work, threads: int) -> Runner:
         prime = np.zeros((1, work.streams), np.int64)
         length = max(64, 4000 // work.streams)
         return lambda: model.generate(prime, length, seed=1).size
-    optimizer = mr.optim.Adam(model.parameters(), lr=1e-3)
+    parameters = list(model.parameters())
+    optimizer = mr.optim.Adam(parameters, lr=1e-3)
     inputs, targets = _tokens(work)
 
     def step() -> int:
@@ -87,7 +88,7 @@ def minirnn_runner(work: Work, threads: int) -> Runner:
         logits, _ = model(inputs)
         loss = mr.nn.functional.cross_entropy(logits.reshape(-1, work.vocabulary), targets)
         loss.backward()
-        mr.optim.clip_grad_norm_(model.parameters(), 1.0)
+        mr.optim.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         return 1
 

@@ -7,6 +7,7 @@ block is reused only when no array refers to it any more.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import numpy as np
@@ -45,10 +46,7 @@ def _size_class(nbytes: int) -> int:
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     """An uninitialised C-contiguous array, 64-byte aligned when it is large."""
     dtype = np.dtype(dtype)
-    count = 1
-    for extent in shape:
-        count *= extent
-    nbytes = count * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
     size = _size_class(nbytes)

@@ -122,7 +122,7 @@ def run(kernel: Callable[..., Any], work: float, most: int, *args: Any) -> None:
         work: the whole job's multiply-adds, or what costs as much.
         most: how many shares the job can be cut into (rows, columns, ...).
     """
-    shares = min(get_num_threads(), most, int(work / GRAIN) + 1)
+    shares = 1 if work < GRAIN else min(get_num_threads(), most, int(work / GRAIN) + 1)
     if shares > 1 and _pool.workers < shares - 1:
         _pool.ensure(shares - 1)
         shares = min(shares, _pool.workers + 1)

@@ -25,6 +25,8 @@ from minirnn.kernels.jit import DISABLED, jit
 
 ROWS = 6
 VECTORS = 2
+WIDE = 4
+"""Panels a tile of one row takes at once: with the two accumulators of one panel it would wait for each sum."""
 
 
 @functools.cache
@@ -50,23 +52,23 @@ def _panel_width(array):  # unannotated: Numba compares it with the lambda it re
     return lambda array: width
 
 
-def emit_tile(rows: int, vectors: int, lanes: int | None = None) -> Any:
-    """An intrinsic ``tile(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)``.
+def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1) -> Any:
+    """An intrinsic ``tile(a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns)``.
 
-    It adds A B to C for ``rows`` rows and the first ``columns`` of ``vectors * lanes`` columns. Positions and
-    strides are in elements; ``lanes`` is the host's width unless given.
+    It adds A B to C for ``rows`` rows and the first ``columns`` of ``panels * vectors * lanes`` columns; the panels
+    lie ``panel_size`` apart. Positions and strides are in elements; ``lanes`` is the host's width unless given.
     """
 
     @intrinsic
     def tile(
         typing_context: Any, a: Any, a_at: Any, a_row: Any, a_column: Any, panel: Any, panel_at: Any,
-        c: Any, c_at: Any, c_row: Any, depth: Any, columns: Any,
+        panel_size: Any, c: Any, c_at: Any, c_row: Any, depth: Any, columns: Any,
     ) -> Any:  # fmt: skip
         size = types.intp
-        signature = types.void(a, size, size, size, panel, size, c, size, size, size, size)
+        signature = types.void(a, size, size, size, panel, size, size, c, size, size, size, size)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            _generate_tile(rows, vectors, lanes, context, builder, signature, args)
+            _generate_tile(rows, vectors, lanes, panels, context, builder, signature, args)
             return context.get_dummy_value()
 
         return signature, generate
@@ -75,9 +77,9 @@ def emit_tile(rows: int, vectors: int, lanes: int | None = None) -> Any:
 
 
 def _generate_tile(
-    rows: int, vectors: int, lanes: int | None, context: Any, builder: Any, signature: Any, args: Any
+    rows: int, vectors: int, lanes: int | None, panels: int, context: Any, builder: Any, signature: Any, args: Any
 ) -> None:
-    a_type, panel_type, c_type = signature.args[0], signature.args[4], signature.args[6]
+    a_type, panel_type, c_type = signature.args[0], signature.args[4], signature.args[7]
     width = a_type.dtype.bitwidth // 8
     lanes = lanes or vector_bytes() // width
     scalar = ir.FloatType() if width == 4 else ir.DoubleType()
@@ -105,12 +107,12 @@ def _generate_tile(
         return ir.Constant(index, value)
 
     fma = declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
-    a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns = args
+    a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns = args
     a = builder.gep(data(a_type, a), [a_at])
     panel = builder.gep(data(panel_type, panel), [panel_at])
     c = builder.gep(data(c_type, c), [c_at])
     zero = ir.Constant(vector, [0.0] * lanes)
-    cells = [(row, v) for row in range(rows) for v in range(vectors)]
+    cells = [(row, v) for row in range(rows) for v in range(panels * vectors)]
 
     def target(row: int, v: int) -> Any:
         return vector_at(c, builder.add(builder.mul(constant(row), c_row), constant(v * lanes)))
@@ -136,22 +138,24 @@ def _generate_tile(
     builder.position_at_end(body)
     panel_row = builder.mul(k, constant(vectors * lanes))
     right = []
-    for v in range(vectors):
-        load = builder.load(vector_at(panel, builder.add(panel_row, constant(v * lanes))))
-        load.align = width
-        right.append(load)
+    for number in range(panels):
+        start = builder.add(panel_row, builder.mul(constant(number), panel_size))
+        for v in range(vectors):
+            load = builder.load(vector_at(panel, builder.add(start, constant(v * lanes))))
+            load.align = width
+            right.append(load)
     a_k = builder.mul(k, a_column)
     for row in range(rows):
         element = builder.load(builder.gep(a, [builder.add(a_k, builder.mul(constant(row), a_row))]))
         left = splat(element, vector)
-        for v in range(vectors):
+        for v in range(panels * vectors):
             total = builder.call(fma, [left, right[v], sums[row, v]])
             sums[row, v].add_incoming(total, body)
     k.add_incoming(builder.add(k, constant(1)), body)
     builder.branch(head)
 
     builder.position_at_end(done)
-    whole = builder.icmp_signed("==", columns, constant(vectors * lanes))
+    whole = builder.icmp_signed("==", columns, constant(panels * vectors * lanes))
     with builder.if_else(whole) as (full, edge):
         with full:
             for row, v in cells:
@@ -168,7 +172,7 @@ def _generate_tile(
             )
             align = ir.Constant(word, width)
             count = splat(builder.trunc(columns, word), ir.VectorType(word, lanes))
-            for v in range(vectors):
+            for v in range(panels * vectors):
                 numbers = ir.Constant(ir.VectorType(word, lanes), [v * lanes + lane for lane in range(lanes)])
                 mask = builder.icmp_signed("<", numbers, count)
                 for row in range(rows):
@@ -179,6 +183,7 @@ def _generate_tile(
 
 
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (emit_tile(rows, VECTORS) for rows in range(1, ROWS + 1))
+_wide_tile1 = emit_tile(1, VECTORS, panels=WIDE)
 
 
 @jit(inline=True)
@@ -192,17 +197,17 @@ def _row_tiles(
         tiles = (left + 5) // 6
         height = (left + tiles - 1) // tiles
         if height == 6:
-            _tile6(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            _tile6(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
         elif height == 5:
-            _tile5(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            _tile5(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
         elif height == 4:
-            _tile4(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            _tile4(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
         elif height == 3:
-            _tile3(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            _tile3(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
         elif height == 2:
-            _tile2(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            _tile2(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
         else:
-            _tile1(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            _tile1(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
         a_at += height * a_row
         c_at += height * c_row
         left -= height
@@ -222,6 +227,13 @@ def multiply_add(
     """
     width = panel_width(panels)
     column = 0
+    while rows == 1 and column + (WIDE - 1) * width < columns:
+        _wide_tile1(
+            a, a_at, a_row, a_column, panels, panels_at, panel_size, c, c_at + column, c_row, depth,
+            min(WIDE * width, columns - column),
+        )  # fmt: skip
+        panels_at += WIDE * panel_size
+        column += WIDE * width
     while column < columns:
         _row_tiles(
             a, a_at, a_row, a_column, rows, panels, panels_at, c, c_at + column, c_row, depth,
@@ -294,7 +306,15 @@ def pack_columns(share: int, shares: int, b: Any, panels: Any) -> None:
         used = min(width, columns - start)
         for k0 in range(0, depth, block):
             k1 = min(k0 + block, depth)
-            for j in range(used):
+            fours = used - used % 4
+            for j in range(0, fours, 4):  # four columns at a time: neighbouring stores, half the time
+                for k in range(k0, k1):
+                    depth_k, row, column = np.uintp(k), np.uintp(start + j), np.uintp(j)
+                    panels[p, depth_k, column] = b[row, depth_k]
+                    panels[p, depth_k, column + np.uintp(1)] = b[row + np.uintp(1), depth_k]
+                    panels[p, depth_k, column + np.uintp(2)] = b[row + np.uintp(2), depth_k]
+                    panels[p, depth_k, column + np.uintp(3)] = b[row + np.uintp(3), depth_k]
+            for j in range(fours, used):
                 for k in range(k0, k1):
                     panels[p, np.uintp(k), j] = b[np.uintp(start + j), np.uintp(k)]
             for k in range(k0, k1):

@@ -83,12 +83,15 @@ def _class_rows(name: str, input: Tensor, target: Any, ignore_index: int) -> tup
     classes = input.shape[min(1, input.ndim - 1)]
     if input.ndim > 2:
         input = input.permute(0, *range(2, input.ndim), 1)
-    flat = wanted.reshape(-1)
+    rows, flat = input.reshape(-1, classes), wanted.reshape(-1)
+    outside = bool(flat.size) and (flat.min() < 0 or flat.max() >= classes)
+    if not outside and not 0 <= ignore_index < classes:
+        return rows, flat, wanted.shape
     ignored = flat == ignore_index
-    if ((flat < 0) | (flat >= classes))[~ignored].any():
-        bad = flat[((flat < 0) | (flat >= classes)) & ~ignored][0]
-        raise IndexRangeError(f"{name}: target {bad} is out of range for {classes} classes")
-    return input.reshape(-1, classes), np.where(ignored, -1, flat), wanted.shape
+    bad = flat[((flat < 0) | (flat >= classes)) & ~ignored]
+    if bad.size:
+        raise IndexRangeError(f"{name}: target {bad[0]} is out of range for {classes} classes")
+    return rows, np.where(ignored, -1, flat), wanted.shape
 
 
 def _class_weight(name: str, weight: Any, like: Tensor) -> Any:
@@ -102,8 +105,8 @@ def _class_weight(name: str, weight: Any, like: Tensor) -> Any:
 
 def _target_mass(targets: np.ndarray, weight: Any) -> float:
     """What the mean divides by: the number, or the weight, of the targets that count."""
-    kept = targets[targets >= 0]
-    return float(kept.size if weight is None else weight[kept].sum(dtype=np.float64))
+    counted = targets >= 0
+    return float(np.count_nonzero(counted) if weight is None else weight[targets[counted]].sum(dtype=np.float64))
 
 
 def cross_entropy(

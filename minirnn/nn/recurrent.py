@@ -186,7 +186,7 @@ class _RecurrentLayer(Module):
         for parts in zip(*finals, strict=True):
             if order is not None:
                 parts = tuple(ops.put_rows(part, order, len(order)) for part in parts)
-            member = ops.stack(parts)
+            member = ops.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
             members.append(member.squeeze(1) if single else member)
         return members[0] if len(members) == 1 else tuple(members)
 

@@ -43,23 +43,26 @@ def assert_product(got: np.ndarray, a: np.ndarray, b: np.ndarray, plus: Any = 0.
 
 
 def tile_driver(vectors: int, lanes: int) -> Callable[..., None]:
-    """One compiled function that calls the tile of the height asked for."""
+    """One compiled function that calls the tile of the height asked for; 0 is a row against several panels."""
+    wide = tile.emit_tile(1, vectors, lanes, panels=tile.WIDE)
     one, two, three, four, five, six = (tile.emit_tile(rows, vectors, lanes) for rows in HEIGHTS)
 
     @numba.njit(error_model="numpy")
-    def run(height, a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns):  # type: ignore[no-untyped-def]
-        if height == 1:
-            one(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+    def run(height, a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns):  # type: ignore[no-untyped-def]
+        if height == 0:
+            wide(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+        elif height == 1:
+            one(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
         elif height == 2:
-            two(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            two(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
         elif height == 3:
-            three(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            three(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
         elif height == 4:
-            four(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            four(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
         elif height == 5:
-            five(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            five(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
         else:
-            six(a, a_at, a_row, a_column, panel, panel_at, c, c_at, c_row, depth, columns)
+            six(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
 
     return run
 
@@ -81,18 +84,41 @@ def test_tile_of_every_height_width_and_edge(kind: str, lanes: int) -> None:
                 before = random(6, width + 3, dtype=dtype, seed=9)[:height]
                 # straight, and with A transposed and everything starting somewhere inside its array
                 c = before.copy()
-                run(height, a.copy(), 0, depth, 1, panel, 0, c, 0, width + 3, depth, columns)
+                run(height, a.copy(), 0, depth, 1, panel, 0, 0, c, 0, width + 3, depth, columns)
                 assert_product(c[:, :columns], a, panel[:, :columns], before[:, :columns].astype(np.float64))
                 np.testing.assert_array_equal(c[:, columns:], before[:, columns:], "wrote past its columns")
                 moved = np.concatenate([np.full(5, 7, dtype), before.reshape(-1)])
                 turned = np.concatenate([np.full(3, np.nan, dtype), a.T.reshape(-1)])
                 shifted = np.concatenate([np.full(2, np.nan, dtype), panel.reshape(-1)])
-                run(height, turned, 3, 1, height, shifted, 2, moved, 5, width + 3, depth, columns)
+                run(height, turned, 3, 1, height, shifted, 2, 0, moved, 5, width + 3, depth, columns)
                 np.testing.assert_array_equal(moved[5:].reshape(c.shape), c)
                 assert (moved[:5] == 7).all()
             by_height[height] = c
         for height in HEIGHTS:  # a number does not depend on the tile it falls into
             np.testing.assert_array_equal(by_height[height], by_height[6][:height])
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize(
+    ("kind", "lanes"), [(k, n // (2 if k == "float64" else 1)) for k in ("float32", "float64") for n in (4, 8, 16)]
+)
+def test_tile_of_a_row_against_several_panels(kind: str, lanes: int) -> None:
+    """The same numbers, to the last bit, as one panel after the other."""
+    dtype, width = np.dtype(kind), 2 * lanes
+    run = tile_driver(2, lanes)
+    for depth in (0, 1, 7):
+        size = depth * width + 5  # panels need not be neighbours
+        panels = random(tile.WIDE * size, dtype=dtype)
+        a = random(1, depth, dtype=dtype, seed=3)
+        for columns in range((tile.WIDE - 1) * width + 1, tile.WIDE * width + 1):
+            before = random(1, tile.WIDE * width + 3, dtype=dtype, seed=9)
+            got, wanted = before.copy(), before.copy()
+            run(0, a, 0, depth, 1, panels, 0, size, got, 0, 0, depth, columns)
+            for number in range(tile.WIDE):
+                used = min(width, columns - number * width)
+                run(1, a, 0, depth, 1, panels, number * size, 0, wanted, number * width, 0, depth, used)
+            np.testing.assert_array_equal(got, wanted)
+            np.testing.assert_array_equal(got[:, columns:], before[:, columns:], "wrote past its columns")
 
 
 @pytest.mark.parametrize("transposed", [False, True])
