@@ -50,6 +50,7 @@ from minirnn.autograd.ops import (
     where,
 )
 from minirnn.autograd.ops.operands import flat_ints as _flat_ints
+from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tape import detect_anomaly, no_grad
 from minirnn.autograd.tensor import DType, Tensor, tensor
 from minirnn.kernels import get_num_threads, set_num_threads
@@ -77,6 +78,6 @@ __all__ = [
     "Tensor", "abs", "argmax", "argmin", "cat", "chunk", "clip", "concatenate", "detect_anomaly", "dropout",
     "errors", "exp", "flip", "gather", "get_num_threads", "gradcheck", "kernels", "log", "log_softmax",
     "manual_seed", "masked_fill", "matmul", "max", "mean", "min", "models", "nn", "no_grad", "ones", "optim",
-    "permute", "randn", "random", "relu", "reshape", "set_num_threads", "sigmoid", "softmax", "split", "sqrt",
-    "squeeze", "stack", "sum", "tanh", "tensor", "transpose", "unsqueeze", "where", "zeros",
+    "permute", "randn", "random", "recompute", "relu", "reshape", "set_num_threads", "sigmoid", "softmax",
+    "split", "sqrt", "squeeze", "stack", "sum", "tanh", "tensor", "transpose", "unsqueeze", "where", "zeros",
 ]  # fmt: skip

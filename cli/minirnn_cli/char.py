@@ -22,6 +22,11 @@ def train_char(
     as_bytes: Annotated[
         bool, typer.Option("--bytes", help="Read bytes instead of characters: any file at all.")
     ] = False,
+    recompute: Annotated[
+        int | None,
+        typer.Option(min=1, help="Keep states only every so many steps, compute the rest twice: long sequences fit.",
+                     rich_help_panel="Training"),
+    ] = None,
     *, cell: str, hidden: int, layers: int, dropout: float, seq_length: int, batch_size: int, val_fraction: float,
     seed: int,
 ) -> Plan:  # fmt: skip
@@ -32,7 +37,9 @@ def train_char(
     from minirnn.tasks.char import CharTask, TextModel, read_corpus
 
     tokens, symbols = read_corpus(corpus, as_bytes)
-    task = CharTask(tokens, symbols, hidden, layers, cell, dropout, batch_size, seq_length, val_fraction, seed)
+    task = CharTask(
+        tokens, symbols, hidden, layers, cell, dropout, batch_size, seq_length, val_fraction, seed, recompute
+    )
     text_model = TextModel(task.model, symbols)
     return Plan(
         task, f"corpus: {tokens.size:,} {symbols.kind}, {len(symbols)} different", symbols.kind, "minirnn sample {}",

@@ -54,13 +54,22 @@ class Node:
 
 
 @contextmanager
-def no_grad() -> Iterator[None]:
-    """Nothing computed inside is recorded; also usable as a decorator."""
-    before, _mode.recording = _mode.recording, False
+def _recording(on: bool) -> Iterator[None]:
+    before, _mode.recording = _mode.recording, on
     try:
         yield
     finally:
         _mode.recording = before
+
+
+def no_grad() -> Any:
+    """Nothing computed inside is recorded; also usable as a decorator."""
+    return _recording(False)
+
+
+def grad() -> Any:
+    """What is computed inside is recorded, within :func:`no_grad` too."""
+    return _recording(True)
 
 
 @contextmanager
@@ -114,18 +123,34 @@ def _check_backward(node: Node, given: Sequence[Any], made: Sequence[Any]) -> No
         raise AnomalyError(f"the gradient of {node.name} made a NaN from gradients without one{where}")
 
 
-def backward(root: Node, output: int, gradient: Any) -> None:
-    """Walk back from one output of ``root``, adding to the ``grad`` of every leaf.
+@np.errstate(all="ignore")  # infinities and NaN speak for themselves, and through detect_anomaly
+def backward(roots: Sequence[tuple[Tensor, Any]]) -> None:
+    """Walk back from tensors with their gradients, adding to the ``grad`` of every leaf they were computed from.
 
     Each node lets go of what it saved as soon as it has been used, so memory falls as the walk goes on.
 
     Raises:
         GradientError: part of the graph has been walked before.
     """
-    pending: dict[int, list[Any]] = {root.serial: [None] * root.outputs}
-    pending[root.serial][output] = gradient
-    nodes = {root.serial: root}
-    heap = [-root.serial]
+    pending: dict[int, list[Any]] = {}
+    nodes: dict[int, Node] = {}
+    heap: list[int] = []
+
+    def arrive(edge: Tensor | tuple[Node, int], gradient: Any) -> None:
+        if not isinstance(edge, tuple):
+            edge.add_grad(gradient)
+            return
+        target, index = edge
+        slots = pending.get(target.serial)
+        if slots is None:
+            slots = pending[target.serial] = [None] * target.outputs
+            nodes[target.serial] = target
+            heapq.heappush(heap, -target.serial)
+        before = slots[index]
+        slots[index] = gradient if before is None else kernels.on(target.device).add(before, gradient)
+
+    for tensor, gradient in roots:
+        arrive(tensor if tensor.node is None else (tensor.node, tensor.output), gradient)
     while heap:
         serial = -heapq.heappop(heap)
         node = nodes.pop(serial)
@@ -135,25 +160,13 @@ def backward(root: Node, output: int, gradient: Any) -> None:
                 f"backward met {node.name}, whose saved values are gone: this part of the graph has been walked "
                 "before. Compute it again, or add the losses up and call backward once"
             )
-        with np.errstate(all="ignore"):  # infinities and NaN speak for themselves, and through detect_anomaly
-            made = node.gradients(*given)
+        made = node.gradients(*given)
         if _mode.anomaly:
             _check_backward(node, given, made)
         edges = node.edges
         node.gradients, node.edges = None, ()
         del given
         for edge, gradient in zip(edges, made, strict=True):
-            if edge is None or gradient is None:
-                continue
-            if not isinstance(edge, tuple):
-                edge.add_grad(gradient)
-                continue
-            target, index = edge
-            slots = pending.get(target.serial)
-            if slots is None:
-                slots = pending[target.serial] = [None] * target.outputs
-                nodes[target.serial] = target
-                heapq.heappush(heap, -target.serial)
-            before = slots[index]
-            slots[index] = gradient if before is None else kernels.on(node.device).add(before, gradient)
+            if edge is not None and gradient is not None:
+                arrive(edge, gradient)
         del made, edges, gradient

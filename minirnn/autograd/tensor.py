@@ -136,10 +136,7 @@ class Tensor:
                 raise GradientError(
                     f"backward: the tensor has shape {list(self.shape)}, its gradient {list(gradient.shape)}"
                 )
-        if self.node is None:
-            self.add_grad(gradient)
-        else:
-            tape.backward(self.node, self.output, gradient)
+        tape.backward([(self, gradient)])
 
     def add_grad(self, gradient: Any) -> None:
         """Add to ``grad`` (used by the tape)."""
@@ -421,14 +418,16 @@ def record_many(
     name: str, inputs: Sequence[Tensor | None], data: Sequence[Any], gradients: tape.Gradients
 ) -> tuple[Tensor, ...]:
     """Like :func:`record` for an operation with several outputs; a gradient may then be None."""
-    device = next(t.device for t in inputs if t is not None)
+    device = ""
     for t in inputs:
         if t is not None and t.device != device:
-            raise DeviceError(f"{name}: inputs on {device} and {t.device}; move them to one device first")
+            if device:
+                raise DeviceError(f"{name}: inputs on {device} and {t.device}; move them to one device first")
+            device = t.device
     tape.check_forward(name, data, inputs, device)
     edges = tape.edges_of(inputs)
     asarray = kernels.on(device).asarray  # NumPy gives a scalar where all dimensions are gone
-    outputs = tuple(Tensor(asarray(array), device=device) for array in data)
+    outputs = tuple([Tensor(asarray(array), False, device) for array in data])
     if edges is not None:
         node = tape.Node(name, device, edges, gradients, len(outputs))
         for number, output in enumerate(outputs):

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minirnn import kernels, random
 from minirnn.autograd import ops
+from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tape import no_grad
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import CELLS, Model, open_forget_gates
-from minirnn.nn.cells import State
+from minirnn.nn.cells import State, members_of, state_of
+from minirnn.nn.functional import cross_entropy
 from minirnn.nn.layers import Dropout, Embedding, Linear
 
 
-def _whole(name: str, value: int, least: int) -> int:
+def _whole(call: str, name: str, value: int, least: int) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise OptionError(f"generate: {name} must be a whole number, got {value!r}")
+        raise OptionError(f"{call}: {name} must be a whole number, got {value!r}")
     if value < least:
-        raise OptionError(f"generate: {name} must be at least {least}, got {value}")
+        raise OptionError(f"{call}: {name} must be at least {least}, got {value}")
     return int(value)
 
 
@@ -74,6 +77,38 @@ class CharLM(Model):
         y, state = self.rnn(ops.as_index("CharLM tokens", tokens), state, embedding=self.embedding.weight)
         return self.head(self.dropout(y)), state
 
+    def loss(
+        self, tokens: Any, targets: Any, state: State = None, recompute_every: int | None = None
+    ) -> tuple[Tensor, State]:
+        """Mean cross-entropy over all steps, in nats a token, and the state after the last.
+
+        Args:
+            tokens, targets: [T, N] integers, targets[t] what should follow tokens[t].
+            state: what an earlier call returned, to go on from there.
+            recompute_every: keep nothing but the states after every so many steps, and compute the rest again in
+                backward (:func:`minirnn.recompute`): memory grows with this number, hardly with T.
+        """
+        tokens, targets = ops.as_index("CharLM tokens", tokens), ops.as_index("CharLM targets", targets)
+        if tokens.shape != targets.shape:
+            raise ShapeError(f"loss: tokens {list(tokens.shape)} and targets {list(targets.shape)} must have one shape")
+        every = len(tokens) if recompute_every is None else _whole("loss", "recompute_every", recompute_every, 1)
+        if every >= len(tokens):
+            logits, state = self(tokens, state)
+            return cross_entropy(logits.reshape(-1, self.vocab_size), targets.reshape(-1)), state
+        losses = []
+        for start in range(0, len(tokens), every):
+            part = slice(start, start + every)
+            loss, *members = recompute(partial(self._segment, tokens[part], targets[part]), *members_of(state))
+            losses.append(loss)
+            state = state_of(members)
+        return ops.stack(losses).sum() / targets.size, state
+
+    def _segment(self, tokens: np.ndarray, targets: np.ndarray, *members: Tensor) -> tuple[Tensor, ...]:
+        """Summed loss of some steps, then the members of the state after them."""
+        logits, state = self(tokens, state_of(members))
+        loss = cross_entropy(logits.reshape(-1, self.vocab_size), targets.reshape(-1), reduction="sum")
+        return loss, *members_of(state)
+
     def generate(
         self, prime_ids: Any, length: int, temperature: float = 1.0, top_k: int | None = None,
         top_p: float | None = None, seed: int | None = None,
@@ -108,14 +143,14 @@ class CharLM(Model):
         if prime.ndim not in (1, 2) or prime.size == 0:
             raise ShapeError(f"generate: wanted prime_ids [P] or [P, N] with P at least 1, got {list(prime.shape)}")
         ops.check_range("generate prime_ids", prime, self.vocab_size)
-        length = _whole("length", length, 0)
+        length = _whole("generate", "length", length, 0)
         if not 0 <= temperature < float("inf"):
             raise OptionError(f"generate: temperature must be at least 0, got {temperature}")
-        top_k = None if top_k is None else _whole("top_k", top_k, 1)
+        top_k = None if top_k is None else _whole("generate", "top_k", top_k, 1)
         if top_p is not None and not 0 < top_p <= 1:
             raise OptionError(f"generate: top_p must be above 0 and at most 1, got {top_p}")
-        seed = random.draw_seed() if seed is None else _whole("seed", seed, 0)
-        return self._stream(prime, length, temperature, top_k, top_p, seed, _whole("chunk", chunk, 1))
+        seed = random.draw_seed() if seed is None else _whole("generate", "seed", seed, 0)
+        return self._stream(prime, length, temperature, top_k, top_p, seed, _whole("generate", "chunk", chunk, 1))
 
     def _stream(
         self, prime: np.ndarray, length: int, temperature: float, top_k: int | None, top_p: float | None, seed: int,

@@ -7,6 +7,7 @@ tests hold the two against each other. Shapes: x [N, I], states [N, H]; also [I]
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from minirnn import kernels
@@ -19,6 +20,18 @@ from minirnn.nn.module import Module, Parameter
 
 State = Any
 """A tensor, or a tuple of tensors."""
+
+
+def members_of(state: State) -> tuple[Tensor, ...]:
+    """The tensors of a state; none where it is None."""
+    if state is None:
+        return ()
+    return tuple(state) if isinstance(state, (tuple, list)) else (state,)
+
+
+def state_of(members: Sequence[Tensor]) -> State:
+    """The state with these tensors: None, one tensor or a tuple."""
+    return tuple(members) if len(members) > 1 else members[0] if members else None
 
 
 class Cell(Module):

@@ -16,6 +16,7 @@ from minirnn.data.text import Bytes, Characters, Streams, symbols_from_config
 from minirnn.errors import DataError
 from minirnn.models.char_lm import CharLM
 from minirnn.nn import functional as F
+from minirnn.nn.cells import members_of, state_of
 from minirnn.tasks.common import Trained, check_fraction, rebuild
 
 NAME = "char"
@@ -36,6 +37,7 @@ class CharTask:
         seq_length: T steps through which gradients flow.
         val_fraction: share of the corpus kept for validation.
         seed: of the weights and the dropout masks; :func:`minirnn.manual_seed` is called with it.
+        recompute_every: see :meth:`minirnn.models.CharLM.loss`.
 
     Raises:
         DataError: the corpus is too short to train and validate on.
@@ -44,6 +46,7 @@ class CharTask:
     def __init__(
         self, tokens: np.ndarray, symbols: Characters | Bytes, hidden_size: int, num_layers: int, cell: str,
         dropout: float, batch_size: int, seq_length: int, val_fraction: float = 0.1, seed: int = 0,
+        recompute_every: int | None = None,
     ) -> None:  # fmt: skip
         check_fraction(val_fraction)
         cut = tokens.size - max(2, round(tokens.size * val_fraction))
@@ -61,6 +64,7 @@ class CharTask:
             "sha256": hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest(),
             "batch_size": batch_size, "seq_length": seq_length, "val_fraction": val_fraction, "seed": seed,
         }  # fmt: skip
+        self._recompute_every = recompute_every
         self._state: Any = None
 
     def start_epoch(self, epoch: int) -> None:
@@ -68,9 +72,9 @@ class CharTask:
 
     def loss(self, number: int, progress: float) -> tuple[Tensor, int]:
         inputs, targets = self.train.chunk(number)
-        logits, state = self.model(inputs, self._state)
-        self._state = _detached(state)
-        return F.cross_entropy(logits.reshape(-1, len(self.symbols)), targets.reshape(-1)), targets.size
+        loss, state = self.model.loss(inputs, targets, self._state, self._recompute_every)
+        self._state = state_of([member.detach() for member in members_of(state)])
+        return loss, targets.size
 
     def evaluate(self) -> dict[str, float]:
         loss = evaluate(self.model, self.validation)
@@ -82,18 +86,10 @@ class CharTask:
         }  # fmt: skip
 
     def carried(self) -> dict[str, np.ndarray]:
-        if self._state is None:
-            return {}
-        members = self._state if isinstance(self._state, tuple) else (self._state,)
-        return {str(number): member.numpy() for number, member in enumerate(members)}
+        return {str(number): member.numpy() for number, member in enumerate(members_of(self._state))}
 
     def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
-        members = tuple(Tensor(arrays[str(number)]) for number in range(len(arrays)))
-        self._state = members if len(members) > 1 else members[0] if members else None
-
-
-def _detached(state: Any) -> Any:
-    return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        self._state = state_of([Tensor(arrays[str(number)]) for number in range(len(arrays))])
 
 
 def evaluate(model: CharLM, streams: Streams) -> float:

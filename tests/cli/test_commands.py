@@ -130,6 +130,18 @@ def test_sample_options(corpus: Path) -> None:
     assert stopped.stdout.count("e") == 1
 
 
+def test_recompute_trains_alike(corpus: Path) -> None:
+    """Long sequences in pieces: the same course of training, but for rounding."""
+    courses = []
+    for extra in ([], ["--recompute", "7"]):
+        arguments = ["train-char", str(corpus), *TRAIN, "--seq-length", "30", "--dropout", "0", "--steps", "8"]
+        done = runner.invoke(app, [*arguments, *extra, "--json", "--quiet"])
+        assert done.exit_code == 0, done.output
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        courses.append([(line["step"], line["train_loss"], line["grad_norm"]) for line in lines if "grad_norm" in line])
+    assert courses[0] == [pytest.approx(line, rel=1e-4) for line in courses[1]]
+
+
 def test_bytes_and_several_files(corpus: Path) -> None:
     binary = Path("noise.bin")
     binary.write_bytes(bytes(range(256)) * 8)
