@@ -16,9 +16,17 @@ SMALLEST = 1 << 16
 """Arrays under this many bytes come from NumPy's own allocator."""
 
 _ALIGNMENT = 64
-_KEEP_BYTES = 256 << 20
+_KEEP_BYTES = 256 << 20  # so much may always wait
+_SPARE = 1.5  # and in use and waiting together so many times what was in use at most
 
 _free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+
+
+class _Bytes:
+    """What is in use, and what was at most since memory was last given back; a guide, so no lock."""
+
+    in_use = 0
+    most = 0
 
 
 class _Block:
@@ -35,6 +43,7 @@ class _Block:
         }  # fmt: skip
 
     def __del__(self) -> None:
+        _Bytes.in_use -= self.size
         _free[self.size].append(self.memory)  # atomic; may run on any thread
 
 
@@ -53,9 +62,13 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     try:
         memory = _free[size].pop()
     except IndexError:
-        if cached_bytes() > _KEEP_BYTES:
+        waiting = cached_bytes()
+        if waiting > _KEEP_BYTES and _Bytes.in_use + waiting + size > _SPARE * _Bytes.most:
             release()
         memory = np.empty(size + _ALIGNMENT, np.uint8)
+    _Bytes.in_use += size
+    if _Bytes.in_use > _Bytes.most:
+        _Bytes.most = _Bytes.in_use
     block = np.asarray(_Block(size, memory))
     return block[:nbytes].view(dtype).reshape(shape)
 
@@ -75,3 +88,4 @@ def cached_bytes() -> int:
 def release() -> None:
     """Give all waiting memory back to the operating system."""
     _free.clear()
+    _Bytes.most = _Bytes.in_use

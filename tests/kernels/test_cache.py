@@ -63,6 +63,42 @@ def test_the_second_dispatcher_loads_and_compiles_nothing(root: Path) -> None:
     assert stat.S_IMODE(jit.cache_folder().stat().st_mode) & 0o022 == 0  # type: ignore[union-attr]
 
 
+_TRAIN_AND_SAMPLE = """
+import sys
+import numpy as np
+import minirnn as mr
+
+model = mr.models.CharLM(11, 16, 2)
+optimizer = mr.optim.Adam(model.parameters())
+tokens, targets = np.random.default_rng(0).integers(11, size=(2, 9, 4))
+for step in range(2):
+    optimizer.zero_grad()
+    model.loss(tokens, targets)[0].backward()
+    mr.optim.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+model.generate([1, 2], 20, top_k=3, seed=1)
+model.generate([[1, 2], [3, 4]], 20, temperature=0.0, seed=1)
+for module in [m for name, m in sys.modules.items() if name.startswith("minirnn.kernels")]:
+    for name, value in vars(module).items():
+        if type(getattr(value, "_cache", None)).__name__ == "_KernelCache" and value.__module__ == module.__name__:
+            for signature in value.nopython_signatures:
+                print(name, *[a for a in signature.args if "array" in str(a)], sep=";")
+"""
+
+
+@pytest.mark.needs_jit
+def test_a_run_in_float32_compiles_no_kernel_twice_and_none_for_float64() -> None:
+    done = subprocess.run([sys.executable, "-c", _TRAIN_AND_SAMPLE], capture_output=True, text=True, check=True)
+    signatures = [line.split(";") for line in done.stdout.splitlines()]
+    names = [name for name, *_ in signatures]
+    assert {"step_rows", "_step_rows_back", "_cross_entropy", "_adam"} <= set(names)
+    twice = {name for name in names if names.count(name) > 1}
+    assert twice <= {"step_rows"}, "sampling alone compiles it again, as a part of its loop"
+    for name, *arrays in signatures:
+        doubles = [array for array in arrays if array.startswith("array(float64")]
+        assert len(doubles) == (name == "_square_sums"), f"{name}: {arrays}"  # its sums
+
+
 def flip(data: bytes, where: float) -> bytes:
     at = int(where * (len(data) - 1))
     return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]

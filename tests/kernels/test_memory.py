@@ -137,3 +137,20 @@ def test_arrays_that_live_to_the_end_of_the_program_are_silent() -> None:
            "class Last:\n    kept = memory.zeros((100_000,), np.float64)\nprint(x.sum())"  # fmt: skip
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert (run.stdout, run.stderr) == ("0.0\n", "")
+
+
+def test_a_working_set_above_the_limit_is_reused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training step that needs much memory finds it again at the next, whatever may wait without being needed."""
+    monkeypatch.setattr(memory, "_KEEP_BYTES", 1 << 20)
+
+    def step() -> set[int]:
+        arrays = [memory.empty((count * LARGE,), np.float32) for count in range(1, 12)]
+        return {address(array) for array in arrays}
+
+    first = step()
+    assert memory.cached_bytes() > 10 << 20
+    assert step() == first
+    del first
+    for count in range(12, 40):  # other sizes: what waits does not pile up
+        memory.empty((count * LARGE,), np.float32)
+    assert memory.cached_bytes() < 30 << 20
