@@ -3,8 +3,9 @@
     python benchmarks/scaling.py [length] [batch] [threads] [memory] [long]
 
 Each part prints a table; all of them unless some are named. ``length`` and ``batch``: LSTM 2x128, V65, from T=25 to
-3,200 and from B=8 to 512; medians of turns, each of every size, so that a machine that slows down slows all of them. ``threads``: LSTM 2x512 on one and on two. ``memory``: LSTM 2x512 B64 T128 V100 in a process of its
-own, beside PyTorch. ``long``: T=20,000 at H=256 with and without recomputing.
+3,200 and from B=8 to 512; medians of turns, each of every size, so that a machine that slows down slows all of them.
+``threads``: LSTM 2x512 on one and on two. ``memory``: LSTM 2x512 B64 T128 V100 in a process of its own, beside PyTorch.
+``long``: T=20,000 at H=256 with and without recomputing.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ each turn lasting a fraction of a second after a pause in which the other's thre
 median over turns, a ratio the median of the ratios of neighbouring turns. Absolute times mean little on a shared
 machine; the ratios are what to read.
 
-GFLOP/s count 6 (I G H + H G H) B T a layer and 6 H V B T for the head, whoever avoids part of that work.
+GFLOP/s count 6 (I G H + H G H) B T a layer and 6 H V B T for the head, whoever avoids part of that work; beside them
+stands what share that is of the rate of minirnn's large matrix products on the same threads, measured in the same run.
 """
 
 from __future__ import annotations
@@ -259,14 +260,13 @@ def bench(
     count = threads or get_num_threads()
     peers = [name for name in PEERS if name == "minirnn" or (not alone and importlib.util.find_spec(name))]
     with compile_notes(quiet):
-        rates = {"threads": count, "product_gflops_1_thread": product_rate(1), "product_gflops": product_rate(count)}
+        one, every = product_rate(1), product_rate(count)
         if json:
-            print(dumps(rates), flush=True)
+            print(dumps({"threads": count, "product_gflops_1_thread": one, "product_gflops": every}), flush=True)
         else:
-            one, every = rates["product_gflops_1_thread"], rates["product_gflops"]
             print(f"{count} threads; minirnn's matrix products: {one:.0f} GFLOP/s on one, {every:.0f} on all\n")
-            print("| work | " + " | ".join(peers) + " | " + " | ".join(f"against {p}" for p in peers[1:]) + " |")
-            print("|---" * (2 * len(peers)) + "|", flush=True)
+            heads = ["work", *peers, "of its products' rate", *(f"against {peer}" for peer in peers[1:])]
+            print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
         for row in rows or _STANDARD:
             if not quiet:
                 say(f"measuring {row.value} ...")
@@ -282,6 +282,7 @@ def bench(
                 print(dumps({"row": row.value, "seconds": medians, "ratio": ratios, "gflop": work.gflop}), flush=True)
             else:
                 cells = [_cell(work, medians[peer]) if peer in medians else "" for peer in peers]
+                cells.append("" if work.streams else f"{work.gflop / medians['minirnn'] / every:.0%}")
                 cells += [f"{ratios[peer]:.2f}x" if peer in ratios else "" for peer in peers[1:]]
                 print(f"| {row.value} | " + " | ".join(cells) + " |", flush=True)
 
