@@ -78,7 +78,7 @@ class CharTask:
 
     def config(self) -> dict[str, Any]:
         return {
-            "task": NAME, "model": self.model.config, "symbols": self.symbols.to_config(), "data": self._data
+            "task": NAME, "data": self._data, "model": self.model.config, "symbols": self.symbols.to_config(),
         }  # fmt: skip
 
     def carried(self) -> dict[str, np.ndarray]:

@@ -209,7 +209,7 @@ class MusicTask(ExampleTask):
 
     def config(self) -> dict[str, Any]:
         return {
-            "task": NAME, "model": self.model.config, "data": self._data, "starts": self._starts,
+            "task": NAME, "data": self._data, "model": self.model.config, "starts": self._starts,
             "chords": {"shapes": self._chords.shapes, "frequency": self._chords.frequency},
         }  # fmt: skip
 
