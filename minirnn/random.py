@@ -19,9 +19,7 @@ _own = threading.local()
 
 def manual_seed(seed: int) -> None:
     """Seed every later random draw: initial weights, dropout masks, sampling without a seed of its own."""
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise OptionError(f"manual_seed: wanted a whole number of at least 0, got {seed!r}")
-    _use(np.random.PCG64(int(seed)))
+    _use(np.random.PCG64(_checked("manual_seed", seed)))
 
 
 def generator() -> np.random.Generator:
@@ -32,6 +30,23 @@ def generator() -> np.random.Generator:
 def draw_seed() -> int:
     """A fresh 63-bit seed for one use (a dropout mask, a sampled text)."""
     return int(generator().integers(1 << 63))
+
+
+def generator_of(seed: int | None) -> np.random.Generator:
+    """A generator for one use; its seed is drawn where it is None.
+
+    Raises:
+        OptionError: the seed is none.
+    """
+    if seed is None:
+        return np.random.default_rng(draw_seed())
+    return np.random.default_rng(_checked("seed", seed))
+
+
+def _checked(name: str, seed: int) -> int:
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise OptionError(f"{name}: wanted a whole number of at least 0, got {seed!r}")
+    return int(seed)
 
 
 def seed_from_system() -> None:

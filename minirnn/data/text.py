@@ -144,8 +144,9 @@ class Streams:
         Raises:
             DataError: there are fewer than two tokens.
         """
-        if batch_size < 1 or seq_length < 1:
-            raise OptionError(f"batch size and sequence length must be at least 1, got {batch_size} and {seq_length}")
+        for name, value in (("batch size", batch_size), ("sequence length", seq_length)):
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise OptionError(f"the {name} must be a whole number of at least 1, got {value}")
         if tokens.size < 2:
             raise DataError(f"wanted at least two tokens to predict one from the other, got {tokens.size}")
         count = max(1, min(batch_size, tokens.size // (seq_length + 1)))
