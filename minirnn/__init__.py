@@ -59,19 +59,26 @@ from minirnn.random import manual_seed
 __version__ = "0.1.0"
 
 
+def _shape(values: tuple[int | _Sequence[int], ...]) -> tuple[int, ...]:
+    shape = _flat_ints(values)
+    if any(extent < 0 for extent in shape):
+        raise errors.ShapeError(f"wanted a shape of numbers of at least 0, got {list(shape)}")
+    return shape
+
+
 def zeros(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
     """A tensor of zeros; the shape as numbers or as one tuple, as for the next two."""
-    return tensor(_np.zeros(_flat_ints(shape)), requires_grad, dtype)
+    return tensor(_np.zeros(_shape(shape)), requires_grad, dtype)
 
 
 def ones(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
-    return tensor(_np.ones(_flat_ints(shape)), requires_grad, dtype)
+    return tensor(_np.ones(_shape(shape)), requires_grad, dtype)
 
 
 def randn(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
     """A tensor drawn from N(0, 1)."""
-    return tensor(random.generator().standard_normal(_flat_ints(shape)), requires_grad, dtype)
+    return tensor(random.generator().standard_normal(_shape(shape)), requires_grad, dtype)
 
 
 __all__ = [

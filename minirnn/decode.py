@@ -80,8 +80,11 @@ def beam_search(
     limits = np.asarray(max_length)
     if limits.ndim and limits.shape != (batch,):
         raise ShapeError(f"beam_search: wanted one max_length, or one for each of {batch}, got {list(limits.shape)}")
-    if width < 1 or limits.min(initial=1) < 1:
-        raise OptionError(f"beam_search: width and max_length must be at least 1, got {width} and {max_length}")
+    whole = isinstance(width, (int, np.integer)) and (limits.dtype.kind in "iu" or not limits.size)
+    if not whole or width < 1 or limits.min(initial=1) < 1:
+        raise OptionError(
+            f"beam_search: width and max_length must be whole numbers of at least 1, got {width} and {max_length}"
+        )
     if not 0 <= alpha < float("inf"):
         raise OptionError(f"beam_search: alpha must be at least 0, got {alpha}")
     beams = [_Beam(width, start, end, int(limit), alpha) for limit in np.broadcast_to(limits, batch)]

@@ -117,9 +117,11 @@ class Options:
             raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if not self.lr > 0 or not math.isfinite(self.lr):
             raise OptionError(f"lr must be above 0, got {self.lr}")
-        for name in ("clip", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise OptionError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not self.clip >= 0:  # infinity too is no clipping
+            raise OptionError(f"clip must be at least 0, got {self.clip}")
+        for name in ("weight_decay", "warmup", "final_lr"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise OptionError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
         if self.evaluations < 1 or self.log_every < 1 or (self.save_every is not None and self.save_every < 1):
             raise OptionError("evaluations, log_every and save_every must be at least 1")
 

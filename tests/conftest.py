@@ -2,6 +2,9 @@
 
 Markers: ``needs_torch`` and ``needs_jit`` skip with a reason where PyTorch is missing, or under
 ``NUMBA_DISABLE_JIT=1`` what is about compiling itself. Fixtures: ``dtype`` (float32 and float64), ``torch``.
+
+``NUMBA_BOUNDSCHECK=1`` finds indices out of bounds in compiled code, but for the matrix tile; its plain stand-in is
+checked under ``NUMBA_DISABLE_JIT=1``.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 import minirnn as mr
 from minirnn.autograd import tape
+from minirnn.kernels import tile
 from minirnn.kernels.jit import DISABLED
 
 settings.register_profile(
@@ -32,6 +36,20 @@ _NEEDS = {
     "needs_torch": (importlib.util.find_spec("torch") is None, "PyTorch is not installed (extra: peers)"),
     "needs_jit": (DISABLED, "about compiled code; NUMBA_DISABLE_JIT is set"),
 }
+
+
+_window = tile._window
+
+
+def _window_within(array: np.ndarray, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+    """What the matrix tile touches, all of it inside ``array``."""
+    last = start + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
+    if not 0 <= start <= last < array.size:
+        raise IndexError(f"the tile touches {start} to {last} of {array.size} elements")
+    return _window(array, start, shape, strides)
+
+
+tile._window = _window_within
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -217,8 +217,8 @@ def test_equals_are_taken_in_order() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"width": 0}, OptionError, "width and max_length must be at least 1, got 0 and 3"),
-        ({"max_length": 0}, OptionError, "width and max_length must be at least 1, got 1 and 0"),
+        ({"width": 0}, OptionError, "width and max_length must be whole numbers of at least 1, got 0 and 3"),
+        ({"max_length": 0}, OptionError, "width and max_length must be whole numbers of at least 1, got 1 and 0"),
         ({"max_length": [2, 0]}, OptionError, r"got 1 and \[2, 0\]"),
         ({"max_length": [2]}, ShapeError, r"wanted one max_length, or one for each of 2, got \[1\]"),
         ({"alpha": -1}, OptionError, "alpha must be at least 0, got -1"),

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import signal
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -29,26 +30,74 @@ def _task(cell: str = "lstm", dropout: float = 0.2, seed: int = 0, hidden: int =
     return CharTask(symbols.encode(TEXT), symbols, hidden, 2, cell, dropout, 4, 10, seed=seed)
 
 
+def _trained(cell: str, results: dict[str, Any], name: str) -> None:
+    task = _task(cell, hidden=16 if SMALL else 192)
+    steps = run(Trainer(task, Options(steps=10)))
+    results[name] = task.model.state_dict() | {"loss": np.array([step.train_loss for step in steps])}
+
+
 def test_two_models_trained_in_two_threads_at_once_get_the_numbers_they_get_alone(set_threads: Any) -> None:
+    """First weights and dropout masks too: a thread that seeds has a generator of its own."""
     set_threads(2)
-
-    def trained(task: CharTask, results: dict[str, dict[str, np.ndarray]], name: str) -> None:
-        run(Trainer(task, Options(steps=10)))
-        results[name] = task.model.state_dict()
-
     results: dict[str, dict[str, np.ndarray]] = {}
-    for kind in ("alone", "together"):  # made one after the other: first weights come from one generator
-        tasks = {cell: _task(cell, dropout=0.0, hidden=192) for cell in ("lstm", "gru")}
-        started = [Thread(target=trained, args=(task, results, f"{cell} {kind}")) for cell, task in tasks.items()]
+    for kind in ("alone", "together"):
+        started = [Thread(target=_trained, args=(cell, results, f"{cell} {kind}")) for cell in ("lstm", "gru")]
         for thread in started:
             thread.start()
             if kind == "alone":
                 thread.join()
         for thread in started:
             thread.join()
+    _trained("lstm", results, "lstm main")
+    _trained("gru", results, "gru main")
     for cell in ("lstm", "gru"):
         for name, array in results[f"{cell} alone"].items():
-            np.testing.assert_array_equal(results[f"{cell} together"][name], array, err_msg=f"{cell} {name}")
+            for kind in ("together", "main"):
+                np.testing.assert_array_equal(results[f"{cell} {kind}"][name], array, err_msg=f"{cell} {name} {kind}")
+
+
+def test_a_thread_that_does_not_seed_shares_the_generator_of_the_main_thread() -> None:
+    drawn: list[int] = []
+
+    def draw() -> None:
+        drawn.append(mr.random.draw_seed())
+        mr.manual_seed(5)
+        drawn.append(mr.random.draw_seed())
+
+    mr.manual_seed(7)
+    wanted = [mr.random.draw_seed(), mr.random.draw_seed()]
+    mr.manual_seed(5)
+    seeded = mr.random.draw_seed()
+    mr.manual_seed(7)
+    thread = Thread(target=draw)
+    thread.start()
+    thread.join()
+    assert drawn == [wanted[0], seeded]
+    assert mr.random.draw_seed() == wanted[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_trains_like_its_parent(set_threads: Any, tmp_path: Path) -> None:
+    set_threads(2)
+    results: dict[str, dict[str, np.ndarray]] = {}
+    _trained("lstm", results, "before")  # the parent has compiled, and has threads that the child has not
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(60)
+            _trained("lstm", results, "child")
+            np.savez(tmp_path / "child.npz", **results["child"])
+            code = 0
+        finally:
+            os._exit(code)
+    _trained("lstm", results, "meanwhile")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with np.load(tmp_path / "child.npz") as found:
+        for name, array in results["before"].items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+            np.testing.assert_array_equal(results["meanwhile"][name], array, err_msg=name)
 
 
 @pytest.mark.skipif(SMALL, reason="needs some hundred steps")

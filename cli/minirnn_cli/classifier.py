@@ -54,8 +54,8 @@ def train_classifier(
                                        "learned mean over all steps.", rich_help_panel="Model")
     ] = PoolingName.max,
     embedding_size: Annotated[
-        int | None, typer.Option(min=1, help="Numbers for a word; 100, or 32 for a character, unless given.",
-                                 rich_help_panel="Model")
+        int | None, typer.Option(min=1, max=o.MOST_UNITS, help="Numbers for a word; 100, or 32 for a character, unless "
+                                                               "given.", rich_help_panel="Model")
     ] = None,
     embeddings: o.Embeddings = None,
     freeze: o.Freeze = False,

@@ -32,9 +32,13 @@ class DeviceName(StrEnum):
     cpu = "cpu"
 
 
+MOST_UNITS = 1_000_000  # far more than any memory holds
+_MOST_LAYERS = 1000
+_MOST_THREADS = 1024
+
 Cell = Annotated[CellName, typer.Option(help="Kind of recurrent cell.", rich_help_panel="Model")]
-Hidden = Annotated[int, typer.Option(min=1, help="Units in a layer.", rich_help_panel="Model")]
-Layers = Annotated[int, typer.Option(min=1, help="Recurrent layers.", rich_help_panel="Model")]
+Hidden = Annotated[int, typer.Option(min=1, max=MOST_UNITS, help="Units in a layer.", rich_help_panel="Model")]
+Layers = Annotated[int, typer.Option(min=1, max=_MOST_LAYERS, help="Recurrent layers.", rich_help_panel="Model")]
 Bidirectional = Annotated[
     bool, typer.Option("--bidirectional/--one-way", help="Read from both ends, or from the start only.",
                        rich_help_panel="Model")
@@ -79,7 +83,8 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out, or the newest of this name.", rich_help_panel="Run")
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads; all cores, or MINIRNN_NUM_THREADS.", rich_help_panel="Run")
+    int | None,
+    typer.Option(min=1, max=_MOST_THREADS, help="Threads; all cores, or MINIRNN_NUM_THREADS.", rich_help_panel="Run"),
 ]
 Device = Annotated[DeviceName, typer.Option(help="Where to compute.", rich_help_panel="Run")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", rich_help_panel="Run")]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _BUDGETS = ("steps", "epochs", "minutes")
 _TRAINING = (*_BUDGETS, "lr", "optimizer", "weight_decay", "clip", "save_every")
 _RUN = ("out", "resume", "threads", "device", "quiet", "json")
+_FILES = ("embeddings", "val")  # options that are data too: what is in the file counts, not what it is called
 
 _SHARED: dict[str, Any] = {
     "cell": o.Cell, "hidden": o.Hidden, "layers": o.Layers, "bidirectional": o.Bidirectional, "dropout": o.Dropout,
@@ -108,13 +109,15 @@ def _train(
     if resume:
         folder = o.resumed_folder(out, stem)
         before = _settings(folder, context.command.name)
+        _refuse_changes(context, [name for name in wanted if name not in (data, *_FILES)], chosen, before, folder)
         chosen |= {name: before[name] for name in chosen if name in before and not o.given(context, name)}
         if any(o.given(context, name) for name in _BUDGETS):
             chosen |= {name: None for name in _BUDGETS if not o.given(context, name)}
     elif all(chosen[name] is None for name in _BUDGETS):
         chosen["minutes"] = default_minutes
     options = Options(**{name: chosen[name] for name in _TRAINING})
-    unchanged = stamps(sources)
+    files = [*sources, *(chosen[name] for name in _FILES if chosen.get(name) is not None)]
+    unchanged = stamps(files)
     plan = make(**{name: chosen[name] for name in wanted})
     notes = {"command": context.command.name, "settings": {name: chosen[name] for name in chosen if name != data}}
     trainer = Trainer(plan.task, options, folder if resume else o.claim_folder(out, stem), resume, notes)
@@ -134,7 +137,7 @@ def _train(
         name, count = next((name, chosen[name]) for name in _BUDGETS if chosen[name] is not None)
         budget = f"{count:g} {name.removesuffix('s') if count == 1 else name}"
         say(f"going on at step {at.step}, to {budget}, in {folder}" if resume else f"training {budget} into {folder}")
-    show_training(trainer, plan.sample, quiet, how["json"], plan.unit, lambda: _changed(unchanged, stamps(sources)))
+    show_training(trainer, plan.sample, quiet, how["json"], plan.unit, lambda: _changed(unchanged, stamps(files)))
     if not quiet:
         say(f"best validation loss {at.best_loss:.4f}; now try: {plan.hint.format(folder / BEST)}")
 
@@ -147,6 +150,24 @@ def _changed(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]
                 f"{source} has changed since the run began; the run goes on, but can be resumed with the old data only"
             )
     return None
+
+
+def _refuse_changes(
+    context: typer.Context, names: list[str], chosen: dict[str, Any], before: dict[str, Any], folder: Path
+) -> None:
+    """Name the first option that would make another model, or other data, of a run that goes on.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in names and name in before and o.given(context, name) and chosen[name] != before[name]:
+            was = "not given" if before[name] is None else before[name]
+            raise CheckpointError(
+                f"cannot resume {folder}: {parameter.opts[0]} was {was}, now it is {chosen[name]}; leave it out, or "
+                "begin a new run"
+            )
 
 
 def _settings(folder: Path, command: str | None) -> dict[str, Any]:

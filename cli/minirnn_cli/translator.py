@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from minirnn_cli import options as o
 from minirnn_cli.training import Plan, training_command
 
 
@@ -57,7 +58,7 @@ def train_translator(
         AttentionName, typer.Option(help="How the decoder looks at the source.", rich_help_panel=_MODEL)
     ] = AttentionName.additive,
     embedding_size: Annotated[
-        int, typer.Option(min=0, help="Numbers for a token; 0 for one-hot.", rich_help_panel=_MODEL)
+        int, typer.Option(min=0, max=o.MOST_UNITS, help="Numbers for a token; 0 for one-hot.", rich_help_panel=_MODEL)
     ] = 256,
     teacher_forcing: Annotated[
         float, typer.Option(min=0, max=1, help="Probability that a step reads the wanted token, not the model's.",

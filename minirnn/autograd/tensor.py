@@ -373,6 +373,18 @@ def check_differentiable(dtype: np.dtype, requires_grad: bool) -> None:
         raise DTypeError(f"only floating-point tensors have gradients, got {dtype}")
 
 
+def as_array(name: str, data: Any) -> np.ndarray:
+    """``np.asarray``, for what anyone may have given.
+
+    Raises:
+        ShapeError: lists are ragged.
+    """
+    try:
+        return np.asarray(data)
+    except ValueError:
+        raise ShapeError(f"{name}: the lists are ragged; wanted lists of one length inside each other") from None
+
+
 def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, device: str = "cpu") -> Tensor:
     """A leaf tensor with a copy of ``data``.
 
@@ -382,13 +394,14 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
 
     Raises:
         DTypeError: the data is not numeric.
+        ShapeError: lists are ragged.
         OptionError: an integer type is asked for, or int64 taken, that does not hold the integers of the data.
 
     >>> import minirnn as mr
     >>> mr.tensor([[1, 2.5]])
     tensor([[1. , 2.5]])
     """
-    source = np.asarray(data.numpy() if isinstance(data, Tensor) else data)
+    source = as_array("tensor", data.numpy() if isinstance(data, Tensor) else data)
     if source.dtype.kind not in _KINDS:
         raise DTypeError(f"tensor: wanted numbers, got {source.dtype} from {type(data).__name__}")
     if dtype is None:

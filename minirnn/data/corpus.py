@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 import io
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
@@ -15,8 +15,8 @@ from minirnn.data.sources import Opened, open_sources
 from minirnn.data.text import Bytes, Characters, code_points
 from minirnn.errors import DataError
 
-_PIECE = 1 << 22  # bytes read at once
-_IN_MEMORY = 1 << 28  # bytes of tokens; more go to an unnamed temporary file
+_PIECE = 1 << 20  # bytes read at once
+_IN_MEMORY = 1 << 27  # bytes of tokens; more go to an unnamed temporary file
 _CODE_POINTS = 0x110000
 
 
@@ -80,41 +80,55 @@ def read_characters(sources: Sequence[str], symbols: Characters | None = None) -
         raise DataError(f"nothing to read in {', '.join(sources)}")
     symbols = symbols or Characters("".join(map(chr, present)))
     size = int(counts[code_points(symbols.characters)].sum())
-    tokens, at = _room(size, np.min_scalar_type(len(symbols) - 1)), 0
-    for piece in text_pieces(opened):
-        part = symbols.encode(piece)
-        if at + part.size > size:
-            break
-        tokens[at : at + part.size] = part
-        at += part.size
-    else:
-        if at == size:
-            return tokens, symbols
-    raise DataError(f"{', '.join(sources)} changed while being read; try again")
+    tokens = _stored(map(symbols.encode, text_pieces(opened)))
+    if tokens.size != size:
+        raise DataError(f"{', '.join(sources)} changed while being read; try again")
+    return tokens, symbols
 
 
 def read_bytes(sources: Sequence[str]) -> tuple[np.ndarray, Bytes]:
-    """The bytes [S] of ``sources``; those of a single file stay on disk, mapped into memory.
+    """The bytes [S] of ``sources``, one after the other.
 
     Raises:
         DataError: a source cannot be read, or there is nothing in any of them.
     """
-    opened = open_sources(sources)
-    if len(opened) == 1 and os.path.isfile(sources[0]) and os.path.getsize(sources[0]) > 0:
-        return np.memmap(sources[0], np.uint8, "r"), Bytes()
-    parts = []
+    data = _stored(_byte_pieces(open_sources(sources)))
+    if not data.size:
+        raise DataError(f"nothing to read in {', '.join(sources)}")
+    return data, Bytes()
+
+
+def _byte_pieces(opened: Sequence[Opened]) -> Iterator[np.ndarray]:
     for _, reader in opened:
         with reader() as file:
-            parts.append(file.read())
-    data = b"".join(parts)
-    if not data:
-        raise DataError(f"nothing to read in {', '.join(sources)}")
-    return np.frombuffer(data, np.uint8), Bytes()
+            while piece := file.read(_PIECE):
+                yield np.frombuffer(piece, np.uint8)
 
 
-def _room(count: int, dtype: np.dtype) -> np.ndarray:
-    """An array to fill: in memory, or in a file that nobody else sees and that is gone with the array."""
-    if count * dtype.itemsize <= _IN_MEMORY:
-        return np.empty(count, dtype)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, dtype, "w+", shape=(count,))
+def _stored(pieces: Iterator[np.ndarray]) -> np.ndarray:
+    """The pieces as one array: in memory, or in a file that nobody else sees and that is gone with the array.
+
+    What becomes of the sources later does not matter to it.
+
+    Raises:
+        DataError: there is no room for the file.
+    """
+    kept, size = [np.empty(0, np.uint8)], 0
+    for piece in pieces:
+        kept.append(piece)
+        size += piece.nbytes
+        if size > _IN_MEMORY:
+            break
+    else:
+        return np.concatenate(kept[1:] or kept)
+    try:
+        with tempfile.TemporaryFile() as file:
+            for piece in chain(kept[1:], pieces):
+                file.write(piece.data)  # rather than through the mapping, whose pages would count as memory
+            file.flush()
+            return np.memmap(file, piece.dtype, "r")
+    except OSError as error:
+        raise DataError(
+            f"cannot keep the encoded text in {tempfile.gettempdir()}: {error.strerror or error}; TMPDIR says where "
+            "else to"
+        ) from None

@@ -80,8 +80,8 @@ class Buckets:
         shapes = [list(key.shape) for key in keys]
         if not keys or any(len(shape) != 1 or shape != shapes[0] for shape in shapes):
             raise ShapeError(f"Buckets: wanted lengths [S], or a tuple of such, one for each key; got shapes {shapes}")
-        if batch_size < 1:
-            raise OptionError(f"Buckets: the batch size must be at least 1, got {batch_size}")
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise OptionError(f"Buckets: the batch size must be a whole number of at least 1, got {batch_size}")
         self._keys, self.batch_size = keys, batch_size
 
     def __len__(self) -> int:

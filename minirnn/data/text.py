@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ class Characters:
         if points.size == 0 or (np.diff(points.astype(np.int64)) <= 0).any():
             raise DataError("a character vocabulary holds different characters in rising order")
         self.characters, self._points = characters, points
+        self._numbers = np.full(int(points[-1]) + 2, len(points), np.min_scalar_type(len(points)))  # [code point]
+        self._numbers[points] = np.arange(len(points))
 
     @classmethod
     def of(cls, text: str) -> Characters:
@@ -42,9 +45,9 @@ class Characters:
         kind = np.min_scalar_type(len(self) - 1)
         parts = [np.empty(0, kind)]
         for piece in _pieces(text):
-            points = code_points(piece)
-            at = np.minimum(np.searchsorted(self._points, points), len(self) - 1)
-            parts.append(at[self._points[at] == points].astype(kind))
+            numbers = self._numbers.take(code_points(piece), mode="clip")
+            known = numbers < len(self)
+            parts.append((numbers if known.all() else numbers[known]).astype(kind, copy=False))
         return np.concatenate(parts)
 
     def decoder(self) -> Callable[[np.ndarray], str]:
@@ -92,7 +95,8 @@ def symbols_from_config(config: dict[str, Any]) -> Characters | Bytes:
     raise DataError(f"unknown vocabulary {config.get('kind')!r}")
 
 
-_PIECE = 1 << 22  # characters handled at once, so that a large corpus needs little beside itself
+_PIECE = 1 << 20  # characters handled at once, so that a large corpus needs little beside itself
+_CHUNKS_KEPT = 64  # after so many, the pages of a file that they were read from leave memory
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -102,6 +106,20 @@ def _pieces(text: str) -> Iterator[str]:
 def code_points(text: str) -> np.ndarray:
     """The code points [S] of a text."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def in_pieces(tokens: np.ndarray) -> Iterator[np.ndarray]:
+    """``tokens`` [S], some at a time; of those that lie in a file no more than that is in memory."""
+    for start in range(0, tokens.size, _PIECE):
+        yield tokens[start : start + _PIECE]
+        _let_go(tokens)
+
+
+def _let_go(tokens: np.ndarray) -> None:
+    """Take the pages of a mapped file out of this process's memory; whoever reads them again finds them again."""
+    mapped = getattr(tokens, "_mmap", None)
+    if mapped is not None and not tokens.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):  # changes would be lost
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -126,8 +144,9 @@ class Streams:
         Raises:
             DataError: there are fewer than two tokens.
         """
-        if batch_size < 1 or seq_length < 1:
-            raise OptionError(f"batch size and sequence length must be at least 1, got {batch_size} and {seq_length}")
+        for name, value in (("batch size", batch_size), ("sequence length", seq_length)):
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise OptionError(f"the {name} must be a whole number of at least 1, got {value}")
         if tokens.size < 2:
             raise DataError(f"wanted at least two tokens to predict one from the other, got {tokens.size}")
         count = max(1, min(batch_size, tokens.size // (seq_length + 1)))
@@ -146,6 +165,8 @@ class Streams:
         """Inputs and targets [T, N], the targets one step later; the last chunk may be shorter."""
         start = number * self.seq_length
         rows = np.ascontiguousarray(self.tokens[:, start : start + self.seq_length + 1].T)
+        if number % _CHUNKS_KEPT == 0:
+            _let_go(self.tokens)
         return rows[:-1], rows[1:]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -90,8 +90,8 @@ def cache_root() -> Path:
 
 @functools.cache
 def source_digest() -> str:
-    """A digest of every kernel source and of the compiler's version: new code, new folder."""
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
+    """A digest of every kernel source, of the compiler's version and of whether it checks indices (bounds)."""
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version} {bool(config.BOUNDSCHECK)}".encode())
     root = Path(__file__).parent
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode())

@@ -20,6 +20,8 @@ from minirnn.errors import OptionError
 GRAIN = 4_000_000
 """Multiply-adds (or their like) that make a share worth handing to another thread."""
 
+_MOST = 1024  # threads; kernels have room for each of them
+
 _PATIENCE = 100e-6  # seconds a thread looks for more work, or for the end of it, before it sleeps
 _GRACE = 6e-6  # seconds the caller needs from posting work to letting go of the GIL
 
@@ -29,7 +31,7 @@ _STACK_BYTES = 64 << 20  # compiling happens on whichever thread calls first; LL
 def _default_threads() -> int:
     if chosen := os.environ.get("MINIRNN_NUM_THREADS"):
         try:
-            return max(1, int(chosen))
+            return min(_MOST, max(1, int(chosen)))
         except ValueError:
             raise OptionError(f"MINIRNN_NUM_THREADS must be a whole number, got {chosen!r}") from None
     if hasattr(os, "sched_getaffinity"):
@@ -103,8 +105,8 @@ if hasattr(os, "register_at_fork"):
 
 def set_num_threads(count: int) -> None:
     """Let kernels use up to ``count`` threads (1 or more). Results do not depend on it."""
-    if not isinstance(count, int) or count < 1:
-        raise OptionError(f"set_num_threads: wanted a whole number of at least 1, got {count!r}")
+    if not isinstance(count, int) or not 1 <= count <= _MOST:
+        raise OptionError(f"set_num_threads: wanted a whole number from 1 to {_MOST}, got {count!r}")
     _pool.limit = count
 
 

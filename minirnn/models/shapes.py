@@ -41,8 +41,8 @@ class OneToOne(Model):
         self._remember(locals())
         if activation not in ACTIVATIONS:
             raise OptionError(f"OneToOne: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-        if num_layers < 0:
-            raise OptionError(f"OneToOne: num_layers must be at least 0, got {num_layers}")
+        if num_layers != 0:
+            positive("OneToOne: num_layers", num_layers)
         parts: list[Any] = []
         width = input_size
         for _ in range(num_layers):
@@ -203,7 +203,7 @@ class OneToMany(Model):
         if not 0 <= temperature < float("inf"):
             raise OptionError(f"OneToMany: temperature must be at least 0, got {temperature}")
         steps = positive("OneToMany: length", length)
-        rng = np.random.default_rng(random.draw_seed() if seed is None else seed)
+        rng = random.generator_of(seed)
         with self.evaluating():
             _, fed = self._run(self.initial_state(first), steps, (rng, temperature))
         return fed.numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -107,8 +108,8 @@ class Optimizer:
     def _check(self, group: Mapping[str, Any]) -> None:
         for option in _NOT_NEGATIVE:
             value = group.get(option, 0)
-            if not isinstance(value, _NUMBER) or not value >= 0:
-                raise OptionError(f"{self._name}: {option} must be a number of at least 0, got {value!r}")
+            if not isinstance(value, _NUMBER) or not 0 <= value < math.inf:
+                raise OptionError(f"{self._name}: {option} must be a finite number of at least 0, got {value!r}")
 
     # --------------------------------------------------------------------------------------------- steps
 

@@ -12,7 +12,7 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.data.corpus import read_bytes, read_characters
-from minirnn.data.text import Bytes, Characters, Streams, symbols_from_config
+from minirnn.data.text import Bytes, Characters, Streams, in_pieces, symbols_from_config
 from minirnn.errors import DataError
 from minirnn.models.char_lm import CharLM
 from minirnn.nn import functional as F
@@ -60,8 +60,11 @@ class CharTask:
         random.manual_seed(seed)
         self.model = CharLM(len(symbols), hidden_size, num_layers, cell, dropout=dropout)
         self.batches = len(self.train)
+        digest = hashlib.sha256()
+        for piece in in_pieces(tokens):
+            digest.update(np.ascontiguousarray(piece).data)
         self._data = {
-            "sha256": hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest(),
+            "sha256": digest.hexdigest(),
             "batch_size": batch_size, "seq_length": seq_length, "val_fraction": val_fraction, "seed": seed,
         }  # fmt: skip
         self._recompute_every = recompute_every
@@ -82,7 +85,7 @@ class CharTask:
 
     def config(self) -> dict[str, Any]:
         return {
-            "task": NAME, "model": self.model.config, "symbols": self.symbols.to_config(), "data": self._data
+            "task": NAME, "data": self._data, "model": self.model.config, "symbols": self.symbols.to_config(),
         }  # fmt: skip
 
     def carried(self) -> dict[str, np.ndarray]:

@@ -209,7 +209,7 @@ class MusicTask(ExampleTask):
 
     def config(self) -> dict[str, Any]:
         return {
-            "task": NAME, "model": self.model.config, "data": self._data, "starts": self._starts,
+            "task": NAME, "data": self._data, "model": self.model.config, "starts": self._starts,
             "chords": {"shapes": self._chords.shapes, "frequency": self._chords.frequency},
         }  # fmt: skip
 
@@ -370,7 +370,7 @@ class Composer(Predictor):
             raise OptionError(f"length must be at least 1, got {length}")
         if not 0 <= temperature < float("inf"):
             raise OptionError(f"temperature must be at least 0, got {temperature}")
-        rng = np.random.default_rng(random.draw_seed() if seed is None else seed)
+        rng = random.generator_of(seed)
         if not start:
             start, length = [self.starts[rng.integers(len(self.starts))]], length - 1
         piece = list(steps_of(_roll(start, "the start"), _LOWEST))

@@ -186,6 +186,8 @@ class TranslatorTask(ExampleTask):
             raise OptionError("teacher forcing with a constant schedule has no end; choose another schedule")
         if label_smoothing is None:
             label_smoothing = _SMOOTHING[level]
+        if not 0 <= label_smoothing <= 1:
+            raise OptionError(f"label_smoothing must be from 0 to 1, got {label_smoothing}")
         tokenizer = Tokenizer(level, lower)
         sources, targets = (_split(tokenizer, side, where) for side in (texts, translations))
         train, validation = random_split(len(texts), val_fraction, seed)

@@ -97,7 +97,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     assert not shown["model"]["bidirectional"]
     again = runner.invoke(app, ["train-classifier", "reviews.tsv", "--resume", "--steps", "12", "--lower"])
     assert again.exit_code == 2
-    assert "lower was false, now it is true" in again.stderr
+    assert "--lower was False, now it is True" in again.stderr
     Path("reviews.tsv").write_text(LABELLED + "more\tpos\n", encoding="utf-8")
     refused = runner.invoke(app, ["train-classifier", "reviews.tsv", "--resume", "--steps", "12"])
     assert refused.exit_code == 2

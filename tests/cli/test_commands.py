@@ -82,7 +82,7 @@ def test_resume_goes_on_with_the_options_of_the_run(corpus: Path) -> None:
     assert shown["model"]["hidden_size"] == 8
     other = runner.invoke(app, ["train-char", str(corpus), "--resume", "--steps", "12", "--hidden", "9"])
     assert other.exit_code == 2
-    assert "hidden_size was 8, now it is 9" in other.stderr
+    assert "--hidden was 8, now it is 9; leave it out, or begin a new run" in other.stderr
 
 
 def test_the_newest_run_is_taken_though_it_has_no_best(corpus: Path) -> None:

@@ -115,7 +115,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     assert "going on at step 6, to 9 steps" in done.stderr
     other = runner.invoke(app, ["train-translator", "pairs.tsv", "--resume", "--steps", "12", "--draw", "sequence"])
     assert other.exit_code == 2
-    assert 'draw was "step", now it is "sequence"' in other.stderr
+    assert "--draw was step, now it is sequence" in other.stderr
     data.write_text(PAIRS + "Go on.\tVa.\n", encoding="utf-8")
     refused = runner.invoke(app, ["train-translator", "pairs.tsv", "--resume", "--steps", "12"])
     assert refused.exit_code == 2

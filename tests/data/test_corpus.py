@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+import tempfile
+import tracemalloc
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -14,11 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirnn.data import corpus
+from minirnn.data import corpus, text
 from minirnn.data.corpus import read_bytes, read_characters, text_pieces
 from minirnn.data.sources import BUILT_IN, open_sources, read_sources, stamps
-from minirnn.data.text import Characters
+from minirnn.data.text import Bytes, Characters, Streams, in_pieces
 from minirnn.errors import DataError
+from minirnn.tasks.char import CharTask
 
 
 def _text(*paths: Path) -> str:
@@ -64,13 +68,74 @@ def test_tokens_are_the_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert some.tolist() == [0, 1, 0] * 20
 
 
-def test_bytes_of_one_file_stay_on_the_disk(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"\x00\xff")
+@pytest.mark.parametrize("room", [0, 1 << 28], ids=["in a file", "in memory"])
+def test_bytes_are_those_of_the_files_whatever_becomes_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """What is read is kept: a file cut off later, were it mapped, would end the process."""
+    monkeypatch.setattr(corpus, "_IN_MEMORY", room)
+    monkeypatch.setattr(corpus, "_PIECE", 3)
+    (tmp_path / "a").write_bytes(b"\x00\xffabcdef")
     (tmp_path / "b").write_bytes(b"\x07")
     one, _ = read_bytes([str(tmp_path / "a")])
-    assert isinstance(one, np.memmap)
-    assert one.tolist() == [0, 255]
-    assert read_bytes([str(tmp_path / "a"), str(tmp_path / "b")])[0].tolist() == [0, 255, 7]
+    both, _ = read_bytes([str(tmp_path / "a"), str(tmp_path / "b")])
+    (tmp_path / "a").write_bytes(b"")
+    assert isinstance(one, np.memmap) == (room == 0)
+    assert one.tobytes() == b"\x00\xffabcdef"
+    assert both.tobytes() == b"\x00\xffabcdef\x07"
+
+
+def test_tokens_in_a_file_train_like_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that were read leave memory every so many chunks; what they hold is read again."""
+    monkeypatch.setattr(text, "_CHUNKS_KEPT", 2)
+    monkeypatch.setattr(text, "_PIECE", 5000)
+    data = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8)
+    (tmp_path / "data").write_bytes(data.tobytes())
+    mapped = np.memmap(tmp_path / "data", np.uint8, "r")
+    assert np.concatenate(list(in_pieces(mapped))).tobytes() == data.tobytes()
+    for _ in range(2):
+        for (x, y), (u, v) in zip(Streams.of(mapped, 7, 30), Streams.of(data, 7, 30), strict=True):
+            np.testing.assert_array_equal(x, u)
+            np.testing.assert_array_equal(y, v)
+    ours = np.memmap(tmp_path / "data", np.uint8, "c")  # changes to it are in memory only
+    ours[:] = 7
+    assert all((piece == 7).all() for piece in in_pieces(ours))
+    assert (ours == 7).all()
+    assert CharTask(mapped, Bytes(), 3, 1, "rnn", 0.0, 2, 5).config() == CharTask(
+        data, Bytes(), 3, 1, "rnn", 0.0, 2, 5
+    ).config()  # fmt: skip
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "_IN_MEMORY", 1 << 18)
+    monkeypatch.setattr(corpus, "_PIECE", 1 << 16)
+    monkeypatch.setattr(text, "_PIECE", 1 << 16)
+    peaks = []
+    for repeats in (1 << 14, 1 << 17):
+        path = tmp_path / str(repeats)
+        path.write_text("a line of na\u00efve text with something\n" * repeats, encoding="utf-8")
+        tracemalloc.start()
+        try:
+            for read in (read_characters, read_bytes):
+                tokens, _ = read([str(path)])
+                CharTask(tokens, Bytes(), 3, 1, "rnn", 0.0, 2, 5)
+                peaks.append(tracemalloc.get_traced_memory()[1])
+                tracemalloc.reset_peak()
+        finally:
+            tracemalloc.stop()
+    assert peaks[2] < peaks[0] + (1 << 18)
+    assert peaks[3] < peaks[1] + (1 << 18)
+
+
+def test_no_room_for_the_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(corpus, "_IN_MEMORY", 0)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    (tmp_path / "text").write_text("abc")
+    with pytest.raises(DataError, match=r"cannot keep the encoded text in .*: No space left on device; TMPDIR says"):
+        read_characters([str(tmp_path / "text")])
 
 
 def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -378,6 +378,34 @@ def test_processes_at_once_and_one_after(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.tmp*")), "nothing half-written stays behind"
 
 
+_THIRD = """
+import numpy as np
+from minirnn.kernels import jit
+compiled = []
+@jit.jit
+def third(x):
+    return x[2]
+with jit.on_compile(compiled.append):
+    try:
+        print(third(np.ones(4)[:2]), compiled)
+    except IndexError:
+        print("IndexError", compiled)
+"""
+
+
+@pytest.mark.needs_jit
+def test_kernels_that_check_indices_and_those_that_do_not_are_kept_apart(tmp_path: Path) -> None:
+    said = []
+    for flag in ("0", "1", "0", "1"):
+        environment = os.environ | {
+            "MINIRNN_CACHE_DIR": str(tmp_path), "NUMBA_BOUNDSCHECK": flag,
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        }  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", _THIRD], env=environment, text=True, stdout=subprocess.PIPE)
+        said.append(done.stdout.strip())
+    assert said == ["1.0 ['third']", "IndexError ['third']", "1.0 []", "IndexError []"]
+
+
 _SAMPLE = """
 import json
 import minirnn as mr

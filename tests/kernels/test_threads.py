@@ -128,9 +128,9 @@ def test_a_forked_child_can_compute(set_threads: Any, monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(cpu.product(a, np.ascontiguousarray(a.T)), wanted)
 
 
-@pytest.mark.parametrize("count", [0, -1, 1.5, "2", None])
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", None, 1025, 10**30])
 def test_the_number_of_threads_is_checked(count: Any) -> None:
-    with pytest.raises(OptionError, match="set_num_threads: wanted a whole number of at least 1, got"):
+    with pytest.raises(OptionError, match="set_num_threads: wanted a whole number from 1 to 1024, got"):
         mr.set_num_threads(count)
 
 
@@ -139,6 +139,8 @@ def test_the_number_of_threads_from_the_environment(monkeypatch: pytest.MonkeyPa
     assert threads._default_threads() == 3
     monkeypatch.setenv("MINIRNN_NUM_THREADS", "0")
     assert threads._default_threads() == 1
+    monkeypatch.setenv("MINIRNN_NUM_THREADS", "9" * 30)
+    assert threads._default_threads() == 1024
     monkeypatch.setenv("MINIRNN_NUM_THREADS", "many")
     with pytest.raises(OptionError, match="MINIRNN_NUM_THREADS must be a whole number, got 'many'"):
         threads._default_threads()

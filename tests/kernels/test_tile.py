@@ -329,3 +329,15 @@ def test_a_host_without_avx_and_fma(tmp_path: Path) -> None:
         for name in LESSER:
             for number, wanted in enumerate(JOBS[name](np.dtype("float32"))):
                 np.testing.assert_allclose(got[f"{name} {number}"], wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not DISABLED, reason="compiled, it does not check")
+@pytest.mark.parametrize("shift", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_plain_tiles_check_their_bounds(shift: tuple[int, int, int]) -> None:
+    """So the suite, run as plain Python, finds a tile that touches what is not its own."""
+    a, c, panels = np.ones((2, 3)), np.zeros((2, 4)), tile.pack(np.ones((3, 4)), False)
+    depth, width = panels.shape[1:]
+    tile.multiply_add(a, 0, 3, 1, 2, panels, 0, depth * width, 3, c, 0, 4, 4)
+    assert (c == 3).all()
+    with pytest.raises(IndexError, match="the tile touches 1 to"):
+        tile.multiply_add(a, shift[0], 3, 1, 2, panels, shift[1], depth * width, 3, c, shift[2], 4, 4)

@@ -461,7 +461,7 @@ def test_one_hot_is_an_embedding_that_is_the_identity() -> None:
         (lambda m: m.loss([[4]], [[1], [2]], [1], [3]), OptionError, "target: lengths must be from 0 to 2, got 3 to 3"),
         (lambda m: m.loss([[4]], [[1], [2]], teacher_forcing_ratio=1.5), OptionError, "from 0 to 1, got 1.5"),
         (lambda m: m.loss([[4]], [[1], [2]], draw="coin"), OptionError, "must be 'step' or 'sequence', got 'coin'"),
-        (lambda m: m.generate([[4]], beam_width=0), OptionError, "width and max_length must be at least 1"),
+        (lambda m: m.generate([[4]], beam_width=0), OptionError, "width and max_length must be whole numbers of at le"),
         (lambda m: m.generate([4]), ShapeError, r"wanted a source \[S, N\] with S at least 1, got \[1\]"),
         (lambda m: teacher_forcing_ratio("cosine", 1, 0, 0), OptionError, "one of constant, linear, inverse-sigmoid"),
         (lambda m: teacher_forcing_ratio("linear", 1, -0.1, 0), OptionError, "must be from 0 to 1, got 1 and -0"),

@@ -484,7 +484,7 @@ same = leaf()
         (lambda: SGD([mr.tensor([1, 2])]), "parameter 0 holds int64"),
         (lambda: SGD([same, same]), "parameter 1 is here already"),
         (lambda: SGD([{"params": [same]}, {"params": [leaf(), same]}]), "parameter 1 is here already"),
-        (lambda: SGD([leaf()], lr=-0.1), "SGD: lr must be a number of at least 0, got -0.1"),
+        (lambda: SGD([leaf()], lr=-0.1), "SGD: lr must be a finite number of at least 0, got -0.1"),
         (lambda: SGD([leaf()], lr=float("nan")), "got nan"),
         (lambda: SGD([leaf()], lr="0.1"), "got '0.1'"),
         (lambda: SGD([{"params": leaf(), "momentum": -1}]), "momentum must be .* got -1"),

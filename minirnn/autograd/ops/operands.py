@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import builtins
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minirnn import kernels
-from minirnn.autograd.tensor import Tensor, record
+from minirnn.autograd.tensor import Tensor, as_array, record
 from minirnn.errors import DTypeError, ShapeError
 
 Dims = int | Sequence[int] | None
@@ -29,7 +30,7 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
             kind = np.dtype(type(value))
         array = np.array(value, kind)
     else:
-        array = np.asarray(value)
+        array = as_array("constant", value)
         if array.dtype.kind not in "fiub":
             raise DTypeError(f"wanted a tensor or numbers, got {type(value).__name__}")
         if array.dtype == np.float16:
@@ -107,10 +108,17 @@ def axes_of(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
 
 
 def flat_ints(values: tuple[Any, ...]) -> tuple[int, ...]:
-    """``f(1, 2)`` and ``f((1, 2))`` mean the same."""
+    """``f(1, 2)`` and ``f((1, 2))`` mean the same.
+
+    Raises:
+        ShapeError: not all of them are whole numbers.
+    """
     if len(values) == 1 and isinstance(values[0], (tuple, list)):
         values = tuple(values[0])
-    return tuple(int(v) for v in values)
+    try:
+        return tuple(operator.index(v) for v in values)
+    except TypeError:
+        raise ShapeError(f"wanted whole numbers for a shape or dimensions, got {list(values)}") from None
 
 
 def check_floating(name: str, x: Tensor) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from minirnn import kernels
 from minirnn.autograd.ops.operands import as_rows
-from minirnn.autograd.tensor import Tensor, record
+from minirnn.autograd.tensor import Tensor, as_array, record
 from minirnn.errors import DTypeError, IndexRangeError
 
 
@@ -21,7 +21,7 @@ def check_range(name: str, index: Any, count: int) -> None:
 
 def as_index(name: str, values: Any) -> np.ndarray:
     """Integers as a contiguous int64 array."""
-    array = values.data if isinstance(values, Tensor) else np.asarray(values)
+    array = values.data if isinstance(values, Tensor) else as_array(name, values)
     if array.size and array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: wanted integers, got {array.dtype}")
     return np.asarray(array, dtype=np.int64, order="C")
