@@ -18,7 +18,7 @@ from minirnn.kernels.threads import get_num_threads, set_num_threads
 
 __all__ = ["DEVICES", "get_num_threads", "on", "set_num_threads"]
 
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda")
 
 
 @functools.cache
