@@ -78,14 +78,14 @@ def launch(started: Any, count: int, *args: Any) -> None:
     """Start a kernel over ``count`` > 0 elements, which it walks as ``range(cuda.grid(1), count, cuda.gridsize(1))``.
 
     Args:
-        args: numbers, and raw arrays (:attr:`DeviceArray.raw`).
+        args: numbers, tuples and :class:`DeviceArray`.
     """
-    started[min(-(-count // THREADS), _MOST_BLOCKS), THREADS](*args)
+    launch_blocks(started, min(-(-count // THREADS), _MOST_BLOCKS), *args)
 
 
-def launch_blocks(started: Any, blocks: int, *args: Any) -> None:
-    """Start ``blocks`` > 0 blocks of :data:`THREADS` threads."""
-    started[blocks, THREADS](*args)
+def launch_blocks(started: Any, blocks: int | tuple[int, ...], *args: Any) -> None:
+    """Start a grid of blocks of :data:`THREADS` threads; ``args`` as in :func:`launch`."""
+    started[blocks, THREADS](*(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args))
 
 
 # ---------------------------------------------------------------------------------------------------- memory
@@ -155,7 +155,8 @@ class DeviceArray:
 
     Attributes:
         block: the memory's owner.
-        raw: the array as Numba has it, which kernels take.
+        raw: the array as Numba has it, which kernels take. It does not own the memory: hold on to the array until
+            the kernel is started (:func:`launch` does).
     """
 
     __slots__ = ("block", "raw", "shape", "dtype", "size")
@@ -180,9 +181,9 @@ class DeviceArray:
         return self.size * self.dtype.itemsize
 
     @property
-    def flat(self) -> Any:
-        """The raw array with one dimension."""
-        return self.raw.reshape(self.size)
+    def flat(self) -> DeviceArray:
+        """A view with one dimension."""
+        return self.reshape(self.size)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -232,12 +233,6 @@ class DeviceArray:
         if math.prod(wanted) != self.size or min(wanted, default=0) < 0:
             raise ValueError(f"cannot reshape {self.shape} to {wanted}")
         return self if wanted == self.shape else _array(self.block, self.raw, wanted)
-
-    def part(self, first: int, last: int) -> DeviceArray:
-        """self[first:last] as a view, 0 <= first <= last <= len(self)."""
-        rest = self.shape[1:]
-        width = math.prod(rest)
-        return _array(self.block, self.flat[first * width : last * width], (last - first, *rest))
 
     # ------------------------------------------------------------------------------------------ operators
 
