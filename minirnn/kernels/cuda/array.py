@@ -264,6 +264,12 @@ def _smaller(a: Any, b: Any) -> Any:
     return a if a < b or a != a else b
 
 
+@device_function
+def _softplus(x: Any) -> Any:
+    """log(1 + exp(x)), without overflow."""
+    return pointwise.relu(x) + device.log1p(pointwise.exp(x if x < 0 else -x))
+
+
 _larger, _smaller = device_function(_larger), device_function(_smaller)
 
 add = _binary("add", device_function(lambda a, b: a + b))
@@ -284,11 +290,11 @@ abs = _unary(device_function(lambda x: -x if x < 0 else x))
 negative = _unary(device_function(lambda x: -x))
 sign = _unary(device_function(lambda x: 1 if x > 0 else -1 if x < 0 else x))  # 0 and NaN as they are
 exp = _unary(pointwise.exp)
-log = _unary(device_function(lambda x: np.log(x)))
-sqrt = _unary(device_function(lambda x: np.sqrt(x)))
+log = _unary(device.log)
+sqrt = _unary(device.sqrt)
 tanh = _unary(pointwise.tanh)
 sigmoid = _unary(pointwise.sigmoid)
-softplus = _unary(device_function(lambda x: (x if x > 0 else x - x) + np.log1p(np.exp(-x if x > 0 else x))))
+softplus = _unary(_softplus)
 
 
 def clip(x: DeviceArray, low: Any = None, high: Any = None) -> DeviceArray:

@@ -88,6 +88,10 @@ def launch_blocks(started: Any, blocks: int | tuple[int, ...], *args: Any) -> No
     started[blocks, THREADS](*(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args))
 
 
+log, log1p, sqrt = (np.log, np.log1p, np.sqrt) if SIMULATOR else (math.log, math.log1p, math.sqrt)
+"""Functions of kernels' numbers: a card's give NaN where Python's raise, which is why the simulator has NumPy's."""
+
+
 # ---------------------------------------------------------------------------------------------------- memory
 
 _free: defaultdict[int, list[Any]] = defaultdict(list)
@@ -101,8 +105,8 @@ class _Block:
     def __init__(self, memory: Any) -> None:
         self.memory = memory  # one-dimensional, of bytes
 
-    def __del__(self) -> None:
-        _free[self.memory.size].append(self.memory)  # atomic; may run on any thread
+    def __del__(self, free: defaultdict[int, list[Any]] = _free) -> None:
+        free[self.memory.size].append(self.memory)  # atomic; may run on any thread, and when the module is gone
 
 
 def _size_class(nbytes: int) -> int:
