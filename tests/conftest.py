@@ -15,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minirnn as mr
+from minirnn import kernels
 from minirnn.autograd import tape
+from minirnn.errors import DeviceError
 from minirnn.kernels.jit import DISABLED
 
 settings.register_profile(
@@ -67,6 +69,34 @@ def clean_state() -> Iterator[None]:
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)
+
+
+def _card_is_missing() -> str:
+    """Why there is no card to test on, or nothing."""
+    try:
+        kernels.on("cuda")
+    except DeviceError as error:
+        return str(error)
+    return ""
+
+
+_NO_CARD = _card_is_missing()
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device; "cuda" is skipped where there is neither a card nor the simulator."""
+    if request.param == "cuda" and _NO_CARD:
+        pytest.skip(_NO_CARD)
+    return request.param
+
+
+@pytest.fixture(params=["cuda"])
+def card(request: pytest.FixtureRequest) -> str:
+    """The device "cuda" alone, for what compares it with the CPU."""
+    if _NO_CARD:
+        pytest.skip(_NO_CARD)
+    return request.param
 
 
 @pytest.fixture(scope="session")

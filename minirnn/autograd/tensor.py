@@ -82,6 +82,10 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.data.__cuda_array_interface__  # NumPy's arrays have none: an AttributeError, as it should be
+
     def item(self) -> Any:
         """The only element, as a Python number."""
         if self.data.size != 1:
@@ -169,14 +173,12 @@ class Tensor:
         return ops.clone(self)
 
     def to(self, target: DType) -> Tensor:
-        """Another element type (``"float64"``) or device (``"cpu"``), recorded on the tape.
+        """Another element type (``"float64"``) or device (``"cuda"``), recorded on the tape.
 
         Integers and booleans have no gradient: converting to them detaches.
         """
         if isinstance(target, str) and target in kernels.DEVICES:
-            if target != self.device:
-                raise DeviceError(f"no way from {self.device} to {target}")
-            return self
+            return ops.move(self, target)
         return ops.cast(self, as_dtype(target))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -391,6 +393,11 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
     >>> mr.tensor([[1, 2.5]])
     tensor([[1. , 2.5]])
     """
+    if hasattr(data, "__cuda_array_interface__") and device != "cpu":  # never by way of the host
+        own = kernels.on(device).asarray(data).copy()
+        own = own if dtype is None else own.astype(as_dtype(dtype), copy=False)
+        check_differentiable(own.dtype, requires_grad)
+        return Tensor(own, requires_grad, device)
     source = np.asarray(data.numpy() if isinstance(data, Tensor) else data)
     if source.dtype.kind not in _KINDS:
         raise DTypeError(f"tensor: wanted numbers, got {source.dtype} from {type(data).__name__}")
@@ -406,25 +413,39 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
     return Tensor(kernels.on(device).asarray(array), requires_grad, device)
 
 
-def record(name: str, inputs: Sequence[Tensor | None], data: Any, gradients: tape.Gradients) -> Tensor:
+def record(
+    name: str, inputs: Sequence[Tensor | None], data: Any, gradients: tape.Gradients, device: str | None = None
+) -> Tensor:
     """A tensor around ``data``, on the tape where an input needs a gradient.
 
     Args:
         name: the operation's name, for messages.
         inputs: what it was computed from; None for an absent one.
         gradients: takes the gradient of ``data``, returns one array or None for each input.
+        device: where ``data`` is, if not where the inputs are.
     """
-    return record_many(name, inputs, (data,), gradients)[0]
+    return record_many(name, inputs, (data,), gradients, device)[0]
 
 
-def record_many(
-    name: str, inputs: Sequence[Tensor | None], data: Sequence[Any], gradients: tape.Gradients
-) -> tuple[Tensor, ...]:
-    """Like :func:`record` for an operation with several outputs; a gradient may then be None."""
+def same_device(name: str, *inputs: Tensor | None) -> str:
+    """The device all inputs are on.
+
+    Raises:
+        DeviceError: there are several.
+    """
     device = next(t.device for t in inputs if t is not None)
     for t in inputs:
         if t is not None and t.device != device:
-            raise DeviceError(f"{name}: inputs on {device} and {t.device}; move them to one device first")
+            raise DeviceError(f"{name}: inputs on {device} and {t.device}; move them to one device with .to(...)")
+    return device
+
+
+def record_many(
+    name: str, inputs: Sequence[Tensor | None], data: Sequence[Any], gradients: tape.Gradients,
+    device: str | None = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Like :func:`record` for an operation with several outputs; a gradient may then be None."""
+    device = same_device(name, *inputs) if device is None else device
     tape.check_forward(name, data, inputs, device)
     edges = tape.edges_of(inputs)
     asarray = kernels.on(device).asarray  # NumPy gives a scalar where all dimensions are gone

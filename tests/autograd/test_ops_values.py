@@ -481,7 +481,7 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "split a number": (ShapeError, "split: wanted a tensor of at least one dimension", lambda: mr.tensor(1.0).split(1)),
     "chunk": (OptionError, "chunk", lambda: mr.zeros(4).chunk(0)),
     "chunk a number": (ShapeError, "chunk", lambda: mr.tensor(1.0).chunk(1)),
-    "gather type": (DTypeError, "gather: the index must be integer", lambda: mr.zeros(2).gather(0, [0.5])),
+    "gather type": (DTypeError, "gather index: wanted integers", lambda: mr.zeros(2).gather(0, [0.5])),
     "gather range": (IndexRangeError, "gather: index 2 is out of range", lambda: mr.zeros(2).gather(0, [2])),
     "gather negative": (IndexRangeError, "gather: index -1", lambda: mr.zeros(2).gather(0, [-1])),
     "gather shape": (ShapeError, r"gather: an index of shape \[1, 1\] does not fit",

@@ -7,18 +7,22 @@ from minirnn.kernels.cuda.array import (
     argmax,
     argmin,
     asarray,
+    broadcast_to,
     clip,
     concatenate,
+    contiguous,
     divide,
     empty,
     equal,
     exp,
+    flip,
     greater,
     greater_equal,
     has_nan,
     less,
     less_equal,
     log,
+    log1p,
     log_softmax,
     matmul,
     maximum,
@@ -28,20 +32,26 @@ from minirnn.kernels.cuda.array import (
     ones_like,
     power,
     put_along_axis,
+    scaled,
     sigmoid,
     sign,
     softmax,
     softplus,
+    split,
     sqrt,
     stack,
     subtract,
     take_along_axis,
     tanh,
+    unstack,
     where,
     zeros_like,
 )
 from minirnn.kernels.cuda.device import to_numpy, zeros
+from minirnn.kernels.cuda.gru import gru_backward, gru_forward
 from minirnn.kernels.cuda.loss import cross_entropy
+from minirnn.kernels.cuda.lstm import lstm_backward, lstm_forward
 from minirnn.kernels.cuda.matrix import product
 from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, sgd, square_sum
-from minirnn.kernels.cuda.rows import add_rows_at, column_sums, dropout, put_rows, take_rows
+from minirnn.kernels.cuda.rnn import rnn_backward, rnn_forward
+from minirnn.kernels.cuda.rows import add_rows_at, column_sums, dropout, take_rows

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minirnn.errors import ShapeError
+from minirnn.errors import DeviceError, ShapeError
 from minirnn.kernels import pointwise
 from minirnn.kernels.cuda import device
 from minirnn.kernels.cuda.device import (
@@ -32,6 +32,7 @@ from minirnn.kernels.cuda.device import (
     launch_blocks,
 )
 from minirnn.kernels.cuda.matrix import product, stacked_product
+from minirnn.kernels.cuda.rows import put_rows, take_rows
 
 # ------------------------------------------------------------------------------------------------------ plans
 
@@ -140,7 +141,14 @@ def transpose(x: DeviceArray, order: tuple[int, ...]) -> DeviceArray:
 
 def _is_basic(key: Any) -> bool:
     parts = key if isinstance(key, tuple) else (key,)
-    return builtins.all(p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) for p in parts)
+    kinds = (int, np.integer, slice, type(None), type(Ellipsis))
+    return builtins.all(isinstance(p, kinds) and not isinstance(p, bool) for p in parts)
+
+
+def _part(x: DeviceArray, key: Any) -> np.ndarray:
+    """The plan of x[key] for a basic key; a plan even of a single element, which NumPy would give as a number."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return _plan(x.shape)[parts if Ellipsis in parts else (*parts, Ellipsis)]
 
 
 def _positions(shape: tuple[int, ...], key: Any) -> np.ndarray:
@@ -151,10 +159,23 @@ def _positions(shape: tuple[int, ...], key: Any) -> np.ndarray:
     return np.arange(math.prod(shape)).reshape(shape)[host]
 
 
+def _is_rows(key: Any) -> bool:
+    """Whether a key is one list of rows, which need no map of single elements."""
+    return isinstance(key, np.ndarray) and key.ndim == 1 and key.dtype.kind in "iu"
+
+
+def _row_numbers(x: DeviceArray, key: np.ndarray) -> np.ndarray:
+    if key.size and not -len(x) <= key.min() <= key.max() < len(x):
+        raise IndexError(f"index {key.min()} or {key.max()} is out of bounds for axis 0 with size {len(x)}")
+    return key % len(x) if key.size else key
+
+
 def getitem(x: DeviceArray, key: Any) -> DeviceArray:
     """x[key] with NumPy's rules; a view where the key names neighbouring elements, else a copy."""
     if _is_basic(key):
-        return _made(x, _plan(x.shape)[key])
+        return _made(x, _part(x, key))
+    if _is_rows(key):
+        return take_rows(x, _row_numbers(x, key))
     at = _positions(x.shape, key)
     return take_along_axis(x.reshape(x.size), at.reshape(-1), 0).reshape(at.shape)
 
@@ -163,8 +184,11 @@ def setitem(x: DeviceArray, key: Any, value: Any) -> None:
     """x[key] = value with NumPy's rules; where a key names an element twice, either value may stay."""
     source = _operand(value, x.dtype)
     if _is_basic(key):
-        to = _plan(x.shape)[key]
+        to = _part(x, key)
         _copied(x, to, source, np.broadcast_to(_plan(source.shape), to.shape))
+        return
+    if _is_rows(key):
+        put_rows(x, _row_numbers(x, key), broadcast_to(source, (key.size, *x.shape[1:])))
         return
     at = _positions(x.shape, key)
     if at.size:
@@ -202,7 +226,7 @@ def _loop(name: str, *kinds: Any) -> tuple[np.dtype, ...]:
 
 def _kind(value: Any) -> Any:
     """A value's type as NumPy's rules of promotion see it: that of a Python number is weak."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if type(value) in (int, float):  # not NumPy's float64, which is a float too
         return type(value)
     return value.dtype if isinstance(value, DeviceArray) else np.asarray(value).dtype
 
@@ -291,6 +315,7 @@ negative = _unary(device_function(lambda x: -x))
 sign = _unary(device_function(lambda x: 1 if x > 0 else -1 if x < 0 else x))  # 0 and NaN as they are
 exp = _unary(pointwise.exp)
 log = _unary(device.log)
+log1p = _unary(device.log1p)
 sqrt = _unary(device.sqrt)
 tanh = _unary(pointwise.tanh)
 sigmoid = _unary(pointwise.sigmoid)
@@ -320,6 +345,11 @@ def where(mask: DeviceArray, a: Any, b: Any) -> DeviceArray:
     if out.size:
         launch(_choose, out.size, out.flat, mask.flat, x.flat, y.flat, *_lined_up(out.shape, mask, x, y))
     return out
+
+
+def scaled(x: DeviceArray, factor: DeviceArray) -> DeviceArray:
+    """x times one number, whatever it is: to look would be to wait for the card."""
+    return multiply(x, factor)
 
 
 def zeros_like(x: DeviceArray) -> DeviceArray:
@@ -382,7 +412,7 @@ def _reduction(combine: Callable) -> tuple[Any, Any]:
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
-    return tuple(d % ndim for d in ((axis,) if isinstance(axis, (int, np.integer)) else axis))
+    return tuple(int(d) % ndim for d in ((axis,) if isinstance(axis, (int, np.integer)) else axis))
 
 
 def _lines(x: DeviceArray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -390,7 +420,9 @@ def _lines(x: DeviceArray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarra
     plan = _plan(x.shape)
     rest = tuple(d for d in range(x.ndim) if d not in axes)
     ordered = plan.transpose((*rest, *axes))
-    return ordered[(..., *(0,) * len(axes))], ordered[(0,) * len(rest)]
+    first: Any = (0,) * len(axes)
+    alone: Any = (0,) * len(rest)
+    return ordered[(..., *first)], ordered[(*alone, ...)]
 
 
 def _reduce(
@@ -488,9 +520,7 @@ def _arg_reduction(beats: Callable) -> Any:
         out = empty(tuple(1 if d in axes else n for d, n in enumerate(x.shape)) if keepdims else shape, np.int64)
         kept, line = _lines(x, axes)
         if out.size:
-            launch_blocks(
-                start, out.size, out.flat, x.flat, *_collapsed((kept,)), line.size, *_collapsed((line,))
-            )
+            launch_blocks(start, out.size, out.flat, x.flat, *_collapsed((kept,)), line.size, *_collapsed((line,)))
         return out
 
     return apply
@@ -516,7 +546,13 @@ def softmax(x: DeviceArray, axis: int) -> DeviceArray:
 
 
 def contiguous(x: DeviceArray) -> DeviceArray:
-    """x itself, as every array of this device is."""
+    """x itself, as every array of this device is.
+
+    Raises:
+        DeviceError: x is an array of the host.
+    """
+    if not isinstance(x, DeviceArray):
+        raise DeviceError("wanted an array of 'cuda', got one of the host; move it there with .to('cuda')")
     return x
 
 
@@ -537,7 +573,8 @@ def split(x: DeviceArray, borders: Any, axis: int) -> list[DeviceArray]:
 
 def unstack(x: DeviceArray, axis: int) -> list[DeviceArray]:
     """The pieces of extent 1 along ``axis``, without it."""
-    return [_made(x, piece) for piece in np.moveaxis(_plan(x.shape), axis, 0)]
+    plan = np.moveaxis(_plan(x.shape), axis, 0)
+    return [_made(x, plan[k, ...]) for k in range(len(plan))]
 
 
 def concatenate(xs: Sequence[DeviceArray], axis: int) -> DeviceArray:
@@ -630,6 +667,8 @@ def add_at(out: DeviceArray, key: Any, values: DeviceArray) -> None:
 
 def matmul(a: DeviceArray, b: DeviceArray) -> DeviceArray:
     """a @ b with NumPy's rules for shapes."""
+    dtype = np.result_type(a.dtype, b.dtype)
+    a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
     left = a if a.ndim > 1 else a.reshape(1, a.size)
     right = b if b.ndim > 1 else b.reshape(b.size, 1)
     rows, depth, columns = left.shape[-2], left.shape[-1], right.shape[-1]

@@ -38,7 +38,7 @@ def _check_available() -> None:
         return
     if importlib.util.find_spec("numba_cuda") is None:
         raise DeviceError(
-            "device 'cuda' needs numba-cuda: pip install 'minirnn[cuda12]' (or 'minirnn[cuda13]' for a driver of CUDA 13)"
+            "device 'cuda' needs numba-cuda: pip install 'minirnn[cuda12]', or 'minirnn[cuda13]' for a driver of CUDA 13"
         )
     raise DeviceError(
         "device 'cuda': no card, or no driver for it, was found; see that nvidia-smi lists one, and that the extra "
@@ -164,7 +164,6 @@ class DeviceArray:
     """
 
     __slots__ = ("block", "raw", "shape", "dtype", "size")
-    __array_ufunc__ = None  # NumPy's arrays leave mixed arithmetic to this class, which refuses it
 
     def __init__(self, block: Any, raw: Any) -> None:
         self.block, self.raw = block, raw
@@ -220,6 +219,9 @@ class DeviceArray:
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise DeviceError("this array is on 'cuda'; NumPy takes arrays of the host: say .numpy(), or .to('cpu')")
 
+    def __array_ufunc__(self, ufunc: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        raise DeviceError(f"{ufunc.__name__}: arrays of 'cuda' and of the host; move them to one device with .to(...)")
+
     def __bool__(self) -> NoReturn:
         raise DeviceError("this array is on 'cuda': a condition would wait for the card; say .item()")
 
@@ -269,6 +271,10 @@ class DeviceArray:
 
     def sum(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> DeviceArray:
         return array.sum(self, axis, keepdims, dtype)
+
+    def any(self) -> bool:
+        """Whether any element is true; waits for the card."""
+        return array.any(self)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> DeviceArray:
         return array.max(self, axis, keepdims)
