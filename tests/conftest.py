@@ -7,6 +7,7 @@ Markers: ``needs_torch`` and ``needs_jit`` skip with a reason where PyTorch is m
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,6 @@ from hypothesis import HealthCheck, settings
 import minirnn as mr
 from minirnn import kernels
 from minirnn.autograd import tape
-from minirnn.errors import DeviceError
 from minirnn.kernels.jit import DISABLED
 
 settings.register_profile(
@@ -25,7 +25,7 @@ settings.register_profile(
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=10 if DISABLED else 40,
+    max_examples=10 if DISABLED or os.environ.get("NUMBA_ENABLE_CUDASIM") else 40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("minirnn")
@@ -71,16 +71,7 @@ def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)
 
 
-def _card_is_missing() -> str:
-    """Why there is no card to test on, or nothing."""
-    try:
-        kernels.on("cuda")
-    except DeviceError as error:
-        return str(error)
-    return ""
-
-
-_NO_CARD = _card_is_missing()
+_NO_CARD = kernels.missing("cuda")
 
 
 @pytest.fixture(params=["cpu", "cuda"])

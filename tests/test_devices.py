@@ -5,14 +5,21 @@ Without a card these run where Numba simulates one (NUMBA_ENABLE_CUDASIM=1), and
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from autograd.test_ops_gradients import CASES
+from support import run
 
 import minirnn as mr
+from minirnn import kernels
 from minirnn.autograd import Tensor, ops
+from minirnn.data.text import Characters
+from minirnn.errors import DeviceError
+from minirnn.tasks.char import CharTask
+from minirnn.training import Options, Trainer
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
 
@@ -46,3 +53,101 @@ def test_operations_do_as_on_the_cpu(name: str, dtype: np.dtype, card: str) -> N
         except Exception as error:
             error.add_note(f"{name}, case {number}: inputs {[v.shape for v in inputs]}")
             raise
+
+
+# ------------------------------------------------------------------------------------------- between devices
+
+
+def test_a_move_is_recorded_and_back_again_is_nothing(card: str) -> None:
+    x = mr.tensor([1.0, -2.0], requires_grad=True)
+    there = (x * 3.0).to(card)
+    assert (there.device, there.tolist()) == (card, [3.0, -6.0])
+    back = (there * there).to("cpu")
+    assert (back.device, back.tolist()) == ("cpu", [9.0, 36.0])
+    (back.sum() + x.sum()).backward()
+    assert x.grad.tolist() == [19.0, -35.0]
+    assert back.to("cpu") is back
+    assert repr(there).startswith("tensor([ 3., -6.], device='cuda'")
+
+
+MIXED = {
+    "add": lambda a, b: a + b, "compare": lambda a, b: a > b, "matmul": lambda a, b: a @ b,
+    "cat": lambda a, b: mr.cat([a, b]), "stack": lambda a, b: mr.stack([a, b]),
+    "where": lambda a, b: mr.where(a > 0, a, b), "linear": lambda a, b: ops.linear(a, b),
+    "mse_loss": lambda a, b: mr.nn.functional.mse_loss(a, b), "lstm state": lambda a, b: mr.nn.LSTM(2, 2).to(a.device)(
+        a.unsqueeze(0), (b.unsqueeze(0), b.unsqueeze(0))), "lstm": lambda a, b: mr.nn.LSTM(2, 2).to(b.device)(a),
+    "array": lambda a, b: a.data + b.data,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_devices_do_not_mix(name: str, card: str) -> None:
+    a, b = mr.ones(2, 2), mr.ones(2, 2, device=card)
+    for x, y in ((a, b), (b, a)):
+        if name == "array" and x is b:
+            continue  # an array of the host is a constant there, as a number is
+        with pytest.raises(DeviceError, match=r"device|cuda"):
+            MIXED[name](x, y)
+
+
+def test_nothing_comes_to_the_host_unasked(card: str) -> None:
+    x = mr.ones(2, 3, device=card).data
+    for attempt in (np.asarray, bool, list, np.exp, lambda a: np.add(1.0, a), lambda a: np.ones((2, 3)) * a):
+        with pytest.raises(DeviceError, match="cuda"):
+            attempt(x)
+
+
+def test_memory_is_used_again(card: str) -> None:
+    K = kernels.on(card)
+    first = K.zeros((100,), np.float32)
+    part, block = first[50:], first.block
+    del first
+    assert K.zeros((100,), np.float32).block is not block  # a view still has it
+    del part
+    memory = block.memory
+    del block
+    assert K.zeros((97,), np.float32).block.memory is memory
+
+
+# ------------------------------------------------------------------------------------------ models, training
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_training_does_as_on_the_cpu(cell: str, card: str) -> None:
+    """Losses, norms and weights of some steps of a small model, with dropout, a carried state and clipping."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 5, (4, 5, 3))
+    found = {}
+    for device in ("cpu", card):
+        mr.manual_seed(1)
+        model = mr.models.CharLM(5, 6, 2, cell, dropout=0.3).to(device)
+        optimizer = mr.optim.AdamW(model.parameters(), lr=0.03)
+        facts, state = [], None
+        for chunk in tokens:
+            optimizer.zero_grad()
+            logits, state = model(chunk[:-1], state)
+            loss = mr.nn.functional.cross_entropy(logits.reshape(-1, 5), chunk[1:].reshape(-1))
+            loss.backward()
+            state = tuple(s.detach() for s in state) if cell == "lstm" else state.detach()
+            facts += [loss.item(), mr.optim.clip_grad_norm_(model.parameters(), 0.5)]
+            optimizer.step()
+        found[device] = [np.array(facts), *model.state_dict().values()]
+    for ours, theirs in zip(found[card], found["cpu"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_goes_on_on_another_device(tmp_path: Path, card: str) -> None:
+    """Half on the card, the rest on the CPU, and the other way round: as all of it on the CPU."""
+    tokens = np.random.default_rng(0).integers(0, 3, 400)
+    weights = {}
+    for name, devices in {"plain": ("cpu", "cpu"), "there": ("cpu", card), "back": (card, "cpu")}.items():
+        for half, device in enumerate(devices):
+            task = CharTask(tokens, Characters("abc"), 4, 1, "gru", dropout=0.2, batch_size=3, seq_length=5)
+            task.model.to(device)
+            trainer = Trainer(task, Options(steps=4, evaluations=1), tmp_path / name, resume=half == 1)
+            run(trainer, 2)
+            assert trainer.position.step == 2 * (half + 1)
+        weights[name] = task.model.state_dict()
+    for name in ("there", "back"):
+        for key, array in weights[name].items():
+            np.testing.assert_allclose(array, weights["plain"][key], rtol=1e-4, atol=1e-5, err_msg=key)

@@ -18,9 +18,10 @@ def info(
     checkpoint: Annotated[Path | None, typer.Argument(help="A checkpoint or a run's folder.")] = None,
     json: o.Json = False,
 ) -> None:
-    """Show what a checkpoint holds: task, model, vocabulary, how it was trained, how well it does."""
+    """Show what a checkpoint holds: task, model, vocabulary, how it was trained, how well it does; and the devices."""
     from json import dumps
 
+    from minirnn import kernels
     from minirnn.checkpoint import load, part
 
     path = o.find_checkpoint(checkpoint)
@@ -43,6 +44,7 @@ def info(
         "best_val_loss": position.get("best_loss"),
         "options": config.get("options"),
         "resumable": "optimizer" in config,
+        "devices": {device: kernels.missing(device) or "usable" for device in kernels.DEVICES},
         "arrays": {name: list(a.shape) for name, a in weights.items()},
     }
     if json:

@@ -30,6 +30,7 @@ class OptimizerName(StrEnum):
 
 class DeviceName(StrEnum):
     cpu = "cpu"
+    cuda = "cuda"
 
 
 Cell = Annotated[CellName, typer.Option(help="Kind of recurrent cell.", rich_help_panel="Model")]
@@ -81,7 +82,7 @@ Resume = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads; all cores, or MINIRNN_NUM_THREADS.", rich_help_panel="Run")
 ]
-Device = Annotated[DeviceName, typer.Option(help="Where to compute.", rich_help_panel="Run")]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute; cuda is a card.", rich_help_panel="Run")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", rich_help_panel="Run")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON lines on standard output.", rich_help_panel="Run")]
 

@@ -43,7 +43,7 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     """(x - mean) / sqrt(var + eps) * weight + bias over the last ``len(normalized_shape)`` dimensions."""
-    x = ops.as_tensor(x)
+    x = ops.as_tensor(x, weight)
     count = len(normalized_shape)
     if x.shape[x.ndim - count :] != tuple(normalized_shape):
         raise ShapeError(f"layer_norm: wanted [..., {list(normalized_shape)}], got {list(x.shape)}")

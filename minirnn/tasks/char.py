@@ -88,7 +88,8 @@ class CharTask:
         return {str(number): member.numpy() for number, member in enumerate(members)}
 
     def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
-        members = tuple(Tensor(arrays[str(number)]) for number in range(len(arrays)))
+        device = self.model.head.weight.device
+        members = tuple(Tensor(arrays[str(number)]).to(device) for number in range(len(arrays)))
         self._state = members if len(members) > 1 else members[0] if members else None
 
 

@@ -19,9 +19,8 @@ from minirnn.autograd.ops.operands import (
     pair,
     quietly,
     real,
-    same_device,
 )
-from minirnn.autograd.tensor import Tensor, record
+from minirnn.autograd.tensor import Tensor, record, same_device
 from minirnn.errors import DTypeError, OptionError, ShapeError
 
 
@@ -271,6 +270,7 @@ def clone(a: Any) -> Tensor:
 def compare(name: str, a: Any, b: Any) -> Tensor:
     """A boolean mask; ``name`` is one of equal, not_equal, less, less_equal, greater, greater_equal."""
     x, y, K = pair(name, a, b)
+    same_device(name, x, y)
     return Tensor(getattr(K, name)(x.data, y.data), device=x.device)
 
 

@@ -38,7 +38,7 @@ def _check_available() -> None:
         return
     if importlib.util.find_spec("numba_cuda") is None:
         raise DeviceError(
-            "device 'cuda' needs numba-cuda: pip install 'minirnn[cuda12]', or 'minirnn[cuda13]' for a driver of CUDA 13"
+            "device 'cuda' needs numba-cuda: pip install 'minirnn[cuda12]', or [cuda13] for a driver of CUDA 13"
         )
     raise DeviceError(
         "device 'cuda': no card, or no driver for it, was found; see that nvidia-smi lists one, and that the extra "
