@@ -5,22 +5,30 @@ Sizes are small: without a card all this runs in Numba's simulator, if ``NUMBA_E
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minirnn.errors import DeviceError
 from minirnn.kernels import cpu
+from minirnn.kernels.cpu.generate import TokenModel
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 
 try:
-    from minirnn.kernels.cuda import gru, lstm, rnn, walk
+    from minirnn.kernels.cuda import attention, generate, gru, lstm, rnn, walk
     from minirnn.kernels.cuda.device import SIMULATOR, asarray
 except DeviceError as error:
     pytest.skip(f"no card: {error}", allow_module_level=True)
+
+needs_card = pytest.mark.skipif(SIMULATOR, reason="the simulator's grid waits for one block only")
 
 LENGTHS = [3, 0, 5, 5, 1]
 SIZE = 5
@@ -107,7 +115,166 @@ def check(layer: Layer, with_dy: bool = True) -> None:
         close(got[name], values, f"{layer.cell}: {name}")
 
 
+@pytest.fixture(autouse=True)
+def quick_turns() -> Iterator[None]:
+    """Simulated threads wait for one another by polling: without short turns that is most of the time."""
+    before = sys.getswitchinterval()
+    if SIMULATOR:
+        sys.setswitchinterval(2e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("by_table", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS, [0, 0]], ids=["dense", "ragged", "empty"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_ragged_batches(cell: str, reverse: bool, dtype: np.dtype) -> None:
-    check(Layer(cell, batch_of(LENGTHS, reverse), dtype, by_table=False))
+def test_layers(cell: str, lengths: list[int] | None, by_table: bool, reverse: bool, dtype: np.dtype) -> None:
+    check(Layer(cell, batch_of(lengths, reverse), dtype, by_table), with_dy=not by_table)
+
+
+@settings(max_examples=12)
+@given(
+    cell=st.sampled_from(CELLS), size=st.integers(1, 9), lengths=st.lists(st.integers(0, 3), min_size=1, max_size=9),
+    threads=st.integers(1, 7),
+)  # fmt: skip
+def test_any_size(dtype: np.dtype, cell: str, size: int, lengths: list[int], threads: int) -> None:
+    card = dataclasses.replace(walk.limits(), threads=threads if SIMULATOR else 32 * threads)
+    with mock.patch.object(walk, "limits", return_value=card):
+        check(Layer(cell, batch_of(lengths, False), dtype, False, size))
+
+
+def of_grid(monkeypatch: pytest.MonkeyPatch, shared_bytes: int) -> list[walk.Plan]:
+    """Has everything walk as a grid, of one block in the simulator; returns the plans that are made from then on."""
+    card = walk.Limits(1, shared_bytes, 4, True) if SIMULATOR else walk.limits()
+    plans = []
+
+    def planned(make: Callable, *args: Any, **options: Any) -> walk.Plan:
+        plans.append(make(*args, **options, path="grid"))
+        return plans[-1]
+
+    for module, name in ((walk, "plan"), (generate, "plan_sampling")):
+        monkeypatch.setattr(module, "limits", lambda: card)
+        monkeypatch.setattr(module, name, functools.partial(planned, getattr(module, name)))
+    return plans
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+def test_layers_as_a_grid(cell: str, reverse: bool, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With so little shared memory that neither the weights nor what they multiply fits at once."""
+    plans = of_grid(monkeypatch, 90 * 4 * dtype.itemsize)
+    check(Layer(cell, batch_of(LENGTHS, reverse), dtype, False, 9))
+    assert [p.path for p in plans] == ["grid", "grid"]
+    if SIMULATOR:
+        assert max(plans[1].held, plans[1].chunk) < walk.quads({"tanh": 9, "lstm": 36, "gru": 27}[cell])
+
+
+@needs_card
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+def test_a_grid_of_several_blocks(cell: str, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = of_grid(monkeypatch, 0)
+    check(Layer(cell, batch_of([6, 2, 0, 5, 6, 3, 3, 1, 6], False), dtype, False, 70))
+    assert all(p.blocks[0] > 1 for p in plans)
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("itemsize", [4, 8])
+@pytest.mark.parametrize("gates", [1, 3, 4])
+@pytest.mark.parametrize("batch", [1, 50, 300])
+@pytest.mark.parametrize("hidden", [1, 100, 128, 512, 1000])
+def test_plans_fit_the_card(hidden: int, batch: int, gates: int, itemsize: int, back: bool) -> None:
+    large = walk.Limits(132, 232448, 512, True)
+    for card in (large, walk.Limits(20, 49152, 512, False)):
+        p = walk.plan(hidden, batch, gates, itemsize, card, back)
+        assert p.shared_bytes <= card.shared_bytes
+        assert p.blocks[0] * p.units >= hidden
+        assert p.blocks[1] * p.rows >= batch
+        if p.path == "grid":
+            assert card.cooperative
+            assert p.blocks[0] * p.blocks[1] <= card.multiprocessors
+        else:
+            assert p.blocks[0] == 1
+
+
+def test_small_layers_take_blocks_and_large_ones_a_grid() -> None:
+    card = walk.Limits(132, 232448, 512, True)
+    assert walk.plan(128, 50, 4, 4, card).path == "block"
+    assert walk.plan(512, 64, 4, 4, card).path == "grid"
+    assert walk.plan(512, 64, 4, 4, card, projected=64).path == "block"
+
+
+def test_a_layer_too_large_for_the_card() -> None:
+    with pytest.raises(DeviceError, match=r"5000 hidden units.*lower the hidden size"):
+        walk.plan(5000, 1, 4, 4, walk.Limits(20, 49152, 512, False))
+
+
+# --------------------------------------------------------------------------------------------------- sampling
+
+
+def model_of(cell: str, layers: int, vocabulary: int, size: int, dtype: np.dtype, to_device: Callable) -> TokenModel:
+    rng = np.random.default_rng(5)
+    count = {"lstm": 4, "gru": 3, "rnn": 1}[cell] * size
+
+    def draw(*shape: int) -> Any:
+        return to_device(rng.standard_normal(shape).astype(dtype))
+
+    above = range(layers - 1)
+    return TokenModel(
+        cell, draw(vocabulary, count), [draw(count, size) for _ in above], [draw(count) for _ in above],
+        [draw(count, size) for _ in range(layers)], [draw(size) for _ in range(layers)], draw(vocabulary, size),
+        draw(vocabulary),
+    )  # fmt: skip
+
+
+def sample(K: Any, to_device: Callable, cell: str, layers: int, dtype: np.dtype, options: list, vocabulary: int) -> Any:
+    """Two chunks, the second continuing the first."""
+    rng = np.random.default_rng(1)
+    h, c = (rng.standard_normal((layers, 3, SIZE)).astype(dtype) for _ in range(2))
+    sampler = K.Sampler(model_of(cell, layers, vocabulary, SIZE, dtype, to_device), to_device(h), to_device(c))
+    seeds = np.array([1, 2**63 + 7, 3], np.uint64)
+    first = sampler.run(rng.integers(0, vocabulary, (2, 3)), 3, *options, seeds, 0)
+    return np.concatenate([first, sampler.run(first[-1:], 2, *options, seeds, 3)])
+
+
+OPTIONS = [(0.0, 99, 1.0), (1.0, 99, 1.0), (2.5, 4, 1.0), (1.5, 99, 0.6), (3.0, 5, 0.8)]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(("cell", "layers"), [("lstm", 2), ("gru", 1), ("gru", 2), ("rnn", 3)])
+def test_the_same_seed_gives_the_same_text(cell: str, layers: int, options: tuple, dtype: np.dtype) -> None:
+    wanted = sample(cpu, lambda x: x, cell, layers, dtype, list(options), 9)
+    assert len(np.unique(wanted)) > 1
+    np.testing.assert_array_equal(sample(generate, asarray, cell, layers, dtype, list(options), 9), wanted)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_same_text_from_a_grid(cell: str, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = of_grid(monkeypatch, 200 * 4 * dtype.itemsize)
+    options = [1.5, 6, 0.9]
+    wanted = sample(cpu, lambda x: x, cell, 2, dtype, options, 9)
+    np.testing.assert_array_equal(sample(generate, asarray, cell, 2, dtype, options, 9), wanted)
+    assert [p.path for p in plans] == ["grid"]
+
+
+# -------------------------------------------------------------------------------------------------- attention
+
+
+@pytest.mark.parametrize("upstream", ["both", "context", "weights"])
+@pytest.mark.parametrize("additive", [True, False])
+def test_attention(additive: bool, upstream: str, dtype: np.dtype) -> None:
+    rng = np.random.default_rng(2)
+    T, S, N, A, M = 2, 6, 4, 5, 3
+    shapes = [(T, N, A), (S, N, A), (S, N, M), (A,), (T, N, M), (T, N, S)]
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    lengths = np.array([6, 0, 1, 4])
+
+    def run(K: Any, to_device: Callable) -> list[Any]:
+        query, keys, values, score, dcontext, dweights = map(to_device, arrays)
+        inputs = (query, keys, values, score if additive else None, to_device(lengths), 0.7)
+        context, weights = K.attention_forward(*inputs)
+        given = (dcontext if upstream != "weights" else None, dweights if upstream != "context" else None)
+        return [context, weights, *K.attention_backward(*inputs, weights, *given)]
+
+    for i, (got, wanted) in enumerate(zip(run(attention, asarray), run(cpu, lambda x: x), strict=True)):
+        close(got, wanted, f"result {i}")

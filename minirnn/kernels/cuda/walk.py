@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from minirnn.kernels.cuda.device import SIMULATOR, DeviceArray, asarray, cuda, d
 from minirnn.kernels.pointwise import lstm_h
 from minirnn.kernels.steps import Steps
 
-_WARP = 2 if SIMULATOR else 32
+WARP = 2 if SIMULATOR else 32
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a kernel need not ask for
 
 
@@ -110,15 +110,10 @@ def plan(
     Raises:
         DeviceError: a step does not fit a block's shared memory.
     """
-    plans = []
-    if path != "grid":
-        plans = [_fit(hidden, batch, gates, itemsize, card, back, projected, hidden, rows) for rows in (1, 2, 4, 8)]
-    if path != "block" and not projected and (card.cooperative or path == "grid"):
-        for units in sorted({min(hidden, 4 * k) for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128)}):
-            shares = card.multiprocessors // -(-hidden // units)
-            if shares:
-                rows = -(-max(1, batch) // shares)
-                plans.append(_fit(hidden, batch, gates, itemsize, card, back, 0, units, rows, True))
+    plans = [
+        _fit(hidden, batch, gates, itemsize, card, back, projected, units, rows, spread)
+        for units, rows, spread in spreads(hidden, batch, card, "block" if projected else path)
+    ]
     possible = [p for p in plans if p is not None]
     if not possible:
         raise DeviceError(
@@ -128,9 +123,20 @@ def plan(
     return min(possible, key=lambda p: p.cycles)
 
 
+def spreads(hidden: int, batch: int, card: Limits, path: str | None) -> Iterator[tuple[int, int, bool]]:
+    """The layouts to choose from: units and rows of a block, and whether they are spread over a grid."""
+    if path != "grid":
+        yield from ((hidden, rows, False) for rows in (1, 2, 4, 8))
+    if path == "grid" or (path is None and card.cooperative):
+        for units in sorted({min(hidden, 4 * k) for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128)}):
+            shares = card.multiprocessors // -(-hidden // units)
+            if shares:
+                yield units, -(-max(1, batch) // shares), True
+
+
 def _fit(
     hidden: int, batch: int, gates: int, itemsize: int, card: Limits, back: bool, projected: int, units: int,
-    rows: int, spread: bool = False,
+    rows: int, spread: bool,
 ) -> Plan | None:  # fmt: skip
     """A block of ``units`` outputs and ``rows`` sequences at least; None where it does not fit."""
     width = projected or hidden
@@ -140,9 +146,9 @@ def _fit(
     tile = next(t for t in (1, 2, 4, 8) if t >= min(rows, most))
     rows = -(-rows // tile) * tile
     tiles = lanes * (rows // tile)
-    parts = max(1, min(depth, card.threads // tiles, 16))
-    threads = min(card.threads, -(-tiles * parts // _WARP) * _WARP)
     per_quad = 4 * itemsize
+    parts = max(1, min(depth, card.threads // tiles, 16, card.shared_bytes // (4 * rows * lanes * per_quad)))
+    threads = min(card.threads, -(-tiles * parts // WARP) * WARP)
     other = rows * (lanes + 1) if back else rows * (quads(hidden) + 1) if projected else 0  # dh, or h yet to project
     sums = parts * rows * (max(lanes, quads(hidden if back else projected)) if projected else lanes)
     left = card.shared_bytes // per_quad - sums - other
@@ -156,7 +162,9 @@ def _fit(
     blocks = (-(-hidden // units), -(-max(1, batch) // rows))
     # A multiprocessor multiplies 128 times a cycle, and reads 128 bytes of shared, about 32 of global memory.
     weights = 4 * lanes * per_quad * (rows // tile)
-    product = max(depth * lanes * 16 * rows / 128 * (itemsize // 4), held * weights / 128) + (depth - held) * weights / 32
+    product = (
+        max(depth * lanes * 16 * rows / 128 * (itemsize // 4), held * weights / 128) + (depth - held) * weights / 32
+    )
     exchange = 3000 + rows * depth * per_quad / 32 if spread else 0.0
     waves = -(-blocks[0] * blocks[1] // card.multiprocessors)
     used = (sums + other + rows * (chunk + 1) + held * 4 * lanes) * per_quad
@@ -172,6 +180,11 @@ def quads(elements: int) -> int:
 
 
 # ----------------------------------------------------------------------------------------------------- starting
+
+
+def resident_kernel(function: Callable) -> Any:
+    """A kernel of which as many threads as :class:`Limits` names find room for their registers."""
+    return kernel(function) if SIMULATOR else cuda.jit(max_registers=128)(function)
 
 
 @kernel
@@ -194,11 +207,12 @@ _asked: set[Any] = set()
 
 
 def start(started: Any, planned: Plan, *args: Any) -> None:
-    """Start a kernel of one signature, as planned."""
+    """Start a kernel of one signature, as planned; arrays are kept until it has been started."""
+    raw = tuple(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args)
     if planned.shared_bytes > _ALWAYS_SHARED and not SIMULATOR and started not in _asked:
-        _ask_for_shared(started, args, limits().shared_bytes)
+        _ask_for_shared(started, raw, limits().shared_bytes)
         _asked.add(started)
-    started[planned.blocks, planned.threads, 0, planned.shared_bytes](*args)
+    started[planned.blocks, planned.threads, 0, planned.shared_bytes](*raw)
 
 
 _layouts: dict[int, tuple[DeviceArray, DeviceArray]] = {}
@@ -214,11 +228,9 @@ def layout(steps: Steps) -> tuple[DeviceArray, DeviceArray]:
 
 
 @kernel
-def _pack(weight: Any, gates: int, units: int, transpose: bool, out: Any) -> None:
-    """out [blocks, depth, columns], see :func:`pack`."""
-    depth, columns = out.shape[1], out.shape[2]
+def _pack(weight: Any, gates: int, units: int, transpose: bool, depth: int, columns: int, out: Any, at: int) -> None:
     inputs, size = weight.shape[1], weight.shape[0] // gates
-    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+    for i in range(cuda.grid(1), out.shape[0] * depth * columns, cuda.gridsize(1)):
         column, k, block = i % columns, i // columns % depth, i // columns // depth
         unit, gate = block * units + column // gates, column % gates
         value = weight.dtype.type(0)
@@ -226,20 +238,26 @@ def _pack(weight: Any, gates: int, units: int, transpose: bool, out: Any) -> Non
             value = weight[gate * size + unit, k]
         if not transpose and column < units and block * units + column < inputs and k < weight.shape[0]:
             value = weight[k, block * units + column]
-        out[block, k, column] = value
+        out[block, at + k * columns + column] = value
 
 
-def pack(weight: DeviceArray, gates: int, units: int, transpose: bool) -> DeviceArray:
-    """The right-hand side of a product, by blocks of ``units`` outputs, depth and columns filled up to whole quads.
+def pack(
+    weight: DeviceArray, gates: int, units: int, transpose: bool, out: DeviceArray | None = None, at: int = 0
+) -> DeviceArray:
+    """The right-hand side of a product, by blocks of ``units`` outputs: [blocks, depth * columns], in whole quads.
 
     With ``transpose`` outputs are the units of ``weight`` [G H, P], each with its gates beside one another, and the
-    sum runs over P; else outputs are the P columns, and it runs over the G H rows.
+    sum runs over P; else outputs are the P columns, ``gates`` is 1, and the sum runs over the rows.
+
+    Args:
+        out: [blocks, ...], filled from place ``at`` of each block; a new array where there is none.
     """
     rows, inputs = weight.shape
-    outputs, depth, columns = (rows // gates, inputs, units * gates) if transpose else (inputs, rows, units)
-    out = empty((-(-outputs // units), 4 * quads(depth), 4 * quads(columns)), weight.dtype)
-    if out.size:
-        launch(_pack, out.size, weight.raw, gates, units, transpose, out.raw)
+    outputs, depth = (rows // gates, inputs) if transpose else (inputs, rows)
+    depth, columns = 4 * quads(depth), 4 * quads(units * gates)
+    if out is None:
+        out = empty((-(-outputs // units), depth * columns), weight.dtype)
+    launch(_pack, out.shape[0] * depth * columns, weight.raw, gates, units, transpose, depth, columns, out.raw, at)
     return out
 
 
@@ -332,15 +350,12 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
     """
     multiply = make_multiply(tile)
 
-    @kernel
+    @resident_kernel
     def forward(
         gates: Any, table: Any, tokens: Any, weights: Any, projection: Any, bias_n: Any, starts: Any, previous: Any,
         reverse: bool, h: Any, extra: Any, units: int, rows: int, parts: int, chunk: int, held: int,
     ) -> None:  # fmt: skip
-        if SIMULATOR:
-            room = cuda.shared.array(0, dtype)
-        else:
-            room = cuda.shared.array(0, dtype, alignment=16)
+        room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
         sums = cuda.local.array((tile, 4), dtype)
         x, u = cuda.local.array(gate_count, dtype), cuda.local.array(gate_count, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
@@ -374,8 +389,8 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
             for at in range(0, depth, chunk):
                 end = min(at + chunk, depth)
                 if spread:
-                    for r in range(thread // _WARP, active, threads // _WARP):
-                        for k in range(4 * at + thread % _WARP, min(4 * end, width), _WARP):
+                    for r in range(thread // WARP, active, threads // WARP):
+                        for k in range(4 * at + thread % WARP, min(4 * end, width), WARP):
                             room[4 * (r * stride - at) + k] = h[previous[begin + r], k]
                     cuda.syncthreads()
                 multiply(
@@ -426,16 +441,13 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
     """
     multiply = make_multiply(tile)
 
-    @kernel
+    @resident_kernel
     def backward(
         gates: Any, weights: Any, projection: Any, starts: Any, previous: Any, reverse: bool, h: Any, extra: Any,
         dy: Any, dh: Any, dc: Any, exchange: Any, dprojected: Any, hidden: Any, units: int, rows: int, parts: int,
         chunk: int, held: int,
     ) -> None:  # fmt: skip
-        if SIMULATOR:
-            room = cuda.shared.array(0, dtype)
-        else:
-            room = cuda.shared.array(0, dtype, alignment=16)
+        room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
         sums = cuda.local.array((tile, 4), dtype)
         fed = cuda.local.array(gate_count, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
@@ -504,8 +516,8 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
             for at in range(0, depth, chunk):
                 end = min(at + chunk, depth)
                 if spread:
-                    for r in range(thread // _WARP, active, threads // _WARP):
-                        for k in range(4 * at + thread % _WARP, min(4 * end, gate_count * size), _WARP):
+                    for r in range(thread // WARP, active, threads // WARP):
+                        for k in range(4 * at + thread % WARP, min(4 * end, gate_count * size), WARP):
                             room[4 * (r * stride - at) + k] = exchange[step % 2, first + r, k]
                     cuda.syncthreads()
                 multiply(
@@ -536,14 +548,15 @@ def with_initial(initial: DeviceArray, rows: int) -> DeviceArray:
     return states
 
 
-def _by_gate(x: DeviceArray, size: int) -> Any:
+def _by_gate(x: DeviceArray, size: int) -> DeviceArray:
     """[S, G H] as [S, G, H]."""
-    return x.reshape(x.shape[0], x.shape[1] // size, size).raw
+    return x.reshape(x.shape[0], x.shape[1] // size, size)
 
 
 def forward(
     cell: Callable, gates: DeviceArray, table: DeviceArray | None, tokens: Any, weight_hh: DeviceArray,
-    weight_hr: DeviceArray | None, bias_n: DeviceArray | None, h_0: DeviceArray, extra: DeviceArray | None, steps: Steps,
+    weight_hr: DeviceArray | None, bias_n: DeviceArray | None, h_0: DeviceArray, extra: DeviceArray | None,
+    steps: Steps,
 ) -> DeviceArray:  # fmt: skip
     """Run a layer of any cell; returns h [N + S, P]. Arguments as the cells' own functions have them."""
     dtype, (batch, width) = gates.dtype, h_0.shape
@@ -562,8 +575,8 @@ def forward(
     starts, previous = layout(steps)
     started = make_forward(cell, count, from_dtype(dtype), planned.tile, planned.path == "grid", weight_hr is not None)
     start(
-        started, planned, _by_gate(gates, size), _by_gate(table, size), asarray(tokens).raw, weights.flat.raw,
-        projection.flat.raw, bias_n.raw, starts.raw, previous.raw, steps.reverse, h.raw, extra.raw, planned.units,
+        started, planned, _by_gate(gates, size), _by_gate(table, size), asarray(tokens), weights.flat,
+        projection.flat, bias_n, starts, previous, steps.reverse, h, extra, planned.units,
         planned.rows, planned.parts, planned.chunk, planned.held,
     )  # fmt: skip
     return h
@@ -595,7 +608,7 @@ def backward(
     starts, previous = layout(steps)
     started = make_backward(cell, count, from_dtype(dtype), planned.tile, spread, projection is not None)
     start(
-        started, planned, _by_gate(gates, size), weights.flat.raw, packed.flat.raw, starts.raw, previous.raw, steps.reverse,
-        h.raw, extra.raw, (none if dy is None else dy).raw, dh.raw, (none if dc is None else dc).raw, exchange.raw,
-        dprojected.raw, hidden.raw, planned.units, planned.rows, planned.parts, planned.chunk, planned.held,
+        started, planned, _by_gate(gates, size), weights.flat, packed.flat, starts, previous, steps.reverse,
+        h, extra, (none if dy is None else dy), dh, (none if dc is None else dc), exchange,
+        dprojected, hidden, planned.units, planned.rows, planned.parts, planned.chunk, planned.held,
     )  # fmt: skip
