@@ -23,7 +23,7 @@ from minirnn.kernels.cpu.generate import TokenModel
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 
 try:
-    from minirnn.kernels.cuda import attention, generate, gru, lstm, rnn, walk
+    from minirnn.kernels.cuda import attention, generate, gru, lstm, planning, rnn, walk
     from minirnn.kernels.cuda.device import SIMULATOR, asarray
 except DeviceError as error:
     pytest.skip(f"no card: {error}", allow_module_level=True)
@@ -144,12 +144,12 @@ def test_any_size(dtype: np.dtype, cell: str, size: int, lengths: list[int], thr
         check(Layer(cell, batch_of(lengths, False), dtype, False, size))
 
 
-def of_grid(monkeypatch: pytest.MonkeyPatch, shared_bytes: int) -> list[walk.Plan]:
+def of_grid(monkeypatch: pytest.MonkeyPatch, shared_bytes: int) -> list[planning.Plan]:
     """Has everything walk as a grid, of one block in the simulator; returns the plans that are made from then on."""
-    card = walk.Limits(1, shared_bytes, 4, True) if SIMULATOR else walk.limits()
+    card = planning.Limits(1, shared_bytes, 4, True) if SIMULATOR else walk.limits()
     plans = []
 
-    def planned(make: Callable, *args: Any, **options: Any) -> walk.Plan:
+    def planned(make: Callable, *args: Any, **options: Any) -> planning.Plan:
         plans.append(make(*args, **options, path="grid"))
         return plans[-1]
 
@@ -167,7 +167,7 @@ def test_layers_as_a_grid(cell: str, reverse: bool, dtype: np.dtype, monkeypatch
     check(Layer(cell, batch_of(LENGTHS, reverse), dtype, False, 9))
     assert [p.path for p in plans] == ["grid", "grid"]
     if SIMULATOR:
-        assert max(plans[1].held, plans[1].chunk) < walk.quads({"tanh": 9, "lstm": 36, "gru": 27}[cell])
+        assert max(plans[1].held, plans[1].chunk) < planning.quads({"tanh": 9, "lstm": 36, "gru": 27}[cell])
 
 
 @needs_card
@@ -184,9 +184,9 @@ def test_a_grid_of_several_blocks(cell: str, dtype: np.dtype, monkeypatch: pytes
 @pytest.mark.parametrize("batch", [1, 50, 300])
 @pytest.mark.parametrize("hidden", [1, 100, 128, 512, 1000])
 def test_plans_fit_the_card(hidden: int, batch: int, gates: int, itemsize: int, back: bool) -> None:
-    large = walk.Limits(132, 232448, 512, True)
-    for card in (large, walk.Limits(20, 49152, 512, False)):
-        p = walk.plan(hidden, batch, gates, itemsize, card, back)
+    large = planning.Limits(132, 232448, 512, True)
+    for card in (large, planning.Limits(20, 49152, 512, False)):
+        p = planning.plan(hidden, batch, gates, itemsize, card, back)
         assert p.shared_bytes <= card.shared_bytes
         assert p.blocks[0] * p.units >= hidden
         assert p.blocks[1] * p.rows >= batch
@@ -198,15 +198,15 @@ def test_plans_fit_the_card(hidden: int, batch: int, gates: int, itemsize: int, 
 
 
 def test_small_layers_take_blocks_and_large_ones_a_grid() -> None:
-    card = walk.Limits(132, 232448, 512, True)
-    assert walk.plan(128, 50, 4, 4, card).path == "block"
-    assert walk.plan(512, 64, 4, 4, card).path == "grid"
-    assert walk.plan(512, 64, 4, 4, card, projected=64).path == "block"
+    card = planning.Limits(132, 232448, 512, True)
+    assert planning.plan(128, 50, 4, 4, card).path == "block"
+    assert planning.plan(512, 64, 4, 4, card).path == "grid"
+    assert planning.plan(512, 64, 4, 4, card, projected=64).path == "block"
 
 
 def test_a_layer_too_large_for_the_card() -> None:
     with pytest.raises(DeviceError, match=r"5000 hidden units.*lower the hidden size"):
-        walk.plan(5000, 1, 4, 4, walk.Limits(20, 49152, 512, False))
+        planning.plan(5000, 1, 4, 4, planning.Limits(20, 49152, 512, False))
 
 
 # --------------------------------------------------------------------------------------------------- sampling

@@ -15,26 +15,14 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
-from minirnn.errors import DeviceError
 from minirnn.kernels.cpu.generate import TokenModel
 from minirnn.kernels.cuda import gru, lstm, rnn
 from minirnn.kernels.cuda.device import SIMULATOR, asarray, cuda, device_function, empty, zeros
-from minirnn.kernels.cuda.walk import (
-    WARP,
-    Limits,
-    Plan,
-    limits,
-    make_multiply,
-    pack,
-    quads,
-    resident_kernel,
-    spreads,
-    start,
-    total,
-)
+from minirnn.kernels.cuda.planning import WARP, plan_sampling, quads
+from minirnn.kernels.cuda.walk import limits, make_multiply, pack, resident_kernel, start, total
 from minirnn.kernels.pointwise import cast, exp, random_uniform
 
-__all__ = ["Sampler", "TokenModel", "plan_sampling"]
+__all__ = ["Sampler", "TokenModel"]
 
 _CELLS = {"rnn": rnn.tanh_cell, "lstm": lstm.cell, "gru": gru.cell}
 
@@ -251,48 +239,6 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
     return generate
 
 
-def plan_sampling(
-    hidden: int, batch: int, gates: int, layers: int, vocabulary: int, itemsize: int, card: Limits,
-    path: str | None = None,
-) -> Plan:  # fmt: skip
-    """The layout that is reckoned to be fastest; arguments as those of :func:`walk.plan`."""
-    depth, per_quad, plans = quads(hidden), 4 * itemsize, []
-    for units, rows, spread in spreads(hidden, batch, card, path):
-        blocks = -(-hidden // units)
-        lanes, head_lanes = quads(units * gates), quads(-(-vocabulary // blocks))
-        tile = next(t for t in (1, 2, 4, 8) if t >= min(rows, 32 // itemsize))
-        rows = -(-rows // tile) * tile
-        parts = max(1, min(depth, card.threads // (lanes * (rows // tile)), 32))
-        used = 2 * rows * (depth + 1) + parts * rows * (max(lanes, head_lanes) + lanes)
-        weights = 4 * depth * ((2 * layers - 1) * lanes + head_lanes)
-        held = min(weights, card.shared_bytes // per_quad - used)
-        if held >= 0:
-            meetings = 3000 * (layers + 2) if spread else 0
-            waves = -(-blocks * -(-batch // rows) // card.multiprocessors)
-            cycles = rows // tile * (held / 128 + (weights - held) / 32) * per_quad + meetings
-            plans.append(
-                Plan(
-                    "grid" if spread else "block",
-                    units,
-                    rows,
-                    tile,
-                    parts,
-                    depth,
-                    held,
-                    (blocks, -(-batch // rows)),
-                    card.threads,
-                    (used + held) * per_quad,
-                    waves * cycles,
-                )  # fmt: skip
-            )
-    if not plans:
-        raise DeviceError(
-            f"device 'cuda': sampling {batch} texts from {hidden} hidden units needs more than the "
-            f"{card.shared_bytes} bytes of shared memory that this card gives a block; lower the number of texts"
-        )
-    return min(plans, key=lambda p: p.cycles)
-
-
 class Sampler:
     """A token model ready to sample: weights packed, states kept from call to call.
 
@@ -326,11 +272,11 @@ class Sampler:
         pieces = min(planned.threads, math.isqrt(vocabulary - 1) + 1)
         self._kernel = _make_kernel(_CELLS[model.cell], count, from_dtype(dtype), planned.tile, planned.path == "grid")
         self._plan, self._turn = planned, 0
+        table = asarray(model.table).reshape(vocabulary, count, size)
+        scratch = (empty(shape, dtype) for shape in ((batch, count, size), (batch, vocabulary), (batch, vocabulary)))
         self._arrays = (
-            asarray(model.table).reshape(vocabulary, count, size), weights.flat, bias_ih, bias_n,
-            asarray(model.head_bias), states, extra, empty((batch, count, size), dtype), empty((batch, vocabulary), dtype),
-            empty((batch, vocabulary), dtype), empty((batch, vocabulary), np.int64), empty((batch, pieces), np.int64),
-            empty((batch, pieces), np.float64),
+            table, weights.flat, bias_ih, bias_n, asarray(model.head_bias), states, extra, *scratch,
+            empty((batch, vocabulary), np.int64), empty((batch, pieces), np.int64), empty((batch, pieces), np.float64),
         )  # fmt: skip
         self._tokens = empty((batch,), np.int64)
         self._sizes = planned.units, classes, planned.rows, planned.parts, planned.held

@@ -15,168 +15,18 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import from_dtype
 
-from minirnn.errors import DeviceError
 from minirnn.kernels.cuda.device import SIMULATOR, DeviceArray, asarray, cuda, device_function, empty, kernel, launch
+from minirnn.kernels.cuda.planning import WARP, Limits, Plan, plan, quads
 from minirnn.kernels.pointwise import lstm_h
 from minirnn.kernels.steps import Steps
 
-WARP = 2 if SIMULATOR else 32
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a kernel need not ask for
-
-
-# ----------------------------------------------------------------------------------------------------- planning
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a card offers.
-
-    Attributes:
-        multiprocessors: blocks that run at the same time, one each.
-        shared_bytes: shared memory of a block.
-        threads: of a block.
-        cooperative: whether a grid can wait for itself.
-    """
-
-    multiprocessors: int
-    shared_bytes: int
-    threads: int
-    cooperative: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a walk is laid out on the card.
-
-    Attributes:
-        path: "block" or "grid".
-        units, rows: outputs and sequences of a block.
-        tile: rows that a thread multiplies at a time.
-        parts: threads that share one sum.
-        chunk: quads of the depth that lie in shared memory at a time.
-        held: quads of the depth whose weights stay there.
-        blocks: over the units, over the sequences.
-        threads: of a block.
-        shared_bytes: of a block.
-        cycles: what a step is reckoned to take.
-    """
-
-    path: str
-    units: int
-    rows: int
-    tile: int
-    parts: int
-    chunk: int
-    held: int
-    blocks: tuple[int, int]
-    threads: int
-    shared_bytes: int
-    cycles: float
-
-
-@functools.cache
-def limits() -> Limits:
-    """Those of the current card; the simulator is a card of two multiprocessors whose grid cannot wait for itself."""
-    if SIMULATOR:
-        return Limits(2, 16 * 1024, 4, False)
-    card = cuda.get_current_device()
-    shared = card.MAX_SHARED_MEMORY_PER_BLOCK
-    try:
-        _ask_for_shared(_probe, (empty((1,), np.float32).raw,), card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
-        shared = card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-    except Exception:  # another version of numba-cuda, which hides its kernels' handles otherwise: less has to do
-        pass
-    return Limits(card.MULTIPROCESSOR_COUNT, shared, 512, bool(card.COOPERATIVE_LAUNCH))
-
-
-def plan(
-    hidden: int, batch: int, gates: int, itemsize: int, card: Limits, back: bool = False, projected: int = 0,
-    path: str | None = None,
-) -> Plan:  # fmt: skip
-    """The layout that is reckoned to be fastest.
-
-    Args:
-        back: of the way back, where the sums run over the gates of all units.
-        projected: P, where there is a projection; it takes the path "block".
-        path: take this one whatever it costs.
-
-    Raises:
-        DeviceError: a step does not fit a block's shared memory.
-    """
-    plans = [
-        _fit(hidden, batch, gates, itemsize, card, back, projected, units, rows, spread)
-        for units, rows, spread in spreads(hidden, batch, card, "block" if projected else path)
-    ]
-    possible = [p for p in plans if p is not None]
-    if not possible:
-        raise DeviceError(
-            f"device 'cuda': a step of {hidden} hidden units needs more than the {card.shared_bytes} bytes of shared "
-            "memory that this card gives a block; lower the hidden size, or use float32"
-        )
-    return min(possible, key=lambda p: p.cycles)
-
-
-def spreads(hidden: int, batch: int, card: Limits, path: str | None) -> Iterator[tuple[int, int, bool]]:
-    """The layouts to choose from: units and rows of a block, and whether they are spread over a grid."""
-    if path != "grid":
-        yield from ((hidden, rows, False) for rows in (1, 2, 4, 8))
-    if path == "grid" or (path is None and card.cooperative):
-        for units in sorted({min(hidden, 4 * k) for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128)}):
-            shares = card.multiprocessors // -(-hidden // units)
-            if shares:
-                yield units, -(-max(1, batch) // shares), True
-
-
-def _fit(
-    hidden: int, batch: int, gates: int, itemsize: int, card: Limits, back: bool, projected: int, units: int,
-    rows: int, spread: bool,
-) -> Plan | None:  # fmt: skip
-    """A block of ``units`` outputs and ``rows`` sequences at least; None where it does not fit."""
-    width = projected or hidden
-    depth = quads(gates * hidden if back else width)
-    lanes = quads((width if projected else units) if back else units * gates)
-    most = 32 // itemsize
-    tile = next(t for t in (1, 2, 4, 8) if t >= min(rows, most))
-    rows = -(-rows // tile) * tile
-    tiles = lanes * (rows // tile)
-    per_quad = 4 * itemsize
-    parts = max(1, min(depth, card.threads // tiles, 16, card.shared_bytes // (4 * rows * lanes * per_quad)))
-    threads = min(card.threads, -(-tiles * parts // WARP) * WARP)
-    other = rows * (lanes + 1) if back else rows * (quads(hidden) + 1) if projected else 0  # dh, or h yet to project
-    sums = parts * rows * (max(lanes, quads(hidden if back else projected)) if projected else lanes)
-    left = card.shared_bytes // per_quad - sums - other
-    chunk = depth
-    if spread:
-        chunk = max(1, min(depth, left // (2 * rows) - 1))
-    left -= rows * (chunk + 1)
-    if left < 0:
-        return None
-    held = min(depth, left // (4 * lanes))
-    blocks = (-(-hidden // units), -(-max(1, batch) // rows))
-    # A multiprocessor multiplies 128 times a cycle, and reads 128 bytes of shared, about 32 of global memory.
-    weights = 4 * lanes * per_quad * (rows // tile)
-    product = (
-        max(depth * lanes * 16 * rows / 128 * (itemsize // 4), held * weights / 128) + (depth - held) * weights / 32
-    )
-    exchange = 3000 + rows * depth * per_quad / 32 if spread else 0.0
-    waves = -(-blocks[0] * blocks[1] // card.multiprocessors)
-    used = (sums + other + rows * (chunk + 1) + held * 4 * lanes) * per_quad
-    return Plan(
-        "grid" if spread else "block", units, rows, tile, parts, chunk, held, blocks, threads, used,
-        waves * (product + exchange + 500),
-    )  # fmt: skip
-
-
-def quads(elements: int) -> int:
-    """Quads that hold so many elements."""
-    return -(-elements // 4)
 
 
 # ----------------------------------------------------------------------------------------------------- starting
@@ -201,6 +51,21 @@ def _ask_for_shared(started: Any, args: tuple, nbytes: int) -> None:
     driver = cuda.cudadrv.driver
     attribute = driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     driver.driver.cuKernelSetAttribute(attribute, nbytes, function.handle, function.device.id)
+
+
+@functools.cache
+def limits() -> Limits:
+    """Those of the current card; the simulator is a card of two multiprocessors whose grid cannot wait for itself."""
+    if SIMULATOR:
+        return Limits(2, 16 * 1024, 4, False)
+    card = cuda.get_current_device()
+    shared = card.MAX_SHARED_MEMORY_PER_BLOCK
+    try:
+        _ask_for_shared(_probe, (empty((1,), np.float32).raw,), card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        shared = card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+    except Exception:  # another version of numba-cuda, which hides its kernels' handles otherwise: less has to do
+        pass
+    return Limits(card.MULTIPROCESSOR_COUNT, shared, 512, bool(card.COOPERATIVE_LAUNCH))
 
 
 _asked: set[Any] = set()
