@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,12 +21,16 @@ from minirnn import kernels
 from minirnn.autograd import tape
 from minirnn.kernels.jit import DISABLED
 
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
+if SIMULATED:  # its threads take turns, and wait for one another at every step
+    sys.setswitchinterval(1e-5)
+
 settings.register_profile(
     "minirnn",
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=10 if DISABLED or os.environ.get("NUMBA_ENABLE_CUDASIM") else 40,
+    max_examples=10 if DISABLED or SIMULATED else 40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("minirnn")

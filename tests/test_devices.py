@@ -151,3 +151,105 @@ def test_a_run_goes_on_on_another_device(tmp_path: Path, card: str) -> None:
     for name in ("there", "back"):
         for key, array in weights[name].items():
             np.testing.assert_allclose(array, weights["plain"][key], rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+VECTORS = np.random.default_rng(2).standard_normal((3, 2, 4)).astype(np.float32)
+TOKENS, LENGTHS = [[4, 1], [2, 3], [1, 0]], [3, 2]
+M = mr.models
+MODELS: dict[str, tuple[Any, Any]] = {
+    "one to one": (lambda: M.OneToOne(4, 5, 3), lambda m: m(VECTORS[0])),
+    "last": (lambda: M.ManyToOne(4, 3, 2, cell="gru", bidirectional=True), lambda m: m(VECTORS, LENGTHS)),
+    "mean": (lambda: M.ManyToOne(4, 3, 2, pooling="mean"), lambda m: m(VECTORS, LENGTHS)),
+    "max": (lambda: M.ManyToOne(4, 3, 2, pooling="max"), lambda m: m(VECTORS, LENGTHS)),
+    "attention": (lambda: M.ManyToOne(5, 3, 2, pooling="attention", embedding_size=2), lambda m: m(TOKENS, LENGTHS)),
+    "sum of directions": (
+        lambda: M.ManyToMany(4, 3, 2, cell="rnn", bidirectional=True, merge="sum"), lambda m: m(VECTORS, LENGTHS)[0]
+    ),
+    "one-hot": (lambda: M.ManyToMany(5, 3, 2, cell="gru", embedding_size=0), lambda m: m(TOKENS)[0]),
+    "one to many": (lambda: M.OneToMany(4, 3, 2), lambda m: m([1, 3], length=3)),
+    "teacher forcing": (lambda: M.OneToMany(4, 3, 5, embedding_size=2), lambda m: m(VECTORS[0], targets=TOKENS)),
+    "additive": (
+        lambda: M.EncoderDecoder(5, 6, 4, attention="additive", bidirectional=True),
+        lambda m: m.loss(TOKENS, [[1, 1], [4, 5], [2, 2]], LENGTHS, [3, 3]),
+    ),
+    "dot, scheduled sampling": (
+        lambda: M.EncoderDecoder(5, 6, 4, attention="dot"),
+        lambda m: m.loss(TOKENS, [[1, 1], [4, 5], [2, 2]], LENGTHS, teacher_forcing_ratio=0.5),
+    ),
+    "cells": (
+        lambda: mr.nn.Recurrent([mr.nn.GRUCell(4, 3), mr.nn.LSTMCell(3, 2)]), lambda m: m(
+            mr.tensor(VECTORS, device=next(m.parameters()).device), lengths=LENGTHS)[0]
+    ),
+    "layer norm": (lambda: mr.nn.Sequential(mr.nn.Linear(4, 3), mr.nn.LayerNorm(3)), lambda m: m(VECTORS)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_do_as_on_the_cpu(name: str, card: str) -> None:
+    """Outputs and the gradients of all weights."""
+    make, use = MODELS[name]
+    found = {}
+    for device in ("cpu", card):
+        mr.manual_seed(3)
+        model = make().to(device)
+        y = use(model)
+        assert y.device == device
+        (y * np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)).sum().backward()
+        found[device] = [y.numpy()] + [p.grad.numpy() for p in model.parameters() if p.grad is not None]
+    assert len(found[card]) == len(found["cpu"]) > 1
+    for ours, theirs in zip(found[card], found["cpu"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_written_text_and_translations_are_those_of_the_cpu(card: str) -> None:
+    found = {}
+    for device in ("cpu", card):
+        mr.manual_seed(3)
+        text, translator = M.CharLM(5, 4, 1, "gru").to(device), M.EncoderDecoder(5, 6, 4, attention="dot").to(device)
+        best = translator.generate(TOKENS, LENGTHS, max_length=3, beam_width=2)
+        found[device] = [
+            text.generate([1, 2], 6, seed=4).tolist(), text.generate([[1, 2]], 4, temperature=0).tolist(),
+            [one.tokens.tolist() for one in best],
+        ]  # fmt: skip
+    assert found[card] == found["cpu"]
+
+
+def test_losses_do_as_on_the_cpu(card: str) -> None:
+    F = mr.nn.functional
+    logits, classes = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32), [2, 0, -100, 1]
+    shares = np.random.default_rng(1).random((4, 3)).astype(np.float32)
+    losses: dict[str, Any] = {
+        "cross entropy": lambda x: F.cross_entropy(x, classes, weight=[1.0, 2.0, 0.5], label_smoothing=0.1),
+        "of each": lambda x: F.cross_entropy(x, classes, reduction="none"),
+        "nll": lambda x: F.nll_loss(x.log_softmax(1), classes, weight=[1.0, 2.0, 0.5]),
+        "binary": lambda x: F.binary_cross_entropy(x.sigmoid(), shares),
+        "with logits": lambda x: F.binary_cross_entropy_with_logits(x, shares, pos_weight=2.0),
+        "mse": lambda x: F.mse_loss(x, shares), "huber": lambda x: F.huber_loss(x, shares, delta=0.3),
+        "l1": lambda x: F.l1_loss(x, shares, reduction="sum"),
+    }  # fmt: skip
+    for name, loss in losses.items():
+        found = []
+        for device in ("cpu", card):
+            x = mr.tensor(logits, True, device=device)
+            y = loss(x)
+            (y * 3.0).sum().backward()
+            assert x.grad is not None
+            found.append((y.numpy(), x.grad.numpy()))
+        for ours, theirs in zip(found[1], found[0], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_command_line_trains_and_writes_on_a_card(tmp_path: Path, monkeypatch: Any, card: str) -> None:
+    from minirnn_cli.main import app
+    from typer.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text("to be or not to be\n" * 30)
+    options = ["--steps", "2", "--hidden", "4", "--layers", "1", "--seq-length", "4", "--batch-size", "3", "--quiet"]
+    assert CliRunner().invoke(app, ["train-char", "text", "--device", card, *options]).exit_code == 0
+    written = [
+        CliRunner().invoke(app, ["sample", "--device", device, "--length", "5", "--seed", "1", "--quiet"])
+        for device in ("cpu", card)
+    ]
+    assert written[0].exit_code == 0
+    assert written[0].stdout == written[1].stdout

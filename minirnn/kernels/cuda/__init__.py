@@ -47,7 +47,9 @@ from minirnn.kernels.cuda.array import (
     where,
     zeros_like,
 )
+from minirnn.kernels.cuda.attention import attention_backward, attention_forward
 from minirnn.kernels.cuda.device import to_numpy, zeros
+from minirnn.kernels.cuda.generate import Sampler, TokenModel
 from minirnn.kernels.cuda.gru import gru_backward, gru_forward
 from minirnn.kernels.cuda.loss import cross_entropy
 from minirnn.kernels.cuda.lstm import lstm_backward, lstm_forward

@@ -518,8 +518,8 @@ def _arg_reduction(beats: Callable) -> Any:
         axes = _axes(axis, x.ndim)
         shape = tuple(n for d, n in enumerate(x.shape) if d not in axes)
         out = empty(tuple(1 if d in axes else n for d, n in enumerate(x.shape)) if keepdims else shape, np.int64)
-        kept, line = _lines(x, axes)
         if out.size:
+            kept, line = _lines(x, axes)
             launch_blocks(start, out.size, out.flat, x.flat, *_collapsed((kept,)), line.size, *_collapsed((line,)))
         return out
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import types
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
-from numba.core import config
 
 from minirnn.errors import DeviceError, DTypeError
 
@@ -24,7 +24,7 @@ try:
 except ImportError as error:  # its parts do not fit one another
     raise DeviceError(f"device 'cuda': numba-cuda cannot be loaded ({error}); install minirnn[cuda12] again") from None
 
-SIMULATOR: bool = bool(config.ENABLE_CUDASIM)
+SIMULATOR: bool = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
 """True under ``NUMBA_ENABLE_CUDASIM=1``: kernels run as plain Python, one thread of the host for each of the card's."""
 
 THREADS: int = 4 if SIMULATOR else 256
@@ -389,7 +389,7 @@ def asarray(values: Any, dtype: Any = None) -> DeviceArray:
         return full(host.shape, host.item(), host.dtype)
     out = empty(host.shape, host.dtype)
     if host.size:
-        out.raw.copy_to_device(host)
+        out.flat.raw.copy_to_device(host.reshape(-1))  # Numba stumbles over the strides of extents of 1
     return out
 
 

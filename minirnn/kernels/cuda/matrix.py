@@ -10,10 +10,10 @@ import numpy as np
 from minirnn.kernels.cuda.device import SIMULATOR, THREADS, DeviceArray, asarray, cuda, empty, kernel, launch_blocks
 
 _SIDE = math.isqrt(THREADS)
-_EACH = 2 if SIMULATOR else 4
+_EACH = 4
 """A thread makes _EACH x _EACH elements of the result, a block of _SIDE x _SIDE threads a tile."""
 _TILE = _SIDE * _EACH
-_DEPTH = 2 if SIMULATOR else 16
+_DEPTH = 4 if SIMULATOR else 16
 _PADDED = _TILE + 1
 """A row of a tile in shared memory, one longer, so that the threads that fill a column do not meet in one bank."""
 
