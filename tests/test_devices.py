@@ -253,3 +253,4 @@ def test_the_command_line_trains_and_writes_on_a_card(tmp_path: Path, monkeypatc
     ]
     assert written[0].exit_code == 0
     assert written[0].stdout == written[1].stdout
+    assert "cuda: usable; recurrent kernel: block" in CliRunner().invoke(app, ["info"]).stdout
