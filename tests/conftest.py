@@ -1,7 +1,8 @@
 """What every test gets: reproducible Hypothesis runs, a known seed, and a check that no global state leaks.
 
-Markers: ``needs_torch`` and ``needs_jit`` skip with a reason where PyTorch is missing, or under
-``NUMBA_DISABLE_JIT=1`` what is about compiling itself. Fixtures: ``dtype`` (float32 and float64), ``torch``.
+Markers: ``needs_torch``, ``needs_jit`` and ``needs_card`` skip with a reason where PyTorch is missing, under
+``NUMBA_DISABLE_JIT=1`` what is about compiling itself, and without a card what is not simulated. Fixtures: ``dtype``
+(float32 and float64), ``device`` ("cpu" and "cuda"), ``card`` ("cuda" alone), ``torch``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
 if SIMULATED:  # its threads take turns, and wait for one another at every step
     sys.setswitchinterval(1e-5)
 
+_NO_CARD = kernels.missing("cuda")
+
 settings.register_profile(
     "minirnn",
     derandomize=True,
@@ -38,6 +41,7 @@ settings.load_profile("minirnn")
 _NEEDS = {
     "needs_torch": (importlib.util.find_spec("torch") is None, "PyTorch is not installed (extra: peers)"),
     "needs_jit": (DISABLED, "about compiled code; NUMBA_DISABLE_JIT is set"),
+    "needs_card": (bool(_NO_CARD) or SIMULATED, "the simulator does not have what is tested, or there is no card"),
 }
 
 
@@ -74,9 +78,6 @@ def clean_state() -> Iterator[None]:
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)
-
-
-_NO_CARD = kernels.missing("cuda")
 
 
 @pytest.fixture(params=["cpu", "cuda"])

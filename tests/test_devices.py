@@ -109,6 +109,16 @@ def test_memory_is_used_again(card: str) -> None:
     assert K.zeros((97,), np.float32).block.memory is memory
 
 
+@pytest.mark.needs_card
+def test_other_libraries_share_memory(card: str) -> None:
+    x = mr.tensor([[1.0, 2.0], [3.0, 4.0]], device=card)
+    other = type("Other", (), {"__cuda_array_interface__": x.__cuda_array_interface__})()
+    copied = mr.tensor(other, device=card)
+    kernels.on(card).asarray(other)[0] = 5.0
+    assert x.tolist() == [[5.0, 5.0], [3.0, 4.0]]
+    assert copied.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
 # ------------------------------------------------------------------------------------------ models, training
 
 

@@ -378,11 +378,16 @@ def check_differentiable(dtype: np.dtype, requires_grad: bool) -> None:
         raise DTypeError(f"only floating-point tensors have gradients, got {dtype}")
 
 
+def _usual(found: np.dtype) -> np.dtype:
+    return np.dtype({"f": np.float32, "b": np.bool_}.get(found.kind, np.int64))
+
+
 def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, device: str = "cpu") -> Tensor:
     """A leaf tensor with a copy of ``data``.
 
     Args:
-        data: a number, nested lists, a NumPy array, a tensor, or anything ``np.asarray`` takes.
+        data: a number, nested lists, a NumPy array, a tensor, or anything ``np.asarray`` takes; on a card also
+            what has ``__cuda_array_interface__``.
         dtype: float32 for floating-point data unless told otherwise; integers and booleans keep their kind.
 
     Raises:
@@ -394,17 +399,14 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
     tensor([[1. , 2.5]])
     """
     if hasattr(data, "__cuda_array_interface__") and device != "cpu":  # never by way of the host
-        own = kernels.on(device).asarray(data).copy()
-        own = own if dtype is None else own.astype(as_dtype(dtype), copy=False)
+        own = kernels.on(device).asarray(data)
+        own = own.astype(_usual(own.dtype) if dtype is None else as_dtype(dtype), copy=True)
         check_differentiable(own.dtype, requires_grad)
         return Tensor(own, requires_grad, device)
     source = np.asarray(data.numpy() if isinstance(data, Tensor) else data)
     if source.dtype.kind not in _KINDS:
         raise DTypeError(f"tensor: wanted numbers, got {source.dtype} from {type(data).__name__}")
-    if dtype is None:
-        kind = {"f": np.float32, "b": np.bool_}.get(source.dtype.kind, np.int64)
-        dtype = np.dtype(kind)
-    array = np.array(source, dtype=as_dtype(dtype), order="C", copy=True)
+    array = np.array(source, dtype=_usual(source.dtype) if dtype is None else as_dtype(dtype), order="C", copy=True)
     if source.dtype.kind in "iu" and array.dtype.kind in "iu" and not np.can_cast(source.dtype, array.dtype):
         wrapped = array != source  # NumPy takes them modulo 2^bits, silently
         if wrapped.any():
