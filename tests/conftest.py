@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,8 +22,10 @@ from minirnn.autograd import tape
 from minirnn.kernels.jit import DISABLED
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
-if SIMULATED:  # its threads take turns, and wait for one another at every step
-    sys.setswitchinterval(1e-5)
+if SIMULATED:
+    import simulator
+
+    simulator.prepare()
 
 _NO_CARD = kernels.missing("cuda")
 
