@@ -66,19 +66,25 @@ def _shape(values: tuple[int | _Sequence[int], ...]) -> tuple[int, ...]:
     return shape
 
 
-def zeros(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
+def zeros(
+    *shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False, device: str = "cpu"
+) -> Tensor:
     """A tensor of zeros; the shape as numbers or as one tuple, as for the next two."""
-    return tensor(_np.zeros(_shape(shape)), requires_grad, dtype)
+    return tensor(_np.zeros(_shape(shape)), requires_grad, dtype, device)
 
 
-def ones(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
+def ones(
+    *shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False, device: str = "cpu"
+) -> Tensor:
     """A tensor of ones."""
-    return tensor(_np.ones(_shape(shape)), requires_grad, dtype)
+    return tensor(_np.ones(_shape(shape)), requires_grad, dtype, device)
 
 
-def randn(*shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False) -> Tensor:
+def randn(
+    *shape: int | _Sequence[int], dtype: DType = "float32", requires_grad: bool = False, device: str = "cpu"
+) -> Tensor:
     """A tensor drawn from N(0, 1)."""
-    return tensor(random.generator().standard_normal(_shape(shape)), requires_grad, dtype)
+    return tensor(random.generator().standard_normal(_shape(shape)), requires_grad, dtype, device)
 
 
 __all__ = [

@@ -1,7 +1,8 @@
 """What every test gets: reproducible Hypothesis runs, a known seed, and a check that no global state leaks.
 
-Markers: ``needs_torch`` and ``needs_jit`` skip with a reason where PyTorch is missing, or under
-``NUMBA_DISABLE_JIT=1`` what is about compiling itself. Fixtures: ``dtype`` (float32 and float64), ``torch``.
+Markers: ``needs_torch``, ``needs_jit`` and ``needs_card`` skip with a reason where PyTorch is missing, under
+``NUMBA_DISABLE_JIT=1`` what is about compiling itself, and without a card what is not simulated. Fixtures: ``dtype``
+(float32 and float64), ``device`` ("cpu" and "cuda"), ``card`` ("cuda" alone), ``torch``.
 
 ``NUMBA_BOUNDSCHECK=1`` finds indices out of bounds in compiled code, but for the matrix tile; its plain stand-in is
 checked under ``NUMBA_DISABLE_JIT=1``.
@@ -10,6 +11,7 @@ checked under ``NUMBA_DISABLE_JIT=1``.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,16 +20,25 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minirnn as mr
+from minirnn import kernels
 from minirnn.autograd import tape
 from minirnn.kernels import tile
 from minirnn.kernels.jit import DISABLED
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
+if SIMULATED:
+    import simulator
+
+    simulator.prepare()
+
+_NO_CARD = kernels.missing("cuda")
 
 settings.register_profile(
     "minirnn",
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=10 if DISABLED else 40,
+    max_examples=10 if DISABLED or SIMULATED else 40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("minirnn")
@@ -35,6 +46,7 @@ settings.load_profile("minirnn")
 _NEEDS = {
     "needs_torch": (importlib.util.find_spec("torch") is None, "PyTorch is not installed (extra: peers)"),
     "needs_jit": (DISABLED, "about compiled code; NUMBA_DISABLE_JIT is set"),
+    "needs_card": (bool(_NO_CARD) or SIMULATED, "the simulator does not have what is tested, or there is no card"),
 }
 
 
@@ -85,6 +97,22 @@ def clean_state() -> Iterator[None]:
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device; "cuda" is skipped where there is neither a card nor the simulator."""
+    if request.param == "cuda" and _NO_CARD:
+        pytest.skip(_NO_CARD)
+    return request.param
+
+
+@pytest.fixture(params=["cuda"])
+def card(request: pytest.FixtureRequest) -> str:
+    """The device "cuda" alone, for what compares it with the CPU."""
+    if _NO_CARD:
+        pytest.skip(_NO_CARD)
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The house: every floor imports only from floors below it, importing is light, and ``__all__`` is true."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,27 @@ def test_only_one_place_imports_each_outer_library() -> None:
             assert module in ("minirnn.checkpoint", "minirnn.training"), module
 
 
+def test_numba_cuda_is_imported_by_one_line() -> None:
+    """What it is called, and which package it is of, has changed before."""
+    lines = [
+        (module, line)
+        for module, path in _modules().items()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s*(from|import) numba.*\bcuda\b", line)
+    ]
+    assert lines == [("minirnn.kernels.cuda.device", "    from numba import cuda")]
+
+
+def test_both_houses_have_the_same_names() -> None:
+    """The contract; read from the sources, for a card may be missing."""
+    houses = []
+    for house in ("cpu", "cuda"):
+        tree = ast.parse((PACKAGE / "kernels" / house / "__init__.py").read_text(encoding="utf-8"))
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        houses.append({alias.name for node in imports for alias in node.names})
+    assert houses[0] == houses[1]
+
+
 def test_no_pickle_and_no_eval() -> None:
     """The kernel cache alone unpickles: Numba's format, in a folder only its user can write."""
     for module, path in _modules().items():
@@ -96,7 +118,8 @@ def test_no_pickle_and_no_eval() -> None:
 
 def test_importing_is_light() -> None:
     """No compiler, no CUDA, no rich, no SciPy before they are needed."""
-    code = "import sys, minirnn; print([m for m in ('numba', 'rich', 'scipy', 'typer', 'torch') if m in sys.modules])"
+    heavy = ("numba", "numba_cuda", "rich", "scipy", "typer", "torch")
+    code = f"import sys, minirnn; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -64,6 +64,7 @@ def sample(
     num: Annotated[int, typer.Option(min=1, help="How many texts.")] = 1,
     stop: Annotated[str | None, typer.Option(help="End a text after this string.")] = None,
     threads: o.Threads = None,
+    device: o.Device = o.DeviceName.cpu,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -76,6 +77,7 @@ def sample(
 
     o.use_threads(threads)
     model = TextModel.load(o.find_checkpoint(checkpoint, "char"))
+    model.model.to(device.value)
     missing = model.symbols.missing(prime)
     if missing and not quiet:
         say(f"the model has never seen {missing!r}; left out of the prime")

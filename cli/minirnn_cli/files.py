@@ -18,10 +18,11 @@ def info(
     checkpoint: Annotated[Path | None, typer.Argument(help="A checkpoint or a run's folder.")] = None,
     json: o.Json = False,
 ) -> None:
-    """Show what a checkpoint holds: task, model, vocabulary, how it was trained, how well it does."""
+    """Show what a checkpoint holds: task, model, vocabulary, how it was trained, how well it does; and the devices."""
     from json import dumps
 
     from minirnn.checkpoint import load, part
+    from minirnn.kernels import DEVICES
 
     path = o.find_checkpoint(checkpoint)
     arrays, config = load(path)
@@ -43,6 +44,7 @@ def info(
         "best_val_loss": position.get("best_loss"),
         "options": config.get("options"),
         "resumable": "optimizer" in config,
+        "devices": {device: _state(device, config) for device in DEVICES},
         "arrays": {name: list(a.shape) for name, a in weights.items()},
     }
     if json:
@@ -56,6 +58,28 @@ def info(
                     print(f"  {key}: {_shown(item)}")
         elif value is not None:
             print(f"{name}: {_shown(value)}")
+
+
+_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+_PATHS = {"block": "each block walks sequences of its own", "grid": "all blocks share a step's units, and wait"}
+
+
+def _state(device: str, config: dict[str, Any]) -> str:
+    """Whether a device is usable, and how a card would walk the recurrent loop of such a model in batches of 32."""
+    from minirnn import kernels
+    from minirnn.errors import DeviceError
+
+    model = config.get("model")
+    if device == "cpu" or kernels.missing(device) or not isinstance(model, dict) or model.get("cell") not in _GATES:
+        return "usable" if device == "cpu" else kernels.missing(device) or "usable"
+    from minirnn.kernels.cuda.planning import plan
+    from minirnn.kernels.cuda.walk import limits
+
+    try:
+        path = plan(model.get("hidden_size", 1), 32, _GATES[model["cell"]], 4, limits()).path
+    except DeviceError as error:
+        return f"not for this model: {error}"
+    return f"usable; recurrent kernel: {path} ({_PATHS[path]})"
 
 
 _LONGEST = 120  # characters of a value that are shown to a person

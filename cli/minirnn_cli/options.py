@@ -30,6 +30,7 @@ class OptimizerName(StrEnum):
 
 class DeviceName(StrEnum):
     cpu = "cpu"
+    cuda = "cuda"
 
 
 MOST_UNITS = 1_000_000  # far more than any memory holds
@@ -86,7 +87,7 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, max=_MOST_THREADS, help="Threads; all cores, or MINIRNN_NUM_THREADS.", rich_help_panel="Run"),
 ]
-Device = Annotated[DeviceName, typer.Option(help="Where to compute.", rich_help_panel="Run")]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute; cuda is a card.", rich_help_panel="Run")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", rich_help_panel="Run")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON lines on standard output.", rich_help_panel="Run")]
 

@@ -98,12 +98,15 @@ def _train(
     context: typer.Context, make: Callable[..., Plan], wanted: list[str], sources: list[str], chosen: dict[str, Any],
     how: dict[str, Any], data: str, default_minutes: float,
 ) -> None:  # fmt: skip
+    from minirnn import kernels
     from minirnn.data.sources import stamps
     from minirnn.runs import BEST
     from minirnn.training import Options, Trainer
     from minirnn_cli.show import say, show_training
 
     o.use_threads(how["threads"])
+    device = how["device"]
+    kernels.on(device)  # a card that is missing is said before a corpus is read
     out, resume, quiet = how["out"], how["resume"], how["quiet"]
     stem = "stdin" if sources[0] == "-" else Path(sources[0].removeprefix("@")).stem or "run"
     if resume:
@@ -119,6 +122,7 @@ def _train(
     files = [*sources, *(chosen[name] for name in _FILES if chosen.get(name) is not None)]
     unchanged = stamps(files)
     plan = make(**{name: chosen[name] for name in wanted})
+    plan.task.model.to(device)
     notes = {"command": context.command.name, "settings": {name: chosen[name] for name in chosen if name != data}}
     trainer = Trainer(plan.task, options, folder if resume else o.claim_folder(out, stem), resume, notes)
     at, folder = trainer.position, trainer.out or Path()

@@ -40,6 +40,7 @@ def predict(
     midi: Annotated[Path | None, typer.Option(help="Composer: write the piece as a MIDI file.")] = None,
     wav: Annotated[Path | None, typer.Option(help="Composer: write the piece as a sound file.")] = None,
     threads: o.Threads = None,
+    device: o.Device = o.DeviceName.cpu,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -60,6 +61,7 @@ def predict(
     given = {name: value for name, value in every.items() if value is not None}
     path = o.find_checkpoint(checkpoint)
     predictor = tasks.load_predictor(path)
+    predictor.model.to(device.value)
     if foreign := given.keys() - predictor.options:
         name = min(foreign).replace("_", "-")
         raise OptionError(f"--{name} is not for the model in {path}, a {type(predictor).__name__.lower()}")
@@ -126,6 +128,7 @@ def evaluate(
     checkpoint: _Checkpoint,
     data: Annotated[list[str], typer.Argument(help="Data like that of the training; - is standard input.")],
     threads: o.Threads = None,
+    device: o.Device = o.DeviceName.cpu,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -137,8 +140,10 @@ def evaluate(
 
     o.use_threads(threads)
     path = o.find_checkpoint(checkpoint)
+    trained = tasks.load(path)
+    trained.model.to(device.value)
     with compile_notes(quiet):
-        metrics: dict[str, Any] = tasks.load(path).evaluate(data)
+        metrics: dict[str, Any] = trained.evaluate(data)
     if json:
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         print(dumps(known, allow_nan=False))

@@ -36,11 +36,11 @@ def attend(
             f"{', '.join(map(str, kinds))}; convert with .to(...)"
         )
     K = kernels.on(query.device)
-    arrays = [None if t is None else np.ascontiguousarray(t.data) for t in inputs]
+    arrays = [None if t is None else K.contiguous(t.data) for t in inputs]
     context, weights = K.attention_forward(*arrays, lengths, scale)
 
     def gradients(dcontext: Any, dweights: Any) -> tuple[Any, ...]:
-        given = (None if g is None else np.ascontiguousarray(g) for g in (dcontext, dweights))
+        given = (None if g is None else K.contiguous(g) for g in (dcontext, dweights))
         return K.attention_backward(*arrays, lengths, scale, weights, *given)
 
     both = record_many("attention", inputs, (context, weights), gradients)

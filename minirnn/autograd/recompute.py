@@ -28,7 +28,7 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
         what ``function`` returns.
 
     Raises:
-        OptionError: an input or an output is no tensor.
+        OptionError: an input or an output is no tensor, or there is no output.
 
     >>> import minirnn as mr
     >>> x = mr.tensor([0.5, 2.0], requires_grad=True)
@@ -40,7 +40,7 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
     draws_before = random.generator().bit_generator.state
     with tape.no_grad():
         made = function(*inputs)
-    outputs = (made,) if isinstance(made, Tensor) else tuple(made)
+    outputs = tuple(made) if isinstance(made, (tuple, list)) else (made,)
     _check("output", outputs)
 
     def gradients(*given: Any) -> list[Any]:
@@ -62,6 +62,8 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
 
 
 def _check(kind: str, tensors: tuple[Any, ...]) -> None:
+    if kind == "output" and not tensors:
+        raise OptionError("recompute: the function returned no tensor")
     for number, t in enumerate(tensors):
         if not isinstance(t, Tensor):
             raise OptionError(f"recompute: wanted tensors, {kind} {number} is a {type(t).__name__}")

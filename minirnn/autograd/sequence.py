@@ -51,11 +51,11 @@ def _final(K: Any, states: Any, steps: Steps) -> Any:
 
 def _gradient(K: Any, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """An array of its own for a final state's gradient, which the kernel overwrites."""
-    return K.zeros(shape, dtype) if g is None else np.array(g, order="C", copy=True)
+    return K.zeros(shape, dtype) if g is None else g.copy()
 
 
-def _contiguous(g: Any) -> Any:
-    return None if g is None else np.ascontiguousarray(g)
+def _contiguous(K: Any, g: Any) -> Any:
+    return None if g is None else K.contiguous(g)
 
 
 def rnn_sequence(
@@ -64,11 +64,13 @@ def rnn_sequence(
     """h_t = tanh(x_t + W_hh h_{t-1}), or relu; returns y [S, H] and h_n [N, H]."""
     K = kernels.on(weight_hh.device)
     gates = gate_input.buffer(K, steps.rows)
-    h = K.rnn_forward(gates, gate_input.table, gate_input.tokens, weight_hh.data, _contiguous(h_0.data), rectify, steps)
+    h = K.rnn_forward(
+        gates, gate_input.table, gate_input.tokens, weight_hh.data, K.contiguous(h_0.data), rectify, steps
+    )
 
     def gradients(dy: Any, dh_n: Any) -> tuple[Any, ...]:
         dh = _gradient(K, dh_n, h_0.shape, h.dtype)
-        dh_0, dweight = K.rnn_backward(gates, h, weight_hh.data, _contiguous(dy), dh, rectify, steps)
+        dh_0, dweight = K.rnn_backward(gates, h, weight_hh.data, _contiguous(K, dy), dh, rectify, steps)
         return gate_input.gradient(K, gates), dweight, dh_0
 
     inputs = (gate_input.values, weight_hh, h_0)
@@ -87,14 +89,14 @@ def lstm_sequence(
     gates = gate_input.buffer(K, steps.rows)
     w_hr = None if weight_hr is None else weight_hr.data
     h, c = K.lstm_forward(
-        gates, gate_input.table, gate_input.tokens, weight_hh.data, w_hr, _contiguous(h_0.data),
-        _contiguous(c_0.data), steps,
+        gates, gate_input.table, gate_input.tokens, weight_hh.data, w_hr, K.contiguous(h_0.data),
+        K.contiguous(c_0.data), steps,
     )  # fmt: skip
 
     def gradients(dy: Any, dh_n: Any, dc_n: Any) -> tuple[Any, ...]:
         dh, dc = _gradient(K, dh_n, h_0.shape, h.dtype), _gradient(K, dc_n, c_0.shape, h.dtype)
         dh_0, dc_0, dweight, dweight_hr = K.lstm_backward(
-            gates, h, c, weight_hh.data, w_hr, _contiguous(dy), dh, dc, steps
+            gates, h, c, weight_hh.data, w_hr, _contiguous(K, dy), dh, dc, steps
         )
         return gate_input.gradient(K, gates), dweight, dweight_hr, dh_0, dc_0
 
@@ -114,12 +116,12 @@ def gru_sequence(
     K = kernels.on(weight_hh.device)
     gates = gate_input.buffer(K, steps.rows)
     h, product_n = K.gru_forward(
-        gates, gate_input.table, gate_input.tokens, weight_hh.data, bias_n.data, _contiguous(h_0.data), steps
+        gates, gate_input.table, gate_input.tokens, weight_hh.data, bias_n.data, K.contiguous(h_0.data), steps
     )
 
     def gradients(dy: Any, dh_n: Any) -> tuple[Any, ...]:
         dh = _gradient(K, dh_n, h_0.shape, h.dtype)
-        dh_0, dweight = K.gru_backward(gates, product_n, h, weight_hh.data, _contiguous(dy), dh, steps)
+        dh_0, dweight = K.gru_backward(gates, product_n, h, weight_hh.data, _contiguous(K, dy), dh, steps)
         return gate_input.gradient(K, gates), dweight, K.column_sums(product_n), dh_0
 
     inputs = (gate_input.values, weight_hh, bias_n, h_0)

@@ -111,14 +111,22 @@ def check_forward(name: str, arrays: Sequence[Any], inputs: Sequence[Tensor | No
     if not _mode.anomaly:
         return
     has_nan = kernels.on(device).has_nan
-    if any(has_nan(array) for array in arrays) and not any(t is not None and has_nan(t.data) for t in inputs):
+    if any(has_nan(array) for array in arrays) and not any(
+        t is not None and kernels.on(t.device).has_nan(t.data) for t in inputs
+    ):
         shapes = ", ".join(str(list(t.shape)) for t in inputs if t is not None)
         raise AnomalyError(f"{name} made a NaN from inputs without one: {shapes}")
 
 
 def _check_backward(node: Node, given: Sequence[Any], made: Sequence[Any]) -> None:
-    has_nan = kernels.on(node.device).has_nan
-    if any(g is not None and has_nan(g) for g in made) and not any(g is not None and has_nan(g) for g in given):
+    if any(g is not None and kernels.on(node.device).has_nan(g) for g in given):
+        return
+    for edge, g in zip(node.edges, made, strict=True):
+        if edge is None or g is None:
+            continue
+        device = edge[0].device if isinstance(edge, tuple) else edge.device
+        if not kernels.on(device).has_nan(g):
+            continue
         where = f"; it was called here:\n{node.origin}" if node.origin else ""
         raise AnomalyError(f"the gradient of {node.name} made a NaN from gradients without one{where}")
 

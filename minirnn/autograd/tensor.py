@@ -82,6 +82,10 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.data.__cuda_array_interface__  # NumPy's arrays have none: an AttributeError, as it should be
+
     def item(self) -> Any:
         """The only element, as a Python number."""
         if self.data.size != 1:
@@ -166,14 +170,12 @@ class Tensor:
         return ops.clone(self)
 
     def to(self, target: DType) -> Tensor:
-        """Another element type (``"float64"``) or device (``"cpu"``), recorded on the tape.
+        """Another element type (``"float64"``) or device (``"cuda"``), recorded on the tape.
 
         Integers and booleans have no gradient: converting to them detaches.
         """
         if isinstance(target, str) and target in kernels.DEVICES:
-            if target != self.device:
-                raise DeviceError(f"no way from {self.device} to {target}")
-            return self
+            return ops.move(self, target)
         return ops.cast(self, as_dtype(target))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -385,11 +387,16 @@ def as_array(name: str, data: Any) -> np.ndarray:
         raise ShapeError(f"{name}: the lists are ragged; wanted lists of one length inside each other") from None
 
 
+def _usual(found: np.dtype) -> np.dtype:
+    return np.dtype({"f": np.float32, "b": np.bool_}.get(found.kind, np.int64))
+
+
 def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, device: str = "cpu") -> Tensor:
     """A leaf tensor with a copy of ``data``.
 
     Args:
-        data: a number, nested lists, a NumPy array, a tensor, or anything ``np.asarray`` takes.
+        data: a number, nested lists, a NumPy array, a tensor, or anything ``np.asarray`` takes; on a card also
+            what has ``__cuda_array_interface__``.
         dtype: float32 for floating-point data unless told otherwise; integers and booleans keep their kind.
 
     Raises:
@@ -401,13 +408,15 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
     >>> mr.tensor([[1, 2.5]])
     tensor([[1. , 2.5]])
     """
+    if hasattr(data, "__cuda_array_interface__") and device != "cpu":  # never by way of the host
+        own = kernels.on(device).asarray(data)
+        own = own.astype(_usual(own.dtype) if dtype is None else as_dtype(dtype), copy=True)
+        check_differentiable(own.dtype, requires_grad)
+        return Tensor(own, requires_grad, device)
     source = as_array("tensor", data.numpy() if isinstance(data, Tensor) else data)
     if source.dtype.kind not in _KINDS:
         raise DTypeError(f"tensor: wanted numbers, got {source.dtype} from {type(data).__name__}")
-    if dtype is None:
-        kind = {"f": np.float32, "b": np.bool_}.get(source.dtype.kind, np.int64)
-        dtype = np.dtype(kind)
-    array = np.array(source, dtype=as_dtype(dtype), order="C", copy=True)
+    array = np.array(source, dtype=_usual(source.dtype) if dtype is None else as_dtype(dtype), order="C", copy=True)
     if source.dtype.kind in "iu" and array.dtype.kind in "iu" and not np.can_cast(source.dtype, array.dtype):
         wrapped = array != source  # NumPy takes them modulo 2^bits, silently
         if wrapped.any():
@@ -416,27 +425,41 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
     return Tensor(kernels.on(device).asarray(array), requires_grad, device)
 
 
-def record(name: str, inputs: Sequence[Tensor | None], data: Any, gradients: tape.Gradients) -> Tensor:
+def record(
+    name: str, inputs: Sequence[Tensor | None], data: Any, gradients: tape.Gradients, device: str | None = None
+) -> Tensor:
     """A tensor around ``data``, on the tape where an input needs a gradient.
 
     Args:
         name: the operation's name, for messages.
         inputs: what it was computed from; None for an absent one.
         gradients: takes the gradient of ``data``, returns one array or None for each input.
+        device: where ``data`` is, if not where the inputs are.
     """
-    return record_many(name, inputs, (data,), gradients)[0]
+    return record_many(name, inputs, (data,), gradients, device)[0]
 
 
-def record_many(
-    name: str, inputs: Sequence[Tensor | None], data: Sequence[Any], gradients: tape.Gradients
-) -> tuple[Tensor, ...]:
-    """Like :func:`record` for an operation with several outputs; a gradient may then be None."""
+def same_device(name: str, *inputs: Tensor | None) -> str:
+    """The device all inputs are on.
+
+    Raises:
+        DeviceError: there are several.
+    """
     device = ""
     for t in inputs:
         if t is not None and t.device != device:
             if device:
-                raise DeviceError(f"{name}: inputs on {device} and {t.device}; move them to one device first")
+                raise DeviceError(f"{name}: inputs on {device} and {t.device}; move them to one device with .to(...)")
             device = t.device
+    return device
+
+
+def record_many(
+    name: str, inputs: Sequence[Tensor | None], data: Sequence[Any], gradients: tape.Gradients,
+    device: str | None = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Like :func:`record` for an operation with several outputs; a gradient may then be None."""
+    device = same_device(name, *inputs) if device is None else device
     tape.check_forward(name, data, inputs, device)
     edges = tape.edges_of(inputs)
     asarray = kernels.on(device).asarray  # NumPy gives a scalar where all dimensions are gone

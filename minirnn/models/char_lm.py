@@ -158,8 +158,8 @@ class CharLM(Model):
     ) -> Iterator[np.ndarray]:  # fmt: skip
         given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
         batch = given.shape[1]
-        zeros = np.zeros((self.num_layers, batch, self.hidden_size), self.head.weight.dtype)
         K = kernels.on(self.head.weight.device)
+        zeros = K.zeros((self.num_layers, batch, self.hidden_size), self.head.weight.dtype)
         with no_grad():
             sampler = K.Sampler(self._token_model(K), zeros, zeros)
         seeds = np.random.SeedSequence(seed).generate_state(batch, np.uint64)
@@ -174,15 +174,16 @@ class CharLM(Model):
     def _token_model(self, K: Any) -> Any:
         rnn = self.rnn
         layers = range(self.num_layers)
-        biases = [rnn.input_bias(layer, 0).data for layer in layers]
-        first = ops.linear(self.embedding.weight, rnn.weight_ih_l0, Tensor(biases[0])).data
+        biases = [rnn.input_bias(layer, 0) for layer in layers]
+        first = ops.linear(self.embedding.weight, rnn.weight_ih_l0, biases[0]).data
         size = self.hidden_size
         assert self.head.bias is not None
         bias_hh = [getattr(rnn, f"bias_hh_l{layer}").data for layer in layers]
         return K.TokenModel(
-            self.cell, first, [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]], biases[1:],
+            self.cell, first, [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]],
+            [bias.data for bias in biases[1:]],
             [getattr(rnn, f"weight_hh_l{layer}").data for layer in layers],
-            [bias[2 * size :] if self.cell == "gru" else np.zeros(size, first.dtype) for bias in bias_hh],
+            [bias[2 * size :] if self.cell == "gru" else K.zeros((size,), first.dtype) for bias in bias_hh],
             self.head.weight.data, self.head.bias.data,
         )  # fmt: skip
 

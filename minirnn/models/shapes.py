@@ -161,11 +161,11 @@ class OneToMany(Model):
 
     def initial_state(self, first: Any) -> State:
         """The state that ``first``, [N, input_size] or labels [N], sets."""
-        x = ops.as_tensor(first, self.start.weight)
+        x = ops.as_tensor(first)
         if x.dtype.kind in "iu" and x.ndim == 1:
-            h = ops.embedding(self.start.weight.T, x.data) + self.start.bias  # W times a one-hot vector
+            h = ops.embedding(self.start.weight.T, x) + self.start.bias  # W times a one-hot vector
         elif x.ndim == 2:
-            h = self.start(x)
+            h = self.start(first)
         else:
             raise ShapeError(f"OneToMany: wanted a first input [N, I], or labels [N], got {list(x.shape)}")
         rnn = self.body.rnn
@@ -187,7 +187,10 @@ class OneToMany(Model):
         if targets is None:
             return self._run(state, positive("OneToMany: length", length or 0), None)[0]
         inputs = self._begin(len(ops.as_tensor(first)))
-        wanted = ops.as_tensor(targets, self.start.weight)
+        if self.body.takes_tokens:
+            wanted = Tensor(ops.as_index("OneToMany targets", targets))
+        else:
+            wanted = ops.as_tensor(targets, self.start.weight)
         if wanted.shape[1:2] != inputs.shape[1:2] or wanted.ndim != inputs.ndim:
             raise ShapeError(f"OneToMany: wanted targets {['T', *inputs.shape[1:]]}, got {list(wanted.shape)}")
         y, _ = self.body(ops.concatenate([inputs, wanted[:-1]]), lengths, state)

@@ -65,7 +65,7 @@ class _GatedCell(Cell):
 
     def _products(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x W_ih^T + b_ih and h W_hh^T + b_hh."""
-        x, h = ops.as_tensor(x), ops.as_tensor(h)
+        x, h = ops.as_tensor(x, self.weight_ih), ops.as_tensor(h, self.weight_hh)
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size or h.shape != (*x.shape[:-1], self.hidden_size):
             raise ShapeError(
                 f"{type(self).__name__}: wanted x [N, {self.input_size}] and a state [N, {self.hidden_size}], "

@@ -34,7 +34,8 @@ def one_hot(tokens: Any, num_classes: int = -1) -> Tensor:
     ops.check_range("one_hot", index, count)
     out = np.zeros((*index.shape, count), np.int64)
     np.put_along_axis(out, index[..., None], 1, axis=-1)
-    return Tensor(out)
+    device = tokens.device if isinstance(tokens, Tensor) else "cpu"
+    return Tensor(kernels.on(device).asarray(out), device=device)
 
 
 def layer_norm(
@@ -42,7 +43,7 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     """(x - mean) / sqrt(var + eps) * weight + bias over the last ``len(normalized_shape)`` dimensions."""
-    x = ops.as_tensor(x)
+    x = ops.as_tensor(x, weight)
     count = len(normalized_shape)
     if x.shape[x.ndim - count :] != tuple(normalized_shape):
         raise ShapeError(f"layer_norm: wanted [..., {list(normalized_shape)}], got {list(x.shape)}")
@@ -94,16 +95,17 @@ def _class_rows(name: str, input: Tensor, target: Any, ignore_index: int) -> tup
     return rows, np.where(ignored, -1, flat), wanted.shape
 
 
-def _class_weight(name: str, weight: Any, like: Tensor) -> Any:
+def _class_weight(name: str, weight: Any, like: Tensor) -> np.ndarray | None:
+    """The weights on the host, where they are added up."""
     if weight is None:
         return None
-    array = np.ascontiguousarray(ops.as_tensor(weight).data, dtype=like.dtype)
+    array = np.ascontiguousarray(ops.as_tensor(weight).numpy(), dtype=like.dtype)
     if array.shape != like.shape[1:]:
         raise ShapeError(f"{name}: wanted a weight for each of {like.shape[1]} classes, got {list(array.shape)}")
     return array
 
 
-def _target_mass(targets: np.ndarray, weight: Any) -> float:
+def _target_mass(targets: np.ndarray, weight: np.ndarray | None) -> float:
     """What the mean divides by: the number, or the weight, of the targets that count."""
     counted = targets >= 0
     return float(np.count_nonzero(counted) if weight is None else weight[targets[counted]].sum(dtype=np.float64))
@@ -136,14 +138,15 @@ def cross_entropy(
         scale = 1 / mass if mass else math.nan
     K = kernels.on(rows.device)
     losses, slope = K.cross_entropy(
-        np.ascontiguousarray(rows.data), targets, class_weight, label_smoothing, scale, rows.requires_grad
-    )
+        K.contiguous(rows.data), targets, None if class_weight is None else K.asarray(class_weight), label_smoothing,
+        scale, rows.requires_grad,
+    )  # fmt: skip
     if reduction == "none":
         return record("cross_entropy", (rows,), losses.reshape(shape), lambda g: (slope * g.reshape(-1, 1),))
-    total = np.asarray(scale if math.isnan(scale) else losses.sum(dtype=np.float64), dtype=losses.dtype)
+    total = K.asarray(scale if math.isnan(scale) else losses.sum(dtype=np.float64), losses.dtype)
 
     def gradients(g: Any) -> tuple[Any]:
-        return (slope if g == 1 else slope * g,)
+        return (K.scaled(slope, g),)
 
     return record("cross_entropy", (rows,), total, gradients)
 
@@ -195,12 +198,14 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction:
     """-(y log p + (1 - y) log(1 - p)) for probabilities; each logarithm at least -100, as in PyTorch."""
     name = "binary_cross_entropy"
     p, y = _same_shape(name, input, target)
-    if p.numel() and not (p.data.min() >= 0 and p.data.max() <= 1):
+    if p.numel() and not (float(p.data.min()) >= 0 and float(p.data.max()) <= 1):
         raise OptionError(f"{name}: probabilities must be from 0 to 1; for logits use ..._with_logits")
+    ops.same_device(name, p, y)
+    K = kernels.on(p.device)
     with np.errstate(divide="ignore"):
-        log_p, log_q = np.maximum(np.log(p.data), -100), np.maximum(np.log1p(-p.data), -100)
+        log_p, log_q = K.maximum(K.log(p.data), -100), K.maximum(K.log1p(-p.data), -100)
     values = -(y.data * log_p + (1 - y.data) * log_q)
-    slope = (p.data - y.data) / np.maximum(p.data * (1 - p.data), 1e-12)
+    slope = (p.data - y.data) / K.maximum(p.data * (1 - p.data), 1e-12)
 
     def gradients(g: Any) -> tuple[Any, Any]:
         return (g * slope).astype(p.dtype), (g * (log_q - log_p)).astype(y.dtype) if y.requires_grad else None

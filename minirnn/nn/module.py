@@ -125,9 +125,10 @@ class Module:
             raise CheckpointError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems)}")
         for name, array in arrays.items():
             parameter = own[name]
-            values = kernels.on(parameter.device).asarray(array)
+            K = kernels.on(parameter.device)
+            values = K.asarray(array)
             if assign:
-                parameter.data = np.ascontiguousarray(values, parameter.dtype)
+                parameter.data = K.contiguous(values.astype(parameter.dtype, copy=False))
                 parameter.grad, parameter.grad_slot = None, None
             else:
                 parameter.data[...] = values
@@ -164,6 +165,8 @@ class Module:
         """Convert all parameters in place to a floating type, or move them to a device."""
         for parameter in self.parameters():
             if isinstance(target, str) and target in kernels.DEVICES:
+                if parameter.device == target:
+                    continue
                 parameter.data = kernels.on(target).asarray(parameter.numpy())
                 parameter.device = target
             else:

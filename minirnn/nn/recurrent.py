@@ -92,7 +92,9 @@ class _RecurrentLayer(Module):
         Raises:
             ShapeError, DTypeError, IndexRangeError, OptionError: what does not fit.
         """
-        x = ops.as_tensor(x, self._parameter("weight_hh", 0, 0))
+        kind, weight = type(self).__name__, self._parameter("weight_hh", 0, 0)
+        # tokens are checked on the host
+        x = ops.as_tensor(x, weight) if embedding is None else Tensor(ops.as_index(f"{kind} tokens", x))
         dims = 3 if embedding is None else 2
         self._check_input(x, dims, embedding)
         single = x.ndim == dims - 1
@@ -133,7 +135,7 @@ class _RecurrentLayer(Module):
         if embedding is not None:
             if embedding.ndim != 2 or embedding.shape[1] != self.input_size:
                 raise ShapeError(f"{kind}: wanted a table [V, {self.input_size}], got {list(embedding.shape)}")
-            ops.check_range(kind, ops.as_index(f"{kind} tokens", x), embedding.shape[0])
+            ops.check_range(kind, x.data, embedding.shape[0])
         elif x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             axes = "[N, T, " if self.batch_first else "[T, N, "
             raise ShapeError(

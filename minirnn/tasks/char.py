@@ -92,7 +92,8 @@ class CharTask:
         return {str(number): member.numpy() for number, member in enumerate(members_of(self._state))}
 
     def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._state = state_of([Tensor(arrays[str(number)]) for number in range(len(arrays))])
+        device = self.model.head.weight.device
+        self._state = state_of([Tensor(arrays[str(number)]).to(device) for number in range(len(arrays))])
 
 
 def evaluate(model: CharLM, streams: Streams) -> float:

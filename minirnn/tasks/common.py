@@ -46,10 +46,12 @@ class Trained(ABC):
     Attributes:
         task: the task's name.
         kind: what a person calls it.
+        model: the network; ``to("cuda")`` of it is where all is computed.
     """
 
     task: ClassVar[str]
     kind: ClassVar[str]
+    model: Any
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

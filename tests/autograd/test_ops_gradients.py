@@ -64,7 +64,7 @@ for _a, _b in PAIRS:
         case(_name, getattr(ops, _name), spaced(*_a), spaced(*_b, seed=1))
     case("divide", ops.divide, spaced(*_a), spaced(*_b, low=0.5, seed=1))
     case("power", ops.power, spaced(*_a, low=0.4), spaced(*_b, seed=1))
-    case("where", lambda a, b: ops.where((a.data + b.data) > 0.2, a, b), spaced(*_a), spaced(*_b, seed=1))
+    case("where", lambda a, b: ops.where((a.detach() + b) > 0.2, a, b), spaced(*_a), spaced(*_b, seed=1))
 case("where", lambda a, b: ops.where(np.array([[True], [False]]), a, b), spaced(3), spaced(1, 3, seed=1))
 case("where", lambda a: ops.where([True, False, True], a, 2.5), spaced(3))
 for _number in (3, -2.0, 0.5, 1, 0):
@@ -88,7 +88,7 @@ for _name in ("softmax", "log_softmax"):
         case(_name, lambda a, n=_name, d=_dim: getattr(ops, n)(a, d), spaced(3, 4))
     case(_name, lambda a, n=_name: getattr(ops, n)(a), spaced(1))
 case("cast", lambda a: ops.cast(a, np.dtype("float64")) * 2.0, spaced(2, 3))
-case("masked_fill", lambda a: ops.masked_fill(a, a.data > 0, -3.0), spaced(2, 3))
+case("masked_fill", lambda a: ops.masked_fill(a, a > 0, -3.0), spaced(2, 3))
 case("masked_fill", lambda a: ops.masked_fill(a, np.array([True, False, True]), -np.inf)[:, 1], spaced(2, 3))
 for _name in ("sum", "mean"):
     for _dim in (None, 0, -1, (0, 2), (1, -3), [0, 1, 2]):
@@ -123,7 +123,7 @@ _KEYS: tuple[Any, ...] = (
 for _key in _KEYS:
     case("index", lambda a, k=_key: ops.index(a, k) * 2.0, spaced(3, 2))
 case("index", lambda a: a[mr.tensor([1, 1, 0])] + a[mr.tensor(2)], spaced(3, 2))
-case("index", lambda a: a[a.data > 0], spaced(3, 2))
+case("index", lambda a: a[a > 0], spaced(3, 2))
 for _name in ("concatenate", "cat"):
     for _dim in (0, -2):
         case(_name, lambda a, b, n=_name, d=_dim: getattr(ops, n)([a, b, a], d), spaced(2, 3), spaced(1, 3, seed=1))
@@ -172,7 +172,7 @@ _DOUBLE_USE: dict[str, Callable[[Tensor], Any]] = {
     "softmax": lambda a: a.softmax(0) @ a, "pieces": lambda a: a.split(1)[0] * a.split(2)[1],
 }  # fmt: skip
 
-HELPERS = {"as_tensor", "as_index", "check_range"}
+HELPERS = {"move", "as_tensor", "as_index", "check_range"}
 WITHOUT_GRADIENT = {"compare", "argmax", "argmin"}
 """Their values are tested in test_ops_values.py."""
 

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minirnn as mr
+from minirnn import kernels
 from minirnn.autograd import Tensor, ops
 from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
 
@@ -42,11 +43,17 @@ def drawn(shape: tuple[int, ...], dtype: np.dtype, seed: int, positive: bool = F
     return laid_out((whole / 4).astype(dtype), seed % 4)
 
 
+def leaf(array: np.ndarray, device: str) -> Tensor:
+    """A leaf that lies as the array does; contiguous on a card."""
+    return Tensor(kernels.on(device).asarray(array), requires_grad=True, device=device)
+
+
 def check(
-    torch: Any, mine: Callable[..., Any], theirs: Callable[..., Any], arrays: list[np.ndarray], tolerance: float = 2e-6
-) -> None:
+    torch: Any, device: str, mine: Callable[..., Any], theirs: Callable[..., Any], arrays: list[np.ndarray],
+    tolerance: float = 2e-6,
+) -> None:  # fmt: skip
     """Values, element type, and the gradients that follow from a random upstream gradient."""
-    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    xs = [leaf(a, device) for a in arrays]
     ts = [torch.tensor(a.copy(), requires_grad=True) for a in arrays]
     y, t = mine(*xs), theirs(*ts)
     assert y.shape == tuple(t.shape)
@@ -70,24 +77,26 @@ UNARY: dict[str, str | None] = {
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("name", [*UNARY, "softplus"])
 @given(shape=SHAPES, seed=NUMBERS)
-def test_functions_of_one_tensor(torch: Any, name: str, dtype: np.dtype, shape: tuple[int, ...], seed: int) -> None:
+def test_functions_of_one_tensor(
+    torch: Any, device: str, name: str, dtype: np.dtype, shape: tuple[int, ...], seed: int
+) -> None:
     theirs = torch.nn.functional.softplus if name == "softplus" else getattr(torch, name)
-    check(torch, getattr(ops, name), theirs, [drawn(shape, dtype, seed, bool(UNARY.get(name)))])
+    check(torch, device, getattr(ops, name), theirs, [drawn(shape, dtype, seed, bool(UNARY.get(name)))])
 
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "power", "where"])
 @given(shapes=hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_side=4, max_dims=4), seed=NUMBERS)
-def test_functions_of_two_tensors(torch: Any, name: str, dtype: np.dtype, shapes: Any, seed: int) -> None:
+def test_functions_of_two_tensors(torch: Any, device: str, name: str, dtype: np.dtype, shapes: Any, seed: int) -> None:
     a, b = shapes.input_shapes
     positive = name in ("divide", "power")
     arrays = [drawn(a, dtype, seed, positive), drawn(b, dtype, seed + 1, positive)]
     mine, theirs = getattr(ops, name), torch.pow if name == "power" else getattr(torch, name)
     if name == "where":
         mask = np.random.default_rng(seed).random(shapes.result_shape) < 0.5
-        check(torch, lambda x, y: mine(mask, x, y), lambda x, y: theirs(torch.tensor(mask), x, y), arrays)
+        check(torch, device, lambda x, y: mine(mask, x, y), lambda x, y: theirs(torch.tensor(mask), x, y), arrays)
     else:
-        check(torch, mine, theirs, arrays)
+        check(torch, device, mine, theirs, arrays)
 
 
 @st.composite
@@ -102,8 +111,8 @@ def matmul_shapes(draw: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 @pytest.mark.needs_torch
 @given(shapes=matmul_shapes(), seed=NUMBERS)
-def test_matmul(torch: Any, dtype: np.dtype, shapes: Any, seed: int) -> None:
-    check(torch, ops.matmul, torch.matmul, [drawn(s, dtype, seed + n) for n, s in enumerate(shapes)])
+def test_matmul(torch: Any, device: str, dtype: np.dtype, shapes: Any, seed: int) -> None:
+    check(torch, device, ops.matmul, torch.matmul, [drawn(s, dtype, seed + n) for n, s in enumerate(shapes)])
 
 
 @pytest.mark.needs_torch
@@ -117,9 +126,9 @@ def test_matmul_beyond_the_small_size(
     rng = np.random.default_rng(3)
     a = laid_out(rng.standard_normal((m, k)).astype(dtype), lie[left])
     b = laid_out(rng.standard_normal((k, n)).astype(dtype), lie[right])
-    check(torch, ops.matmul, torch.matmul, [a, b], 1e-4 if dtype == np.float32 else 1e-12)
+    check(torch, "cpu", ops.matmul, torch.matmul, [a, b], 1e-4 if dtype == np.float32 else 1e-12)
     stacked = np.stack([a, a[::-1]])
-    check(torch, ops.matmul, torch.matmul, [stacked, b], 1e-4 if dtype == np.float32 else 1e-12)
+    check(torch, "cpu", ops.matmul, torch.matmul, [stacked, b], 1e-4 if dtype == np.float32 else 1e-12)
 
 
 @pytest.mark.needs_torch
@@ -128,41 +137,41 @@ def test_matmul_beyond_the_small_size(
     outputs=st.integers(0, 5), seed=NUMBERS, bias=st.booleans(),
 )  # fmt: skip
 def test_linear(
-    torch: Any, dtype: np.dtype, lead: tuple[int, ...], inputs: int, outputs: int, seed: int, bias: bool
+    torch: Any, device: str, dtype: np.dtype, lead: tuple[int, ...], inputs: int, outputs: int, seed: int, bias: bool
 ) -> None:
     shapes = [(*lead, inputs), (outputs, inputs), (outputs,)][: 3 if bias else 2]
     arrays = [np.ascontiguousarray(drawn(s, dtype, seed + n)) for n, s in enumerate(shapes)]
     arrays[0] = laid_out(arrays[0], seed % 4)
-    check(torch, ops.linear, torch.nn.functional.linear, arrays)
+    check(torch, device, ops.linear, torch.nn.functional.linear, arrays)
 
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("name", ["sum", "mean"])
 @given(shape=SHAPES, seed=NUMBERS, keepdim=st.booleans(), data=st.data())
 def test_sums(
-    torch: Any, name: str, dtype: np.dtype, shape: tuple[int, ...], seed: int, keepdim: bool, data: Any
+    torch: Any, device: str, name: str, dtype: np.dtype, shape: tuple[int, ...], seed: int, keepdim: bool, data: Any
 ) -> None:
     dims = data.draw(st.none() | st.lists(st.sampled_from(range(len(shape))), min_size=1, unique=True) if shape
                      else st.none())  # fmt: skip
     mine, theirs = getattr(ops, name), getattr(torch, name)
     array = drawn(shape, dtype, seed)
     if dims is None:
-        check(torch, mine, theirs, [array])
+        check(torch, device, mine, theirs, [array])
     else:
         mixed = [d if seed % 2 else d - len(shape) for d in dims]
-        check(torch, lambda x: mine(x, mixed, keepdim), lambda t: theirs(t, mixed, keepdim), [array])
+        check(torch, device, lambda x: mine(x, mixed, keepdim), lambda t: theirs(t, mixed, keepdim), [array])
 
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("name", ["max", "min"])
 @given(shape=SHAPES, seed=NUMBERS, keepdim=st.booleans(), data=st.data())
 def test_extremes_and_ties(
-    torch: Any, name: str, dtype: np.dtype, shape: tuple[int, ...], seed: int, keepdim: bool, data: Any
+    torch: Any, device: str, name: str, dtype: np.dtype, shape: tuple[int, ...], seed: int, keepdim: bool, data: Any
 ) -> None:
     mine, theirs = getattr(ops, name), getattr(torch, name)
     array = drawn(shape, dtype, seed)
     if array.size:
-        check(torch, mine, theirs, [array])
+        check(torch, device, mine, theirs, [array])
     else:
         with pytest.raises(ShapeError, match=name):
             mine(Tensor(array))
@@ -173,7 +182,7 @@ def test_extremes_and_ties(
         with pytest.raises(ShapeError, match=name):
             mine(Tensor(array), dim)
         return
-    check(torch, lambda x: mine(x, dim, keepdim).values, lambda t: theirs(t, dim, keepdim).values, [array])
+    check(torch, device, lambda x: mine(x, dim, keepdim).values, lambda t: theirs(t, dim, keepdim).values, [array])
     index = mine(Tensor(array), dim, keepdim).indices
     reached = np.take_along_axis(array, index.numpy().reshape(np.sum(array, dim, keepdims=True).shape), dim)
     np.testing.assert_array_equal(reached.reshape(index.shape), mine(Tensor(array), dim, keepdim).values.numpy())
@@ -184,29 +193,31 @@ def test_extremes_and_ties(
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 @given(shape=hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5), seed=NUMBERS, data=st.data())
-def test_softmax(torch: Any, name: str, dtype: np.dtype, shape: tuple[int, ...], seed: int, data: Any) -> None:
+def test_softmax(
+    torch: Any, device: str, name: str, dtype: np.dtype, shape: tuple[int, ...], seed: int, data: Any
+) -> None:
     dim = data.draw(st.integers(-len(shape), len(shape) - 1))
     mine, theirs = getattr(ops, name), getattr(torch, name)
-    check(torch, lambda x: mine(x, dim), lambda t: theirs(t, dim), [drawn(shape, dtype, seed) * 10])
+    check(torch, device, lambda x: mine(x, dim), lambda t: theirs(t, dim), [drawn(shape, dtype, seed) * 10])
 
 
 @pytest.mark.needs_torch
 @given(shape=hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5), seed=NUMBERS, data=st.data())
-def test_shapes(torch: Any, dtype: np.dtype, shape: tuple[int, ...], seed: int, data: Any) -> None:
+def test_shapes(torch: Any, device: str, dtype: np.dtype, shape: tuple[int, ...], seed: int, data: Any) -> None:
     array = drawn(shape, dtype, seed)
     count = len(shape)
     dim = data.draw(st.integers(-count, count - 1))
     order = data.draw(st.permutations(range(count)))
     size = data.draw(st.integers(1, 4))
-    check(torch, lambda x: x.permute(*order), lambda t: t.permute(*order), [array])
-    check(torch, lambda x: x.transpose(0, dim), lambda t: t.transpose(0, dim), [array])
-    check(torch, lambda x: x.unsqueeze(dim), lambda t: t.unsqueeze(dim), [array])
-    check(torch, lambda x: x.squeeze(dim), lambda t: t.squeeze(dim), [array])
-    check(torch, lambda x: x.squeeze(), lambda t: t.squeeze(), [array])
-    check(torch, lambda x: x.flip(dim), lambda t: t.flip(dim), [array])
-    check(torch, lambda x: x.reshape(array.size), lambda t: t.reshape(array.size), [array])
-    check(torch, lambda x: ops.cat([x, x], dim), lambda t: torch.cat([t, t], dim), [array])
-    check(torch, lambda x: ops.stack([x, x], dim), lambda t: torch.stack([t, t], dim), [array])
+    check(torch, device, lambda x: x.permute(*order), lambda t: t.permute(*order), [array])
+    check(torch, device, lambda x: x.transpose(0, dim), lambda t: t.transpose(0, dim), [array])
+    check(torch, device, lambda x: x.unsqueeze(dim), lambda t: t.unsqueeze(dim), [array])
+    check(torch, device, lambda x: x.squeeze(dim), lambda t: t.squeeze(dim), [array])
+    check(torch, device, lambda x: x.squeeze(), lambda t: t.squeeze(), [array])
+    check(torch, device, lambda x: x.flip(dim), lambda t: t.flip(dim), [array])
+    check(torch, device, lambda x: x.reshape(array.size), lambda t: t.reshape(array.size), [array])
+    check(torch, device, lambda x: ops.cat([x, x], dim), lambda t: torch.cat([t, t], dim), [array])
+    check(torch, device, lambda x: ops.stack([x, x], dim), lambda t: torch.stack([t, t], dim), [array])
     for mine, theirs in (("split", size), ("chunk", size)):
         pieces = getattr(ops, mine)(Tensor(array), theirs, dim)
         wanted = getattr(torch.tensor(array.copy()), mine)(theirs, dim)
@@ -216,61 +227,63 @@ def test_shapes(torch: Any, dtype: np.dtype, shape: tuple[int, ...], seed: int, 
 
 @pytest.mark.needs_torch
 @given(shape=hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=5), seed=NUMBERS, data=st.data())
-def test_gather(torch: Any, dtype: np.dtype, shape: tuple[int, ...], seed: int, data: Any) -> None:
+def test_gather(torch: Any, device: str, dtype: np.dtype, shape: tuple[int, ...], seed: int, data: Any) -> None:
     dim = data.draw(st.integers(0, len(shape) - 1))
     window = tuple(data.draw(st.integers(0, 6 if d == dim else n)) for d, n in enumerate(shape))
     index = np.random.default_rng(seed).integers(0, shape[dim], window)
     at = torch.tensor(index)
-    check(torch, lambda x: x.gather(dim, index), lambda t: t.gather(dim, at), [drawn(shape, dtype, seed)])
+    check(torch, device, lambda x: x.gather(dim, index), lambda t: t.gather(dim, at), [drawn(shape, dtype, seed)])
 
 
 @given(shape=hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=5), seed=NUMBERS, data=st.data())
-def test_basic_indices_are_numpys(shape: tuple[int, ...], seed: int, data: Any) -> None:
+def test_basic_indices_are_numpys(device: str, shape: tuple[int, ...], seed: int, data: Any) -> None:
     array = drawn(shape, np.dtype("float64"), seed)
     key = data.draw(hnp.basic_indices(shape, allow_newaxis=True))
-    x = Tensor(array, requires_grad=True)
+    x = leaf(array, device)
     y = x[key]
     np.testing.assert_array_equal(y.numpy(), array[key])
     upstream = np.random.default_rng(1).standard_normal(y.shape)
     y.backward(upstream)
     wanted = np.zeros(shape)
     wanted[key] += upstream
-    np.testing.assert_array_equal(x.grad, wanted)
+    np.testing.assert_array_equal(x.grad.numpy(), wanted)
 
 
 @given(shape=hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=5), seed=NUMBERS, data=st.data())
-def test_integer_array_indices_count_repeats(shape: tuple[int, ...], seed: int, data: Any) -> None:
+def test_integer_array_indices_count_repeats(device: str, shape: tuple[int, ...], seed: int, data: Any) -> None:
     array = drawn(shape, np.dtype("float64"), seed)
     key = data.draw(hnp.integer_array_indices(shape))
-    x = Tensor(array, requires_grad=True)
+    x = leaf(array, device)
     y = x[key]
     np.testing.assert_array_equal(y.numpy(), array[key])
     upstream = np.random.default_rng(1).standard_normal(y.shape)
     y.backward(upstream)
     wanted = np.zeros(shape)
     np.add.at(wanted, key, upstream)
-    np.testing.assert_allclose(x.grad, wanted, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(x.grad.numpy(), wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("bounds", [(-1.0, 1.0), (None, 0.5), (-0.25, None), (1.0, -1.0)])
-def test_clip_at_its_borders(torch: Any, dtype: np.dtype, bounds: tuple[float | None, float | None]) -> None:
+def test_clip_at_its_borders(
+    torch: Any, device: str, dtype: np.dtype, bounds: tuple[float | None, float | None]
+) -> None:
     array = (np.arange(-8, 9) / 4).astype(dtype)  # the borders are among them
-    check(torch, lambda x: ops.clip(x, *bounds), lambda t: torch.clip(t, *bounds), [array])
+    check(torch, device, lambda x: ops.clip(x, *bounds), lambda t: torch.clip(t, *bounds), [array])
 
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("exponent", [0, 1, 2, 0.5, -1, 3.0])
-def test_powers_of_zero_and_negative_numbers(torch: Any, dtype: np.dtype, exponent: float) -> None:
+def test_powers_of_zero_and_negative_numbers(torch: Any, device: str, dtype: np.dtype, exponent: float) -> None:
     array = np.array([0.0, -2.0, 3.0], dtype)
-    check(torch, lambda x: x**exponent, lambda t: t**exponent, [array])
+    check(torch, device, lambda x: x**exponent, lambda t: t**exponent, [array])
 
 
 @pytest.mark.needs_torch
-def test_power_gradients_at_zero(torch: Any, dtype: np.dtype) -> None:
+def test_power_gradients_at_zero(torch: Any, device: str, dtype: np.dtype) -> None:
     base, exponent = np.array([0.0, 0.0, 2.0, 2.0], dtype), np.array([0.0, 2.0, 0.0, -1.0], dtype)
-    check(torch, ops.power, torch.pow, [base, exponent])
-    check(torch, lambda y: 0.0**y, lambda y: torch.tensor(0.0, dtype=y.dtype) ** y, [exponent[:2]])
+    check(torch, device, ops.power, torch.pow, [base, exponent])
+    check(torch, device, lambda y: 0.0**y, lambda y: torch.tensor(0.0, dtype=y.dtype) ** y, [exponent[:2]])
 
 
 def test_abs_relu_and_extremes_at_kinks(dtype: np.dtype) -> None:
@@ -282,11 +295,11 @@ def test_abs_relu_and_extremes_at_kinks(dtype: np.dtype) -> None:
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "relu", "abs", "softplus", "sqrt", "log", "negative"])
-def test_infinities_and_nan(torch: Any, dtype: np.dtype, name: str) -> None:
+def test_infinities_and_nan(torch: Any, device: str, dtype: np.dtype, name: str) -> None:
     array = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1e4, -1e4, np.finfo(dtype).max, np.finfo(dtype).tiny], dtype)
     theirs = torch.nn.functional.softplus if name == "softplus" else getattr(torch, name)
     wanted = theirs(torch.tensor(array)).numpy()
-    np.testing.assert_allclose(getattr(ops, name)(Tensor(array)).numpy(), wanted, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(getattr(ops, name)(leaf(array, device)).numpy(), wanted, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.needs_torch
@@ -419,16 +432,16 @@ def test_linear_takes_arrays_and_lists() -> None:
 
 @pytest.mark.parametrize("dims", [(), (0,), (1,), (0, 1), (1, 2), (-3, -2), (0, 0), (2,)])
 @pytest.mark.parametrize("shape", [(2, 3, 4), (2, 0, 3), (1, 1, 5)])
-def test_flatten(torch: Any, shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
+def test_flatten(torch: Any, device: str, shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
     array = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
-    check(torch, lambda x: x.flatten(*dims), lambda t: t.flatten(*dims), [array])
+    check(torch, device, lambda x: x.flatten(*dims), lambda t: t.flatten(*dims), [array])
     assert mr.tensor(1.0).flatten().shape == (1,)
 
 
 @pytest.mark.parametrize("dims", [(0,), (0, 2), (-1, 1), (0, 1, 2), ()])
-def test_squeeze_of_several_dimensions(torch: Any, dims: tuple[int, ...]) -> None:
+def test_squeeze_of_several_dimensions(torch: Any, device: str, dims: tuple[int, ...]) -> None:
     array = np.arange(3, dtype=np.float32).reshape(1, 3, 1)
-    check(torch, lambda x: x.squeeze(dims) * 1.0, lambda t: t.squeeze(dims) * 1.0, [array])
+    check(torch, device, lambda x: x.squeeze(dims) * 1.0, lambda t: t.squeeze(dims) * 1.0, [array])
 
 
 @pytest.mark.parametrize("dim", [None, 0, 1, -1])
@@ -441,10 +454,10 @@ def test_argmin_and_argmax(torch: Any, dim: int | None, keepdim: bool) -> None:
         assert getattr(mr, name)(array, dim, keepdim).tolist() == wanted
 
 
-def test_where_as_a_method(torch: Any) -> None:
+def test_where_as_a_method(torch: Any, device: str) -> None:
     mask = np.array([True, False, True])
     arrays = [np.array([1, 2, 3], np.float32), np.array([4, 5, 6], np.float32)]
-    check(torch, lambda x, y: x.where(mask, y), lambda t, u: t.where(torch.tensor(mask), u), arrays)
+    check(torch, device, lambda x, y: x.where(mask, y), lambda t, u: t.where(torch.tensor(mask), u), arrays)
 
 
 ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
@@ -481,7 +494,7 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "split a number": (ShapeError, "split: wanted a tensor of at least one dimension", lambda: mr.tensor(1.0).split(1)),
     "chunk": (OptionError, "chunk", lambda: mr.zeros(4).chunk(0)),
     "chunk a number": (ShapeError, "chunk", lambda: mr.tensor(1.0).chunk(1)),
-    "gather type": (DTypeError, "gather: the index must be integer", lambda: mr.zeros(2).gather(0, [0.5])),
+    "gather type": (DTypeError, "gather index: wanted integers", lambda: mr.zeros(2).gather(0, [0.5])),
     "gather range": (IndexRangeError, "gather: index 2 is out of range", lambda: mr.zeros(2).gather(0, [2])),
     "gather negative": (IndexRangeError, "gather: index -1", lambda: mr.zeros(2).gather(0, [-1])),
     "gather shape": (ShapeError, r"gather: an index of shape \[1, 1\] does not fit",

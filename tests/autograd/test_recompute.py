@@ -140,6 +140,10 @@ def test_a_graph_is_walked_once_and_only_tensors_pass() -> None:
         mr.recompute(lambda x: x, 2.0)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="output 1 is a int"):
         mr.recompute(lambda x: (x, 3), x)
+    with pytest.raises(OptionError, match="output 0 is a NoneType"):
+        mr.recompute(lambda x: None, x)
+    with pytest.raises(OptionError, match="returned no tensor"):
+        mr.recompute(lambda x: (), x)
 
 
 def test_bad_recompute_every() -> None:

@@ -119,7 +119,7 @@ CASES: dict[str, Case] = {
     # tokens
     "token out of range": (lambda: layer()([[1, 7]], embedding=TABLE), IndexRangeError, "GRU.*7.*7 rows"),
     "token below 0": (lambda: layer()([[-1, 2]], embedding=TABLE), IndexRangeError, "GRU.*-1.*7 rows"),
-    "fractional tokens": (lambda: layer()([[1.0, 2.0]], embedding=TABLE), DTypeError, "GRU tokens.*integers.*float32"),
+    "fractional tokens": (lambda: layer()([[1.0, 2.0]], embedding=TABLE), DTypeError, "GRU tokens.*integers.*float64"),
     "tokens of three dimensions": (
         lambda: layer()(np.zeros((2, 2, 2), int), embedding=TABLE),
         ShapeError,

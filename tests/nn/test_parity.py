@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,10 +115,11 @@ def packed(state: list[Any]) -> Any:
     return tuple(state) if len(state) > 1 else state[0]
 
 
-def check(c: Config, assert_close: Callable[..., None]) -> None:
+def check(c: Config, assert_close: Callable[..., None], device: str = "cpu") -> None:
     """Run both, compare everything."""
     rng = np.random.default_rng([c.seed, 7])
     ours, theirs = build(c)
+    ours.to(device)
     N_axis = 0 if c.layout == "NTI" else 1
     batch = {"TNI": (c.T, c.N), "NTI": (c.N, c.T), "TI": (c.T,)}[c.layout]
     count, width = c.layers * (2 if c.bidirectional else 1), c.P or c.H
@@ -143,8 +144,8 @@ def check(c: Config, assert_close: Callable[..., None]) -> None:
         seeds = [seeds[0], *(None for _ in sizes)] if c.through == "y" else [None, *seeds[1:]]
 
     # ours
-    leaf = tensor(x if table is None else table, requires_grad=True, dtype=c.dtype)
-    h_0 = [tensor(s, requires_grad=True, dtype=c.dtype) for s in states]
+    leaf = tensor(x if table is None else table, True, c.dtype, device)
+    h_0 = [tensor(s, True, c.dtype, device) for s in states]
     given = (leaf, {}) if table is None else (x, {"embedding": leaf})
     y, final = ours(given[0], packed(h_0) if h_0 else None, lengths=c.lengths, **given[1])
     outputs = [y, *members(final)]
@@ -207,6 +208,20 @@ def test_layer_equals_pytorch(config: Config, assert_close: Callable[..., None])
 @pytest.mark.parametrize("config", [draw(n, tokens=True) for n in range(TOKEN_COUNT)], ids=str)
 def test_layer_on_tokens_equals_pytorch_embedding_and_layer(config: Config, assert_close: Callable[..., None]) -> None:
     check(config, assert_close)
+
+
+def small(config: Config) -> Config:
+    """The same but for its sizes, for a card that is simulated."""
+    lengths = None if config.lengths is None else (2, 0, 3)
+    return replace(
+        config, T=3, N=1 if config.layout == "TI" else 3, lengths=lengths, layers=min(config.layers, 2),
+        I=min(config.I, 5), H=min(config.H, 5), P=min(config.P, 3), vocabulary=min(config.vocabulary, 11),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [small(draw(n, n % 2 == 1)) for n in range(0, 39, 3)], ids=str)
+def test_layer_on_a_card_equals_pytorch(config: Config, assert_close: Callable[..., None], card: str) -> None:
+    check(config, assert_close, card)
 
 
 def test_the_drawn_configurations_cover_what_they_should() -> None:

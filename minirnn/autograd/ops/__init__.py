@@ -30,7 +30,7 @@ from minirnn.autograd.ops.arithmetic import (
     tanh,
     where,
 )
-from minirnn.autograd.ops.operands import as_tensor, cast
+from minirnn.autograd.ops.operands import as_tensor, cast, move
 from minirnn.autograd.ops.reductions import Extreme, argmax, argmin, max, mean, min, sum
 from minirnn.autograd.ops.rows import as_index, check_range, embedding, put_rows, take_rows
 from minirnn.autograd.ops.shapes import (
@@ -49,3 +49,4 @@ from minirnn.autograd.ops.shapes import (
     transpose,
     unsqueeze,
 )
+from minirnn.autograd.tensor import same_device

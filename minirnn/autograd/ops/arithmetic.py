@@ -20,7 +20,7 @@ from minirnn.autograd.ops.operands import (
     quietly,
     real,
 )
-from minirnn.autograd.tensor import Tensor, record
+from minirnn.autograd.tensor import Tensor, record, same_device
 from minirnn.errors import DTypeError, OptionError, ShapeError
 
 
@@ -113,7 +113,7 @@ def matmul(a: Any, b: Any) -> Tensor:
         if x.requires_grad:
             dx = fold(K.matmul(g, right.swapaxes(-1, -2)), Tensor(left)).reshape(x.shape)
         if y.requires_grad and right.ndim == 2 and left.ndim > 2:  # one product over all leading dimensions
-            dy = K.matmul(as_rows(left).T, as_rows(g)).reshape(y.shape)
+            dy = K.matmul(as_rows(K, left).T, as_rows(K, g)).reshape(y.shape)
         elif y.requires_grad:
             dy = fold(K.matmul(left.swapaxes(-1, -2), g), Tensor(right)).reshape(y.shape)
         return dx, dy
@@ -136,13 +136,14 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     if x.dtype != weight.dtype:
         raise DTypeError(f"linear: the input is {x.dtype}, the weight {weight.dtype}; convert one with .to(...)")
     K = kernels.on(weight.device)
-    rows = as_rows(x.data)
+    same_device("linear", x, weight, bias)
+    rows = as_rows(K, x.data)
     w = weight.data
     b = None if bias is None else bias.data
     out = K.product(rows, w, b, transpose_b=True)
 
     def gradients(g: Any) -> tuple[Any, Any, Any]:
-        g = as_rows(g)
+        g = as_rows(K, g)
         dx = K.product(g, w).reshape(x.shape) if x.requires_grad else None
         dw = K.product(g, rows, transpose_a=True) if weight.requires_grad else None
         return dx, dw, K.column_sums(g) if bias is not None and bias.requires_grad else None
@@ -160,14 +161,16 @@ def exp(a: Any) -> Tensor:
 def log(a: Any) -> Tensor:
     """Natural logarithm."""
     x = real(a)
-    return record("log", (x,), quietly(kernels.on(x.device).log, x.data), lambda g: (quietly(np.divide, g, x.data),))
+    K = kernels.on(x.device)
+    return record("log", (x,), quietly(K.log, x.data), lambda g: (quietly(K.divide, g, x.data),))
 
 
 def sqrt(a: Any) -> Tensor:
     """Square root."""
     x = real(a)
-    y = quietly(kernels.on(x.device).sqrt, x.data)
-    return record("sqrt", (x,), y, lambda g: (quietly(np.divide, g, 2 * y),))
+    K = kernels.on(x.device)
+    y = quietly(K.sqrt, x.data)
+    return record("sqrt", (x,), y, lambda g: (quietly(K.divide, g, 2 * y),))
 
 
 def tanh(a: Any) -> Tensor:
@@ -254,8 +257,8 @@ def dropout(a: Any, p: float = 0.5, training: bool = True) -> Tensor:
         return x
     check_floating("dropout", x)
     K, seed = kernels.on(x.device), random.draw_seed()
-    y = K.dropout(np.asarray(x.data, order="C"), p, seed)
-    return record("dropout", (x,), y, lambda g: (K.dropout(np.asarray(g, order="C"), p, seed),))
+    y = K.dropout(K.contiguous(x.data), p, seed)
+    return record("dropout", (x,), y, lambda g: (K.dropout(K.contiguous(g), p, seed),))
 
 
 def clone(a: Any) -> Tensor:
@@ -267,6 +270,7 @@ def clone(a: Any) -> Tensor:
 def compare(name: str, a: Any, b: Any) -> Tensor:
     """A boolean mask; ``name`` is one of equal, not_equal, less, less_equal, greater, greater_equal."""
     x, y, K = pair(name, a, b)
+    same_device(name, x, y)
     return Tensor(getattr(K, name)(x.data, y.data), device=x.device)
 
 

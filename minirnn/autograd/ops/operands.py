@@ -59,9 +59,9 @@ def real(a: Any) -> Tensor:
     return x if x.dtype.kind == "f" else cast(x, np.dtype(np.float32))
 
 
-def as_rows(array: Any) -> Any:
+def as_rows(K: Any, array: Any) -> Any:
     """[..., W] as contiguous [S, W]; the extents may be 0, so -1 will not do."""
-    return np.ascontiguousarray(array).reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    return K.contiguous(array).reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def pair(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor, Any]:
@@ -134,6 +134,19 @@ def cast(a: Any, dtype: np.dtype) -> Tensor:
     if dtype.kind != "f":
         return Tensor(x.data.astype(dtype), device=x.device)
     return record("cast", (x,), x.data.astype(dtype), lambda g: (g.astype(x.dtype),))
+
+
+def move(a: Any, device: str) -> Tensor:
+    """The same values on another device."""
+    x = as_tensor(a)
+    if x.device == device:
+        return x
+    here, there = kernels.on(x.device), kernels.on(device)
+
+    def gradients(g: Any) -> tuple[Any]:
+        return (here.asarray(there.to_numpy(g)),)
+
+    return record("to", (x,), there.asarray(here.to_numpy(x.data)), gradients, device)
 
 
 def quietly(function: Any, *args: Any) -> Any:

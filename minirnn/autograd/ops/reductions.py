@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from minirnn import kernels
 from minirnn.autograd.ops.operands import Dims, as_tensor, axes_of, axis_of, check_floating
 from minirnn.autograd.tensor import Tensor, record
@@ -25,12 +23,13 @@ def sum(a: Any, dim: Dims = None, keepdim: bool = False) -> Tensor:
     x = as_tensor(a)
     dims = axes_of("sum", dim, x.ndim)
     shape = x.shape
+    K = kernels.on(x.device)
 
     def gradients(g: Any) -> tuple[Any]:
         kept = tuple(1 if d in dims else size for d, size in enumerate(shape))
-        return (np.broadcast_to(g.reshape(kept), shape),)
+        return (K.broadcast_to(g.reshape(kept), shape),)
 
-    return record("sum", (x,), np.asarray(x.data.sum(axis=dims, keepdims=keepdim)), gradients)
+    return record("sum", (x,), x.data.sum(axis=dims, keepdims=keepdim), gradients)
 
 
 def mean(a: Any, dim: Dims = None, keepdim: bool = False) -> Tensor:
@@ -52,10 +51,10 @@ def _extreme(name: str, a: Any, dim: int | None, keepdim: bool) -> Tensor | Extr
     _not_empty(name, x, d)
     K = kernels.on(x.device)
     if d is None:
-        best = np.asarray(getattr(x.data, name)())
+        best = K.asarray(getattr(x.data, name)())
 
-        def shared(g: Any) -> tuple[Any]:  # equal extremes share the gradient, as in PyTorch
-            at = x.data == best if best == best else x.data != x.data
+        def shared(g: Any) -> tuple[Any]:  # equal extremes share the gradient, as in PyTorch; so does every NaN
+            at = K.maximum(K.equal(x.data, best), K.not_equal(x.data, x.data))
             return (at * (g / at.sum()).astype(x.dtype),)
 
         return record(name, (x,), best, shared)
@@ -96,5 +95,5 @@ def _where_extreme(name: str, a: Any, dim: int | None, keepdim: bool) -> Tensor:
     x = as_tensor(a)
     d = None if dim is None else axis_of(name, dim, x.ndim)
     _not_empty(name, x, d)
-    found = getattr(kernels.on(x.device), name)(x.data, axis=d, keepdims=keepdim)
-    return Tensor(np.asarray(found), device=x.device)
+    K = kernels.on(x.device)
+    return Tensor(K.asarray(getattr(K, name)(x.data, axis=d, keepdims=keepdim)), device=x.device)

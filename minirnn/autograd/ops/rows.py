@@ -20,8 +20,8 @@ def check_range(name: str, index: Any, count: int) -> None:
 
 
 def as_index(name: str, values: Any) -> np.ndarray:
-    """Integers as a contiguous int64 array."""
-    array = values.data if isinstance(values, Tensor) else as_array(name, values)
+    """Integers as a contiguous int64 array on the host, where they are checked; a device's are waited for."""
+    array = values.numpy() if isinstance(values, Tensor) else as_array(name, values)
     if array.size and array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: wanted integers, got {array.dtype}")
     return np.asarray(array, dtype=np.int64, order="C")
@@ -39,11 +39,11 @@ def embedding(table: Tensor, tokens: Any, padding_idx: int | None = None) -> Ten
     index = as_index("embedding", tokens)
     check_range("embedding", index, table.shape[0])
     K = kernels.on(table.device)
-    rows = index.reshape(-1)
+    rows = K.asarray(index.reshape(-1))
     count, width = table.shape
 
     def gradients(g: Any) -> tuple[Any]:
-        d_table = K.add_rows_at(as_rows(g), rows, count)
+        d_table = K.add_rows_at(as_rows(K, g), rows, count)
         if padding_idx is not None:
             d_table[padding_idx] = 0
         return (d_table,)

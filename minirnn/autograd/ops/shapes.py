@@ -11,9 +11,9 @@ import numpy as np
 
 from minirnn import kernels
 from minirnn.autograd.ops.operands import Dims, alike, as_tensor, axes_of, axis_of, flat_ints, fold
-from minirnn.autograd.ops.rows import check_range
-from minirnn.autograd.tensor import Tensor, record, record_many
-from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
+from minirnn.autograd.ops.rows import as_index, check_range
+from minirnn.autograd.tensor import Tensor, record, record_many, same_device
+from minirnn.errors import IndexRangeError, OptionError, ShapeError
 
 
 def reshape(a: Any, *shape: int | Sequence[int]) -> Tensor:
@@ -82,7 +82,7 @@ def index(a: Any, key: Any) -> Tensor:
     parts = key if isinstance(key, tuple) else (key,)
     plain = tuple(p.data if isinstance(p, Tensor) else _as_array(p) if isinstance(p, list) else p for p in parts)
     try:
-        y = np.asarray(x.data[plain])
+        y = x.data[plain]
     except IndexError as error:
         raise IndexRangeError(f"index: {error}; the tensor has shape {list(x.shape)}") from None
     basic = all(p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) for p in plain)
@@ -110,8 +110,10 @@ def concatenate(tensors: Sequence[Any], dim: int = 0) -> Tensor:
         shapes = ", ".join(str(list(t.shape)) for t in xs)
         raise ShapeError(f"concatenate: shapes {shapes} differ in more than dimension {d}")
     borders = np.cumsum([t.shape[d] for t in xs])[:-1]
-    data = kernels.on(xs[0].device).concatenate([t.data for t in xs], axis=d)
-    return record("concatenate", xs, data, lambda g: tuple(map(fold, np.split(g, borders, axis=d), xs)))
+    same_device("concatenate", *xs)
+    K = kernels.on(xs[0].device)
+    data = K.concatenate([t.data for t in xs], axis=d)
+    return record("concatenate", xs, data, lambda g: tuple(map(fold, K.split(g, borders, axis=d), xs)))
 
 
 cat = concatenate
@@ -123,8 +125,10 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     if len({t.shape for t in xs}) != 1:
         raise ShapeError(f"stack: wanted tensors of one shape, got {[list(t.shape) for t in xs]}")
     d = axis_of("stack", dim, xs[0].ndim + 1)
-    data = kernels.on(xs[0].device).stack([t.data for t in xs], axis=d)
-    return record("stack", xs, data, lambda g: tuple(map(fold, np.moveaxis(g, d, 0), xs)))
+    same_device("stack", *xs)
+    K = kernels.on(xs[0].device)
+    data = K.stack([t.data for t in xs], axis=d)
+    return record("stack", xs, data, lambda g: tuple(map(fold, K.unstack(g, d), xs)))
 
 
 def _extent(name: str, x: Tensor, dim: int) -> tuple[int, int]:
@@ -153,7 +157,7 @@ def split(a: Any, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor
         pieces = [K.zeros(p.shape, x.dtype) if g is None else g for g, p in zip(gs, parts, strict=True)]
         return (K.concatenate(pieces, axis=d),)
 
-    parts = np.split(x.data, borders, axis=d)
+    parts = K.split(x.data, borders, axis=d)
     return record_many("split", (x,), parts, gradients)
 
 
@@ -170,24 +174,23 @@ def flip(a: Any, *dims: int | Sequence[int]) -> Tensor:
     """The order of elements reversed along ``dims``."""
     x = as_tensor(a)
     axes = axes_of("flip", flat_ints(dims), x.ndim)
-    return record("flip", (x,), np.flip(x.data, axes), lambda g: (np.flip(g, axes),))
+    K = kernels.on(x.device)
+    return record("flip", (x,), K.flip(x.data, axes), lambda g: (K.flip(g, axes),))
 
 
 def gather(a: Any, dim: int, index: Any) -> Tensor:
     """out[i][j] = a[index[i][j]][j] for ``dim`` 0, and so on; ``index`` has as many dimensions as a."""
-    x, at = as_tensor(a), as_tensor(index)
+    x, at = as_tensor(a), as_index("gather index", index)
     d, _ = _extent("gather", x, dim)
-    if at.dtype.kind not in "iu":
-        raise DTypeError(f"gather: the index must be integer, got {at.dtype}")
     if at.ndim != x.ndim or any(at.shape[k] > x.shape[k] for k in range(x.ndim) if k != d):
         raise ShapeError(f"gather: an index of shape {list(at.shape)} does not fit a tensor of {list(x.shape)}")
-    check_range("gather", at.data, x.shape[d])
+    check_range("gather", at, x.shape[d])
     K = kernels.on(x.device)
     window = x.data[tuple(slice(None) if k == d else slice(size) for k, size in enumerate(at.shape))]
 
     def gradients(g: Any) -> tuple[Any]:
         dx = K.zeros_like(x.data)
-        K.put_along_axis(dx, at.data, g, d)
+        K.put_along_axis(dx, at, g, d)
         return (dx,)
 
-    return record("gather", (x,), K.take_along_axis(window, at.data, axis=d), gradients)
+    return record("gather", (x,), K.take_along_axis(window, at, axis=d), gradients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,19 @@ from numpy import (
     add,
     argmax,
     argmin,
+    broadcast_to,
     clip,
     concatenate,
     divide,
     equal,
     exp,
+    flip,
     greater,
     greater_equal,
     less,
     less_equal,
     log,
+    log1p,
     maximum,
     multiply,
     negative,
@@ -27,6 +31,7 @@ from numpy import (
     ones_like,
     power,
     sign,
+    split,
     sqrt,
     stack,
     subtract,
@@ -40,6 +45,7 @@ from minirnn.kernels import memory
 from minirnn.kernels.cpu.matrix import product
 
 empty, zeros = memory.empty, memory.zeros
+contiguous = functools.partial(np.asarray, order="C")
 
 _SMALL_PRODUCT = 32 * 32 * 32  # under this many multiply-adds packing costs more than it saves
 
@@ -52,6 +58,16 @@ def asarray(values: object, dtype: np.dtype | None = None) -> np.ndarray:
 def to_numpy(x: np.ndarray) -> np.ndarray:
     """This device's array on the host."""
     return x
+
+
+def scaled(x: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """x times one number that is 1 more often than not."""
+    return x if factor == 1 else x * factor
+
+
+def unstack(x: np.ndarray, axis: int) -> np.ndarray:
+    """The pieces of extent 1 along ``axis``, without it."""
+    return np.moveaxis(x, axis, 0)
 
 
 def has_nan(x: np.ndarray) -> bool:

@@ -1,0 +1,59 @@
+"""The kernel contract on a card, through Numba."""
+
+from minirnn.kernels.cuda.array import (
+    abs,
+    add,
+    add_at,
+    argmax,
+    argmin,
+    asarray,
+    broadcast_to,
+    clip,
+    concatenate,
+    contiguous,
+    divide,
+    empty,
+    equal,
+    exp,
+    flip,
+    greater,
+    greater_equal,
+    has_nan,
+    less,
+    less_equal,
+    log,
+    log1p,
+    log_softmax,
+    matmul,
+    maximum,
+    multiply,
+    negative,
+    not_equal,
+    ones_like,
+    power,
+    put_along_axis,
+    scaled,
+    sigmoid,
+    sign,
+    softmax,
+    softplus,
+    split,
+    sqrt,
+    stack,
+    subtract,
+    take_along_axis,
+    tanh,
+    unstack,
+    where,
+    zeros_like,
+)
+from minirnn.kernels.cuda.attention import attention_backward, attention_forward
+from minirnn.kernels.cuda.device import to_numpy, zeros
+from minirnn.kernels.cuda.generate import Sampler, TokenModel
+from minirnn.kernels.cuda.gru import gru_backward, gru_forward
+from minirnn.kernels.cuda.loss import cross_entropy
+from minirnn.kernels.cuda.lstm import lstm_backward, lstm_forward
+from minirnn.kernels.cuda.matrix import product
+from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, sgd, square_sum
+from minirnn.kernels.cuda.rnn import rnn_backward, rnn_forward
+from minirnn.kernels.cuda.rows import add_rows_at, column_sums, dropout, take_rows

@@ -1,0 +1,407 @@
+"""Arrays in a card's memory: :class:`DeviceArray`, the memory behind it, and how kernels are made and started.
+
+The only file that imports ``numba.cuda``. Everything runs in the order of one stream, so memory given back by
+an array's last view may be handed out at once: whatever still reads it was started before whatever writes it.
+Nothing here waits for the card but :meth:`DeviceArray.numpy` and what is made of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import types
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from minirnn.errors import DeviceError, DTypeError
+
+try:
+    from numba import cuda
+except ImportError as error:  # its parts do not fit one another
+    raise DeviceError(f"device 'cuda': numba-cuda cannot be loaded ({error}); install minirnn[cuda12] again") from None
+
+SIMULATOR: bool = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
+"""True under ``NUMBA_ENABLE_CUDASIM=1``: kernels run as plain Python, one thread of the host for each of the card's."""
+
+THREADS: int = 4 if SIMULATOR else 256
+"""Threads of a block, a power of two; what a simulated thread costs is why it has few."""
+
+_MOST_BLOCKS = 2 if SIMULATOR else 4096
+
+
+def _check_available() -> None:
+    if SIMULATOR or cuda.is_available():
+        return
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise DeviceError(
+            "device 'cuda' needs numba-cuda: pip install 'minirnn[cuda12]', or [cuda13] for a driver of CUDA 13"
+        )
+    raise DeviceError(
+        "device 'cuda': no card, or no driver for it, was found; see that nvidia-smi lists one, and that the extra "
+        "installed, cuda12 or cuda13, is not newer than the CUDA version it shows"
+    )
+
+
+_check_available()
+
+
+# --------------------------------------------------------------------------------------------------- kernels
+
+
+def kernel(function: Callable) -> Any:
+    """``cuda.jit``: compiled at the first start with each combination of argument types."""
+    return cuda.jit(_without_warnings(function) if SIMULATOR else function)
+
+
+def device_function(function: Callable) -> Any:
+    """A function called from kernels."""
+    return cuda.jit(device=True)(function)
+
+
+def _without_warnings(function: Callable) -> Callable:
+    """A card divides by zero in silence; as plain Python, on NumPy's numbers, a kernel shall too."""
+    errstate = np.errstate
+
+    def quiet(*args: Any) -> None:
+        with errstate(all="ignore"):
+            function(*args)
+
+    # the simulator puts its ``cuda`` among the globals of what it runs: they must be the kernel's own
+    return types.FunctionType(quiet.__code__, function.__globals__, function.__name__, None, quiet.__closure__)
+
+
+def launch(started: Any, count: int, *args: Any) -> None:
+    """Start a kernel over ``count`` > 0 elements, which it walks as ``range(cuda.grid(1), count, cuda.gridsize(1))``.
+
+    Args:
+        args: numbers, tuples and :class:`DeviceArray`.
+    """
+    launch_blocks(started, min(-(-count // THREADS), _MOST_BLOCKS), *args)
+
+
+def launch_blocks(started: Any, blocks: int | tuple[int, ...], *args: Any) -> None:
+    """Start a grid of blocks of :data:`THREADS` threads; ``args`` as in :func:`launch`."""
+    started[blocks, THREADS](*(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args))
+
+
+log, log1p, sqrt = (np.log, np.log1p, np.sqrt) if SIMULATOR else (math.log, math.log1p, math.sqrt)
+"""Functions of kernels' numbers: a card's give NaN where Python's raise, which is why the simulator has NumPy's."""
+
+
+# ---------------------------------------------------------------------------------------------------- memory
+
+_free: defaultdict[int, list[Any]] = defaultdict(list)
+
+
+class _Block:
+    """Owner of one piece of device memory, which goes back to the free list with it."""
+
+    __slots__ = ("memory",)
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory  # one-dimensional, of bytes
+
+    def __del__(self, free: defaultdict[int, list[Any]] = _free) -> None:
+        free[self.memory.size].append(self.memory)  # atomic; may run on any thread, and when the module is gone
+
+
+def _size_class(nbytes: int) -> int:
+    step = 1 << max(nbytes.bit_length() - 4, 9)  # eight classes an octave: at most an eighth is wasted
+    return -(-nbytes // step) * step
+
+
+def _allocate(nbytes: int) -> _Block:
+    size = _size_class(nbytes)
+    try:
+        return _Block(_free[size].pop())
+    except IndexError:
+        pass
+    try:
+        return _Block(cuda.device_array(size, np.uint8))
+    except Exception as error:  # the class of a driver's error moved between versions of numba-cuda
+        if "OUT_OF_MEMORY" not in str(error):
+            raise
+    release()
+    try:
+        return _Block(cuda.device_array(size, np.uint8))
+    except Exception as error:
+        if "OUT_OF_MEMORY" not in str(error):
+            raise
+        raise DeviceError(
+            f"device 'cuda': no room for {nbytes / 2**20:,.0f} MB; lower the batch size, the sequence length or the "
+            "hidden size, or end what else uses the card"
+        ) from None
+
+
+def cached_bytes() -> int:
+    """Bytes that wait on the free list."""
+    return sum(size * len(blocks) for size, blocks in list(_free.items()))
+
+
+def release() -> None:
+    """Give all waiting memory back to the driver."""
+    _free.clear()
+
+
+# ---------------------------------------------------------------------------------------------------- arrays
+
+
+class DeviceArray:
+    """What ``Tensor.data`` is on this device: an array in the card's memory, always C-contiguous.
+
+    It has the names of :class:`numpy.ndarray` that the floors above use. Reshaping, and slices and numbers along
+    the first dimension, give views; everything else a copy. Whatever would bring values to the host unasked,
+    ``np.asarray``, ``if``, iteration, raises.
+
+    Attributes:
+        block: the memory's owner.
+        raw: the array as Numba has it, which kernels take. It does not own the memory: hold on to the array until
+            the kernel is started (:func:`launch` does).
+    """
+
+    __slots__ = ("block", "raw", "shape", "dtype", "size")
+
+    def __init__(self, block: Any, raw: Any) -> None:
+        self.block, self.raw = block, raw
+        self.shape: tuple[int, ...] = tuple(raw.shape)
+        self.dtype: np.dtype = raw.dtype
+        self.size = math.prod(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def flat(self) -> DeviceArray:
+        """A view with one dimension."""
+        return self.reshape(self.size)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.raw.__cuda_array_interface__
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of an array without dimensions")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
+
+    # ---------------------------------------------------------------------------------------- to the host
+
+    def numpy(self) -> np.ndarray:
+        """The values on the host; waits for the card."""
+        return self.raw.copy_to_host() if self.size else np.empty(self.shape, self.dtype)
+
+    def item(self) -> Any:
+        """The only element as a Python number; waits for the card."""
+        return self.numpy().item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise DeviceError("this array is on 'cuda'; NumPy takes arrays of the host: say .numpy(), or .to('cpu')")
+
+    def __array_ufunc__(self, ufunc: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        raise DeviceError(f"{ufunc.__name__}: arrays of 'cuda' and of the host; move them to one device with .to(...)")
+
+    def __bool__(self) -> NoReturn:
+        raise DeviceError("this array is on 'cuda': a condition would wait for the card; say .item()")
+
+    def __iter__(self) -> NoReturn:
+        raise DeviceError("this array is on 'cuda': iteration would wait for the card at each element; say .numpy()")
+
+    # ---------------------------------------------------------------------------------------------- views
+
+    def reshape(self, *shape: Any) -> DeviceArray:
+        """The same memory in another shape; one extent may be -1."""
+        wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        known = math.prod(n for n in wanted if n != -1)
+        if -1 in wanted and known:
+            wanted = tuple(self.size // known if n == -1 else int(n) for n in wanted)
+        if math.prod(wanted) != self.size or min(wanted, default=0) < 0:
+            raise ValueError(f"cannot reshape {self.shape} to {wanted}")
+        return self if wanted == self.shape else _array(self.block, self.raw, wanted)
+
+    # ------------------------------------------------------------------------------------------ operators
+
+    def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:
+        """The values in another type; the array itself where it has that type and no copy is asked for."""
+        return array.astype(self, np.dtype(dtype), copy)
+
+    def copy(self) -> DeviceArray:
+        return array.astype(self, self.dtype, True)
+
+    def transpose(self, *axes: Any) -> DeviceArray:
+        """The dimensions in another order, or all reversed: a copy."""
+        order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        return array.transpose(self, tuple(order) if order else tuple(reversed(range(self.ndim))))
+
+    @property
+    def T(self) -> DeviceArray:  # noqa: N802 - NumPy's name
+        return self.transpose()
+
+    def swapaxes(self, first: int, second: int) -> DeviceArray:
+        order = list(range(self.ndim))
+        order[first], order[second] = order[second], order[first]
+        return self.transpose(order)
+
+    def __getitem__(self, key: Any) -> DeviceArray:
+        return array.getitem(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        array.setitem(self, key, value)
+
+    def sum(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> DeviceArray:
+        return array.sum(self, axis, keepdims, dtype)
+
+    def any(self) -> bool:
+        """Whether any element is true; waits for the card."""
+        return array.any(self)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> DeviceArray:
+        return array.max(self, axis, keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> DeviceArray:
+        return array.min(self, axis, keepdims)
+
+    def __add__(self, other: Any) -> DeviceArray:
+        return array.add(self, other)
+
+    __radd__ = __add__
+
+    def __iadd__(self, other: Any) -> DeviceArray:
+        return array.add(self, other, out=self)
+
+    def __sub__(self, other: Any) -> DeviceArray:
+        return array.subtract(self, other)
+
+    def __rsub__(self, other: Any) -> DeviceArray:
+        return array.subtract(other, self)
+
+    def __mul__(self, other: Any) -> DeviceArray:
+        return array.multiply(self, other)
+
+    __rmul__ = __mul__
+
+    def __imul__(self, other: Any) -> DeviceArray:
+        return array.multiply(self, other, out=self)
+
+    def __truediv__(self, other: Any) -> DeviceArray:
+        return array.divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> DeviceArray:
+        return array.divide(other, self)
+
+    def __neg__(self) -> DeviceArray:
+        return array.negative(self)
+
+    def __and__(self, other: Any) -> DeviceArray:
+        return array.multiply(self, other)  # of booleans, which is what conditions are
+
+    def __eq__(self, other: Any) -> Any:
+        return array.equal(self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return array.not_equal(self, other)
+
+    def __lt__(self, other: Any) -> DeviceArray:
+        return array.less(self, other)
+
+    def __le__(self, other: Any) -> DeviceArray:
+        return array.less_equal(self, other)
+
+    def __gt__(self, other: Any) -> DeviceArray:
+        return array.greater(self, other)
+
+    def __ge__(self, other: Any) -> DeviceArray:
+        return array.greater_equal(self, other)
+
+    __hash__ = object.__hash__
+
+
+def _array(block: Any, raw: Any, shape: tuple[int, ...]) -> DeviceArray:
+    return DeviceArray(block, raw if raw.shape == shape else raw.reshape(shape))
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> DeviceArray:
+    """An uninitialised array, 512-byte aligned."""
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    if not nbytes:
+        return DeviceArray(None, cuda.device_array(shape, dtype))
+    block = _allocate(nbytes)
+    return _array(block, block.memory[:nbytes].view(dtype), tuple(shape))
+
+
+@kernel
+def _fill(out: Any, value: Any) -> None:
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i] = value
+
+
+def full(shape: tuple[int, ...], value: Any, dtype: np.dtype | type) -> DeviceArray:
+    """An array of one number, which no transfer but a kernel's argument brings to the card."""
+    out = empty(shape, dtype)
+    if out.size:
+        launch(_fill, out.size, out.flat, out.dtype.type(value))
+    return out
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype | type) -> DeviceArray:
+    """Like :func:`empty`, filled with zeros."""
+    return full(shape, 0, dtype)
+
+
+def asarray(values: Any, dtype: Any = None) -> DeviceArray:
+    """Values of the host, or an array of this device from any library, as this device's array.
+
+    What has ``__cuda_array_interface__`` and is C-contiguous shares its memory; values of the host are copied.
+
+    Raises:
+        DTypeError: the elements are no floats of 4 or 8 bytes, integers or booleans.
+    """
+    if isinstance(values, DeviceArray):
+        return values if dtype is None else values.astype(dtype, copy=False)
+    if hasattr(values, "__cuda_array_interface__") or getattr(values, "__cuda_ndarray__", False):
+        found = array.from_raw(values if SIMULATOR else cuda.as_cuda_array(values), values)
+        return found if dtype is None else found.astype(dtype, copy=False)
+    host = np.asarray(values, dtype, order="C")
+    check_type(host.dtype)
+    if host.size == 1:
+        return full(host.shape, host.item(), host.dtype)
+    out = empty(host.shape, host.dtype)
+    if host.size:
+        out.flat.raw.copy_to_device(host.reshape(-1))  # Numba stumbles over the strides of extents of 1
+    return out
+
+
+def check_type(dtype: np.dtype) -> None:
+    """Raise :class:`DTypeError` for element types that kernels do not have."""
+    if dtype.kind not in "fiub" or (dtype.kind == "f" and dtype.itemsize not in (4, 8)):
+        raise DTypeError(f"device 'cuda': wanted float32, float64, an integer type or bool, got {dtype}")
+
+
+def to_numpy(x: DeviceArray) -> np.ndarray:
+    """This device's array on the host; waits for the card."""
+    return x.numpy()
+
+
+from minirnn.kernels.cuda import array  # noqa: E402 - arithmetic needs arrays, their operators need arithmetic

@@ -1,0 +1,110 @@
+"""Gathering and scattering of rows, sums of columns, and dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minirnn.kernels.cuda.device import THREADS, DeviceArray, asarray, cuda, empty, kernel, launch, launch_blocks
+from minirnn.kernels.pointwise import cast, random_bits
+
+_DROPPED = 1024  # elements of a block of dropout, as on the CPU
+_BLOCK = 32  # rows added up first, as on the CPU
+
+
+@kernel
+def _take(out: Any, table: Any, rows: Any, width: int) -> None:
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i] = table[rows[i // width] * width + i % width]
+
+
+@kernel
+def _put(out: Any, values: Any, rows: Any, width: int) -> None:
+    for i in range(cuda.grid(1), values.size, cuda.gridsize(1)):
+        out[rows[i // width] * width + i % width] = values[i]
+
+
+@kernel
+def _add_rows_at(out: Any, values: Any, rows: Any) -> None:
+    """A block owns a row of the result and looks for its tokens, THREADS at a time; a thread owns columns."""
+    found = cuda.shared.array(THREADS, rows.dtype)
+    mine, thread = cuda.blockIdx.x, cuda.threadIdx.x
+    width = out.shape[1]
+    for j in range(thread, width, THREADS):
+        out[mine, j] = 0
+    for s0 in range(0, rows.size, THREADS):
+        s = s0 + thread
+        found[thread] = rows[s] if s < rows.size else -1
+        if cuda.syncthreads_count(np.int32(found[thread] == mine)) > 0:
+            for j in range(thread, width, THREADS):
+                for k in range(THREADS):
+                    if found[k] == mine:
+                        out[mine, j] += values[s0 + k, j]
+        cuda.syncthreads()  # before the next tokens take the place of these
+
+
+@kernel
+def _block_sums(out: Any, x: Any, columns: int) -> None:
+    """Sums of x over blocks of rows: out [blocks, columns], x [S, columns], both flat."""
+    rows = x.size // columns
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        first, j = i // columns * _BLOCK, i % columns
+        total = out.dtype.type(0)
+        for s in range(first, min(first + _BLOCK, rows)):
+            total += x[s * columns + j]
+        out[i] = total
+
+
+@kernel
+def _dropout(out: Any, x: Any, seed: Any, threshold: Any, scale: float) -> None:
+    """Each hash gives four 16-bit draws, for elements that lie a quarter of a block apart."""
+    quarter = _DROPPED // 4
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        block, place = i // _DROPPED, i % _DROPPED
+        bits = random_bits(seed, block * quarter + place % quarter)
+        draw = (np.uint64(bits) >> np.uint64(16 * (place // quarter))) & np.uint64(0xFFFF)
+        out[i] = x[i] * cast(scale, x[i]) if draw >= threshold else cast(0, x[i])
+
+
+def take_rows(table: DeviceArray, rows: Any) -> DeviceArray:
+    """table[rows]: [R, ...] by rows [S] to [S, ...]."""
+    at = asarray(rows, np.int64)
+    out = empty((at.size, *table.shape[1:]), table.dtype)
+    if out.size:
+        launch(_take, out.size, out.flat, table.flat, at, out.size // at.size)
+    return out
+
+
+def put_rows(out: DeviceArray, rows: Any, values: DeviceArray) -> None:
+    """out[rows] = values for distinct rows [S], values [S, ...]."""
+    at = asarray(rows, np.int64)
+    if values.size:
+        launch(_put, values.size, out.flat, values.flat, at, values.size // at.size)
+
+
+def add_rows_at(values: DeviceArray, rows: Any, count: int) -> DeviceArray:
+    """out [count, H] with out[rows[s]] += values[s] in their order, values [S, H]."""
+    out = empty((count, values.shape[1]), values.dtype)
+    if out.size:
+        launch_blocks(_add_rows_at, count, out, values, asarray(rows, np.int64))
+    return out
+
+
+def column_sums(x: DeviceArray) -> DeviceArray:
+    """Sums over the rows of x [S, H]: of blocks of rows first, so that rounding grows with the root only."""
+    rows, columns = x.shape
+    partial = empty((-(-rows // _BLOCK), columns), x.dtype)
+    if partial.size:
+        launch(_block_sums, partial.size, partial.flat, x.flat, columns)
+    return partial.sum(axis=0)
+
+
+def dropout(x: DeviceArray, probability: float, seed: int) -> DeviceArray:
+    """x times a random mask of zeros and 1 / (1 - p); the CPU's mask for the same seed."""
+    out = empty(x.shape, x.dtype)
+    if x.size:
+        threshold = min(65536, round(probability * 65536))
+        scale = 0.0 if threshold == 65536 else 65536 / (65536 - threshold)
+        launch(_dropout, x.size, out.flat, x.flat, np.uint64(seed), np.uint64(threshold), scale)
+    return out

@@ -1,0 +1,479 @@
+"""The recurrent loop on the card: one launch walks a whole layer in one direction, forward or back.
+
+A block owns ``units`` outputs of ``rows`` sequences, and keeps as much of those outputs' weights in shared memory as
+fits, for all steps; the rest is read from global memory in the same order. On the path "block" it owns all outputs,
+so that nothing but the block itself has to wait for a step. On the path "grid" outputs are spread over the
+multiprocessors, what they feed to one another goes through global memory, and the whole grid meets once a step.
+
+The product of a step is cut in three: ``parts`` of the depth, tiles of ``tile`` rows, ``lanes`` of four columns. A
+thread adds up a part of a tile of a lane in registers; the parts are added in order, so numbers are the same in
+every run. Offsets into shared memory and into packed weights are in quads, four elements: those, aligned, are what
+a thread reads at once. Shapes: S packed rows, N sequences, G gates, H hidden, P projected (else P = H).
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import from_dtype
+
+from minirnn.kernels.cuda.device import SIMULATOR, DeviceArray, asarray, cuda, device_function, empty, kernel, launch
+from minirnn.kernels.cuda.planning import WARP, Limits, Plan, plan, quads
+from minirnn.kernels.pointwise import lstm_h
+from minirnn.kernels.steps import Steps
+
+_ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a kernel need not ask for
+
+
+# ----------------------------------------------------------------------------------------------------- starting
+
+
+def resident_kernel(function: Callable) -> Any:
+    """A kernel of which as many threads as :class:`Limits` names find room for their registers."""
+    return kernel(function) if SIMULATOR else cuda.jit(max_registers=128)(function)
+
+
+@kernel
+def _probe(out: Any) -> None:
+    room = cuda.shared.array(0, np.float32)
+    room[0] = out[0]
+    out[0] = room[0]
+
+
+def _ask_for_shared(started: Any, args: tuple, nbytes: int) -> None:
+    """Have the driver allow ``nbytes`` of shared memory to a kernel, which is compiled for that."""
+    compiled = started.compile(tuple(started.typeof_pyval(arg) for arg in args))
+    function = compiled._codelibrary.get_cufunc()
+    driver = cuda.cudadrv.driver
+    attribute = driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    driver.driver.cuKernelSetAttribute(attribute, nbytes, function.handle, function.device.id)
+
+
+@functools.cache
+def limits() -> Limits:
+    """Those of the current card; the simulator is a card of two multiprocessors whose grid cannot wait for itself."""
+    if SIMULATOR:
+        return Limits(2, 16 * 1024, 4, False)
+    card = cuda.get_current_device()
+    shared = card.MAX_SHARED_MEMORY_PER_BLOCK
+    try:
+        _ask_for_shared(_probe, (empty((1,), np.float32).raw,), card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        shared = card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+    except Exception:  # another version of numba-cuda, which hides its kernels' handles otherwise: less has to do
+        pass
+    return Limits(card.MULTIPROCESSOR_COUNT, shared, 512, bool(card.COOPERATIVE_LAUNCH))
+
+
+_asked: set[Any] = set()
+
+
+def start(started: Any, planned: Plan, *args: Any) -> None:
+    """Start a kernel of one signature, as planned; arrays are kept until it has been started."""
+    raw = tuple(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args)
+    if planned.shared_bytes > _ALWAYS_SHARED and not SIMULATOR and started not in _asked:
+        _ask_for_shared(started, raw, limits().shared_bytes)
+        _asked.add(started)
+    started[planned.blocks, planned.threads, 0, planned.shared_bytes](*raw)
+
+
+_layouts: dict[int, tuple[DeviceArray, DeviceArray]] = {}
+
+
+def layout(steps: Steps) -> tuple[DeviceArray, DeviceArray]:
+    """``starts`` and ``previous`` on the card, brought there once."""
+    found = _layouts.get(id(steps))
+    if found is None:
+        found = _layouts[id(steps)] = asarray(steps.starts), asarray(steps.previous)
+        weakref.finalize(steps, _layouts.pop, id(steps), None)
+    return found
+
+
+@kernel
+def _pack(weight: Any, gates: int, units: int, transpose: bool, depth: int, columns: int, out: Any, at: int) -> None:
+    inputs, size = weight.shape[1], weight.shape[0] // gates
+    for i in range(cuda.grid(1), out.shape[0] * depth * columns, cuda.gridsize(1)):
+        column, k, block = i % columns, i // columns % depth, i // columns // depth
+        unit, gate = block * units + column // gates, column % gates
+        value = weight.dtype.type(0)
+        if transpose and column < units * gates and unit < size and k < inputs:
+            value = weight[gate * size + unit, k]
+        if not transpose and column < units and block * units + column < inputs and k < weight.shape[0]:
+            value = weight[k, block * units + column]
+        out[block, at + k * columns + column] = value
+
+
+def pack(
+    weight: DeviceArray, gates: int, units: int, transpose: bool, out: DeviceArray | None = None, at: int = 0
+) -> DeviceArray:
+    """The right-hand side of a product, by blocks of ``units`` outputs: [blocks, depth * columns], in whole quads.
+
+    With ``transpose`` outputs are the units of ``weight`` [G H, P], each with its gates beside one another, and the
+    sum runs over P; else outputs are the P columns, ``gates`` is 1, and the sum runs over the rows.
+
+    Args:
+        out: [blocks, ...], filled from place ``at`` of each block; a new array where there is none.
+    """
+    rows, inputs = weight.shape
+    outputs, depth = (rows // gates, inputs) if transpose else (inputs, rows)
+    depth, columns = 4 * quads(depth), 4 * quads(units * gates)
+    if out is None:
+        out = empty((-(-outputs // units), depth * columns), weight.dtype)
+    launch(_pack, out.shape[0] * depth * columns, weight.raw, gates, units, transpose, depth, columns, out.raw, at)
+    return out
+
+
+# ----------------------------------------------------------------------------------------------- in the kernels
+
+
+@device_function
+def rows_of_step(starts: Any, step: int, backwards: bool, first: int, last: int) -> Any:
+    """First packed row of this block, and how many of its sequences are there, at the ``step``-th step of the walk."""
+    t = starts.size - 2 - step if backwards else step
+    begin = starts[t]
+    return begin + first, max(0, min(last, starts[t + 1] - begin) - first)
+
+
+@functools.cache
+def make_multiply(tile: int) -> Any:
+    """The product of all threads of a block, tiles of ``tile`` rows."""
+
+    @device_function
+    def add_quad(sums: Any, x: Any, x_at: int, stride: int, weights: Any, at: int, lanes: int) -> None:
+        """sums [tile, 4] += x [tile, 4] times weights [4, 4]."""
+        one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)  # unsigned: no check for indices from the end
+        w0, w1 = np.uintp(4 * at), np.uintp(4 * (at + lanes))
+        w2, w3 = np.uintp(4 * (at + 2 * lanes)), np.uintp(4 * (at + 3 * lanes))
+        for r in range(tile):
+            k = np.uintp(4 * (x_at + r * stride))
+            x0, x1, x2, x3 = x[k], x[k + one], x[k + two], x[k + three]
+            for column in range(4):
+                c = np.uintp(column)
+                total = sums[r, column]
+                total += x0 * weights[w0 + c]
+                total += x1 * weights[w1 + c]
+                total += x2 * weights[w2 + c]
+                total += x3 * weights[w3 + c]
+                sums[r, column] = total
+
+    @device_function
+    def multiply(
+        thread: int, threads: int, sums: Any, room: Any, x_at: int, stride: int, active: int, held_at: int, held: int,
+        weights: Any, weights_at: int, first: int, last: int, lanes: int, rows: int, parts: int, out_at: int,
+    ) -> None:  # fmt: skip
+        """room[out_at]: [parts, rows, lanes] quads, sums over the depth's quads ``first`` to ``last - 1``.
+
+        Those up to ``held`` have their weights in ``room``, too. Sums go on from what is there, unless ``first`` is 0.
+        """
+        tiles = lanes * (rows // tile)
+        for item in range(thread, tiles * parts, threads):
+            part, place = item // tiles, item % tiles
+            row, lane = place // lanes * tile, place % lanes
+            if row < active:
+                out = out_at + (part * rows + row) * lanes + lane
+                for r in range(tile):
+                    for c in range(4):
+                        if first == 0:
+                            sums[r, c] = 0
+                        else:
+                            sums[r, c] = room[np.uintp(4 * (out + r * lanes) + c)]
+                x = x_at + row * stride - first
+                k = first + part
+                while k < min(held, last):
+                    add_quad(sums, room, x + k, stride, room, held_at + 4 * k * lanes + lane, lanes)
+                    k += parts
+                while k < last:
+                    add_quad(sums, room, x + k, stride, weights, weights_at + 4 * k * lanes + lane, lanes)
+                    k += parts
+                for r in range(tile):
+                    for c in range(4):
+                        room[np.uintp(4 * (out + r * lanes) + c)] = sums[r, c]
+
+    return multiply
+
+
+@device_function
+def total(room: Any, at: int, lanes: int, rows: int, parts: int, row: int, column: int) -> Any:
+    """One number of a product: its parts, added in order."""
+    at = 4 * (at + row * lanes) + column
+    value = room[at]
+    for part in range(1, parts):
+        value += room[at + 4 * part * rows * lanes]
+    return value
+
+
+@functools.cache
+def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread: bool, projected: bool) -> Any:
+    """The walk forward of a cell.
+
+    ``cell(x, u, bias_n, gates, extra, h, s, p, n, j)`` is one unit of one step: from the input part x [G] and the
+    recurrent part u [G] of its pre-activations to its h; it leaves in ``gates`` and ``extra`` what the way back needs.
+    s is the packed row, p and n are the state's rows before and after, j is the unit.
+    """
+    multiply = make_multiply(tile)
+
+    @resident_kernel
+    def forward(
+        gates: Any, table: Any, tokens: Any, weights: Any, projection: Any, bias_n: Any, starts: Any, previous: Any,
+        reverse: bool, h: Any, extra: Any, units: int, rows: int, parts: int, chunk: int, held: int,
+    ) -> None:  # fmt: skip
+        room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
+        sums = cuda.local.array((tile, 4), dtype)
+        x, u = cuda.local.array(gate_count, dtype), cuda.local.array(gate_count, dtype)
+        thread, threads = cuda.threadIdx.x, cuda.blockDim.x
+        size, width, batch = gates.shape[2], h.shape[1], h.shape[0] - gates.shape[0]
+        unit = cuda.blockIdx.x * units
+        own = min(units, size - unit)
+        first = cuda.blockIdx.y * rows
+        last = min(first + rows, batch)
+        depth, lanes, stride = (width + 3) // 4, (units * gate_count + 3) // 4, chunk + 1
+        p_depth, p_lanes = (size + 3) // 4, (width + 3) // 4  # of the projection
+        sums_at = rows * stride
+        hidden_at = sums_at + parts * rows * (max(lanes, p_lanes) if projected else lanes)
+        hidden_stride = p_depth + 1
+        held_at = hidden_at + (rows * hidden_stride if projected else 0)
+        weights_at = cuda.blockIdx.x * 4 * depth * lanes
+
+        for i in range(thread, 4 * sums_at, threads):
+            room[i] = 0
+        for i in range(4 * hidden_at + thread, 4 * held_at, threads):
+            room[i] = 0
+        for i in range(thread, 16 * held * lanes, threads):
+            room[4 * held_at + i] = weights[4 * weights_at + i]
+        cuda.syncthreads()
+        if not spread:
+            for r in range(last - first):
+                for j in range(thread, width, threads):
+                    room[4 * r * stride + j] = h[first + r, j]
+        cuda.syncthreads()
+        for step in range(starts.size - 1):
+            begin, active = rows_of_step(starts, step, reverse, first, last)
+            for at in range(0, depth, chunk):
+                end = min(at + chunk, depth)
+                if spread:
+                    for r in range(thread // WARP, active, threads // WARP):
+                        for k in range(4 * at + thread % WARP, min(4 * end, width), WARP):
+                            room[4 * (r * stride - at) + k] = h[previous[begin + r], k]
+                    cuda.syncthreads()
+                multiply(
+                    thread, threads, sums, room, 0, stride, active, held_at, held, weights, weights_at, at, end, lanes,
+                    rows, parts, sums_at,
+                )  # fmt: skip
+                cuda.syncthreads()
+            for i in range(thread, active * own, threads):
+                r, j = i // own, i % own
+                s = begin + r
+                for g in range(gate_count):
+                    x[g] = table[tokens[s], g, unit + j] if tokens.size > 0 else gates[s, g, unit + j]
+                    u[g] = total(room, sums_at, lanes, rows, parts, r, j * gate_count + g)
+                value = cell(x, u, bias_n, gates, extra, h, s, previous[s], batch + s, unit + j)
+                if projected:
+                    room[4 * (hidden_at + r * hidden_stride) + j] = value
+                else:
+                    h[batch + s, unit + j] = value
+                    if not spread:
+                        room[4 * r * stride + j] = value
+            if projected:
+                cuda.syncthreads()
+                multiply(
+                    thread, threads, sums, room, hidden_at, hidden_stride, active, 0, 0, projection, 0, 0, p_depth,
+                    p_lanes, rows, parts, sums_at,
+                )  # fmt: skip
+                cuda.syncthreads()
+                for i in range(thread, active * width, threads):
+                    r, j = i // width, i % width
+                    value = total(room, sums_at, p_lanes, rows, parts, r, j)
+                    h[batch + begin + r, j] = value
+                    room[4 * r * stride + j] = value
+            if spread:
+                cuda.cg.this_grid().sync()
+            else:
+                cuda.syncthreads()
+
+    return forward
+
+
+@functools.cache
+def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread: bool, projected: bool) -> Any:
+    """The walk back of a cell.
+
+    ``cell(dh, fed, gates, extra, dc, h, s, r, p, n, j)`` is one unit of one step: it turns ``gates`` (and the GRU's
+    ``extra``) into gradients, writes to fed [G] the gradients of the recurrent products, and returns the part of dh
+    that goes to the step before past them. r is the sequence; the other numbers are as in :func:`make_forward`.
+    """
+    multiply = make_multiply(tile)
+
+    @resident_kernel
+    def backward(
+        gates: Any, weights: Any, projection: Any, starts: Any, previous: Any, reverse: bool, h: Any, extra: Any,
+        dy: Any, dh: Any, dc: Any, exchange: Any, dprojected: Any, hidden: Any, units: int, rows: int, parts: int,
+        chunk: int, held: int,
+    ) -> None:  # fmt: skip
+        room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
+        sums = cuda.local.array((tile, 4), dtype)
+        fed = cuda.local.array(gate_count, dtype)
+        thread, threads = cuda.threadIdx.x, cuda.blockDim.x
+        size, width, batch = gates.shape[2], dh.shape[1], dh.shape[0]
+        unit = cuda.blockIdx.x * units
+        own = min(units, size - unit)
+        outputs = width if projected else own
+        first = cuda.blockIdx.y * rows
+        last = min(first + rows, batch)
+        depth, stride = (gate_count * size + 3) // 4, chunk + 1
+        lanes = ((width if projected else units) + 3) // 4
+        p_depth, p_lanes = (width + 3) // 4, (size + 3) // 4  # of the projection
+        sums_at = rows * stride
+        dh_at = sums_at + parts * rows * (max(lanes, p_lanes) if projected else lanes)
+        dh_stride = lanes + 1
+        held_at = dh_at + rows * dh_stride
+        weights_at = cuda.blockIdx.x * 4 * depth * lanes
+
+        for i in range(thread, 4 * sums_at, threads):
+            room[i] = 0
+        for i in range(4 * dh_at + thread, 4 * held_at, threads):
+            room[i] = 0
+        for i in range(thread, 16 * held * lanes, threads):
+            room[4 * held_at + i] = weights[4 * weights_at + i]
+        cuda.syncthreads()
+        for i in range(thread, max(0, last - first) * outputs, threads):
+            r, j = i // outputs, i % outputs
+            room[4 * (dh_at + r * dh_stride) + j] = dh[first + r, unit + j]
+        for step in range(starts.size - 1):
+            begin, active = rows_of_step(starts, step, not reverse, first, last)
+            if dy.size > 0:
+                for i in range(thread, active * outputs, threads):
+                    r, j = i // outputs, i % outputs
+                    room[4 * (dh_at + r * dh_stride) + j] += dy[begin + r, unit + j]
+            if projected:
+                cuda.syncthreads()
+                for i in range(thread, active * width, threads):
+                    r, j = i // width, i % width
+                    dprojected[begin + r, j] = room[4 * (dh_at + r * dh_stride) + j]
+                multiply(
+                    thread, threads, sums, room, dh_at, dh_stride, active, 0, 0, projection, 0, 0, p_depth, p_lanes,
+                    rows, parts, sums_at,
+                )  # fmt: skip
+                cuda.syncthreads()
+            for i in range(thread, active * own, threads):
+                r, j = i // own, i % own
+                s = begin + r
+                at = 4 * (dh_at + r * dh_stride) + j
+                if projected:
+                    value = total(room, sums_at, p_lanes, rows, parts, r, j)
+                    hidden[s, j] = lstm_h(gates[s, 3, j], extra[batch + s, j])
+                else:
+                    value = room[at]
+                kept = cell(value, fed, gates, extra, dc, h, s, first + r, previous[s], batch + s, unit + j)
+                if not projected:
+                    room[at] = kept
+                for g in range(gate_count):
+                    if spread:
+                        exchange[step % 2, first + r, g * size + unit + j] = fed[g]
+                    else:
+                        room[4 * r * stride + g * size + j] = fed[g]
+            if spread:
+                cuda.cg.this_grid().sync()
+            else:
+                cuda.syncthreads()
+            for at in range(0, depth, chunk):
+                end = min(at + chunk, depth)
+                if spread:
+                    for r in range(thread // WARP, active, threads // WARP):
+                        for k in range(4 * at + thread % WARP, min(4 * end, gate_count * size), WARP):
+                            room[4 * (r * stride - at) + k] = exchange[step % 2, first + r, k]
+                    cuda.syncthreads()
+                multiply(
+                    thread, threads, sums, room, 0, stride, active, held_at, held, weights, weights_at, at, end, lanes,
+                    rows, parts, sums_at,
+                )  # fmt: skip
+                cuda.syncthreads()
+            for i in range(thread, active * outputs, threads):
+                r, j = i // outputs, i % outputs
+                at = 4 * (dh_at + r * dh_stride) + j
+                value = total(room, sums_at, lanes, rows, parts, r, j)
+                room[at] = value if projected else room[at] + value
+        for i in range(thread, max(0, last - first) * outputs, threads):
+            r, j = i // outputs, i % outputs
+            dh[first + r, unit + j] = room[4 * (dh_at + r * dh_stride) + j]
+
+    return backward
+
+
+# ----------------------------------------------------------------------------------------------- from the host
+
+
+def with_initial(initial: DeviceArray, rows: int) -> DeviceArray:
+    """States [N + S, H] of which the first N are filled."""
+    batch, size = initial.shape
+    states = empty((batch + rows, size), initial.dtype)
+    states[:batch].raw.copy_to_device(initial.raw)
+    return states
+
+
+def _by_gate(x: DeviceArray, size: int) -> DeviceArray:
+    """[S, G H] as [S, G, H]."""
+    return x.reshape(x.shape[0], x.shape[1] // size, size)
+
+
+def forward(
+    cell: Callable, gates: DeviceArray, table: DeviceArray | None, tokens: Any, weight_hh: DeviceArray,
+    weight_hr: DeviceArray | None, bias_n: DeviceArray | None, h_0: DeviceArray, extra: DeviceArray | None,
+    steps: Steps,
+) -> DeviceArray:  # fmt: skip
+    """Run a layer of any cell; returns h [N + S, P]. Arguments as the cells' own functions have them."""
+    dtype, (batch, width) = gates.dtype, h_0.shape
+    h = with_initial(h_0, gates.shape[0])
+    if not gates.size:
+        return h
+    extra = h if extra is None else extra
+    size = extra.shape[1]
+    count = gates.shape[1] // size
+    if table is None or tokens is None:
+        table, tokens = empty((0, count * size), dtype), empty((0,), np.int64)
+    planned = plan(size, batch, count, dtype.itemsize, limits(), projected=0 if weight_hr is None else width)
+    weights = pack(weight_hh, count, planned.units, True)
+    projection = empty((0,), dtype) if weight_hr is None else pack(weight_hr, 1, width, True)
+    bias_n = empty((0,), dtype) if bias_n is None else bias_n
+    starts, previous = layout(steps)
+    started = make_forward(cell, count, from_dtype(dtype), planned.tile, planned.path == "grid", weight_hr is not None)
+    start(
+        started, planned, _by_gate(gates, size), _by_gate(table, size), asarray(tokens), weights.flat,
+        projection.flat, bias_n, starts, previous, steps.reverse, h, extra, planned.units,
+        planned.rows, planned.parts, planned.chunk, planned.held,
+    )  # fmt: skip
+    return h
+
+
+def backward(
+    cell: Callable, gates: DeviceArray, weight_hh: DeviceArray, projection: tuple[DeviceArray, ...] | None,
+    h: DeviceArray, extra: DeviceArray | None, dy: DeviceArray | None, dh: DeviceArray, dc: DeviceArray | None,
+    steps: Steps,
+) -> None:  # fmt: skip
+    """Walk a layer of any cell back: ``gates``, ``extra``, ``dh`` and ``dc`` become gradients.
+
+    Args:
+        projection: weight_hr [P, H], and room for the gradients of its results [S, P] and for what it takes [S, H].
+    """
+    if not gates.size:
+        return
+    dtype, (batch, width) = gates.dtype, dh.shape
+    extra = h if extra is None else extra
+    size = extra.shape[1]
+    count = gates.shape[1] // size
+    planned = plan(size, batch, count, dtype.itemsize, limits(), True, width if projection else 0)
+    spread = planned.path == "grid"
+    weights = pack(weight_hh, 1, width if projection else planned.units, False)
+    exchange = empty((2, batch, count * size) if spread else (0, 0, 0), dtype)
+    none = empty((0, 0), dtype)
+    weight_hr, dprojected, hidden = projection or (none, none, none)
+    packed = pack(weight_hr, 1, size, False) if projection else none
+    starts, previous = layout(steps)
+    started = make_backward(cell, count, from_dtype(dtype), planned.tile, spread, projection is not None)
+    start(
+        started, planned, _by_gate(gates, size), weights.flat, packed.flat, starts, previous, steps.reverse,
+        h, extra, (none if dy is None else dy), dh, (none if dc is None else dc), exchange,
+        dprojected, hidden, planned.units, planned.rows, planned.parts, planned.chunk, planned.held,
+    )  # fmt: skip
