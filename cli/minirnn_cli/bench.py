@@ -8,6 +8,7 @@ machine; the ratios are what to read.
 
 GFLOP/s count 6 (I G H + H G H) B T a layer and 6 H V B T for the head, whoever avoids part of that work; beside them
 stands what share that is of the rate of minirnn's large matrix products on the same threads, measured in the same run.
+With ``--device cuda`` minirnn and PyTorch run on the card, both without TF32.
 """
 
 from __future__ import annotations
@@ -68,14 +69,14 @@ Runner = Callable[[], int]
 """Does one unit of work and returns how many were done (steps, or symbols sampled)."""
 
 
-def minirnn_runner(work: Work, threads: int) -> Runner:
+def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
     import numpy as np
 
     import minirnn as mr
 
     mr.set_num_threads(threads)
     mr.manual_seed(0)
-    model = mr.models.CharLM(work.vocabulary, work.hidden, work.layers, work.cell)
+    model = mr.models.CharLM(work.vocabulary, work.hidden, work.layers, work.cell).to(device)
     if work.streams:
         prime = np.zeros((1, work.streams), np.int64)
         length = max(64, 4000 // work.streams)
@@ -91,35 +92,38 @@ def minirnn_runner(work: Work, threads: int) -> Runner:
         loss.backward()
         mr.optim.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        loss.item()  # what a training run shows; on a card, the end of the work
         return 1
 
     return step
 
 
-def torch_runner(work: Work, threads: int) -> Runner:
+def torch_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
     import torch
 
     torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
-    embedding = torch.nn.Embedding(work.vocabulary, work.hidden)
+    embedding = torch.nn.Embedding(work.vocabulary, work.hidden).to(device)
     layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[work.cell]
-    rnn = layer(work.hidden, work.hidden, work.layers)
-    head = torch.nn.Linear(work.hidden, work.vocabulary)
+    rnn = layer(work.hidden, work.hidden, work.layers).to(device)
+    head = torch.nn.Linear(work.hidden, work.vocabulary).to(device)
     if work.streams:
         length = max(16, 400 // work.streams)
 
         @torch.no_grad()
         def sample() -> int:
-            token, state = torch.zeros(1, work.streams, dtype=torch.long), None
+            token, state = torch.zeros(1, work.streams, dtype=torch.long, device=device), None
             for _ in range(length):
                 y, state = rnn(embedding(token), state)
                 token = torch.multinomial(head(y[0]).softmax(-1), 1).T
+            token.tolist()
             return length * work.streams
 
         return sample
     parameters = [*embedding.parameters(), *rnn.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
-    inputs, targets = map(torch.from_numpy, _tokens(work))
+    inputs, targets = (torch.from_numpy(tokens).to(device) for tokens in _tokens(work))
 
     def step() -> int:
         optimizer.zero_grad()
@@ -128,13 +132,14 @@ def torch_runner(work: Work, threads: int) -> Runner:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        loss.item()
         return 1
 
     return step
 
 
-def jax_runner(work: Work, threads: int) -> Runner | None:
-    if work.cell != "lstm" or work.streams:
+def jax_runner(work: Work, threads: int, device: str = "cpu") -> Runner | None:
+    if work.cell != "lstm" or work.streams or device != "cpu":
         return None
     import jax
     import jax.numpy as jnp
@@ -197,7 +202,7 @@ def _tokens(work: Work) -> tuple[np.ndarray, np.ndarray]:
     return inputs, rng.integers(work.vocabulary, size=work.steps * work.batch)
 
 
-PEERS: dict[str, Callable[[Work, int], Runner | None]] = {
+PEERS: dict[str, Callable[[Work, int, str], Runner | None]] = {
     "minirnn": minirnn_runner,
     "torch": torch_runner,
     "jax": jax_runner,
@@ -247,6 +252,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, help="Measuring time for each program and row.")] = 2.0,
     alone: Annotated[bool, typer.Option("--alone", help="Leave PyTorch and JAX out.")] = False,
     threads: o.Threads = None,
+    device: o.Device = o.DeviceName.cpu,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -254,9 +260,10 @@ def bench(
     import statistics
     from json import dumps
 
-    from minirnn.kernels import get_num_threads
+    from minirnn.kernels import get_num_threads, on
     from minirnn_cli.show import compile_notes, say
 
+    on(device)
     count = threads or get_num_threads()
     peers = [name for name in PEERS if name == "minirnn" or (not alone and importlib.util.find_spec(name))]
     with compile_notes(quiet):
@@ -271,7 +278,7 @@ def bench(
             if not quiet:
                 say(f"measuring {row.value} ...")
             work = ROWS[row.value]
-            runners = {peer: r for peer in peers if (r := PEERS[peer](work, count)) is not None}
+            runners = {peer: r for peer in peers if (r := PEERS[peer](work, count, device.value)) is not None}
             times = measure(runners, seconds)
             medians = {peer: statistics.median(values) for peer, values in times.items()}
             ratios = {
@@ -282,7 +289,8 @@ def bench(
                 print(dumps({"row": row.value, "seconds": medians, "ratio": ratios, "gflop": work.gflop}), flush=True)
             else:
                 cells = [_cell(work, medians[peer]) if peer in medians else "" for peer in peers]
-                cells.append("" if work.streams else f"{work.gflop / medians['minirnn'] / every:.0%}")
+                comparable = not work.streams and device == "cpu"
+                cells.append(f"{work.gflop / medians['minirnn'] / every:.0%}" if comparable else "")
                 cells += [f"{ratios[peer]:.2f}x" if peer in ratios else "" for peer in peers[1:]]
                 print(f"| {row.value} | " + " | ".join(cells) + " |", flush=True)
 

@@ -100,7 +100,8 @@ def product(
         a: [M, K], or [K, M] with ``transpose_a``.
         b: [K, N], or [N, K] with ``transpose_b``. Not both may be transposed.
         bias: [N], added to every row; not with ``transpose_a``.
-        out: [M, N], written to; a new array where there is none.
+        out: [M, N], written to; a new array where there is none. With ``transpose_a`` it may have fewer rows than
+            ``a`` has columns, and takes the first of them.
         rows: [K] integers, with ``transpose_a``: row k of B is ``b[rows[k]]``.
     """
     if transpose_a:

@@ -4,8 +4,6 @@ from minirnn.kernels.cuda.array import (
     abs,
     add,
     add_at,
-    argmax,
-    argmin,
     asarray,
     broadcast_to,
     clip,
@@ -18,12 +16,10 @@ from minirnn.kernels.cuda.array import (
     flip,
     greater,
     greater_equal,
-    has_nan,
     less,
     less_equal,
     log,
     log1p,
-    log_softmax,
     matmul,
     maximum,
     multiply,
@@ -35,7 +31,6 @@ from minirnn.kernels.cuda.array import (
     scaled,
     sigmoid,
     sign,
-    softmax,
     softplus,
     split,
     sqrt,
@@ -55,5 +50,6 @@ from minirnn.kernels.cuda.loss import cross_entropy
 from minirnn.kernels.cuda.lstm import lstm_backward, lstm_forward
 from minirnn.kernels.cuda.matrix import product
 from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, sgd, square_sum
+from minirnn.kernels.cuda.reductions import argmax, argmin, has_nan, log_softmax, softmax
 from minirnn.kernels.cuda.rnn import rnn_backward, rnn_forward
 from minirnn.kernels.cuda.rows import add_rows_at, column_sums, dropout, take_rows

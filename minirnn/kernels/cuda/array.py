@@ -1,9 +1,4 @@
-"""Elementwise arithmetic, reductions and shapes on the card, with NumPy's rules for shapes and types.
-
-NumPy itself works out what a slice, a transposition or a broadcast means: on a *plan*, an array with the shape of
-the one on the card whose strides count elements and whose memory nobody reads. What the plan says becomes a view
-where it is contiguous, and a copy by one strided kernel where it is not.
-"""
+"""Elementwise arithmetic, indexing and shapes on the card, with NumPy's rules for shapes and types."""
 
 from __future__ import annotations
 
@@ -14,13 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from minirnn.errors import DeviceError, ShapeError
 from minirnn.kernels import pointwise
 from minirnn.kernels.cuda import device
 from minirnn.kernels.cuda.device import (
-    THREADS,
     DeviceArray,
     asarray,
     cuda,
@@ -28,85 +21,13 @@ from minirnn.kernels.cuda.device import (
     empty,
     full,
     kernel,
+    larger,
     launch,
-    launch_blocks,
+    smaller,
 )
 from minirnn.kernels.cuda.matrix import product, stacked_product
 from minirnn.kernels.cuda.rows import put_rows, take_rows
-
-# ------------------------------------------------------------------------------------------------------ plans
-
-_RANKS = (1, 4, 8)
-"""Shapes are padded to one of these many dimensions, so that few variants of a kernel are compiled."""
-
-_PLAN = np.empty(1, np.uint8)
-_ORIGIN = _PLAN.__array_interface__["data"][0]
-
-
-def _plan(shape: tuple[int, ...]) -> np.ndarray:
-    strides = [1] * len(shape)
-    for d in range(len(shape) - 1, 0, -1):
-        strides[d - 1] = strides[d] * shape[d]
-    return as_strided(_PLAN, shape, strides)
-
-
-def _offset(plan: np.ndarray) -> int:
-    return plan.__array_interface__["data"][0] - _ORIGIN
-
-
-def _collapsed(plans: Sequence[np.ndarray]) -> tuple[Any, ...]:
-    """A padded shape, and for each plan (offset, *strides); neighbouring dimensions that lie alike become one."""
-    shape: list[int] = []
-    strides: list[list[int]] = []
-    for d, extent in enumerate(plans[0].shape):
-        if extent == 1:
-            continue
-        steps = [plan.strides[d] for plan in plans]
-        if shape and builtins.all(b == s * extent for b, s in zip(strides[-1], steps, strict=True)):
-            shape[-1], strides[-1] = shape[-1] * extent, steps
-        else:
-            shape.append(extent)
-            strides.append(steps)
-    rank = next((r for r in _RANKS if r >= len(shape)), None)
-    if rank is None:
-        raise ShapeError(f"device 'cuda': no more than {_RANKS[-1]} dimensions, got {list(plans[0].shape)}")
-    missing = rank - len(shape)
-    padded = (1,) * missing + tuple(shape)
-    return padded, *((_offset(p), *(0,) * missing, *(s[i] for s in strides)) for i, p in enumerate(plans))
-
-
-@device_function
-def _at(i: Any, shape: Any, strides: Any) -> Any:
-    """Where element i, counted in rows over ``shape``, lies by ``strides`` = (offset, ...)."""
-    at = strides[0]
-    for d in range(len(shape) - 1, 0, -1):
-        at += i % shape[d] * strides[d + 1]
-        i //= shape[d]
-    return at + i * strides[1]
-
-
-@kernel
-def _copy(out: Any, x: Any, count: int, shape: Any, to: Any, source: Any) -> None:
-    for i in range(cuda.grid(1), count, cuda.gridsize(1)):
-        out[_at(i, shape, to)] = x[_at(i, shape, source)]
-
-
-def _copied(out: DeviceArray, to: np.ndarray, x: DeviceArray, source: np.ndarray) -> None:
-    """The elements of x that ``source`` names, to where ``to`` says; both of one shape."""
-    if to.size:
-        launch(_copy, to.size, out.flat, x.flat, to.size, *_collapsed((to, source)))
-
-
-def _made(x: DeviceArray, plan: np.ndarray) -> DeviceArray:
-    """x as ``plan`` has it: a view where it is contiguous, else a copy."""
-    if not plan.size:
-        return empty(plan.shape, x.dtype)
-    if plan.flags.c_contiguous:
-        first = _offset(plan)
-        return DeviceArray(x.block, x.flat.raw[first : first + plan.size].reshape(plan.shape))
-    out = empty(plan.shape, x.dtype)
-    _copied(out, _plan(plan.shape), x, plan)
-    return out
+from minirnn.kernels.cuda.strided import collapsed, copied, made, place, plan_of
 
 
 def from_raw(raw: Any, owner: Any) -> DeviceArray:
@@ -127,13 +48,13 @@ def astype(x: DeviceArray, dtype: np.dtype, copy: bool) -> DeviceArray:
     if x.dtype == dtype and not copy:
         return x
     out = empty(x.shape, dtype)
-    _copied(out, _plan((x.size,)), x, _plan((x.size,)))
+    copied(out, plan_of((x.size,)), x, plan_of((x.size,)))
     return out
 
 
 def transpose(x: DeviceArray, order: tuple[int, ...]) -> DeviceArray:
     """The dimensions in another order."""
-    return _made(x, _plan(x.shape).transpose(order))
+    return made(x, plan_of(x.shape).transpose(order))
 
 
 # --------------------------------------------------------------------------------------------------- indexing
@@ -148,7 +69,7 @@ def _is_basic(key: Any) -> bool:
 def _part(x: DeviceArray, key: Any) -> np.ndarray:
     """The plan of x[key] for a basic key; a plan even of a single element, which NumPy would give as a number."""
     parts = key if isinstance(key, tuple) else (key,)
-    return _plan(x.shape)[parts if Ellipsis in parts else (*parts, Ellipsis)]
+    return plan_of(x.shape)[parts if Ellipsis in parts else (*parts, Ellipsis)]
 
 
 def _positions(shape: tuple[int, ...], key: Any) -> np.ndarray:
@@ -173,7 +94,7 @@ def _row_numbers(x: DeviceArray, key: np.ndarray) -> np.ndarray:
 def getitem(x: DeviceArray, key: Any) -> DeviceArray:
     """x[key] with NumPy's rules; a view where the key names neighbouring elements, else a copy."""
     if _is_basic(key):
-        return _made(x, _part(x, key))
+        return made(x, _part(x, key))
     if _is_rows(key):
         return take_rows(x, _row_numbers(x, key))
     at = _positions(x.shape, key)
@@ -185,14 +106,14 @@ def setitem(x: DeviceArray, key: Any, value: Any) -> None:
     source = _operand(value, x.dtype)
     if _is_basic(key):
         to = _part(x, key)
-        _copied(x, to, source, np.broadcast_to(_plan(source.shape), to.shape))
+        copied(x, to, source, np.broadcast_to(plan_of(source.shape), to.shape))
         return
     if _is_rows(key):
         put_rows(x, _row_numbers(x, key), broadcast_to(source, (key.size, *x.shape[1:])))
         return
     at = _positions(x.shape, key)
     if at.size:
-        spread = _made(source, np.broadcast_to(_plan(source.shape), at.shape))
+        spread = made(source, np.broadcast_to(plan_of(source.shape), at.shape))
         launch(_put, at.size, x.flat, asarray(at.reshape(-1)), spread.flat)
 
 
@@ -232,11 +153,11 @@ def _kind(value: Any) -> Any:
 
 
 def _lined_up(shape: tuple[int, ...], *xs: DeviceArray) -> tuple[Any, ...]:
-    """What :func:`_collapsed` gives for arrays that broadcast to ``shape``."""
+    """What :func:`collapsed` gives for arrays that broadcast to ``shape``."""
     size = math.prod(shape)
     if builtins.all(x.size in (1, size) for x in xs):
         return (size,), *((0, int(x.size == size)) for x in xs)
-    return _collapsed([np.broadcast_to(_plan(x.shape), shape) for x in xs])
+    return collapsed([np.broadcast_to(plan_of(x.shape), shape) for x in xs])
 
 
 def _unary(function: Callable) -> Callable:
@@ -262,7 +183,7 @@ def _binary(name: str, function: Callable) -> Callable:
     @kernel
     def start(out: Any, a: Any, b: Any, shape: Any, by_a: Any, by_b: Any) -> None:
         for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-            out[i] = function(a[_at(i, shape, by_a)], b[_at(i, shape, by_b)])
+            out[i] = function(a[place(i, shape, by_a)], b[place(i, shape, by_b)])
 
     def apply(a: Any, b: Any, out: DeviceArray | None = None) -> DeviceArray:
         first, second, dtype = _loop(name, _kind(a), _kind(b))
@@ -279,30 +200,19 @@ def _binary(name: str, function: Callable) -> Callable:
     return apply
 
 
-def _larger(a: Any, b: Any) -> Any:
-    """The larger of two numbers; NaN where either is."""
-    return a if a > b or a != a else b
-
-
-def _smaller(a: Any, b: Any) -> Any:
-    return a if a < b or a != a else b
-
-
 @device_function
 def _softplus(x: Any) -> Any:
     """log(1 + exp(x)), without overflow."""
     return pointwise.relu(x) + device.log1p(pointwise.exp(x if x < 0 else -x))
 
 
-_larger, _smaller = device_function(_larger), device_function(_smaller)
-
 add = _binary("add", device_function(lambda a, b: a + b))
 subtract = _binary("subtract", device_function(lambda a, b: a - b))
 multiply = _binary("multiply", device_function(lambda a, b: a * b))
 divide = _binary("divide", device_function(lambda a, b: a / b))
 power = _binary("power", device_function(lambda a, b: a**b))
-maximum = _binary("maximum", _larger)
-minimum = _binary("minimum", _smaller)
+maximum = _binary("maximum", larger)
+minimum = _binary("minimum", smaller)
 equal = _binary("equal", device_function(lambda a, b: a == b))
 not_equal = _binary("not_equal", device_function(lambda a, b: a != b))
 less = _binary("less", device_function(lambda a, b: a < b))
@@ -331,10 +241,10 @@ def clip(x: DeviceArray, low: Any = None, high: Any = None) -> DeviceArray:
 @kernel
 def _choose(out: Any, mask: Any, a: Any, b: Any, shape: Any, by_mask: Any, by_a: Any, by_b: Any) -> None:
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        if mask[_at(i, shape, by_mask)]:
-            out[i] = a[_at(i, shape, by_a)]
+        if mask[place(i, shape, by_mask)]:
+            out[i] = a[place(i, shape, by_a)]
         else:
-            out[i] = b[_at(i, shape, by_b)]
+            out[i] = b[place(i, shape, by_b)]
 
 
 def where(mask: DeviceArray, a: Any, b: Any) -> DeviceArray:
@@ -362,186 +272,6 @@ def ones_like(x: DeviceArray) -> DeviceArray:
     return full(x.shape, 1, x.dtype)
 
 
-# ------------------------------------------------------------------------------------------------- reductions
-
-_CHUNK = 1 << 14
-"""Elements a block adds up; more are taken in two rounds."""
-
-_LINE = 32
-"""As many elements, or fewer, are added up by one thread."""
-
-
-def _reduction(combine: Callable) -> tuple[Any, Any]:
-    """Kernels that combine elements: a thread for each result, and a block for each result and chunk."""
-
-    @kernel
-    def by_threads(out: Any, x: Any, start: Any, kept: Any, by_kept: Any, extent: int, shape: Any, by: Any) -> None:
-        for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-            first = _at(i, kept, by_kept)
-            total = start
-            for k in range(extent):
-                total = combine(total, x[first + _at(k, shape, by)])
-            out[i] = total
-
-    @kernel
-    def by_blocks(
-        out: Any, x: Any, start: Any, kept: Any, by_kept: Any, extent: int, shape: Any, by: Any, chunk: int
-    ) -> None:
-        totals = cuda.shared.array(THREADS, out.dtype)
-        thread = cuda.threadIdx.x
-        chunks = (extent + chunk - 1) // chunk
-        first = _at(cuda.blockIdx.x // chunks, kept, by_kept)
-        begin = cuda.blockIdx.x % chunks * chunk
-        end = begin + chunk if begin + chunk < extent else extent
-        total = start
-        for k in range(begin + thread, end, THREADS):
-            total = combine(total, x[first + _at(k, shape, by)])
-        totals[thread] = total
-        half = THREADS // 2
-        while half > 0:
-            cuda.syncthreads()
-            if thread < half:
-                totals[thread] = combine(totals[thread], totals[thread + half])
-            half //= 2
-        if thread == 0:
-            out[cuda.blockIdx.x] = totals[0]
-
-    return by_threads, by_blocks
-
-
-def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    if axis is None:
-        return tuple(range(ndim))
-    return tuple(int(d) % ndim for d in ((axis,) if isinstance(axis, (int, np.integer)) else axis))
-
-
-def _lines(x: DeviceArray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Plans of x's first elements along ``axes``, and of one line's elements."""
-    plan = _plan(x.shape)
-    rest = tuple(d for d in range(x.ndim) if d not in axes)
-    ordered = plan.transpose((*rest, *axes))
-    first: Any = (0,) * len(axes)
-    alone: Any = (0,) * len(rest)
-    return ordered[(..., *first)], ordered[(*alone, ...)]
-
-
-def _reduce(
-    kernels: tuple[Any, Any], x: DeviceArray, axis: Any, keepdims: bool, start: Any, dtype: np.dtype
-) -> DeviceArray:
-    axes = _axes(axis, x.ndim)
-    shape = tuple(n for d, n in enumerate(x.shape) if d not in axes)
-    result = tuple(1 if d in axes else n for d, n in enumerate(x.shape)) if keepdims else shape
-    count, extent = math.prod(shape), math.prod(x.shape[d] for d in axes)
-    if not x.size:
-        return full(result, start, dtype)
-    kept, line = _lines(x, axes)
-    given = (dtype.type(start), *_collapsed((kept,)), extent, *_collapsed((line,)))
-    by_threads, by_blocks = kernels
-    if extent <= _LINE:
-        out = empty(result, dtype)
-        launch(by_threads, count, out.flat, x.flat, *given)
-        return out
-    chunks = -(-extent // _CHUNK)
-    out = empty((count, chunks), dtype)
-    launch_blocks(by_blocks, count * chunks, out.flat, x.flat, *given, _CHUNK)
-    return out.reshape(result) if chunks == 1 else _reduce(kernels, out, 1, False, start, dtype).reshape(result)
-
-
-_SUM = _reduction(device_function(lambda a, b: a + b))
-_MAX, _MIN = _reduction(_larger), _reduction(_smaller)
-
-
-def sum(x: DeviceArray, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> DeviceArray:
-    """Sums along ``axis``, in an order that depends on the shape alone."""
-    if dtype is None:
-        dtype = x.dtype if x.dtype.kind == "f" else np.uint64 if x.dtype.kind == "u" else np.int64
-    return _reduce(_SUM, x, axis, keepdims, 0, np.dtype(dtype))
-
-
-def _bounds(dtype: np.dtype) -> tuple[Any, Any]:
-    if dtype.kind == "f":
-        return -math.inf, math.inf
-    return (False, True) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-
-
-def max(x: DeviceArray, axis: Any = None, keepdims: bool = False) -> DeviceArray:
-    """Largest elements along ``axis``; NaN where one is."""
-    return _reduce(_MAX, x, axis, keepdims, _bounds(x.dtype)[0], x.dtype)
-
-
-def min(x: DeviceArray, axis: Any = None, keepdims: bool = False) -> DeviceArray:
-    """Smallest elements along ``axis``; NaN where one is."""
-    return _reduce(_MIN, x, axis, keepdims, _bounds(x.dtype)[1], x.dtype)
-
-
-def any(x: DeviceArray) -> bool:
-    """Whether any element is true; waits for the card."""
-    return bool(max(not_equal(x, 0)).item())
-
-
-def has_nan(x: DeviceArray) -> bool:
-    """Whether any element is not a number; waits for the card."""
-    return x.dtype.kind == "f" and any(not_equal(x, x))
-
-
-def _arg_reduction(beats: Callable) -> Any:
-    """The place of the first element that no other beats: a block for each line."""
-
-    @kernel
-    def start(out: Any, x: Any, kept: Any, by_kept: Any, extent: int, shape: Any, by: Any) -> None:
-        places = cuda.shared.array(THREADS, out.dtype)
-        values = cuda.shared.array(THREADS, x.dtype)
-        thread = cuda.threadIdx.x
-        first = _at(cuda.blockIdx.x, kept, by_kept)
-        place = thread if thread < extent else 0
-        value = x[first + _at(place, shape, by)]
-        for k in range(thread + THREADS, extent, THREADS):
-            other = x[first + _at(k, shape, by)]
-            if beats(other, value):
-                place, value = k, other
-        places[thread] = place
-        values[thread] = value
-        half = THREADS // 2
-        while half > 0:
-            cuda.syncthreads()
-            if thread < half:
-                mine, other = values[thread], values[thread + half]
-                earlier = places[thread + half] < places[thread]
-                if beats(other, mine) or (earlier and not beats(mine, other)):
-                    places[thread] = places[thread + half]
-                    values[thread] = other
-            half //= 2
-        if thread == 0:
-            out[cuda.blockIdx.x] = places[0]
-
-    def apply(x: DeviceArray, axis: int | None = None, keepdims: bool = False) -> DeviceArray:
-        axes = _axes(axis, x.ndim)
-        shape = tuple(n for d, n in enumerate(x.shape) if d not in axes)
-        out = empty(tuple(1 if d in axes else n for d, n in enumerate(x.shape)) if keepdims else shape, np.int64)
-        if out.size:
-            kept, line = _lines(x, axes)
-            launch_blocks(start, out.size, out.flat, x.flat, *_collapsed((kept,)), line.size, *_collapsed((line,)))
-        return out
-
-    return apply
-
-
-argmax = _arg_reduction(device_function(lambda a, b: a > b or (a != a and b == b)))
-argmin = _arg_reduction(device_function(lambda a, b: a < b or (a != a and b == b)))
-
-
-def log_softmax(x: DeviceArray, axis: int) -> DeviceArray:
-    """x - log(sum(exp(x))) along ``axis``; a row of -inf alone gives NaN, as it must."""
-    shifted = x - max(x, axis, keepdims=True)
-    return shifted - log(sum(exp(shifted), axis, keepdims=True))
-
-
-def softmax(x: DeviceArray, axis: int) -> DeviceArray:
-    """exp(x) / sum(exp(x)) along ``axis``."""
-    e = exp(x - max(x, axis, keepdims=True))
-    return e / sum(e, axis, keepdims=True)
-
-
 # -------------------------------------------------------------------------------------- shapes, by copies
 
 
@@ -558,23 +288,23 @@ def contiguous(x: DeviceArray) -> DeviceArray:
 
 def broadcast_to(x: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
     """x with its elements repeated over dimensions of extent 1."""
-    return _made(x, np.broadcast_to(_plan(x.shape), shape))
+    return made(x, np.broadcast_to(plan_of(x.shape), shape))
 
 
 def flip(x: DeviceArray, axes: tuple[int, ...]) -> DeviceArray:
     """The order of elements reversed along ``axes``."""
-    return _made(x, np.flip(_plan(x.shape), axes))
+    return made(x, np.flip(plan_of(x.shape), axes))
 
 
 def split(x: DeviceArray, borders: Any, axis: int) -> list[DeviceArray]:
     """The pieces between ``borders`` along ``axis``."""
-    return [_made(x, piece) for piece in np.split(_plan(x.shape), borders, axis)]
+    return [made(x, piece) for piece in np.split(plan_of(x.shape), borders, axis)]
 
 
 def unstack(x: DeviceArray, axis: int) -> list[DeviceArray]:
     """The pieces of extent 1 along ``axis``, without it."""
-    plan = np.moveaxis(_plan(x.shape), axis, 0)
-    return [_made(x, plan[k, ...]) for k in range(len(plan))]
+    plan = np.moveaxis(plan_of(x.shape), axis, 0)
+    return [made(x, plan[k, ...]) for k in range(len(plan))]
 
 
 def concatenate(xs: Sequence[DeviceArray], axis: int) -> DeviceArray:
@@ -583,8 +313,8 @@ def concatenate(xs: Sequence[DeviceArray], axis: int) -> DeviceArray:
     shape[axis] = builtins.sum(x.shape[axis] for x in xs)
     out = empty(tuple(shape), np.result_type(*(x.dtype for x in xs)))
     borders = np.cumsum([x.shape[axis] for x in xs])[:-1]
-    for x, piece in zip(xs, np.split(_plan(out.shape), borders, axis), strict=True):
-        _copied(out, piece, x, _plan(x.shape))
+    for x, piece in zip(xs, np.split(plan_of(out.shape), borders, axis), strict=True):
+        copied(out, piece, x, plan_of(x.shape))
     return out
 
 
@@ -600,7 +330,7 @@ def stack(xs: Sequence[DeviceArray], axis: int) -> DeviceArray:
 @kernel
 def _take(out: Any, x: Any, index: Any, shape: Any, by_x: Any, step: int) -> None:
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        out[i] = x[_at(i, shape, by_x) + index[i] * step]
+        out[i] = x[place(i, shape, by_x) + index[i] * step]
 
 
 def take_along_axis(x: DeviceArray, index: Any, axis: int) -> DeviceArray:
@@ -609,13 +339,13 @@ def take_along_axis(x: DeviceArray, index: Any, axis: int) -> DeviceArray:
     out = empty(at.shape, x.dtype)
     if out.size:
         plan, step = _line_starts(x.shape, at.shape, axis)
-        launch(_take, out.size, out.flat, x.flat, at.flat, *_collapsed((plan,)), step)
+        launch(_take, out.size, out.flat, x.flat, at.flat, *collapsed((plan,)), step)
     return out
 
 
 def _line_starts(shape: tuple[int, ...], wanted: tuple[int, ...], axis: int) -> tuple[np.ndarray, int]:
     """For each element of ``wanted`` where its line along ``axis`` begins in ``shape``, and a line's step."""
-    plan = _plan(shape)
+    plan = plan_of(shape)
     window = plan[tuple(slice(1) if d == axis else slice(n) for d, n in enumerate(wanted))]
     return np.broadcast_to(window, wanted), plan.strides[axis]
 
@@ -625,7 +355,7 @@ def _put_lines(out: Any, index: Any, values: Any, lines: int, shape: Any, to: An
                step: int, walk: int) -> None:  # fmt: skip
     """One thread adds up one line, in its order: no two threads meet."""
     for i in range(cuda.grid(1), lines, cuda.gridsize(1)):
-        first, at = _at(i, shape, to), _at(i, shape, source)
+        first, at = place(i, shape, to), place(i, shape, source)
         for k in range(extent):
             out[first + index[at + k * walk] * step] += values[at + k * walk]
 
@@ -637,10 +367,10 @@ def put_along_axis(out: DeviceArray, index: Any, values: DeviceArray, axis: int)
         return
     starts, step = _line_starts(out.shape, at.shape, axis)
     lines = tuple(slice(1) if d == axis else slice(None) for d in range(at.ndim))
-    source = _plan(at.shape)
+    source = plan_of(at.shape)
     to, source_lines = starts[lines], source[lines]
     launch(
-        _put_lines, to.size, out.flat, at.flat, values.flat, to.size, *_collapsed((to, source_lines)),
+        _put_lines, to.size, out.flat, at.flat, values.flat, to.size, *collapsed((to, source_lines)),
         at.shape[axis], step, source.strides[axis],
     )  # fmt: skip
 

@@ -92,6 +92,18 @@ log, log1p, sqrt = (np.log, np.log1p, np.sqrt) if SIMULATOR else (math.log, math
 """Functions of kernels' numbers: a card's give NaN where Python's raise, which is why the simulator has NumPy's."""
 
 
+@device_function
+def larger(a: Any, b: Any) -> Any:
+    """The larger of two numbers; NaN where either is."""
+    return a if a > b or a != a else b
+
+
+@device_function
+def smaller(a: Any, b: Any) -> Any:
+    """The smaller of two numbers; NaN where either is."""
+    return a if a < b or a != a else b
+
+
 # ---------------------------------------------------------------------------------------------------- memory
 
 _free: defaultdict[int, list[Any]] = defaultdict(list)
@@ -270,17 +282,17 @@ class DeviceArray:
         array.setitem(self, key, value)
 
     def sum(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> DeviceArray:
-        return array.sum(self, axis, keepdims, dtype)
+        return reductions.sum(self, axis, keepdims, dtype)
 
     def any(self) -> bool:
         """Whether any element is true; waits for the card."""
-        return array.any(self)
+        return reductions.any(self)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> DeviceArray:
-        return array.max(self, axis, keepdims)
+        return reductions.max(self, axis, keepdims)
 
     def min(self, axis: Any = None, keepdims: bool = False) -> DeviceArray:
-        return array.min(self, axis, keepdims)
+        return reductions.min(self, axis, keepdims)
 
     def __add__(self, other: Any) -> DeviceArray:
         return array.add(self, other)
@@ -404,4 +416,4 @@ def to_numpy(x: DeviceArray) -> np.ndarray:
     return x.numpy()
 
 
-from minirnn.kernels.cuda import array  # noqa: E402 - arithmetic needs arrays, their operators need arithmetic
+from minirnn.kernels.cuda import array, reductions  # noqa: E402 - arithmetic needs arrays, their operators need arithmetic

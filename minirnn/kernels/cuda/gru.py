@@ -65,6 +65,6 @@ def gru_backward(
     walk.backward(_back, gates, weight_hh, None, h, product_n, dy, dh_n, None, steps)
     size, previous = h.shape[1], walk.layout(steps)[1]
     dweight_hh = empty(weight_hh.shape, h.dtype)
-    product(gates, h, out=dweight_hh, transpose_a=True, rows=previous)  # but for gate n, which has its own
+    product(gates, h, out=dweight_hh[: 2 * size], transpose_a=True, rows=previous)
     product(product_n, h, out=dweight_hh[2 * size :], transpose_a=True, rows=previous)
     return dh_n, dweight_hh

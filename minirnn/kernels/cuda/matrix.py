@@ -102,16 +102,18 @@ def product(
         a: [M, K], or [K, M] with ``transpose_a``.
         b: [K, N], or [N, K] with ``transpose_b``. Not both may be transposed.
         bias: [N], added to every row; not with ``transpose_a``.
-        out: [M, N], written to; a new array where there is none.
+        out: [M, N], written to; a new array where there is none. With ``transpose_a`` it may have fewer rows than
+            ``a`` has columns, and takes the first of them.
         rows: [K] integers, with ``transpose_a``: row k of B is ``b[rows[k]]``.
     """
     K, M = a.shape if transpose_a else a.shape[::-1]
     N = b.shape[0] if transpose_b else b.shape[1]
+    a_m, a_k = (1, M) if transpose_a else (K, 1)
     if out is None:
         out = empty((M, N), a.dtype)
+    M = out.shape[0]
     if not out.size:
         return out
-    a_m, a_k = (1, M) if transpose_a else (K, 1)
     b_k, b_n = (1, K) if transpose_b else (N, 1)
     chosen = empty((0,), np.int64) if rows is None else asarray(rows, np.int64)
     added = empty((0,), a.dtype) if bias is None else bias
