@@ -19,6 +19,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from minirnn_cli.bench import ROWS, Work, minirnn_runner, torch_runner
 
@@ -67,8 +68,9 @@ def threads() -> None:
 
 
 def peak_megabytes() -> float:
-    """The largest resident size this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The largest resident size this process has had; the system's own figure begins with that of the parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def child_memory(program: str) -> None:
