@@ -2,8 +2,7 @@
 
 A page the kernel hands out for the first time costs as much as the arithmetic done on it. Training asks for
 the same sizes at every step, so after the first step nothing large is allocated. Safe by construction: a
-block is reused only when no array refers to it any more. Blocks of medium size are cut from larger pieces, for
-which NumPy asks the system for huge pages: small ones, scattered over the caches, made some runs slower than others.
+block is reused only when no array refers to it any more.
 """
 
 from __future__ import annotations
@@ -18,12 +17,9 @@ SMALLEST = 1 << 16
 
 _ALIGNMENT = 64
 _KEEP_BYTES = 256 << 20  # so much may always wait
-_PIECE = 32 << 20  # blocks are cut from so much ...
-_MEDIUM = 4 << 20  # ... up to this size
 _SPARE = 1.5  # and in use and waiting together so many times what was in use at most
 
 _free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
-_uncut: list[np.ndarray] = []
 
 
 class _Bytes:
@@ -69,26 +65,12 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         waiting = cached_bytes()
         if waiting > _KEEP_BYTES and _Bytes.in_use + waiting + size > _SPARE * _Bytes.most:
             release()
-        memory = _fresh(size + _ALIGNMENT)
+        memory = np.empty(size + _ALIGNMENT, np.uint8)
     _Bytes.in_use += size
     if _Bytes.in_use > _Bytes.most:
         _Bytes.most = _Bytes.in_use
     block = np.asarray(_Block(size, memory))
     return block[:nbytes].view(dtype).reshape(shape)
-
-
-def _fresh(size: int) -> np.ndarray:
-    """Bytes that nobody has."""
-    if size > _MEDIUM:
-        return np.empty(size, np.uint8)
-    try:
-        piece = _uncut.pop()  # atomic: what one thread cuts from, no other has
-    except IndexError:
-        piece = np.empty(0, np.uint8)
-    if piece.size < size:
-        piece = np.empty(_PIECE, np.uint8)
-    _uncut.append(piece[size:])
-    return piece[:size]
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
@@ -106,5 +88,4 @@ def cached_bytes() -> int:
 def release() -> None:
     """Give all waiting memory back to the operating system."""
     _free.clear()
-    _uncut.clear()
     _Bytes.most = _Bytes.in_use

@@ -154,21 +154,3 @@ def test_a_working_set_above_the_limit_is_reused_all_the_same(monkeypatch: pytes
     for count in range(12, 40):  # other sizes: what waits does not pile up
         memory.empty((count * LARGE,), np.float32)
     assert memory.cached_bytes() < 30 << 20
-
-
-def test_threads_never_share_what_they_cut() -> None:
-    """Medium blocks come from larger pieces; each keeps what was written to it."""
-    wrong: list[int] = []
-
-    def work(number: int) -> None:
-        arrays = [memory.empty((LARGE + 97 * k,), np.int64) for k in range(60)]
-        for k, array in enumerate(arrays):
-            array[:] = 1000 * number + k
-        wrong.extend(k for k, array in enumerate(arrays) if (array != 1000 * number + k).any())
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert not wrong
