@@ -3,7 +3,8 @@
     python benchmarks/profile_step.py [ROW] [--threads 2] [--steps 40]
 
 ROW is a training row of `minirnn bench`. Times are those of :func:`minirnn.kernels.threads.run`, so they hold the
-handing out of work; what is left is Python: the tape, modules, the optimiser's bookkeeping.
+handing out of work; what is left is Python: the tape, modules, the optimiser's bookkeeping. The floor of a kernel that
+multiplies matrices is its arithmetic at the rate of large products, measured in the same process.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from minirnn_cli.bench import ROWS, minirnn_runner
+from minirnn_cli.bench import ROWS, minirnn_runner, product_rate
 
 from minirnn.kernels import threads
 
@@ -26,11 +27,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
+    rate = 1e9 * product_rate(options.threads)
     step = minirnn_runner(ROWS[options.row], options.threads)
     for _ in range(5):
         step()
 
     seconds: defaultdict[str, float] = defaultdict(float)
+    floors: defaultdict[str, float] = defaultdict(float)
     calls: Counter[str] = Counter()
     run = threads.run
 
@@ -41,6 +44,8 @@ def main() -> None:
         label = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__} {' '.join(map(str, shapes))}"
         seconds[label] += time.perf_counter() - began
         calls[label] += 1
+        if shapes or "step_rows" in kernel.__name__:
+            floors[label] += 2 * work / rate
 
     threads.run = timed
     began = time.perf_counter()
@@ -48,11 +53,12 @@ def main() -> None:
         step()
     total = time.perf_counter() - began
     print(f"{options.row}, {options.threads} threads, {1e3 * total / options.steps:.2f} ms a step\n")
-    print("| kernel | calls | ms | share |\n|---|---|---|---|")
+    print("| kernel | calls | ms | floor, ms | share |\n|---|---|---|---|---|")
     seconds["Python"] = total - sum(seconds.values())
     for label, spent in sorted(seconds.items(), key=lambda item: -item[1]):
         count = f"{calls[label] / options.steps:.0f}" if calls[label] else ""
-        print(f"| {label} | {count} | {1e3 * spent / options.steps:.3f} | {spent / total:.0%} |")
+        floor = f"{1e3 * floors[label] / options.steps:.3f}" if label in floors else ""
+        print(f"| {label} | {count} | {1e3 * spent / options.steps:.3f} | {floor} | {spent / total:.0%} |")
 
 
 if __name__ == "__main__":
