@@ -27,8 +27,6 @@ from minirnn_cli import options as o
 if TYPE_CHECKING:
     import numpy as np
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-
 
 @dataclass(frozen=True)
 class Work:
@@ -44,7 +42,9 @@ class Work:
 
     @property
     def gflop(self) -> float:
-        per_layer = 6.0 * 2 * self.hidden * GATES[self.cell] * self.hidden
+        from minirnn.models.body import CELLS
+
+        per_layer = 6.0 * 2 * self.hidden * CELLS[self.cell].gates * self.hidden
         positions = self.batch * self.steps
         return positions * (self.layers * per_layer + 6.0 * self.hidden * self.vocabulary) / 1e9
 

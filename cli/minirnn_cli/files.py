@@ -60,7 +60,6 @@ def info(
             print(f"{name}: {_shown(value)}")
 
 
-_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 _PATHS = {"block": "each block walks sequences of its own", "grid": "all blocks share a step's units, and wait"}
 
 
@@ -68,15 +67,18 @@ def _state(device: str, config: dict[str, Any]) -> str:
     """Whether a device is usable, and how a card would walk the recurrent loop of such a model in batches of 32."""
     from minirnn import kernels
     from minirnn.errors import DeviceError
+    from minirnn.models.body import CELLS
 
+    if problem := kernels.missing(device):
+        return problem
     model = config.get("model")
-    if device == "cpu" or kernels.missing(device) or not isinstance(model, dict) or model.get("cell") not in _GATES:
-        return "usable" if device == "cpu" else kernels.missing(device) or "usable"
+    if device == "cpu" or not isinstance(model, dict) or model.get("cell") not in CELLS:
+        return "usable"
     from minirnn.kernels.cuda.planning import plan
     from minirnn.kernels.cuda.walk import limits
 
     try:
-        path = plan(model.get("hidden_size", 1), 32, _GATES[model["cell"]], 4, limits()).path
+        path = plan(model.get("hidden_size", 1), 32, CELLS[model["cell"]].gates, 4, limits()).path
     except DeviceError as error:
         return f"not for this model: {error}"
     return f"usable; recurrent kernel: {path} ({_PATHS[path]})"

@@ -40,7 +40,7 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
     draws_before = random.generator().bit_generator.state
     with tape.no_grad():
         made = function(*inputs)
-    outputs = tuple(made) if isinstance(made, (tuple, list)) else (made,)
+    outputs = _listed(made)
     _check("output", outputs)
 
     def gradients(*given: Any) -> list[Any]:
@@ -50,8 +50,8 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
         with tape.grad():
             again = function(*leaves)
         draws.state = draws_now
-        outputs = (again,) if isinstance(again, Tensor) else again
-        tape.backward([(o, g) for o, g in zip(outputs, given, strict=True) if g is not None and o.requires_grad])
+        both = zip(_listed(again), given, strict=True)
+        tape.backward([(output, g) for output, g in both if g is not None and output.requires_grad])
         return [None, *(leaf.grad.data if leaf.grad is not None else None for leaf in leaves)]
 
     # what else the function uses is not known here: the anchor has it recorded where no input needs a gradient
@@ -59,6 +59,10 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
     anchor = Tensor(kernels.on(device).zeros((), np.float32), True, device)
     recorded = record_many("recompute", (anchor, *inputs), [o.data for o in outputs], gradients)
     return recorded[0] if isinstance(made, Tensor) else recorded
+
+
+def _listed(made: Any) -> tuple[Any, ...]:
+    return tuple(made) if isinstance(made, (tuple, list)) else (made,)
 
 
 def _check(kind: str, tensors: tuple[Any, ...]) -> None:

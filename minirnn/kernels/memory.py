@@ -47,8 +47,9 @@ class _Block:
         _free[self.size].append(self.memory)  # atomic; may run on any thread
 
 
-def _size_class(nbytes: int) -> int:
-    step = 1 << max(nbytes.bit_length() - 4, 12)  # eight classes an octave: at most an eighth is wasted
+def size_class(nbytes: int, least: int = 4096) -> int:
+    """The size of block that holds so many bytes, a multiple of ``least``, a power of two."""
+    step = max(1 << max(nbytes.bit_length() - 4, 0), least)  # eight classes an octave: at most an eighth is wasted
     return -(-nbytes // step) * step
 
 
@@ -58,7 +59,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
-    size = _size_class(nbytes)
+    size = size_class(nbytes)
     try:
         memory = _free[size].pop()
     except IndexError:

@@ -9,12 +9,12 @@ import numpy as np
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError
-from minirnn.nn.cells import State
+from minirnn.nn.cells import State, members_of
 from minirnn.nn.layers import Dropout, Embedding
 from minirnn.nn.module import Module
 from minirnn.nn.recurrent import GRU, LSTM, MERGES, RNN, merge_directions
 
-CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+CELLS: dict[str, type[RNN] | type[LSTM] | type[GRU]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
 class Model(Module):
@@ -105,7 +105,7 @@ class Body(Module):
 
     def last(self, state: State) -> Tensor:
         """The top layer's final h [N, output_size], of both directions where there are two."""
-        h_n = state[0] if isinstance(state, tuple) else state
+        h_n = members_of(state)[0]
         if not self.rnn.bidirectional:
             return self.dropout(h_n[-1])
         return self.dropout(merge_directions(h_n[-2], h_n[-1], self.merge))

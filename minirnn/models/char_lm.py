@@ -59,7 +59,7 @@ class CharLM(Model):
         self.vocab_size, self.hidden_size, self.num_layers, self.cell = vocab_size, hidden_size, num_layers, cell
         width = hidden_size if embedding_size is None else embedding_size
         self.embedding = Embedding(vocab_size, width, dtype=dtype)
-        self.rnn = CELLS[cell](width, hidden_size, num_layers, dropout=dropout, dtype=dtype)
+        self.rnn: Any = CELLS[cell](width, hidden_size, num_layers, dropout=dropout, dtype=dtype)
         self.dropout = Dropout(dropout)
         self.head = Linear(hidden_size, vocab_size, dtype=dtype)
         open_forget_gates(self.rnn)
@@ -78,35 +78,40 @@ class CharLM(Model):
         return self.head(self.dropout(y)), state
 
     def loss(
-        self, tokens: Any, targets: Any, state: State = None, recompute_every: int | None = None
-    ) -> tuple[Tensor, State]:
-        """Mean cross-entropy over all steps, in nats a token, and the state after the last.
+        self, tokens: Any, targets: Any, state: State = None, recompute_every: int | None = None,
+        reduction: str = "mean",
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        """Cross-entropy over all steps, in nats, and the state after the last.
 
         Args:
             tokens, targets: [T, N] integers, targets[t] what should follow tokens[t].
             state: what an earlier call returned, to go on from there.
             recompute_every: keep nothing but the states after every so many steps, and compute the rest again in
                 backward (:func:`minirnn.recompute`): memory grows with this number, hardly with T.
+            reduction: "mean", a token, or "sum".
         """
+        if reduction not in ("mean", "sum"):
+            raise OptionError(f"loss: reduction must be 'mean' or 'sum', got {reduction!r}")
         tokens, targets = ops.as_index("CharLM tokens", tokens), ops.as_index("CharLM targets", targets)
         if tokens.shape != targets.shape:
             raise ShapeError(f"loss: tokens {list(tokens.shape)} and targets {list(targets.shape)} must have one shape")
         every = len(tokens) if recompute_every is None else _whole("loss", "recompute_every", recompute_every, 1)
         if every >= len(tokens):
             logits, state = self(tokens, state)
-            return cross_entropy(logits.reshape(-1, self.vocab_size), targets.reshape(-1)), state
+            flat = logits.reshape(-1, self.vocab_size)
+            return cross_entropy(flat, targets.reshape(-1), reduction=reduction), state
         losses = []
         for start in range(0, len(tokens), every):
             part = slice(start, start + every)
             loss, *members = recompute(partial(self._segment, tokens[part], targets[part]), *members_of(state))
             losses.append(loss)
             state = state_of(members)
-        return ops.stack(losses).sum() / targets.size, state
+        total = ops.stack(losses).sum()
+        return total if reduction == "sum" else total / targets.size, state
 
     def _segment(self, tokens: np.ndarray, targets: np.ndarray, *members: Tensor) -> tuple[Tensor, ...]:
         """Summed loss of some steps, then the members of the state after them."""
-        logits, state = self(tokens, state_of(members))
-        loss = cross_entropy(logits.reshape(-1, self.vocab_size), targets.reshape(-1), reduction="sum")
+        loss, state = self.loss(tokens, targets, state_of(members), reduction="sum")
         return loss, *members_of(state)
 
     def generate(

@@ -18,7 +18,7 @@ from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import Body, Model
 from minirnn.nn import functional as F
 from minirnn.nn.attention import Attention
-from minirnn.nn.cells import State
+from minirnn.nn.cells import State, members_of, state_of
 from minirnn.nn.layers import Dropout, Linear
 from minirnn.nn.module import ModuleList
 from minirnn.nn.recurrent import checked_lengths
@@ -128,9 +128,8 @@ class EncoderDecoder(Model):
         if not self.encoder.rnn.bidirectional:
             return state
         layers = self.encoder.rnn.num_layers
-        members = state if isinstance(state, tuple) else (state,)
         carried = []
-        for number, member in enumerate(members):
+        for number, member in enumerate(members_of(state)):
             both = member.reshape(layers, 2, *member.shape[1:])
             parts = []
             for layer in range(layers):
@@ -138,7 +137,7 @@ class EncoderDecoder(Model):
                 part = self.bridge[number * layers + layer](joined)
                 parts.append(part.tanh() if number == 0 else part)
             carried.append(ops.stack(parts))
-        return tuple(carried) if len(carried) > 1 else carried[0]
+        return state_of(carried)
 
     def decode(
         self, tokens: Any, memory: Memory | None, state: State, lengths: Any = None
@@ -277,5 +276,4 @@ def _rows_of(beams: _Beams, rows: np.ndarray) -> _Beams:
     source, memory, state = beams.source[rows], beams.memory, beams.state
     if memory is not None and not np.array_equal(source, beams.source):
         memory = Memory(memory.values[:, rows], memory.keys[:, rows], memory.lengths[rows])
-    picked = tuple(s[:, rows] for s in state) if isinstance(state, tuple) else state[:, rows]
-    return _Beams(source, memory, picked)
+    return _Beams(source, memory, state_of([member[:, rows] for member in members_of(state)]))

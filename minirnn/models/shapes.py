@@ -11,7 +11,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import Body, Model
-from minirnn.nn.cells import State
+from minirnn.nn.cells import State, members_of
 from minirnn.nn.layers import Dropout, Linear, ReLU, Sigmoid, Tanh, positive
 from minirnn.nn.module import Sequential
 from minirnn.nn.pooling import Pooling
@@ -221,7 +221,7 @@ class OneToMany(Model):
         self, state: State, length: int, sampling: tuple[np.random.Generator, float] | None
     ) -> tuple[Tensor, Tensor]:
         """``length`` steps on the model's own outputs: the outputs, and what was fed back."""
-        batch = (state[0] if isinstance(state, tuple) else state).shape[1]
+        batch = members_of(state)[0].shape[1]
         fed, outputs, chosen = self._begin(batch), [], []
         for _ in range(length):
             y, state = self.body(fed, None, state)

@@ -15,7 +15,7 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import DTypeError, OptionError, ShapeError
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 from minirnn.nn import init
-from minirnn.nn.cells import Cell, State
+from minirnn.nn.cells import Cell, State, members_of, state_of
 from minirnn.nn.layers import positive
 from minirnn.nn.module import Module, ModuleList, Parameter
 
@@ -168,7 +168,7 @@ class _RecurrentLayer(Module):
             device = self._parameter("weight_hh", 0, 0).device
             zeros = [Tensor(kernels.on(device).zeros((batch, n), self.dtype), device=device) for n in sizes]
             return [tuple(zeros)] * count
-        members = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+        members = members_of(hx)
         if len(members) != len(sizes):
             raise ShapeError(f"{kind}: wanted {'a pair (h_0, c_0)' if len(sizes) == 2 else 'one state h_0'} as hx")
         cut = []
@@ -190,7 +190,7 @@ class _RecurrentLayer(Module):
                 parts = tuple(ops.put_rows(part, order, len(order)) for part in parts)
             member = ops.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
             members.append(member.squeeze(1) if single else member)
-        return members[0] if len(members) == 1 else tuple(members)
+        return state_of(members)
 
     def _gate_input(self, rows: Any, layer: int, direction: int, embedding: Tensor | None) -> GateInput:
         """x W_ih^T + b for all packed rows, or for every token where that is less."""
@@ -392,7 +392,7 @@ class Recurrent(Module):
             following = cell(steps[t], state)
             running = None if counts is None or counts.min(initial=length) > t else t < counts
             state = following if running is None else _chosen(running, following, state)
-            output = state[0] if isinstance(state, (tuple, list)) else state
+            output = members_of(state)[0]
             outputs[t] = output if running is None else _chosen(running, output, 0.0)
         return outputs, state
 

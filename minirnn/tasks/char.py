@@ -15,7 +15,6 @@ from minirnn.data.corpus import read_bytes, read_characters
 from minirnn.data.text import Bytes, Characters, Streams, in_pieces, symbols_from_config
 from minirnn.errors import DataError
 from minirnn.models.char_lm import CharLM
-from minirnn.nn import functional as F
 from minirnn.nn.cells import members_of, state_of
 from minirnn.tasks.common import Trained, check_fraction, rebuild
 
@@ -101,9 +100,8 @@ def evaluate(model: CharLM, streams: Streams) -> float:
     total, state = 0.0, None
     with model.evaluating():
         for inputs, targets in streams:
-            logits, state = model(inputs, state)
-            losses = F.cross_entropy(logits.reshape(-1, model.vocab_size), targets.reshape(-1), reduction="sum")
-            total += losses.item()
+            loss, state = model.loss(inputs, targets, state, reduction="sum")
+            total += loss.item()
     return total / (streams.tokens.size - streams.batch_size)
 
 

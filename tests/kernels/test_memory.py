@@ -127,9 +127,9 @@ def test_small_arrays_come_from_numpy_and_too_much_waiting_is_released(monkeypat
 def test_size_classes_waste_at_most_an_eighth() -> None:
     sizes = [int(s) for s in np.geomspace(memory.SMALLEST, 1 << 30, 2000)]
     for size in sizes:
-        wide = memory._size_class(size)
+        wide = memory.size_class(size)
         assert size <= wide <= size * 9 / 8
-        assert memory._size_class(wide) == wide
+        assert memory.size_class(wide) == wide
 
 
 def test_arrays_that_live_to_the_end_of_the_program_are_silent() -> None:

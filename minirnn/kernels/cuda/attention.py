@@ -144,8 +144,8 @@ def attention_forward(
     rows, score = asarray(lengths), empty((0,), query.dtype) if score is None else score
     if steps * batch:
         launch_blocks(
-            _attend, steps * batch, rows.raw, query.raw, keys.raw, values.raw, score.raw, scale, context.raw,
-            weights.raw,
+            _attend, steps * batch, rows, query, keys, values, score, scale, context,
+            weights,
         )  # fmt: skip
     return context, weights
 
@@ -171,12 +171,12 @@ def attention_backward(
     upstream, of_weights = none if dcontext is None else dcontext, none if dweights is None else dweights
     if steps * batch:
         launch_blocks(
-            _query_back, steps * batch, rows.raw, query.raw, keys.raw, values.raw, factors.raw, scale, weights.raw,
-            upstream.raw, of_weights.raw, slopes.raw, dquery.raw,
+            _query_back, steps * batch, rows, query, keys, values, factors, scale, weights,
+            upstream, of_weights, slopes, dquery,
         )  # fmt: skip
     if extent * batch:
         launch_blocks(
-            _row_back, extent * batch, rows.raw, query.raw, keys.raw, factors.raw, scale, weights.raw, slopes.raw,
-            upstream.raw, dkeys.raw, dvalues.raw, dscore.raw,
+            _row_back, extent * batch, rows, query, keys, factors, scale, weights, slopes,
+            upstream, dkeys, dvalues, dscore,
         )  # fmt: skip
     return dquery, dkeys, dvalues, None if score is None else column_sums(dscore.reshape(extent * batch, width))

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minirnn.errors import DeviceError, DTypeError
+from minirnn.kernels.memory import size_class
 
 try:
     from numba import cuda
@@ -121,13 +122,8 @@ class _Block:
         free[self.memory.size].append(self.memory)  # atomic; may run on any thread, and when the module is gone
 
 
-def _size_class(nbytes: int) -> int:
-    step = 1 << max(nbytes.bit_length() - 4, 9)  # eight classes an octave: at most an eighth is wasted
-    return -(-nbytes // step) * step
-
-
 def _allocate(nbytes: int) -> _Block:
-    size = _size_class(nbytes)
+    size = size_class(nbytes, 512)
     try:
         return _Block(_free[size].pop())
     except IndexError:

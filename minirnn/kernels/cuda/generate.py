@@ -19,7 +19,7 @@ from minirnn.kernels.cpu.generate import TokenModel
 from minirnn.kernels.cuda import gru, lstm, rnn
 from minirnn.kernels.cuda.device import SIMULATOR, asarray, cuda, device_function, empty, zeros
 from minirnn.kernels.cuda.planning import WARP, plan_sampling, quads
-from minirnn.kernels.cuda.walk import limits, make_multiply, pack, resident_kernel, start, total
+from minirnn.kernels.cuda.walk import clear, hold, limits, make_multiply, pack, resident_kernel, start, total
 from minirnn.kernels.pointwise import cast, exp, random_uniform
 
 __all__ = ["Sampler", "TokenModel"]
@@ -150,10 +150,8 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
         held_at = sums_below_at + parts * rows * lanes
         weights_at = cuda.blockIdx.x * (weights.size // cuda.gridDim.x // 4)
 
-        for i in range(thread, 4 * sums_at, threads):
-            room[i] = 0
-        for i in range(thread, 4 * held, threads):
-            room[4 * held_at + i] = weights[4 * weights_at + i]
+        clear(thread, threads, room, 0, sums_at)
+        hold(thread, threads, room, held_at, weights, weights_at, held)
         cuda.syncthreads()
         for step in range(given.shape[0] + out.shape[0] - 1):
             now = (turn + step) % 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from minirnn.kernels.cuda.device import (
     device_function,
     empty,
     kernel,
+    larger,
     launch_blocks,
     log,
     zeros,
@@ -21,38 +23,28 @@ from minirnn.kernels.cuda.device import (
 from minirnn.kernels.pointwise import cast, exp
 
 
-@device_function
-def _total(value: Any, shared: Any) -> Any:
-    """The sum of every thread's value, for every thread."""
-    thread = cuda.threadIdx.x
-    shared[thread] = value
-    half = THREADS // 2
-    while half > 0:
+def _across(combine: Callable) -> Any:
+    """A function that combines every thread's value, for every thread."""
+
+    @device_function
+    def across(value: Any, shared: Any) -> Any:
+        thread = cuda.threadIdx.x
+        shared[thread] = value
+        half = THREADS // 2
+        while half > 0:
+            cuda.syncthreads()
+            if thread < half:
+                shared[thread] = combine(shared[thread], shared[thread + half])
+            half //= 2
         cuda.syncthreads()
-        if thread < half:
-            shared[thread] += shared[thread + half]
-        half //= 2
-    cuda.syncthreads()
-    total = shared[0]
-    cuda.syncthreads()  # before shared is written again
-    return total
+        combined = shared[0]
+        cuda.syncthreads()  # before shared is written again
+        return combined
+
+    return across
 
 
-@device_function
-def _largest(value: Any, shared: Any) -> Any:
-    """The largest of every thread's value, for every thread."""
-    thread = cuda.threadIdx.x
-    shared[thread] = value
-    half = THREADS // 2
-    while half > 0:
-        cuda.syncthreads()
-        if thread < half and shared[thread + half] > shared[thread]:
-            shared[thread] = shared[thread + half]
-        half //= 2
-    cuda.syncthreads()
-    largest = shared[0]
-    cuda.syncthreads()
-    return largest
+_total, _largest = _across(device_function(lambda a, b: a + b)), _across(larger)
 
 
 @kernel

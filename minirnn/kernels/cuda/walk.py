@@ -122,7 +122,7 @@ def pack(
     depth, columns = 4 * quads(depth), 4 * quads(units * gates)
     if out is None:
         out = empty((-(-outputs // units), depth * columns), weight.dtype)
-    launch(_pack, out.shape[0] * depth * columns, weight.raw, gates, units, transpose, depth, columns, out.raw, at)
+    launch(_pack, out.shape[0] * depth * columns, weight, gates, units, transpose, depth, columns, out, at)
     return out
 
 
@@ -135,6 +135,20 @@ def rows_of_step(starts: Any, step: int, backwards: bool, first: int, last: int)
     t = starts.size - 2 - step if backwards else step
     begin = starts[t]
     return begin + first, max(0, min(last, starts[t + 1] - begin) - first)
+
+
+@device_function
+def clear(thread: int, threads: int, room: Any, first: int, last: int) -> None:
+    """Zeros in the quads ``first`` to ``last - 1``."""
+    for i in range(4 * first + thread, 4 * last, threads):
+        room[i] = 0
+
+
+@device_function
+def hold(thread: int, threads: int, room: Any, at: int, weights: Any, weights_at: int, count: int) -> None:
+    """``count`` quads of the packed weights, kept from ``at`` on."""
+    for i in range(thread, 4 * count, threads):
+        room[4 * at + i] = weights[4 * weights_at + i]
 
 
 @functools.cache
@@ -237,12 +251,9 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
         held_at = hidden_at + (rows * hidden_stride if projected else 0)
         weights_at = cuda.blockIdx.x * 4 * depth * lanes
 
-        for i in range(thread, 4 * sums_at, threads):
-            room[i] = 0
-        for i in range(4 * hidden_at + thread, 4 * held_at, threads):
-            room[i] = 0
-        for i in range(thread, 16 * held * lanes, threads):
-            room[4 * held_at + i] = weights[4 * weights_at + i]
+        clear(thread, threads, room, 0, sums_at)
+        clear(thread, threads, room, hidden_at, held_at)
+        hold(thread, threads, room, held_at, weights, weights_at, 4 * held * lanes)
         cuda.syncthreads()
         if not spread:
             for r in range(last - first):
@@ -331,12 +342,9 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
         held_at = dh_at + rows * dh_stride
         weights_at = cuda.blockIdx.x * 4 * depth * lanes
 
-        for i in range(thread, 4 * sums_at, threads):
-            room[i] = 0
-        for i in range(4 * dh_at + thread, 4 * held_at, threads):
-            room[i] = 0
-        for i in range(thread, 16 * held * lanes, threads):
-            room[4 * held_at + i] = weights[4 * weights_at + i]
+        clear(thread, threads, room, 0, sums_at)
+        clear(thread, threads, room, dh_at, held_at)
+        hold(thread, threads, room, held_at, weights, weights_at, 4 * held * lanes)
         cuda.syncthreads()
         for i in range(thread, max(0, last - first) * outputs, threads):
             r, j = i // outputs, i % outputs
