@@ -1,32 +1,218 @@
-"""Numba's simulator of a card, made fit for a whole suite: faster, and without a fault of its own."""
+"""A simulated card fit for a whole suite: Numba's simulator with a scheduler and memory of its own.
+
+Numba's runs the threads of one block side by side, then the next block: a grid cannot wait for itself, and whether a
+missing barrier shows is chance. Here the threads of all blocks take turns, each going on to its next barrier, in an
+order shuffled anew after every one, the same in every run. All threads of a block must meet at the same place of the
+program. Blocks have shared memory each; memory nobody has written to holds NaN, or -1.
+"""
 
 from __future__ import annotations
 
+import random
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.cuda.simulator import kernelapi
-
-_lock = threading.Lock()
-_original = kernelapi.FakeCUDAShared.array
+from numba import cuda
+from numba.cuda.simulator import kernel, kernelapi
 
 
-def _shared_array(self: Any, shape: Any, dtype: Any) -> Any:
-    """As Numba has it, but never an array for each of two threads that ask for one at the same moment."""
-    if shape == 0:  # of the size given at the start
-        return _original(self, shape, dtype)
+class _Ended(BaseException):
+    """Ends a thread of a grid in which another one failed."""
+
+
+class _Host(threading.Thread):
+    """A thread of the host, which runs the card's threads of one block until one has to wait for others.
+
+    Its attributes are what the simulator's ``cuda`` asks ``threading.current_thread()`` for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._turn, self._handed_back = threading.Semaphore(0), threading.Semaphore(0)
+        self.job: Callable[[_Host], None]
+        self.block: _Block
+        self.waits_for = ""
+        self.place: tuple[Any, ...] = ()
+        self.error: BaseException | None = None
+        self.ended = False
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self._turn.acquire()
+            try:
+                self.job(self)
+            except BaseException as error:
+                self.error = error
+            self.waits_for = ""
+            self._handed_back.release()
+
+    def resume(self) -> None:
+        """Let it run until it waits or has finished; raises what it raised."""
+        self._turn.release()
+        self._handed_back.acquire()
+        if self.error is not None and not self.ended:
+            error, self.error = self.error, None
+            raise error
+
+    def end(self) -> None:
+        self.ended = True
+        self.resume()
+        self.ended, self.error = False, None
+
+    def wait(self, whom: str) -> None:
+        self.waits_for, self.place = whom, _place()
+        self._handed_back.release()
+        self._turn.acquire()
+        if self.ended:
+            raise _Ended
+
+    def syncthreads(self) -> None:
+        self.wait("block")
+
+    def syncthreads_count(self, value: Any) -> int:
+        self.block.votes[self] = bool(value)
+        self.wait("block")
+        count = sum(self.block.votes.values())
+        self.wait("block")
+        return count
+
+
+def _place() -> tuple[Any, ...]:
+    """Where in the program the running thread is: the calls that led to its barrier."""
+    found, frame = [], sys._getframe(3)
+    while frame is not None and frame.f_code is not _Block.run_new.__code__:
+        found.append((frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back  # type: ignore[assignment]
+    return tuple(found)
+
+
+class _Block:
+    """A block of a grid, its memory, and the threads that are still to come or wait."""
+
+    def __init__(self, index: tuple[int, ...], threads: tuple[int, ...], function: Callable, args: tuple) -> None:
+        self.index, self.function, self.args = kernelapi.Dim3(*index), function, args
+        self.new = list(np.ndindex(*threads))
+        self.waiting: list[_Host] = []
+        self.shared: dict[Any, np.ndarray] = {}
+        self.votes: dict[_Host, bool] = {}
+
+    def run_new(self, host: _Host) -> None:
+        """Threads from their beginning, one after another; none after one that had to wait."""
+        host.blockIdx, host.block, host.place = self.index, self, ()
+        while self.new and not host.place:
+            host.threadIdx = kernelapi.Dim3(*self.new.pop())
+            self.function(*self.args)
+
+    def advance(self, rng: random.Random) -> None:
+        """Until all threads have finished or wait for the grid."""
+        rng.shuffle(self.new)
+        while self.new:
+            self._run(_idle.pop() if _idle else _Host(), self.run_new)
+        while self.waiting and self.waits_for == "block":
+            self.go_on(rng)
+
+    def go_on(self, rng: random.Random) -> None:
+        """All who wait, to their next barrier."""
+        woken, self.waiting = self.waiting, []
+        rng.shuffle(woken)
+        while woken:
+            host = woken.pop()
+            try:
+                self._run(host, host.job)
+            except BaseException:
+                self.waiting += woken
+                raise
+
+    def _run(self, host: _Host, job: Callable[[_Host], None]) -> None:
+        host.job = job
+        try:
+            host.resume()
+        except BaseException:
+            _idle.append(host)
+            raise
+        (self.waiting if host.waits_for else _idle).append(host)
+
+    @property
+    def waits_for(self) -> str:
+        """ "block", "grid", or "" for a block that has finished."""
+        if len({(host.waits_for, host.place) for host in self.waiting}) > 1:
+            places = "; ".join(sorted({f"line {host.place[0][1]}" for host in self.waiting}))
+            raise RuntimeError(f"threads of a block wait for one another at different barriers: {places}")
+        return self.waiting[0].waits_for if self.waiting else ""
+
+
+_idle: list[_Host] = []
+
+
+class _Grid:
+    """In the place of Numba's BlockManager, which is made for each block: the first one runs the whole grid."""
+
+    def __init__(self, function: Callable, grid: tuple[int, ...], block: tuple[int, ...], debug: bool) -> None:
+        self._function, self._grid, self._block = function, grid, block
+
+    def run(self, index: tuple[int, ...], *args: Any) -> None:
+        if any(index):
+            return
+        rng = random.Random(len(args))
+        blocks = [_Block(place, self._block, self._function, args) for place in np.ndindex(*self._grid)]
+        try:
+            rng.shuffle(blocks)
+            for block in blocks:
+                block.advance(rng)
+            while any(block.waiting for block in blocks):
+                if not all(block.waiting for block in blocks):
+                    raise RuntimeError("a grid waits for blocks that have finished")
+                rng.shuffle(blocks)
+                for block in blocks:
+                    block.go_on(rng)
+                    block.advance(rng)
+        finally:
+            for block in blocks:
+                for host in block.waiting:
+                    host.end()
+                    _idle.append(host)
+
+
+def _unwritten(array: np.ndarray) -> np.ndarray:
+    array.reshape(-1).view(np.uint8)[:] = 0xFF
+    return array
+
+
+def _kind(dtype: Any) -> Any:
+    return kernelapi.numpy_support.as_dtype(dtype) if isinstance(dtype, kernelapi.types.Type) else dtype
+
+
+def _shared_array(self: Any, shape: Any, dtype: Any) -> np.ndarray:
+    """This block's array of this place in the program; that of the size given at the start is one everywhere."""
+    dynamic, dtype = shape == 0, _kind(dtype)
     caller = sys._getframe(1)
-    place = caller.f_code.co_filename, caller.f_lineno
-    with _lock:
-        if place not in self._allocations:
-            kind = kernelapi.numpy_support.as_dtype(dtype) if isinstance(dtype, kernelapi.types.Type) else dtype
-            self._allocations[place] = np.empty(shape, kind)
-        return self._allocations[place]
+    place = "dynamic" if dynamic else (caller.f_code.co_filename, caller.f_lineno)
+    arrays = threading.current_thread().block.shared  # type: ignore[attr-defined]
+    if place not in arrays:
+        extent = self._dynshared_size // np.dtype(dtype).itemsize if dynamic else shape
+        arrays[place] = _unwritten(np.empty(extent, dtype))
+    return arrays[place]
+
+
+def _local_array(self: Any, shape: Any, dtype: Any) -> np.ndarray:
+    return _unwritten(np.empty(shape, _kind(dtype)))
 
 
 def prepare() -> None:
-    """Threads of a block take turns often, for all but one wait at every barrier."""
-    sys.setswitchinterval(1e-5)
+    """Put all this in the place of Numba's own."""
+    allocate = cuda.device_array
+
+    def device_array(*args: Any, **kwargs: Any) -> Any:
+        array = allocate(*args, **kwargs)
+        _unwritten(array._ary)
+        return array
+
+    cuda.device_array = device_array
+    kernel.BlockManager = _Grid
+    kernelapi.GridGroup.sync = lambda self: threading.current_thread().wait("grid")  # type: ignore[attr-defined]
     kernelapi.FakeCUDAShared.array = _shared_array
+    kernelapi.FakeCUDALocal.array = _local_array

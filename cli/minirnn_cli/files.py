@@ -64,24 +64,30 @@ _PATHS = {"block": "each block walks sequences of its own", "grid": "all blocks 
 
 
 def _state(device: str, config: dict[str, Any]) -> str:
-    """Whether a device is usable, and how a card would walk the recurrent loop of such a model in batches of 32."""
+    """Whether a device is usable; of a card also what makes its products, and how it would walk the recurrent
+    loop of such a model in batches of 32.
+    """
     from minirnn import kernels
     from minirnn.errors import DeviceError
     from minirnn.models.body import CELLS
 
     if problem := kernels.missing(device):
         return problem
-    model = config.get("model")
-    if device == "cpu" or not isinstance(model, dict) or model.get("cell") not in CELLS:
+    if device == "cpu":
         return "usable"
+    from minirnn.kernels.cuda import cublas
     from minirnn.kernels.cuda.planning import plan
     from minirnn.kernels.cuda.walk import limits
 
+    usable = f"usable; products: {'cuBLAS' if cublas.available() else 'own kernel'}"
+    model = config.get("model")
+    if not isinstance(model, dict) or model.get("cell") not in CELLS:
+        return usable
     try:
         path = plan(model.get("hidden_size", 1), 32, CELLS[model["cell"]].gates, 4, limits()).path
     except DeviceError as error:
         return f"not for this model: {error}"
-    return f"usable; recurrent kernel: {path} ({_PATHS[path]})"
+    return f"{usable}; recurrent kernel: {path} ({_PATHS[path]})"
 
 
 _LONGEST = 120  # characters of a value that are shown to a person

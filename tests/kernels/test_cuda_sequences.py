@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -27,8 +26,6 @@ try:
     from minirnn.kernels.cuda.device import SIMULATOR, asarray
 except DeviceError as error:
     pytest.skip(f"no card: {error}", allow_module_level=True)
-
-needs_card = pytest.mark.skipif(SIMULATOR, reason="the simulator's grid waits for one block only")
 
 LENGTHS = [3, 0, 5, 5, 1]
 SIZE = 5
@@ -115,16 +112,6 @@ def check(layer: Layer, with_dy: bool = True) -> None:
         close(got[name], values, f"{layer.cell}: {name}")
 
 
-@pytest.fixture(autouse=True)
-def quick_turns() -> Iterator[None]:
-    """Simulated threads wait for one another by polling: without short turns that is most of the time."""
-    before = sys.getswitchinterval()
-    if SIMULATOR:
-        sys.setswitchinterval(2e-5)
-    yield
-    sys.setswitchinterval(before)
-
-
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("by_table", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS, [0, 0]], ids=["dense", "ragged", "empty"])
@@ -144,18 +131,23 @@ def test_any_size(dtype: np.dtype, cell: str, size: int, lengths: list[int], thr
         check(Layer(cell, batch_of(lengths, False), dtype, False, size))
 
 
-def plan_for(monkeypatch: pytest.MonkeyPatch, path: str, shared_bytes: int) -> list[planning.Plan]:
-    """Has everything take ``path``, a grid being one block in the simulator; returns the plans made from then on.
+def plan_for(
+    monkeypatch: pytest.MonkeyPatch, path: str, shared_bytes: int, units: int | None = None
+) -> list[planning.Plan]:
+    """Has everything take ``path``, of blocks of ``units`` outputs where that is given; returns the plans made.
 
-    On a card there is as much shared memory as it has.
+    On a card there is as much shared memory, and there are as many blocks, as it has.
     """
-    card = planning.Limits(1, shared_bytes, 4, True) if SIMULATOR else walk.limits()
-    plans = []
+    card = planning.Limits(8 if path == "grid" else 1, shared_bytes, 4, True) if SIMULATOR else walk.limits()
+    plans, layouts = [], planning._layouts
 
     def planned(make: Callable, *args: Any, **options: Any) -> planning.Plan:
-        plans.append(make(*args, **options, path=path))
+        plans.append(make.__wrapped__(*args, **options, path=path))  # past its cache
         return plans[-1]
 
+    if units is not None:
+        wanted = lambda *args: (layout for layout in layouts(*args) if layout[0] == units)  # noqa: E731
+        monkeypatch.setattr(planning, "_layouts", wanted)
     for module, name in ((walk, "plan"), (generate, "plan_sampling")):
         monkeypatch.setattr(module, "limits", lambda: card)
         monkeypatch.setattr(module, name, functools.partial(planned, getattr(module, name)))
@@ -169,7 +161,8 @@ def test_little_shared_memory(
     cell: str, path: str, reverse: bool, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither all weights fit nor, in a grid, what they multiply."""
-    plans = plan_for(monkeypatch, path, (90 if path == "grid" or cell == "tanh" else 120) * 4 * dtype.itemsize)
+    quads = {"tanh": (90, 30), "lstm": (120, 40), "gru": (120, 40)}[cell][path == "grid"]
+    plans = plan_for(monkeypatch, path, quads * 4 * dtype.itemsize, 4 if path == "grid" else None)
     check(Layer(cell, batch_of(LENGTHS, reverse), dtype, False, 9))
     assert [p.path for p in plans] == [path, path]
     if SIMULATOR:
@@ -178,12 +171,15 @@ def test_little_shared_memory(
         assert plans[1].chunk < depth or path == "block"
 
 
-@needs_card
+@pytest.mark.parametrize("lengths", [[3] * 5, [6, 2, 0, 5, 6, 3, 3, 1, 6]], ids=["dense", "ragged"])
 @pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
-def test_a_grid_of_several_blocks(cell: str, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = plan_for(monkeypatch, "grid", 0)
-    check(Layer(cell, batch_of([6, 2, 0, 5, 6, 3, 3, 1, 6], False), dtype, False, 70))
-    assert all(p.blocks[0] > 1 for p in plans)
+def test_a_grid_of_several_blocks(
+    cell: str, lengths: list[int], dtype: np.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units and sequences are both spread, neither evenly."""
+    plans = plan_for(monkeypatch, "grid", 1 << 14, 4)
+    check(Layer(cell, batch_of(lengths, False), dtype, False, 9 if SIMULATOR else 70))
+    assert all(min(p.blocks) > 1 for p in plans)
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -259,7 +255,7 @@ def test_the_same_seed_gives_the_same_text(cell: str, layers: int, options: tupl
 @pytest.mark.parametrize("path", ["block", "grid"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_the_same_text_by_either_path(cell: str, path: str, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = plan_for(monkeypatch, path, 130 * 4 * dtype.itemsize)
+    plans = plan_for(monkeypatch, path, 130 * 4 * dtype.itemsize, 4 if path == "grid" else None)
     options = [1.5, 6, 0.9]
     wanted = sample(cpu, lambda x: x, cell, 2, dtype, options, 9)
     np.testing.assert_array_equal(sample(generate, asarray, cell, 2, dtype, options, 9), wanted)

@@ -1,4 +1,4 @@
-"""Matrix products: tiles in shared memory, small tiles of the result in each thread's registers."""
+"""Matrix products: by cuBLAS where it is installed, else tiles in shared memory, small ones in a thread's registers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from minirnn.kernels.cuda import cublas
 from minirnn.kernels.cuda.device import SIMULATOR, THREADS, DeviceArray, asarray, cuda, empty, kernel, launch_blocks
+from minirnn.kernels.cuda.rows import take_rows
 
 _SIDE = math.isqrt(THREADS)
 _EACH = 4
@@ -87,6 +89,10 @@ def _start(out: DeviceArray, *args: Any) -> None:
     launch_blocks(_product, grid, out.flat, *args)
 
 
+def _by_cublas(out: DeviceArray, depth: int) -> bool:
+    return out.size > 0 and depth > 0 and out.dtype.kind == "f" and cublas.available()
+
+
 def product(
     a: DeviceArray,
     b: DeviceArray,
@@ -112,6 +118,11 @@ def product(
     if out is None:
         out = empty((M, N), a.dtype)
     M = out.shape[0]
+    if _by_cublas(out, K):
+        if bias is not None:
+            out[...] = bias
+        cublas.multiply(out, a, b if rows is None else take_rows(b, rows), transpose_a, transpose_b, bias is not None)
+        return out
     if not out.size:
         return out
     b_k, b_n = (1, K) if transpose_b else (N, 1)
@@ -134,7 +145,9 @@ def stacked_product(a: DeviceArray, b: DeviceArray) -> DeviceArray:
     Z, M, K = a.shape
     N = b.shape[2]
     out = empty((Z, M, N), a.dtype)
-    if out.size:
+    if _by_cublas(out, K):
+        cublas.multiply(out, a, b)
+    elif out.size:
         none = empty((0,), a.dtype), empty((0,), np.int64)
         _start(out, a.flat, b.flat, *none, M, N, K, M * K, K * N, 0, K, 1, N, 1)
     return out
