@@ -113,7 +113,7 @@ def test_no_pickle_and_no_eval() -> None:
         }
         assert not calls & {"eval", "exec", "compile"}, module
         if "import pickle" in path.read_text(encoding="utf-8"):
-            assert module == "minirnn.kernels.jit"
+            assert module == "minirnn.kernels.cache"
 
 
 def test_importing_is_light() -> None:

@@ -114,7 +114,7 @@ def warmup(quiet: o.Quiet = False, json: o.Json = False) -> None:
     import numpy as np
 
     from minirnn.data.text import Characters
-    from minirnn.kernels.jit import cache_folder, on_compile
+    from minirnn.kernels.cache import cache_folder, on_compile
     from minirnn.models import EncoderDecoder
     from minirnn.tasks.char import CharTask, TextModel
     from minirnn.training import Options, Trainer

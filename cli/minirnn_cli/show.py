@@ -30,7 +30,7 @@ def compile_notes(quiet: bool) -> Iterator[None]:
     if quiet:
         yield
         return
-    from minirnn.kernels.jit import on_compile
+    from minirnn.kernels.cache import on_compile
 
     told = False
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minirnn.kernels import jit, tile
+from minirnn.kernels import cache, jit, tile
 from minirnn.kernels.cpu import rows
 
 
@@ -29,9 +29,9 @@ from minirnn.kernels.cpu import rows
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache of this test's own."""
     monkeypatch.setenv("MINIRNN_CACHE_DIR", str(tmp_path / "cache"))
-    jit.cache_folder.cache_clear()
+    cache.cache_folder.cache_clear()
     yield tmp_path / "cache"
-    jit.cache_folder.cache_clear()
+    cache.cache_folder.cache_clear()
 
 
 def sums(dtype: str = "float32") -> list[str]:
@@ -40,7 +40,7 @@ def sums(dtype: str = "float32") -> list[str]:
     x = np.arange(12, dtype=dtype).reshape(3, 4)
     out = np.full(4, np.nan, dtype)
     compiled: list[str] = []
-    with jit.on_compile(compiled.append):
+    with cache.on_compile(compiled.append):
         kernel(0, 1, x, out)
     assert out.tolist() == [12, 15, 18, 21]
     return compiled
@@ -48,6 +48,22 @@ def sums(dtype: str = "float32") -> list[str]:
 
 def files(root: Path, suffix: str) -> list[Path]:
     return sorted(root.rglob(f"*{suffix}"))
+
+
+def _times(factor: int) -> Callable:
+    @jit.jit(inline=True)
+    def times(x: Any) -> Any:
+        return x * factor
+
+    return times
+
+
+def _first(times: Callable) -> Callable:
+    @jit.jit
+    def first(x: Any) -> Any:
+        return times(x[0])
+
+    return first
 
 
 # ------------------------------------------------------------------------------------------ in this process
@@ -60,7 +76,17 @@ def test_the_second_dispatcher_loads_and_compiles_nothing(root: Path) -> None:
     assert sums("float64") == ["_column_sums"], "another element type is another entry"
     assert sums("float64") == sums() == []
     assert [len(files(root, suffix)) for suffix in (".nbi", ".nbc")] == [1, 2]
-    assert stat.S_IMODE(jit.cache_folder().stat().st_mode) & 0o022 == 0  # type: ignore[union-attr]
+    assert stat.S_IMODE(cache.cache_folder().stat().st_mode) & 0o022 == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.needs_jit
+def test_what_a_kernel_is_made_of_tells_it_from_others(root: Path) -> None:
+    """Made by one function, with helpers made by one function: only a number in a helper's closure differs."""
+    x = np.ones(2, np.float32)
+    heard: list[str] = []
+    with cache.on_compile(heard.append):
+        assert [_first(_times(factor))(x) for factor in (2, 3, 2, 3)] == [2, 3, 2, 3]
+    assert len(heard) == 2
 
 
 _TRAIN_AND_SAMPLE = """
@@ -80,7 +106,7 @@ model.generate([1, 2], 20, top_k=3, seed=1)
 model.generate([[1, 2], [3, 4]], 20, temperature=0.0, seed=1)
 for module in [m for name, m in sys.modules.items() if name.startswith("minirnn.kernels")]:
     for name, value in vars(module).items():
-        if type(getattr(value, "_cache", None)).__name__ == "_KernelCache" and value.__module__ == module.__name__:
+        if type(getattr(value, "_cache", None)).__name__ == "KernelCache" and value.__module__ == module.__name__:
             for signature in value.nopython_signatures:
                 print(name, *[a for a in signature.args if "array" in str(a)], sep=";")
 """
@@ -138,11 +164,11 @@ def test_missing_entries_are_compiled_anew(root: Path, suffix: str) -> None:
 @pytest.mark.needs_jit
 def test_a_whole_entry_of_other_sources_is_not_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sums()
-    old = jit.cache_folder()
+    old = cache.cache_folder()
     assert old is not None
-    monkeypatch.setattr(jit, "source_digest", lambda: "f" * 20)
-    jit.cache_folder.cache_clear()
-    new = jit.cache_folder()
+    monkeypatch.setattr(cache, "source_digest", lambda: "f" * 20)
+    cache.cache_folder.cache_clear()
+    new = cache.cache_folder()
     assert new is not None
     assert new != old
     for file in old.iterdir():
@@ -158,12 +184,12 @@ def test_no_folder_is_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m
         place.write_text("in the way")
     chosen = {"file": place, "file above": place / "below", "nowhere": Path("/proc/no/such/place")}[make]
     monkeypatch.setenv("MINIRNN_CACHE_DIR", str(chosen))
-    jit.cache_folder.cache_clear()
+    cache.cache_folder.cache_clear()
     try:
-        assert jit.cache_folder() is None
+        assert cache.cache_folder() is None
         assert sums() == sums() == ["_column_sums"]
     finally:
-        jit.cache_folder.cache_clear()
+        cache.cache_folder.cache_clear()
     if make != "nowhere":
         assert place.read_text() == "in the way"
 
@@ -172,7 +198,7 @@ def test_no_folder_is_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m
 def test_a_folder_that_cannot_be_written(root: Path) -> None:
     if os.name == "nt" or os.geteuid() == 0:
         pytest.skip("this user may write everywhere")
-    folder = jit.cache_folder()
+    folder = cache.cache_folder()
     assert folder is not None
     folder.chmod(0o500)
     try:
@@ -187,7 +213,7 @@ def test_a_disk_that_refuses_to_be_written(root: Path, monkeypatch: pytest.Monke
     def refuse(self: Any, path: str) -> Any:
         raise error
 
-    monkeypatch.setattr(jit._SealedFile, "_open_for_write", refuse)
+    monkeypatch.setattr(cache._SealedFile, "_open_for_write", refuse)
     assert sums() == sums() == ["_column_sums"]
     monkeypatch.undo()
     assert not files(root, ".nbc")
@@ -198,13 +224,13 @@ def test_a_disk_that_refuses_to_be_written(root: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
 def test_a_folder_others_may_write_is_never_used_and_left_alone(root: Path, mode: int) -> None:
     sums()
-    folder = jit.cache_folder()
+    folder = cache.cache_folder()
     assert folder is not None
     folder.chmod(mode)
     before = sorted(path.name for path in folder.iterdir())
     for _ in range(2):  # what lies there may be planted, whoever looks and however often
-        jit.cache_folder.cache_clear()
-        assert jit.cache_folder() is None
+        cache.cache_folder.cache_clear()
+        assert cache.cache_folder() is None
         assert sums() == ["_column_sums"]
     assert stat.S_IMODE(folder.stat().st_mode) == mode
     assert sorted(path.name for path in folder.iterdir()) == before
@@ -217,7 +243,7 @@ def test_a_user_without_a_home_has_no_cache(root: Path, monkeypatch: pytest.Monk
     for variable in ("MINIRNN_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
-    assert jit.cache_folder() is None
+    assert cache.cache_folder() is None
 
 
 def test_folders_of_old_sources_are_swept_when_a_new_one_is_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,14 +257,14 @@ def test_folders_of_old_sources_are_swept_when_a_new_one_is_made(root: Path, mon
     long_ago = time.time() - 61 * 24 * 3600
     for name in (names["old"], names["not a digest"], names["upper"], "2" * 20):
         os.utime(root / name, (long_ago, long_ago))
-    folder = jit.cache_folder()
+    folder = cache.cache_folder()
     assert folder is not None
     left = {path.name for path in root.iterdir()}
     assert left == {folder.name, *names.values(), "2" * 20, "3" * 20} - {names["old"]}
 
     os.utime(root / names["recent"], (long_ago, long_ago))
-    jit.cache_folder.cache_clear()
-    jit.cache_folder()
+    cache.cache_folder.cache_clear()
+    cache.cache_folder()
     assert (root / names["recent"]).exists(), "only whoever makes a new folder looks"
 
     def refuse(*args: Any, **options: Any) -> Any:
@@ -246,8 +272,8 @@ def test_folders_of_old_sources_are_swept_when_a_new_one_is_made(root: Path, mon
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     shutil.rmtree(folder)
-    jit.cache_folder.cache_clear()
-    assert jit.cache_folder() == folder
+    cache.cache_folder.cache_clear()
+    assert cache.cache_folder() == folder
 
 
 @pytest.mark.needs_jit
@@ -257,13 +283,14 @@ def test_without_numbas_internals_kernels_are_compiled_and_not_kept(
     import numba.core.caching
 
     monkeypatch.delattr(numba.core.caching, "IndexDataCacheFile")
-    specification = importlib.util.spec_from_file_location("jit_elsewhere", jit.__file__)
+    specification = importlib.util.spec_from_file_location("cache_elsewhere", cache.__file__)
     assert specification is not None
     assert specification.loader is not None
     elsewhere = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(elsewhere)
     assert elsewhere.cache_folder() is None
-    kernel = elsewhere.jit(rows._column_sums.py_func)
+    monkeypatch.setattr(jit, "KernelCache", elsewhere.KernelCache)
+    kernel = jit.jit(rows._column_sums.py_func)
     compiled: list[str] = []
     out = np.empty(4, np.float32)
     with elsewhere.on_compile(compiled.append):
@@ -276,26 +303,26 @@ def test_without_numbas_internals_kernels_are_compiled_and_not_kept(
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX owners")
 def test_a_folder_of_another_user_is_not_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert jit.cache_folder() is not None
+    assert cache.cache_folder() is not None
     mine = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
-    jit.cache_folder.cache_clear()
-    assert jit.cache_folder() is None
+    cache.cache_folder.cache_clear()
+    assert cache.cache_folder() is None
 
 
 def test_two_writers_of_different_entries_never_mix_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both read an index without entries, then both write: one may forget the other, neither may hold its data."""
-    one, two = (jit._SealedFile(str(tmp_path), "kernel", "stamp") for _ in range(2))
-    load_index = jit._SealedFile._load_index
-    monkeypatch.setattr(jit._SealedFile, "_load_index", lambda self: {})
+    one, two = (cache._SealedFile(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    load_index = cache._SealedFile._load_index
+    monkeypatch.setattr(cache._SealedFile, "_load_index", lambda self: {})
     one.save(("float32",), "data of float32")
     two.save(("float64",), "data of float64")
-    monkeypatch.setattr(jit._SealedFile, "_load_index", load_index)
+    monkeypatch.setattr(cache._SealedFile, "_load_index", load_index)
     assert one.load(("float64",)) == "data of float64"
     assert one.load(("float32",)) in (None, "data of float32")
     one.save(("float32",), "new data of float32")
     assert (two.load(("float32",)), two.load(("float64",))) == ("new data of float32", "data of float64")
-    assert jit._SealedFile(str(tmp_path), "kernel", "other stamp").load(("float32",)) is None
+    assert cache._SealedFile(str(tmp_path), "kernel", "other stamp").load(("float32",)) is None
 
 
 # ---------------------------------------------------------------------------------------------- the digest
@@ -303,9 +330,9 @@ def test_two_writers_of_different_entries_never_mix_them(tmp_path: Path, monkeyp
 
 def test_any_change_of_a_kernel_source_changes_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = tmp_path / "kernels"
-    shutil.copytree(Path(jit.__file__).parent, tree, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(jit, "__file__", str(tree / "jit.py"))
-    digest = jit.source_digest.__wrapped__
+    shutil.copytree(Path(cache.__file__).parent, tree, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cache, "__file__", str(tree / "cache.py"))
+    digest = cache.source_digest.__wrapped__
     seen = {digest()}
     assert digest() in seen, "the same sources, the same digest"
     for change in ("cpu/lstm.py", "pointwise.py", "tile.py"):  # a callee in another file, too
@@ -322,14 +349,14 @@ def test_any_change_of_a_kernel_source_changes_the_folder(tmp_path: Path, monkey
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIRNN_CACHE_DIR", "/chosen")
-    assert jit.cache_root() == Path("/chosen")
+    assert cache.cache_root() == Path("/chosen")
     monkeypatch.delenv("MINIRNN_CACHE_DIR")
     if os.name != "nt":
         monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-        assert jit.cache_root() == Path("/xdg/minirnn/kernels")
+        assert cache.cache_root() == Path("/xdg/minirnn/kernels")
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", "/home/someone")
-        assert jit.cache_root() == Path("/home/someone/.cache/minirnn/kernels")
+        assert cache.cache_root() == Path("/home/someone/.cache/minirnn/kernels")
 
 
 # ------------------------------------------------------------------------------------------------ processes
@@ -337,9 +364,9 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
 _SCRIPT = """
 import json
 import numpy as np
-from minirnn.kernels import cpu, jit, threads, tile
+from minirnn.kernels import cache, cpu, threads, tile
 compiled = []
-with jit.on_compile(compiled.append):
+with cache.on_compile(compiled.append):
     sums = [cpu.column_sums(np.arange(12, dtype=d).reshape(3, 4)).tolist() for d in ("float32", "float64")]
     packed = tile.pack(np.arange(6, dtype=np.float32).reshape(2, 3), False)[0, :, :3].tolist()
 print(json.dumps([compiled, sums, packed]))
@@ -380,12 +407,12 @@ def test_processes_at_once_and_one_after(tmp_path: Path) -> None:
 
 _THIRD = """
 import numpy as np
-from minirnn.kernels import jit
+from minirnn.kernels import cache, jit
 compiled = []
 @jit.jit
 def third(x):
     return x[2]
-with jit.on_compile(compiled.append):
+with cache.on_compile(compiled.append):
     try:
         print(third(np.ones(4)[:2]), compiled)
     except IndexError:
@@ -409,9 +436,9 @@ def test_kernels_that_check_indices_and_those_that_do_not_are_kept_apart(tmp_pat
 _SAMPLE = """
 import json
 import minirnn as mr
-from minirnn.kernels import jit
+from minirnn.kernels import cache
 compiled, texts = [], []
-with jit.on_compile(compiled.append):
+with cache.on_compile(compiled.append):
     for cell in ("rnn", "lstm", "gru"):
         mr.manual_seed(1)
         texts.append(mr.models.CharLM(5, 4, cell=cell).generate([1], 6, seed=2).tolist())
@@ -445,7 +472,7 @@ def test_a_process_without_a_place_for_its_cache(tmp_path: Path) -> None:
 
 def test_listeners_are_removed_after_their_block() -> None:
     heard: list[str] = []
-    with pytest.raises(KeyError), jit.on_compile(heard.append):
+    with pytest.raises(KeyError), cache.on_compile(heard.append):
         raise KeyError
-    assert jit._listeners == []
+    assert cache._listeners == []
     assert tile.ROWS == 6

@@ -7,6 +7,8 @@ Nothing here waits for the card but :meth:`DeviceArray.numpy` and what is made o
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -18,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minirnn.errors import DeviceError, DTypeError
+from minirnn.kernels.cache import KernelCache
 from minirnn.kernels.memory import size_class
 
 try:
@@ -53,9 +56,30 @@ _check_available()
 # --------------------------------------------------------------------------------------------------- kernels
 
 
-def kernel(function: Callable) -> Any:
-    """``cuda.jit``: compiled at the first start with each combination of argument types."""
-    return cuda.jit(_without_warnings(function) if SIMULATOR else function)
+_STORED = None if SIMULATOR else getattr(getattr(cuda, "dispatcher", None), "CUDACacheImpl", None)
+"""How Numba stores a kernel; where that has moved to another place, every process compiles for itself."""
+
+
+@functools.cache
+def _compiler() -> str:
+    try:
+        return importlib.metadata.version("numba-cuda")
+    except importlib.metadata.PackageNotFoundError:
+        return "of Numba"
+
+
+def kernel(function: Callable, max_registers: int | None = None) -> Any:
+    """``cuda.jit``: compiled at the first start with each combination of argument types, and kept on disk.
+
+    Args:
+        max_registers: of a thread; what does not fit goes to memory.
+    """
+    if SIMULATOR:
+        return cuda.jit(_without_warnings(function))
+    started = cuda.jit(function, max_registers=max_registers)
+    if _STORED is not None:
+        started._cache = KernelCache(function, _STORED, _compiler())
+    return started
 
 
 def device_function(function: Callable) -> Any:

@@ -34,7 +34,7 @@ _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a kernel need not ask 
 
 def resident_kernel(function: Callable) -> Any:
     """A kernel of which as many threads as :class:`Limits` names find room for their registers."""
-    return kernel(function) if SIMULATOR else cuda.jit(max_registers=128)(function)
+    return kernel(function, max_registers=128)
 
 
 @kernel
