@@ -2,12 +2,13 @@
 
 Numba's runs the threads of one block side by side, then the next block: a grid cannot wait for itself, and whether a
 missing barrier shows is chance. Here the threads of all blocks take turns, each going on to its next barrier, in an
-order shuffled anew after every one, the same in every run. All threads of a block must meet at the same place of the
-program. Blocks have shared memory each; memory nobody has written to holds NaN, or -1.
+order shuffled anew after every one, the same when the same tests run. All threads of a block must meet at the same
+place of the program. Blocks have shared memory each; memory nobody has written to holds NaN, or -1.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import threading
@@ -146,6 +147,7 @@ class _Block:
 
 
 _idle: list[_Host] = []
+_launches = itertools.count()
 
 
 class _Grid:
@@ -157,7 +159,7 @@ class _Grid:
     def run(self, index: tuple[int, ...], *args: Any) -> None:
         if any(index):
             return
-        rng = random.Random(len(args))
+        rng = random.Random(next(_launches))
         blocks = [_Block(place, self._block, self._function, args) for place in np.ndindex(*self._grid)]
         try:
             rng.shuffle(blocks)

@@ -147,6 +147,25 @@ def test_training_does_as_on_the_cpu(cell: str, card: str) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+SIZES = [("lstm", 128, 50, 50), ("gru", 128, 50, 50), ("rnn", 128, 50, 50), ("lstm", 512, 64, 16), ("gru", 512, 64, 16)]
+
+
+@pytest.mark.needs_card
+@pytest.mark.parametrize(("cell", "hidden", "batch", "steps"), SIZES)
+def test_sizes_of_real_life(cell: str, hidden: int, batch: int, steps: int, card: str) -> None:
+    """The loss and every gradient of two layers in float32, to 1e-4 of their norm."""
+    tokens, targets = np.random.default_rng(0).integers(0, 65, (2, steps, batch))
+    found = {}
+    for device in ("cpu", card):
+        mr.manual_seed(1)
+        model = mr.models.CharLM(65, hidden, 2, cell).to(device)
+        loss, _ = model.loss(tokens, targets)
+        loss.backward()
+        found[device] = {"loss": loss.numpy()} | {name: p.grad.numpy() for name, p in model.named_parameters()}
+    for name, wanted in found["cpu"].items():
+        assert np.linalg.norm(found[card][name] - wanted) <= 1e-4 * np.linalg.norm(wanted), name
+
+
 def test_a_run_goes_on_on_another_device(tmp_path: Path, card: str) -> None:
     """Half on the card, the rest on the CPU, and the other way round: as all of it on the CPU."""
     tokens = np.random.default_rng(0).integers(0, 3, 400)

@@ -216,7 +216,7 @@ class KernelCache(FunctionCache):
 
         The code itself is in the name of the folder already.
         """
-        return self._compiler, sig, codegen.magic_tuple(), _closure(self._function)
+        return self._compiler, sig, codegen.magic_tuple(), _identity(self._function)
 
     @property
     def cache_path(self) -> str:
@@ -248,6 +248,10 @@ def _closure(function: Any) -> tuple:
 
 
 def _identity(value: Any) -> Any:
-    if not hasattr(value, "__qualname__"):
+    function = getattr(value, "py_func", value)
+    if not hasattr(function, "__code__"):
         return repr(value)
-    return value.__module__, value.__qualname__, _closure(getattr(value, "py_func", value))
+    code = function.__code__  # lambdas share a name, and may share a line
+    constants = repr([constant for constant in code.co_consts if not hasattr(constant, "co_code")])
+    place = function.__module__, function.__qualname__, code.co_firstlineno
+    return *place, code.co_code, code.co_names, constants, _closure(function)

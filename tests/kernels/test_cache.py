@@ -58,10 +58,13 @@ def _times(factor: int) -> Callable:
     return times
 
 
-def _first(times: Callable) -> Callable:
+_ADD, _SUBTRACT, _NEXT = jit.jit(lambda x: x + 5), jit.jit(lambda x: x - 5), jit.jit(lambda x: x + 6)
+
+
+def _first(change: Callable) -> Callable:
     @jit.jit
     def first(x: Any) -> Any:
-        return times(x[0])
+        return change(x[0])
 
     return first
 
@@ -81,12 +84,14 @@ def test_the_second_dispatcher_loads_and_compiles_nothing(root: Path) -> None:
 
 @pytest.mark.needs_jit
 def test_what_a_kernel_is_made_of_tells_it_from_others(root: Path) -> None:
-    """Made by one function, with helpers made by one function: only a number in a helper's closure differs."""
+    """Made by one function, from helpers that differ in a number of their closure, or are lambdas of one line."""
     x = np.ones(2, np.float32)
     heard: list[str] = []
     with cache.on_compile(heard.append):
-        assert [_first(_times(factor))(x) for factor in (2, 3, 2, 3)] == [2, 3, 2, 3]
-    assert len(heard) == 2
+        for _ in range(2):
+            assert [_first(_times(factor))(x) for factor in (2, 3)] == [2, 3]
+            assert [_first(change)(x) for change in (_ADD, _SUBTRACT, _NEXT)] == [6, -4, 7]
+    assert heard.count("_first.<locals>.first") == 5
 
 
 _TRAIN_AND_SAMPLE = """
