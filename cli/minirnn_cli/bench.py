@@ -83,7 +83,7 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
         return lambda: model.generate(prime, length, seed=1).size
     parameters = list(model.parameters())
     optimizer = mr.optim.Adam(parameters, lr=1e-3)
-    inputs, targets = _tokens(work)
+    inputs, targets = (mr.tensor(tokens, device=device) for tokens in _tokens(work))
 
     def step() -> int:
         optimizer.zero_grad()
@@ -227,24 +227,42 @@ def measure(runners: dict[str, Runner], seconds: float) -> dict[str, list[float]
     return times
 
 
-def product_rate(threads: int, seconds: float = 1.0) -> float:
-    """GFLOP/s of minirnn's own float32 matrix product, 1024 x 1024 x 1024."""
+def product_rate(threads: int, device: str = "cpu", seconds: float = 1.0) -> float:
+    """GFLOP/s of minirnn's own float32 matrix product, 1024 x 1024 x 1024, on a card 4096."""
     import statistics
 
     import numpy as np
 
-    from minirnn.kernels import set_num_threads
-    from minirnn.kernels.cpu.matrix import product
+    import minirnn as mr
+    from minirnn.kernels import on
 
-    set_num_threads(threads)
-    a, b = (np.random.default_rng(n).random((1024, 1024), np.float32) for n in (0, 1))
-    product(a, b)
+    mr.set_num_threads(threads)
+    K, size = on(device), 1024 if device == "cpu" else 4096
+    a, b = (mr.tensor(np.random.default_rng(n).random((size, size), np.float32), device=device).data for n in (0, 1))
+
+    def work() -> None:
+        K.to_numpy(K.product(a, b)[0])  # to the host: when it is there, the work is done
+
+    work()
     times, began = [], time.perf_counter()
     while time.perf_counter() - began < seconds:
         start = time.perf_counter()
-        product(a, b)
+        work()
         times.append(time.perf_counter() - start)
-    return 2 * 1024**3 / statistics.median(times) / 1e9
+    return 2 * size**3 / statistics.median(times) / 1e9
+
+
+def _machine(device: str, threads: int) -> dict[str, Any]:
+    """What is measured on, and how fast products of large matrices are there."""
+    if device == "cpu":
+        return {
+            "threads": threads, "product_gflops_1_thread": product_rate(1), "product_gflops": product_rate(threads)
+        }  # fmt: skip
+    from minirnn.kernels.cuda import cublas
+    from minirnn.kernels.cuda.device import card_name
+
+    by = "cuBLAS" if cublas.available() else "minirnn"
+    return {"card": card_name(), "products_by": by, "product_gflops": product_rate(threads, device)}
 
 
 def bench(
@@ -267,11 +285,16 @@ def bench(
     count = threads or get_num_threads()
     peers = [name for name in PEERS if name == "minirnn" or (not alone and importlib.util.find_spec(name))]
     with compile_notes(quiet):
-        one, every = product_rate(1), product_rate(count)
+        machine = _machine(device.value, count)
+        every = machine["product_gflops"]
         if json:
-            print(dumps({"threads": count, "product_gflops_1_thread": one, "product_gflops": every}), flush=True)
+            print(dumps(machine), flush=True)
         else:
-            print(f"{count} threads; minirnn's matrix products: {one:.0f} GFLOP/s on one, {every:.0f} on all\n")
+            if device == "cpu":
+                one = machine["product_gflops_1_thread"]
+                print(f"{count} threads; minirnn's matrix products: {one:.0f} GFLOP/s on one, {every:.0f} on all\n")
+            else:
+                print(f"{machine['card']}; matrix products by {machine['products_by']}: {every:.0f} GFLOP/s\n")
             heads = ["work", *peers, "of its products' rate", *(f"against {peer}" for peer in peers[1:])]
             print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
         for row in rows or _STANDARD:
@@ -289,8 +312,7 @@ def bench(
                 print(dumps({"row": row.value, "seconds": medians, "ratio": ratios, "gflop": work.gflop}), flush=True)
             else:
                 cells = [_cell(work, medians[peer]) if peer in medians else "" for peer in peers]
-                comparable = not work.streams and device == "cpu"
-                cells.append(f"{work.gflop / medians['minirnn'] / every:.0%}" if comparable else "")
+                cells.append("" if work.streams else f"{work.gflop / medians['minirnn'] / every:.0%}")
                 cells += [f"{ratios[peer]:.2f}x" if peer in ratios else "" for peer in peers[1:]]
                 print(f"| {row.value} | " + " | ".join(cells) + " |", flush=True)
 

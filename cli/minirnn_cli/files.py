@@ -76,10 +76,11 @@ def _state(device: str, config: dict[str, Any]) -> str:
     if device == "cpu":
         return "usable"
     from minirnn.kernels.cuda import cublas
+    from minirnn.kernels.cuda.device import card_name
     from minirnn.kernels.cuda.planning import plan
     from minirnn.kernels.cuda.walk import limits
 
-    usable = f"usable; products: {'cuBLAS' if cublas.available() else 'own kernel'}"
+    usable = f"usable ({card_name()}); products: {'cuBLAS' if cublas.available() else 'own kernel'}"
     model = config.get("model")
     if not isinstance(model, dict) or model.get("cell") not in CELLS:
         return usable

@@ -53,6 +53,14 @@ def _check_available() -> None:
 _check_available()
 
 
+def card_name() -> str:
+    """The current card's, as its maker calls it."""
+    if SIMULATOR:
+        return "simulated"
+    name = cuda.get_current_device().name
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 # --------------------------------------------------------------------------------------------------- kernels
 
 
