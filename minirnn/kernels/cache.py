@@ -15,6 +15,7 @@ import shutil
 import stat
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,7 +217,7 @@ class KernelCache(FunctionCache):
 
         The code itself is in the name of the folder already.
         """
-        return self._compiler, sig, codegen.magic_tuple(), _closure(self._function)
+        return self._compiler, sig, codegen.magic_tuple(), _identity(self._function)
 
     @property
     def cache_path(self) -> str:
@@ -250,4 +251,13 @@ def _closure(function: Any) -> tuple:
 def _identity(value: Any) -> Any:
     if not hasattr(value, "__qualname__"):
         return repr(value)
-    return value.__module__, value.__qualname__, _closure(getattr(value, "py_func", value))
+    function = getattr(value, "py_func", value)
+    return value.__module__, value.__qualname__, _program(getattr(function, "__code__", None)), _closure(function)
+
+
+def _program(code: types.CodeType | None) -> tuple:
+    """What tells lambdas apart, which all have one name."""
+    if code is None:
+        return ()
+    constants = [_program(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    return code.co_code, code.co_names, *constants

@@ -89,6 +89,16 @@ def test_what_a_kernel_is_made_of_tells_it_from_others(root: Path) -> None:
     assert len(heard) == 2
 
 
+@pytest.mark.needs_jit
+def test_lambdas_are_told_apart(root: Path) -> None:
+    x = np.full(2, 5, np.float32)
+    helpers = [jit.jit(helper) for helper in (lambda v: v + 1, lambda v: v + 2, lambda v: v * 2, lambda v: v + 1)]
+    heard: list[str] = []
+    with cache.on_compile(heard.append):
+        assert [_first(helper)(x) for helper in helpers] == [6, 7, 10, 6]
+    assert heard.count("_first.<locals>.first") == 3
+
+
 _TRAIN_AND_SAMPLE = """
 import sys
 import numpy as np
