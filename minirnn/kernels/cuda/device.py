@@ -52,7 +52,6 @@ def _check_available() -> None:
 
 _check_available()
 
-
 # --------------------------------------------------------------------------------------------------- kernels
 
 
@@ -132,6 +131,9 @@ def smaller(a: Any, b: Any) -> Any:
 # ---------------------------------------------------------------------------------------------------- memory
 
 _free: defaultdict[int, list[Any]] = defaultdict(list)
+_used: dict[int, Any] = {}
+"""Memory of blocks, which would be given back to the driver, and then be on the free list, if it became garbage with
+its block: Python's collector runs the finalizers of weak references, Numba's, before any ``__del__``."""
 
 
 class _Block:
@@ -141,9 +143,11 @@ class _Block:
 
     def __init__(self, memory: Any) -> None:
         self.memory = memory  # one-dimensional, of bytes
+        _used[id(memory)] = memory
 
-    def __del__(self, free: defaultdict[int, list[Any]] = _free) -> None:
-        free[self.memory.size].append(self.memory)  # atomic; may run on any thread, and when the module is gone
+    def __del__(self, free: defaultdict[int, list[Any]] = _free, used: dict[int, Any] = _used) -> None:
+        memory = used.pop(id(self.memory))
+        free[memory.size].append(memory)  # atomic; may run on any thread, and when the module is gone
 
 
 def _allocate(nbytes: int) -> _Block:
