@@ -52,6 +52,10 @@ def _check_available() -> None:
 
 _check_available()
 
+if not SIMULATOR:  # Numba warns at every start of a grid that does not fill the card, as those of small arrays cannot
+    importlib.import_module("numba.cuda.dispatcher").config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
+
 # --------------------------------------------------------------------------------------------------- kernels
 
 
