@@ -113,7 +113,16 @@ def launch(started: Any, count: int, *args: Any) -> None:
 
 def launch_blocks(started: Any, blocks: int | tuple[int, ...], *args: Any) -> None:
     """Start a grid of blocks of :data:`THREADS` threads; ``args`` as in :func:`launch`."""
-    started[blocks, THREADS](*(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args))
+    started[blocks, THREADS](*(_argument(arg) for arg in args))
+
+
+def _argument(arg: Any) -> Any:
+    """What a kernel takes. Numba would bring an array of the host to the card and back, and not its ``flat``."""
+    if isinstance(arg, DeviceArray):
+        return arg.raw
+    if isinstance(arg, (np.ndarray, np.flatiter)):
+        raise DeviceError("arrays of 'cuda' and of the host; move them to one device with .to(...)")
+    return arg
 
 
 log, log1p, sqrt = (np.log, np.log1p, np.sqrt) if SIMULATOR else (math.log, math.log1p, math.sqrt)
