@@ -5,7 +5,9 @@ Without a card these run where Numba simulates one (NUMBA_ENABLE_CUDASIM=1), and
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,17 @@ def test_memory_is_used_again(card: str) -> None:
     memory = block.memory
     del block
     assert K.zeros((97,), np.float32).block.memory is memory
+
+
+def test_memory_outlives_what_is_collected_with_it(card: str) -> None:
+    """An array in a cycle of references, as one in a traceback is, must not take with it what others get next."""
+    x, lost = kernels.on(card).zeros((100,), np.float32), []
+    weakref.finalize(x.block.memory, lost.append, x.block.memory.size)
+    cycle: list[Any] = [x]
+    cycle.append(cycle)
+    del x, cycle
+    gc.collect()
+    assert not lost
 
 
 @pytest.mark.needs_card

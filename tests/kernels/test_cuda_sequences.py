@@ -178,7 +178,7 @@ def test_a_grid_of_several_blocks(
 ) -> None:
     """Units and sequences are both spread, neither evenly."""
     plans = plan_for(monkeypatch, "grid", 1 << 14, 4)
-    check(Layer(cell, batch_of(lengths, False), dtype, False, 9 if SIMULATOR else 70))
+    check(Layer(cell, batch_of(lengths, False), dtype, False, 9 if SIMULATOR else 22))
     assert all(min(p.blocks) > 1 for p in plans)
 
 

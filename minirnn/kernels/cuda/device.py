@@ -52,6 +52,9 @@ def _check_available() -> None:
 
 _check_available()
 
+if not SIMULATOR:  # Numba warns at every start of a grid that does not fill the card, as those of small arrays cannot
+    cuda.dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
 
 def card_name() -> str:
     """The current card's, as its maker calls it."""
@@ -118,7 +121,16 @@ def launch(started: Any, count: int, *args: Any) -> None:
 
 def launch_blocks(started: Any, blocks: int | tuple[int, ...], *args: Any) -> None:
     """Start a grid of blocks of :data:`THREADS` threads; ``args`` as in :func:`launch`."""
-    started[blocks, THREADS](*(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args))
+    started[blocks, THREADS](*(_argument(arg) for arg in args))
+
+
+def _argument(arg: Any) -> Any:
+    """What a kernel takes. Numba would bring an array of the host to the card and back, and not its ``flat``."""
+    if isinstance(arg, DeviceArray):
+        return arg.raw
+    if isinstance(arg, (np.ndarray, np.flatiter)):
+        raise DeviceError("arrays of 'cuda' and of the host; move them to one device with .to(...)")
+    return arg
 
 
 log, log1p, sqrt = (np.log, np.log1p, np.sqrt) if SIMULATOR else (math.log, math.log1p, math.sqrt)
@@ -140,6 +152,9 @@ def smaller(a: Any, b: Any) -> Any:
 # ---------------------------------------------------------------------------------------------------- memory
 
 _free: defaultdict[int, list[Any]] = defaultdict(list)
+_used: dict[int, Any] = {}
+"""Memory of blocks, which would be given back to the driver, and then be on the free list, if it became garbage with
+its block: Python's collector runs the finalizers of weak references, Numba's, before any ``__del__``."""
 
 
 class _Block:
@@ -149,9 +164,11 @@ class _Block:
 
     def __init__(self, memory: Any) -> None:
         self.memory = memory  # one-dimensional, of bytes
+        _used[id(memory)] = memory
 
-    def __del__(self, free: defaultdict[int, list[Any]] = _free) -> None:
-        free[self.memory.size].append(self.memory)  # atomic; may run on any thread, and when the module is gone
+    def __del__(self, free: defaultdict[int, list[Any]] = _free, used: dict[int, Any] = _used) -> None:
+        memory = used.pop(id(self.memory))
+        free[memory.size].append(memory)  # atomic; may run on any thread, and when the module is gone
 
 
 def _allocate(nbytes: int) -> _Block:
