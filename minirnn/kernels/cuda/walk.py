@@ -50,7 +50,10 @@ def _ask_for_shared(started: Any, args: tuple, nbytes: int) -> None:
     function = compiled._codelibrary.get_cufunc()
     driver = cuda.cudadrv.driver
     attribute = driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    driver.driver.cuKernelSetAttribute(attribute, nbytes, function.handle, function.device.id)
+    if isinstance(function.handle, driver.binding.CUkernel):
+        driver.driver.cuKernelSetAttribute(attribute, nbytes, function.handle, function.device.id)
+    else:  # older versions of numba-cuda, whose handles must not go where a CUkernel belongs
+        driver.driver.cuFuncSetAttribute(function.handle, attribute, nbytes)
 
 
 @functools.cache
