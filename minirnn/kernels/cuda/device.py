@@ -89,8 +89,17 @@ def kernel(function: Callable, max_registers: int | None = None) -> Any:
         return cuda.jit(_without_warnings(function))
     started = cuda.jit(function, max_registers=max_registers)
     if _STORED is not None:
-        started._cache = KernelCache(function, _STORED, _compiler())
+        started._cache = _CardCache(function, _STORED, _compiler())
     return started
+
+
+class _CardCache(KernelCache):
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What is found goes to the card now, under the compiler's lock: Numba fails where two threads do that."""
+        found = super().load_overload(sig, target_context)
+        if found is not None:
+            found.bind()
+        return found
 
 
 def device_function(function: Callable) -> Any:
