@@ -40,7 +40,7 @@ def from_raw(raw: Any, owner: Any) -> DeviceArray:
     device.check_type(raw.dtype)
     if not raw.is_c_contiguous():
         raise ShapeError(f"device 'cuda': wanted a C-contiguous array, got {list(raw.shape)} with gaps; copy it first")
-    return DeviceArray(owner, raw)
+    return device.borrowed(raw, owner)
 
 
 def astype(x: DeviceArray, dtype: np.dtype, copy: bool) -> DeviceArray:

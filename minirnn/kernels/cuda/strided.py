@@ -83,8 +83,7 @@ def made(x: DeviceArray, plan: np.ndarray) -> DeviceArray:
     if not plan.size:
         return empty(plan.shape, x.dtype)
     if plan.flags.c_contiguous:
-        first = _offset(plan)
-        return DeviceArray(x.block, x.flat.raw[first : first + plan.size].reshape(plan.shape))
+        return x.view(_offset(plan), plan.shape)
     out = empty(plan.shape, x.dtype)
     copied(out, plan_of(plan.shape), x, plan)
     return out

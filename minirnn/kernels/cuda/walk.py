@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
+from minirnn.kernels.cuda import device
 from minirnn.kernels.cuda.device import SIMULATOR, DeviceArray, asarray, cuda, device_function, empty, kernel, launch
 from minirnn.kernels.cuda.planning import WARP, Limits, Plan, plan, quads
 from minirnn.kernels.pointwise import lstm_h
@@ -73,11 +74,11 @@ _asked: set[Any] = set()
 
 def start(started: Any, planned: Plan, *args: Any) -> None:
     """Start a kernel of one signature, as planned; arrays are kept until it has been started."""
-    raw = tuple(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args)
     if planned.shared_bytes > _ALWAYS_SHARED and not SIMULATOR and started not in _asked:
+        raw = tuple(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args)
         _ask_for_shared(started, raw, limits().shared_bytes)
         _asked.add(started)
-    started[planned.blocks, planned.threads, 0, planned.shared_bytes](*raw)
+    device.start(started, planned.blocks, planned.threads, planned.shared_bytes, args)
 
 
 _layouts: dict[int, tuple[DeviceArray, DeviceArray]] = {}
