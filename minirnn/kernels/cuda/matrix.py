@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from minirnn.kernels.cuda import cublas
-from minirnn.kernels.cuda.device import SIMULATOR, THREADS, DeviceArray, asarray, cuda, empty, kernel, launch_blocks
+from minirnn.kernels.cuda.device import (
+    SIMULATOR,
+    THREADS,
+    DeviceArray,
+    asarray,
+    cuda,
+    empty,
+    kernel,
+    launch,
+    launch_blocks,
+)
 from minirnn.kernels.cuda.rows import take_rows
 
 _SIDE = math.isqrt(THREADS)
@@ -83,6 +93,16 @@ def _product(
                 out[(z * M + m) * N + n] = total[i, j] + added
 
 
+@kernel
+def _add_pieces(out: Any, pieces: Any, count: int) -> None:
+    """out = the sum over the pieces [count, size of out], in their order."""
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        total = pieces[i]
+        for z in range(1, count):
+            total += pieces[z * out.size + i]
+        out[i] = total
+
+
 def _start(out: DeviceArray, *args: Any) -> None:
     rows, columns = out.shape[-2:]
     grid = (-(-columns // _TILE), -(-rows // _TILE), out.size // (rows * columns))
@@ -136,7 +156,7 @@ def product(
     parts = out if pieces == 1 else empty((pieces, M, N), a.dtype)
     _start(parts, a.flat, b.flat, added, chosen, M, N, K, 0, 0, step, a_m, a_k, b_k, b_n)
     if pieces > 1:
-        out[...] = parts.sum(axis=0)
+        launch(_add_pieces, out.size, out.flat, parts.flat, pieces)
     return out
 
 

@@ -24,6 +24,7 @@ from numba import from_dtype
 from minirnn.kernels.cuda import device
 from minirnn.kernels.cuda.device import SIMULATOR, DeviceArray, asarray, cuda, device_function, empty, kernel, launch
 from minirnn.kernels.cuda.planning import WARP, Limits, Plan, plan, quads
+from minirnn.kernels.cuda.strided import overwrite
 from minirnn.kernels.pointwise import lstm_h
 from minirnn.kernels.steps import Steps
 
@@ -418,7 +419,7 @@ def with_initial(initial: DeviceArray, rows: int) -> DeviceArray:
     """States [N + S, H] of which the first N are filled."""
     batch, size = initial.shape
     states = empty((batch + rows, size), initial.dtype)
-    states[:batch].raw.copy_to_device(initial.raw)
+    overwrite(states.view(0, initial.shape), initial)
     return states
 
 
