@@ -140,6 +140,16 @@ def rows_of_step(starts: Any, step: int, backwards: bool, first: int, last: int)
 
 
 @device_function
+def parted(i: int, n: int) -> Any:
+    """i // n and i % n of numbers from 0 to 2^32 - 1: larger or negative ones take a card far longer.
+
+    For the same reason loops of a step count with ``while``: ``range`` divides to know how often it goes round.
+    """
+    a, b = np.uint32(i), np.uint32(n)
+    return np.int64(a // b), np.int64(a % b)
+
+
+@device_function
 def clear(thread: int, threads: int, room: Any, first: int, last: int) -> None:
     """Zeros in the quads ``first`` to ``last - 1``."""
     for i in range(4 * first + thread, 4 * last, threads):
@@ -185,9 +195,12 @@ def make_multiply(tile: int) -> Any:
         Those up to ``held`` have their weights in ``room``, too. Sums go on from what is there, unless ``first`` is 0.
         """
         tiles = lanes * (rows // tile)
-        for item in range(thread, tiles * parts, threads):
-            part, place = item // tiles, item % tiles
-            row, lane = place // lanes * tile, place % lanes
+        item = thread
+        while item < tiles * parts:
+            part, place = parted(item, tiles)
+            row, lane = parted(place, lanes)
+            row *= tile
+            item += threads
             if row < active:
                 out = out_at + (part * rows + row) * lanes + lane
                 for r in range(tile):
@@ -212,12 +225,25 @@ def make_multiply(tile: int) -> Any:
 
 
 @device_function
+def totals(values: Any, room: Any, at: int, lanes: int, rows: int, parts: int, row: int, column: int) -> None:
+    """Neighbouring numbers of a product, as many as ``values`` has room for: their parts, added in order."""
+    place, step = np.uintp(4 * (at + row * lanes) + column), np.uintp(4 * rows * lanes)
+    for i in range(values.size):
+        values[i] = room[place + np.uintp(i)]
+    for _ in range(1, parts):
+        place += step
+        for i in range(values.size):
+            values[i] += room[place + np.uintp(i)]
+
+
+@device_function
 def total(room: Any, at: int, lanes: int, rows: int, parts: int, row: int, column: int) -> Any:
-    """One number of a product: its parts, added in order."""
-    at = 4 * (at + row * lanes) + column
-    value = room[at]
-    for part in range(1, parts):
-        value += room[at + 4 * part * rows * lanes]
+    """One number of a product."""
+    place, step = np.uintp(4 * (at + row * lanes) + column), np.uintp(4 * rows * lanes)
+    value = room[place]
+    for _ in range(1, parts):
+        place += step
+        value += room[place]
     return value
 
 
@@ -230,6 +256,11 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
     s is the packed row, p and n are the state's rows before and after, j is the unit.
     """
     multiply = make_multiply(tile)
+
+    @device_function
+    def take(x: Any, gates: Any, table: Any, tokens: Any, s: Any, j: Any) -> None:
+        for g in range(gate_count):
+            x[g] = table[tokens[s], g, j] if tokens.size > 0 else gates[s, g, j]
 
     @resident_kernel
     def forward(
@@ -264,31 +295,38 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
         cuda.syncthreads()
         for step in range(starts.size - 1):
             begin, active = rows_of_step(starts, step, reverse, first, last)
-            for at in range(0, depth, chunk):
+            if thread < active * own:  # on its way while the product is made
+                r, j = parted(thread, own)
+                take(x, gates, table, tokens, np.uintp(begin + r), np.uintp(unit + j))
+            at = 0
+            while at < depth:
                 end = min(at + chunk, depth)
                 if spread:
                     for r in range(thread // WARP, active, threads // WARP):
                         for k in range(4 * at + thread % WARP, min(4 * end, width), WARP):
-                            room[4 * (r * stride - at) + k] = h[previous[begin + r], k]
+                            room[np.uintp(4 * (r * stride - at) + k)] = h[previous[begin + r], np.uintp(k)]
                     cuda.syncthreads()
                 multiply(
                     thread, threads, sums, room, 0, stride, active, held_at, held, weights, weights_at, at, end, lanes,
                     rows, parts, sums_at,
                 )  # fmt: skip
                 cuda.syncthreads()
-            for i in range(thread, active * own, threads):
-                r, j = i // own, i % own
-                s = begin + r
-                for g in range(gate_count):
-                    x[g] = table[tokens[s], g, unit + j] if tokens.size > 0 else gates[s, g, unit + j]
-                    u[g] = total(room, sums_at, lanes, rows, parts, r, j * gate_count + g)
-                value = cell(x, u, bias_n, gates, extra, h, s, previous[s], batch + s, unit + j)
+                at = end
+            i = thread
+            while i < active * own:
+                r, j = parted(i, own)
+                s, n, k = np.uintp(begin + r), np.uintp(batch + begin + r), np.uintp(unit + j)
+                if i >= threads:
+                    take(x, gates, table, tokens, s, k)
+                totals(u, room, sums_at, lanes, rows, parts, r, j * gate_count)
+                value = cell(x, u, bias_n, gates, extra, h, s, np.uintp(previous[s]), n, k)
                 if projected:
-                    room[4 * (hidden_at + r * hidden_stride) + j] = value
+                    room[np.uintp(4 * (hidden_at + r * hidden_stride) + j)] = value
                 else:
-                    h[batch + s, unit + j] = value
+                    h[n, k] = value
                     if not spread:
-                        room[4 * r * stride + j] = value
+                        room[np.uintp(4 * r * stride + j)] = value
+                i += threads
             if projected:
                 cuda.syncthreads()
                 multiply(
@@ -354,57 +392,65 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
         for step in range(starts.size - 1):
             begin, active = rows_of_step(starts, step, not reverse, first, last)
             if dy.size > 0:
-                for i in range(thread, active * outputs, threads):
-                    r, j = i // outputs, i % outputs
-                    room[4 * (dh_at + r * dh_stride) + j] += dy[begin + r, unit + j]
+                i = thread
+                while i < active * outputs:
+                    r, j = parted(i, outputs)
+                    room[np.uintp(4 * (dh_at + r * dh_stride) + j)] += dy[np.uintp(begin + r), np.uintp(unit + j)]
+                    i += threads
             if projected:
                 cuda.syncthreads()
                 for i in range(thread, active * width, threads):
-                    r, j = i // width, i % width
+                    r, j = parted(i, width)
                     dprojected[begin + r, j] = room[4 * (dh_at + r * dh_stride) + j]
                 multiply(
                     thread, threads, sums, room, dh_at, dh_stride, active, 0, 0, projection, 0, 0, p_depth, p_lanes,
                     rows, parts, sums_at,
                 )  # fmt: skip
                 cuda.syncthreads()
-            for i in range(thread, active * own, threads):
-                r, j = i // own, i % own
-                s = begin + r
-                at = 4 * (dh_at + r * dh_stride) + j
+            i = thread
+            while i < active * own:
+                r, j = parted(i, own)
+                s, n, k = np.uintp(begin + r), np.uintp(batch + begin + r), np.uintp(unit + j)
+                place = np.uintp(4 * (dh_at + r * dh_stride) + j)
                 if projected:
                     value = total(room, sums_at, p_lanes, rows, parts, r, j)
-                    hidden[s, j] = lstm_h(gates[s, 3, j], extra[batch + s, j])
+                    hidden[s, k] = lstm_h(gates[s, 3, k], extra[n, k])
                 else:
-                    value = room[at]
-                kept = cell(value, fed, gates, extra, dc, h, s, first + r, previous[s], batch + s, unit + j)
+                    value = room[place]
+                kept = cell(value, fed, gates, extra, dc, h, s, np.uintp(first + r), np.uintp(previous[s]), n, k)
                 if not projected:
-                    room[at] = kept
+                    room[place] = kept
                 for g in range(gate_count):
                     if spread:
-                        exchange[step % 2, first + r, g * size + unit + j] = fed[g]
+                        exchange[step % 2, np.uintp(first + r), np.uintp(g * size + unit + j)] = fed[g]
                     else:
-                        room[4 * r * stride + g * size + j] = fed[g]
+                        room[np.uintp(4 * r * stride + g * size + j)] = fed[g]
+                i += threads
             if spread:
                 cuda.cg.this_grid().sync()
             else:
                 cuda.syncthreads()
-            for at in range(0, depth, chunk):
+            at = 0
+            while at < depth:
                 end = min(at + chunk, depth)
                 if spread:
                     for r in range(thread // WARP, active, threads // WARP):
                         for k in range(4 * at + thread % WARP, min(4 * end, gate_count * size), WARP):
-                            room[4 * (r * stride - at) + k] = exchange[step % 2, first + r, k]
+                            room[np.uintp(4 * (r * stride - at) + k)] = exchange[step % 2, first + r, np.uintp(k)]
                     cuda.syncthreads()
                 multiply(
                     thread, threads, sums, room, 0, stride, active, held_at, held, weights, weights_at, at, end, lanes,
                     rows, parts, sums_at,
                 )  # fmt: skip
                 cuda.syncthreads()
-            for i in range(thread, active * outputs, threads):
-                r, j = i // outputs, i % outputs
-                at = 4 * (dh_at + r * dh_stride) + j
+                at = end
+            i = thread
+            while i < active * outputs:
+                r, j = parted(i, outputs)
+                place = np.uintp(4 * (dh_at + r * dh_stride) + j)
                 value = total(room, sums_at, lanes, rows, parts, r, j)
-                room[at] = value if projected else room[at] + value
+                room[place] = value if projected else room[place] + value
+                i += threads
         for i in range(thread, max(0, last - first) * outputs, threads):
             r, j = i // outputs, i % outputs
             dh[first + r, unit + j] = room[4 * (dh_at + r * dh_stride) + j]
