@@ -12,13 +12,16 @@ import importlib.metadata
 import importlib.util
 import math
 import os
-import types
 from collections import defaultdict
 from collections.abc import Callable
 from threading import get_ident
+from types import FunctionType
 from typing import Any, NoReturn
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from minirnn.errors import DeviceError, DTypeError
 from minirnn.kernels.cache import KernelCache
@@ -114,7 +117,7 @@ def _without_warnings(function: Callable) -> Callable:
             function(*args)
 
     # the simulator puts its ``cuda`` among the globals of what it runs: they must be the kernel's own
-    return types.FunctionType(quiet.__code__, function.__globals__, function.__name__, None, quiet.__closure__)
+    return FunctionType(quiet.__code__, function.__globals__, function.__name__, None, quiet.__closure__)
 
 
 @functools.lru_cache(4096)
@@ -200,6 +203,29 @@ def larger(a: Any, b: Any) -> Any:
 def smaller(a: Any, b: Any) -> Any:
     """The smaller of two numbers; NaN where either is."""
     return a if a < b or a != a else b
+
+
+@intrinsic
+def _copy_quad(typing_context: Any, to: Any, to_at: Any, source: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> None:
+        quad = ir.VectorType(context.get_data_type(to.dtype), 4).as_pointer()
+
+        def pointer(kind: Any, array: Any, place: Any) -> Any:
+            data = context.make_array(kind)(context, builder, array).data
+            return builder.bitcast(builder.gep(data, [place]), quad)
+
+        value = builder.load(pointer(source, args[2], args[3]), align=16)
+        builder.store(value, pointer(to, args[0], args[1]), align=16)
+
+    return types.void(to, types.int64, source, types.int64), generate
+
+
+def _copy_quad_plainly(to: Any, to_at: int, source: Any, at: int) -> None:
+    to.reshape(-1)[to_at : to_at + 4] = source.reshape(-1)[at : at + 4]
+
+
+copy_quad = _copy_quad_plainly if SIMULATOR else device_function(lambda to, i, source, k: _copy_quad(to, i, source, k))
+"""(to, i, source, k): four elements from number k on, which begin at a multiple of 16 bytes, to number i and on."""
 
 
 # ---------------------------------------------------------------------------------------------------- memory

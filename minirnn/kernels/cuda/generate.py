@@ -122,7 +122,7 @@ def _draw_from_some(probability: Any, order: Any, n: int, best: int, top_k: int,
 
 @functools.cache
 def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread: bool) -> Any:
-    multiply = make_multiply(tile)
+    multiply, height = make_multiply(tile), tile + 4
 
     @resident_kernel
     def generate(
@@ -132,7 +132,7 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
         rows: int, parts: int, held: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
-        sums = cuda.local.array((tile, 4), dtype)
+        sums = cuda.local.array((height, 4), dtype)
         x, u = cuda.local.array(gate_count, dtype), cuda.local.array(gate_count, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         layers, batch, size = extra.shape

@@ -22,7 +22,17 @@ import numpy as np
 from numba import from_dtype
 
 from minirnn.kernels.cuda import device
-from minirnn.kernels.cuda.device import SIMULATOR, DeviceArray, asarray, cuda, device_function, empty, kernel, launch
+from minirnn.kernels.cuda.device import (
+    SIMULATOR,
+    DeviceArray,
+    asarray,
+    copy_quad,
+    cuda,
+    device_function,
+    empty,
+    kernel,
+    launch,
+)
 from minirnn.kernels.cuda.planning import WARP, Limits, Plan, plan, quads
 from minirnn.kernels.cuda.strided import overwrite
 from minirnn.kernels.pointwise import lstm_h
@@ -159,8 +169,28 @@ def clear(thread: int, threads: int, room: Any, first: int, last: int) -> None:
 @device_function
 def hold(thread: int, threads: int, room: Any, at: int, weights: Any, weights_at: int, count: int) -> None:
     """``count`` quads of the packed weights, kept from ``at`` on."""
-    for i in range(thread, 4 * count, threads):
-        room[4 * at + i] = weights[4 * weights_at + i]
+    i = thread
+    while i < count:
+        for k in range(8):  # all eight on their way at the same time
+            if i + k * threads < count:
+                copy_quad(room, 4 * (at + i + k * threads), weights, 4 * (weights_at + i + k * threads))
+        i += 8 * threads
+
+
+@device_function
+def bring(thread: int, room: Any, to: int, source: Any, row: int, first: int, last: int) -> None:
+    """The quads ``first`` to ``last - 1`` of a row of ``source``, to the quad ``to`` and on, by a warp's threads."""
+    width = source.shape[1]
+    if width % 4 == 0:  # rows begin with a quad
+        k = first + thread % WARP
+        while k < last:
+            copy_quad(room, 4 * (to + k - first), source, row * width + 4 * k)
+            k += WARP
+    else:
+        k = 4 * first + thread % WARP
+        while k < min(4 * last, width):
+            room[np.uintp(4 * (to - first) + k)] = source[row, np.uintp(k)]
+            k += WARP
 
 
 @functools.cache
@@ -169,20 +199,19 @@ def make_multiply(tile: int) -> Any:
 
     @device_function
     def add_quad(sums: Any, x: Any, x_at: int, stride: int, weights: Any, at: int, lanes: int) -> None:
-        """sums [tile, 4] += x [tile, 4] times weights [4, 4]."""
+        """sums [tile, 4] += x [tile, 4] times weights [4, 4], which pass through the last rows of ``sums``."""
         one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)  # unsigned: no check for indices from the end
-        w0, w1 = np.uintp(4 * at), np.uintp(4 * (at + lanes))
-        w2, w3 = np.uintp(4 * (at + 2 * lanes)), np.uintp(4 * (at + 3 * lanes))
+        for i in range(4):
+            copy_quad(sums, 4 * (tile + i), weights, 4 * (at + i * lanes))
         for r in range(tile):
             k = np.uintp(4 * (x_at + r * stride))
             x0, x1, x2, x3 = x[k], x[k + one], x[k + two], x[k + three]
             for column in range(4):
-                c = np.uintp(column)
                 total = sums[r, column]
-                total += x0 * weights[w0 + c]
-                total += x1 * weights[w1 + c]
-                total += x2 * weights[w2 + c]
-                total += x3 * weights[w3 + c]
+                total += x0 * sums[tile, column]
+                total += x1 * sums[tile + 1, column]
+                total += x2 * sums[tile + 2, column]
+                total += x3 * sums[tile + 3, column]
                 sums[r, column] = total
 
     @device_function
@@ -255,7 +284,7 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
     recurrent part u [G] of its pre-activations to its h; it leaves in ``gates`` and ``extra`` what the way back needs.
     s is the packed row, p and n are the state's rows before and after, j is the unit.
     """
-    multiply = make_multiply(tile)
+    multiply, height = make_multiply(tile), tile + 4
 
     @device_function
     def take(x: Any, gates: Any, table: Any, tokens: Any, s: Any, j: Any) -> None:
@@ -268,7 +297,7 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
         reverse: bool, h: Any, extra: Any, units: int, rows: int, parts: int, chunk: int, held: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
-        sums = cuda.local.array((tile, 4), dtype)
+        sums = cuda.local.array((height, 4), dtype)
         x, u = cuda.local.array(gate_count, dtype), cuda.local.array(gate_count, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         size, width, batch = gates.shape[2], h.shape[1], h.shape[0] - gates.shape[0]
@@ -302,9 +331,10 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
             while at < depth:
                 end = min(at + chunk, depth)
                 if spread:
-                    for r in range(thread // WARP, active, threads // WARP):
-                        for k in range(4 * at + thread % WARP, min(4 * end, width), WARP):
-                            room[np.uintp(4 * (r * stride - at) + k)] = h[previous[begin + r], np.uintp(k)]
+                    r = thread // WARP
+                    while r < active:
+                        bring(thread, room, r * stride, h, previous[begin + r], at, end)
+                        r += threads // WARP
                     cuda.syncthreads()
                 multiply(
                     thread, threads, sums, room, 0, stride, active, held_at, held, weights, weights_at, at, end, lanes,
@@ -315,15 +345,15 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
             i = thread
             while i < active * own:
                 r, j = parted(i, own)
-                s, n, k = np.uintp(begin + r), np.uintp(batch + begin + r), np.uintp(unit + j)
+                s, n, mine = np.uintp(begin + r), np.uintp(batch + begin + r), np.uintp(unit + j)
                 if i >= threads:
-                    take(x, gates, table, tokens, s, k)
+                    take(x, gates, table, tokens, s, mine)
                 totals(u, room, sums_at, lanes, rows, parts, r, j * gate_count)
-                value = cell(x, u, bias_n, gates, extra, h, s, np.uintp(previous[s]), n, k)
+                value = cell(x, u, bias_n, gates, extra, h, s, np.uintp(previous[s]), n, mine)
                 if projected:
                     room[np.uintp(4 * (hidden_at + r * hidden_stride) + j)] = value
                 else:
-                    h[n, k] = value
+                    h[n, mine] = value
                     if not spread:
                         room[np.uintp(4 * r * stride + j)] = value
                 i += threads
@@ -355,7 +385,7 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
     ``extra``) into gradients, writes to fed [G] the gradients of the recurrent products, and returns the part of dh
     that goes to the step before past them. r is the sequence; the other numbers are as in :func:`make_forward`.
     """
-    multiply = make_multiply(tile)
+    multiply, height = make_multiply(tile), tile + 4
 
     @resident_kernel
     def backward(
@@ -364,7 +394,7 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
         chunk: int, held: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
-        sums = cuda.local.array((tile, 4), dtype)
+        sums = cuda.local.array((height, 4), dtype)
         fed = cuda.local.array(gate_count, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         size, width, batch = gates.shape[2], dh.shape[1], dh.shape[0]
@@ -410,19 +440,19 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
             i = thread
             while i < active * own:
                 r, j = parted(i, own)
-                s, n, k = np.uintp(begin + r), np.uintp(batch + begin + r), np.uintp(unit + j)
+                s, n, mine = np.uintp(begin + r), np.uintp(batch + begin + r), np.uintp(unit + j)
                 place = np.uintp(4 * (dh_at + r * dh_stride) + j)
                 if projected:
                     value = total(room, sums_at, p_lanes, rows, parts, r, j)
-                    hidden[s, k] = lstm_h(gates[s, 3, k], extra[n, k])
+                    hidden[s, mine] = lstm_h(gates[s, 3, mine], extra[n, mine])
                 else:
                     value = room[place]
-                kept = cell(value, fed, gates, extra, dc, h, s, np.uintp(first + r), np.uintp(previous[s]), n, k)
+                kept = cell(value, fed, gates, extra, dc, h, s, np.uintp(first + r), np.uintp(previous[s]), n, mine)
                 if not projected:
                     room[place] = kept
                 for g in range(gate_count):
                     if spread:
-                        exchange[step % 2, np.uintp(first + r), np.uintp(g * size + unit + j)] = fed[g]
+                        exchange[np.uintp(step % 2 * batch + first + r), np.uintp(g * size + unit + j)] = fed[g]
                     else:
                         room[np.uintp(4 * r * stride + g * size + j)] = fed[g]
                 i += threads
@@ -434,9 +464,10 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
             while at < depth:
                 end = min(at + chunk, depth)
                 if spread:
-                    for r in range(thread // WARP, active, threads // WARP):
-                        for k in range(4 * at + thread % WARP, min(4 * end, gate_count * size), WARP):
-                            room[np.uintp(4 * (r * stride - at) + k)] = exchange[step % 2, first + r, np.uintp(k)]
+                    r = thread // WARP
+                    while r < active:
+                        bring(thread, room, r * stride, exchange, step % 2 * batch + first + r, at, end)
+                        r += threads // WARP
                     cuda.syncthreads()
                 multiply(
                     thread, threads, sums, room, 0, stride, active, held_at, held, weights, weights_at, at, end, lanes,
@@ -522,7 +553,7 @@ def backward(
     planned = plan(size, batch, count, dtype.itemsize, limits(), True, width if projection else 0)
     spread = planned.path == "grid"
     weights = pack(weight_hh, 1, width if projection else planned.units, False)
-    exchange = empty((2, batch, count * size) if spread else (0, 0, 0), dtype)
+    exchange = empty((2 * batch, 4 * quads(count * size)) if spread else (0, 0), dtype)
     none = empty((0, 0), dtype)
     weight_hr, dprojected, hidden = projection or (none, none, none)
     packed = pack(weight_hr, 1, size, False) if projection else none
