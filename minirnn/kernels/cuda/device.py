@@ -33,7 +33,7 @@ except ImportError as error:  # its parts do not fit one another
     raise DeviceError(f"device 'cuda': numba-cuda cannot be loaded ({error}); install minirnn[cuda12] again") from None
 
 try:
-    from cuda.core import LaunchConfig
+    from cuda.core import LaunchConfig, Stream
     from cuda.core import launch as _launch_compiled
 except ImportError:  # an older version of what numba-cuda itself starts kernels with
     LaunchConfig = None
@@ -135,7 +135,7 @@ def _compile(started: Any, args: tuple[Any, ...]) -> Any:
         return None
     found = started.compile(tuple(started.typeof_pyval(_argument(arg)) for arg in args))
     try:
-        return started[1, 1].stream, found._codelibrary.get_cufunc().kernel, found.cooperative
+        return Stream.from_handle(0), found._codelibrary.get_cufunc().kernel, found.cooperative
     except AttributeError:
         return None
 
