@@ -553,7 +553,7 @@ def backward(
     planned = plan(size, batch, count, dtype.itemsize, limits(), True, width if projection else 0)
     spread = planned.path == "grid"
     weights = pack(weight_hh, 1, width if projection else planned.units, False)
-    exchange = empty((2 * batch, 4 * quads(count * size)) if spread else (0, 0), dtype)
+    exchange = empty((2 * batch, count * size) if spread else (0, 0), dtype)
     none = empty((0, 0), dtype)
     weight_hr, dprojected, hidden = projection or (none, none, none)
     packed = pack(weight_hr, 1, size, False) if projection else none
