@@ -177,11 +177,12 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
                 if is_head and step < given.shape[0] - 1:
                     break
                 r = thread // WARP
-                while r < active:
-                    if layer > 0:
-                        bring(thread, room, below_at + r * stride, h[now, layer - 1], first + r, 0, depth)
-                    if not is_head:
+                while r < 2 * active:
+                    if r < active and not is_head:
                         bring(thread, room, r * stride, h[1 - now, layer], first + r, 0, depth)
+                    if r >= active and layer > 0:
+                        n = r - active
+                        bring(thread, room, below_at + n * stride, h[now, layer - 1], first + n, 0, depth)
                     r += threads // WARP
                 cuda.syncthreads()
                 if layer > 0:
