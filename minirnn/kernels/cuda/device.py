@@ -330,11 +330,15 @@ class DeviceArray:
     def raw(self) -> Any:
         """The array as Numba has it. It does not own the memory: hold on to this array as long as it is used."""
         if self._raw is None:
-            if self.size:
-                flat = self.block.memory[self.offset : self.offset + self.nbytes].view(self.dtype)
-                self._raw = flat if flat.shape == self.shape else flat.reshape(self.shape)
-            else:
+            if not self.size:
                 self._raw = cuda.device_array(self.shape, self.dtype)
+            elif SIMULATOR:
+                part = self.block.memory[self.offset : self.offset + self.nbytes]
+                self._raw = part.view(self.dtype).reshape(self.shape)
+            else:  # what slices and views of Numba's arrays come to in the end
+                memory, strides = self.block.memory, tuple(self.fields[5 + self.ndim :])
+                data = memory.gpu_data.view(self.offset, self.offset + self.nbytes)
+                self._raw = type(memory)(self.shape, strides, self.dtype, gpu_data=data)
         return self._raw
 
     @property
@@ -368,7 +372,7 @@ class DeviceArray:
     @property
     def flat(self) -> DeviceArray:
         """A view with one dimension."""
-        return self.reshape(self.size)
+        return self if len(self.shape) == 1 else self.view(0, (self.size,))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
