@@ -12,9 +12,9 @@ import importlib.metadata
 import importlib.util
 import math
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable
-from threading import get_ident
 from types import FunctionType
 from typing import Any, NoReturn
 
@@ -125,12 +125,22 @@ def _configuration(blocks: Any, threads: int, shared_bytes: int, cooperative: bo
     return LaunchConfig(grid=blocks, block=threads, shmem_size=shared_bytes, is_cooperative=cooperative)
 
 
-_compiled: dict[tuple[Any, ...], Any] = {}
-"""By thread, kernel and types of arguments: stream, the driver's kernel, whether its grid waits for itself."""
+class _Compiled(threading.local):
+    """Of each thread, for the driver must have been made known to it.
+
+    Attributes:
+        kernels: by kernel and types of arguments: stream, the driver's kernel, whether its grid waits for itself.
+    """
+
+    def __init__(self) -> None:
+        self.kernels: dict[tuple[Any, ...], Any] = {}
+
+
+_compiled = _Compiled()
 
 
 def _compile(started: Any, args: tuple[Any, ...]) -> Any:
-    """What :data:`_compiled` holds, or None with a version of numba-cuda in which it lies elsewhere."""
+    """What :class:`_Compiled` holds, or None with a version of numba-cuda in which it lies elsewhere."""
     if SIMULATOR or LaunchConfig is None:
         return None
     found = started.compile(tuple(started.typeof_pyval(_argument(arg)) for arg in args))
@@ -152,7 +162,8 @@ def _argument(arg: Any) -> Any:
 def start(started: Any, blocks: int | tuple[int, ...], threads: int, shared_bytes: int, args: tuple[Any, ...]) -> None:
     """Start a kernel. Numba's own call would take longer than most kernels run: it asks every array for its type and
     layout, which a :class:`DeviceArray` knows."""
-    kinds, values = [get_ident(), started], []
+    kinds: list[Any] = [started]
+    values: list[Any] = []
     for arg in args:
         kind = type(arg)
         if kind is DeviceArray:
@@ -164,10 +175,10 @@ def start(started: Any, blocks: int | tuple[int, ...], threads: int, shared_byte
         else:
             kinds.append(kind)
             values.append(arg)
-    key = tuple(kinds)
-    if key not in _compiled:
-        _compiled[key] = _compile(started, args)
-    compiled = _compiled[key]
+    key, kernels = tuple(kinds), _compiled.kernels
+    if key not in kernels:
+        kernels[key] = _compile(started, args)
+    compiled = kernels[key]
     if compiled is None:
         started[blocks, threads, 0, shared_bytes](*map(_argument, args))
     else:
