@@ -46,6 +46,9 @@ class GateInput:
 
 
 def _final(K: Any, states: Any, steps: Steps) -> Any:
+    if steps.order is None and steps.batch:  # neighbouring rows
+        first = int(steps.final[0])
+        return states[first : first + steps.batch].copy()
     return K.take_rows(states, steps.final)
 
 

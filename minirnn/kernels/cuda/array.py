@@ -27,7 +27,7 @@ from minirnn.kernels.cuda.device import (
 )
 from minirnn.kernels.cuda.matrix import product, stacked_product
 from minirnn.kernels.cuda.rows import put_rows, take_rows
-from minirnn.kernels.cuda.strided import collapsed, copied, made, place, plan_of
+from minirnn.kernels.cuda.strided import collapsed, copied, made, overwrite, place, plan_of
 
 
 def from_raw(raw: Any, owner: Any) -> DeviceArray:
@@ -40,7 +40,7 @@ def from_raw(raw: Any, owner: Any) -> DeviceArray:
     device.check_type(raw.dtype)
     if not raw.is_c_contiguous():
         raise ShapeError(f"device 'cuda': wanted a C-contiguous array, got {list(raw.shape)} with gaps; copy it first")
-    return DeviceArray(owner, raw)
+    return device.borrowed(raw, owner)
 
 
 def astype(x: DeviceArray, dtype: np.dtype, copy: bool) -> DeviceArray:
@@ -48,7 +48,7 @@ def astype(x: DeviceArray, dtype: np.dtype, copy: bool) -> DeviceArray:
     if x.dtype == dtype and not copy:
         return x
     out = empty(x.shape, dtype)
-    copied(out, plan_of((x.size,)), x, plan_of((x.size,)))
+    overwrite(out, x)
     return out
 
 
@@ -104,6 +104,9 @@ def getitem(x: DeviceArray, key: Any) -> DeviceArray:
 def setitem(x: DeviceArray, key: Any, value: Any) -> None:
     """x[key] = value with NumPy's rules; where a key names an element twice, either value may stay."""
     source = _operand(value, x.dtype)
+    if key is Ellipsis and source.shape == x.shape:
+        overwrite(x, source)
+        return
     if _is_basic(key):
         to = _part(x, key)
         copied(x, to, source, np.broadcast_to(plan_of(source.shape), to.shape))

@@ -12,12 +12,16 @@ import importlib.metadata
 import importlib.util
 import math
 import os
-import types
+import threading
 from collections import defaultdict
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NoReturn
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from minirnn.errors import DeviceError, DTypeError
 from minirnn.kernels.cache import KernelCache
@@ -27,6 +31,12 @@ try:
     from numba import cuda
 except ImportError as error:  # its parts do not fit one another
     raise DeviceError(f"device 'cuda': numba-cuda cannot be loaded ({error}); install minirnn[cuda12] again") from None
+
+try:
+    from cuda.core import LaunchConfig, Stream
+    from cuda.core import launch as _launch_compiled
+except ImportError:  # an older version of what numba-cuda itself starts kernels with
+    LaunchConfig = None
 
 SIMULATOR: bool = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
 """True under ``NUMBA_ENABLE_CUDASIM=1``: kernels run as plain Python, one thread of the host for each of the card's."""
@@ -116,30 +126,87 @@ def _without_warnings(function: Callable) -> Callable:
             function(*args)
 
     # the simulator puts its ``cuda`` among the globals of what it runs: they must be the kernel's own
-    return types.FunctionType(quiet.__code__, function.__globals__, function.__name__, None, quiet.__closure__)
+    return FunctionType(quiet.__code__, function.__globals__, function.__name__, None, quiet.__closure__)
+
+
+@functools.lru_cache(4096)
+def _configuration(blocks: Any, threads: int, shared_bytes: int, cooperative: bool) -> Any:
+    return LaunchConfig(grid=blocks, block=threads, shmem_size=shared_bytes, is_cooperative=cooperative)
+
+
+class _Compiled(threading.local):
+    """Of each thread, for the driver must have been made known to it.
+
+    Attributes:
+        kernels: by kernel and types of arguments: stream, the driver's kernel, whether its grid waits for itself.
+    """
+
+    def __init__(self) -> None:
+        self.kernels: dict[tuple[Any, ...], Any] = {}
+
+
+_compiled = _Compiled()
+
+
+def _compile(started: Any, args: tuple[Any, ...]) -> Any:
+    """What :class:`_Compiled` holds, or None with a version of numba-cuda in which it lies elsewhere."""
+    if SIMULATOR or LaunchConfig is None:
+        return None
+    found = started.compile(tuple(started.typeof_pyval(_argument(arg)) for arg in args))
+    try:
+        return Stream.from_handle(0), found._codelibrary.get_cufunc().kernel, found.cooperative
+    except AttributeError:
+        return None
+
+
+def _argument(arg: Any) -> Any:
+    """What Numba takes for it. It would bring an array of the host to the card and back, and not its ``flat``."""
+    if isinstance(arg, DeviceArray):
+        return arg.raw
+    if isinstance(arg, (np.ndarray, np.flatiter)):
+        raise DeviceError("arrays of 'cuda' and of the host; move them to one device with .to(...)")
+    return arg
+
+
+def start(started: Any, blocks: int | tuple[int, ...], threads: int, shared_bytes: int, args: tuple[Any, ...]) -> None:
+    """Start a kernel. Numba's own call would take longer than most kernels run: it asks every array for its type and
+    layout, which a :class:`DeviceArray` knows."""
+    kinds: list[Any] = [started]
+    values: list[Any] = []
+    for arg in args:
+        kind = type(arg)
+        if kind is DeviceArray:
+            kinds += arg.dtype, len(arg.shape)
+            values += arg.fields
+        elif kind is tuple:
+            kinds.append(len(arg))
+            values += arg
+        else:
+            kinds.append(kind)
+            values.append(arg)
+    key, kernels = tuple(kinds), _compiled.kernels
+    if key not in kernels:
+        kernels[key] = _compile(started, args)
+    compiled = kernels[key]
+    if compiled is None:
+        started[blocks, threads, 0, shared_bytes](*map(_argument, args))
+    else:
+        stream, function, cooperative = compiled
+        _launch_compiled(stream, _configuration(blocks, threads, shared_bytes, cooperative), function, *values)
 
 
 def launch(started: Any, count: int, *args: Any) -> None:
     """Start a kernel over ``count`` > 0 elements, which it walks as ``range(cuda.grid(1), count, cuda.gridsize(1))``.
 
     Args:
-        args: numbers, tuples and :class:`DeviceArray`.
+        args: numbers, tuples of integers and :class:`DeviceArray`.
     """
-    launch_blocks(started, min(-(-count // THREADS), _MOST_BLOCKS), *args)
+    start(started, min(-(-count // THREADS), _MOST_BLOCKS), THREADS, 0, args)
 
 
 def launch_blocks(started: Any, blocks: int | tuple[int, ...], *args: Any) -> None:
     """Start a grid of blocks of :data:`THREADS` threads; ``args`` as in :func:`launch`."""
-    started[blocks, THREADS](*(_argument(arg) for arg in args))
-
-
-def _argument(arg: Any) -> Any:
-    """What a kernel takes. Numba would bring an array of the host to the card and back, and not its ``flat``."""
-    if isinstance(arg, DeviceArray):
-        return arg.raw
-    if isinstance(arg, (np.ndarray, np.flatiter)):
-        raise DeviceError("arrays of 'cuda' and of the host; move them to one device with .to(...)")
-    return arg
+    start(started, blocks, THREADS, 0, args)
 
 
 log, log1p, sqrt = (np.log, np.log1p, np.sqrt) if SIMULATOR else (math.log, math.log1p, math.sqrt)
@@ -158,6 +225,29 @@ def smaller(a: Any, b: Any) -> Any:
     return a if a < b or a != a else b
 
 
+@intrinsic
+def _copy_quad(typing_context: Any, to: Any, to_at: Any, source: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> None:
+        quad = ir.VectorType(context.get_data_type(to.dtype), 4).as_pointer()
+
+        def pointer(kind: Any, array: Any, place: Any) -> Any:
+            data = context.make_array(kind)(context, builder, array).data
+            return builder.bitcast(builder.gep(data, [place]), quad)
+
+        value = builder.load(pointer(source, args[2], args[3]), align=16)
+        builder.store(value, pointer(to, args[0], args[1]), align=16)
+
+    return types.void(to, types.int64, source, types.int64), generate
+
+
+def _copy_quad_plainly(to: Any, to_at: int, source: Any, at: int) -> None:
+    to.reshape(-1)[to_at : to_at + 4] = source.reshape(-1)[at : at + 4]
+
+
+copy_quad = _copy_quad_plainly if SIMULATOR else device_function(lambda to, i, source, k: _copy_quad(to, i, source, k))
+"""(to, i, source, k): four elements from number k on, which begin at a multiple of 16 bytes, to number i and on."""
+
+
 # ---------------------------------------------------------------------------------------------------- memory
 
 _free: defaultdict[int, list[Any]] = defaultdict(list)
@@ -166,18 +256,38 @@ _used: dict[int, Any] = {}
 its block: Python's collector runs the finalizers of weak references, Numba's, before any ``__del__``."""
 
 
+def _address(memory: Any) -> int:
+    return 0 if SIMULATOR else memory.device_ctypes_pointer.value or 0
+
+
 class _Block:
     """Owner of one piece of device memory, which goes back to the free list with it."""
 
-    __slots__ = ("memory",)
+    __slots__ = ("address", "memory")
 
     def __init__(self, memory: Any) -> None:
         self.memory = memory  # one-dimensional, of bytes
         _used[id(memory)] = memory
+        self.address = _address(memory)
 
     def __del__(self, free: defaultdict[int, list[Any]] = _free, used: dict[int, Any] = _used) -> None:
         memory = used.pop(id(self.memory))
         free[memory.size].append(memory)  # atomic; may run on any thread, and when the module is gone
+
+
+class _Borrowed:
+    """Another library's memory, kept alive."""
+
+    __slots__ = ("address", "memory", "owner")
+
+    def __init__(self, memory: Any, owner: Any) -> None:
+        self.memory, self.owner, self.address = memory, owner, _address(memory)
+
+
+def borrowed(raw: Any, owner: Any) -> DeviceArray:
+    """Another library's C-contiguous array, whose memory is shared and kept alive."""
+    block = _Borrowed(raw.reshape(raw.size).view(np.uint8), owner) if raw.size else None
+    return DeviceArray(block, 0, tuple(raw.shape), raw.dtype)
 
 
 def _allocate(nbytes: int) -> _Block:
@@ -224,18 +334,48 @@ class DeviceArray:
     ``np.asarray``, ``if``, iteration, raises.
 
     Attributes:
-        block: the memory's owner.
-        raw: the array as Numba has it, which kernels take. It does not own the memory: hold on to the array until
-            the kernel is started (:func:`launch` does).
+        block: the memory's owner, None without elements.
+        offset: the first element's byte in it.
     """
 
-    __slots__ = ("block", "raw", "shape", "dtype", "size")
+    __slots__ = ("_fields", "_raw", "block", "dtype", "offset", "shape", "size")
 
-    def __init__(self, block: Any, raw: Any) -> None:
-        self.block, self.raw = block, raw
-        self.shape: tuple[int, ...] = tuple(raw.shape)
-        self.dtype: np.dtype = raw.dtype
-        self.size = math.prod(self.shape)
+    def __init__(self, block: Any, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.block, self.offset, self.shape, self.dtype = block, offset, shape, dtype
+        self.size = math.prod(shape)
+        self._raw: Any = None
+        self._fields: list[int] = []
+
+    @property
+    def raw(self) -> Any:
+        """The array as Numba has it. It does not own the memory: hold on to this array as long as it is used."""
+        if self._raw is None:
+            if not self.size:
+                self._raw = cuda.device_array(self.shape, self.dtype)
+            elif SIMULATOR:
+                part = self.block.memory[self.offset : self.offset + self.nbytes]
+                self._raw = part.view(self.dtype).reshape(self.shape)
+            else:  # what slices and views of Numba's arrays come to in the end
+                memory, strides = self.block.memory, tuple(self.fields[5 + self.ndim :])
+                data = memory.gpu_data.view(self.offset, self.offset + self.nbytes)
+                self._raw = type(memory)(self.shape, strides, self.dtype, gpu_data=data)
+        return self._raw
+
+    @property
+    def fields(self) -> list[int]:
+        """The array as a compiled kernel has it."""
+        if not self._fields:
+            strides, step = [], self.dtype.itemsize
+            for extent in reversed(self.shape):
+                strides.append(step)
+                step *= extent
+            address = self.block.address + self.offset if self.size else 0
+            self._fields = [0, 0, self.size, self.dtype.itemsize, address, *self.shape, *reversed(strides)]
+        return self._fields
+
+    def view(self, first: int, shape: tuple[int, ...]) -> DeviceArray:
+        """The elements from number ``first`` on, in another shape."""
+        return DeviceArray(self.block, self.offset + first * self.dtype.itemsize, shape, self.dtype)
 
     @property
     def ndim(self) -> int:
@@ -252,7 +392,7 @@ class DeviceArray:
     @property
     def flat(self) -> DeviceArray:
         """A view with one dimension."""
-        return self.reshape(self.size)
+        return self if len(self.shape) == 1 else self.view(0, (self.size,))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -304,7 +444,7 @@ class DeviceArray:
             wanted = tuple(self.size // known if n == -1 else int(n) for n in wanted)
         if math.prod(wanted) != self.size or min(wanted, default=0) < 0:
             raise ValueError(f"cannot reshape {self.shape} to {wanted}")
-        return self if wanted == self.shape else _array(self.block, self.raw, wanted)
+        return self if wanted == self.shape else self.view(0, wanted)
 
     # ------------------------------------------------------------------------------------------ operators
 
@@ -403,18 +543,11 @@ class DeviceArray:
     __hash__ = object.__hash__
 
 
-def _array(block: Any, raw: Any, shape: tuple[int, ...]) -> DeviceArray:
-    return DeviceArray(block, raw if raw.shape == shape else raw.reshape(shape))
-
-
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> DeviceArray:
     """An uninitialised array, 512-byte aligned."""
-    dtype = np.dtype(dtype)
+    shape, dtype = tuple(shape), np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
-    if not nbytes:
-        return DeviceArray(None, cuda.device_array(shape, dtype))
-    block = _allocate(nbytes)
-    return _array(block, block.memory[:nbytes].view(dtype), tuple(shape))
+    return DeviceArray(_allocate(nbytes) if nbytes else None, 0, shape, dtype)
 
 
 @kernel

@@ -19,7 +19,19 @@ from minirnn.kernels.cpu.generate import TokenModel
 from minirnn.kernels.cuda import gru, lstm, rnn
 from minirnn.kernels.cuda.device import SIMULATOR, asarray, cuda, device_function, empty, zeros
 from minirnn.kernels.cuda.planning import WARP, plan_sampling, quads
-from minirnn.kernels.cuda.walk import clear, hold, limits, make_multiply, pack, resident_kernel, start, total
+from minirnn.kernels.cuda.walk import (
+    bring,
+    clear,
+    hold,
+    limits,
+    make_multiply,
+    pack,
+    parted,
+    resident_kernel,
+    start,
+    total,
+    totals,
+)
 from minirnn.kernels.pointwise import cast, exp, random_uniform
 
 __all__ = ["Sampler", "TokenModel"]
@@ -62,15 +74,18 @@ def _most_probable(thread: int, logits: Any, n: int, bests: Any) -> int:
     each = (size + pieces - 1) // pieces
     if thread < pieces:
         best = min(thread * each, size - 1)
+        largest = logits[n, best]
         for v in range(thread * each, min(thread * each + each, size)):
-            if logits[n, v] > logits[n, best]:
-                best = v
+            if logits[n, v] > largest:
+                best, largest = v, logits[n, v]
         bests[n, thread] = best
     cuda.syncthreads()
     best = bests[n, 0]
+    largest = logits[n, best]
     for piece in range(1, pieces):
-        if logits[n, bests[n, piece]] > logits[n, best]:
-            best = bests[n, piece]
+        v = bests[n, piece]
+        if logits[n, v] > largest:
+            best, largest = v, logits[n, v]
     cuda.syncthreads()
     return best
 
@@ -122,7 +137,7 @@ def _draw_from_some(probability: Any, order: Any, n: int, best: int, top_k: int,
 
 @functools.cache
 def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread: bool) -> Any:
-    multiply = make_multiply(tile)
+    multiply, height = make_multiply(tile), tile + 4
 
     @resident_kernel
     def generate(
@@ -132,7 +147,7 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
         rows: int, parts: int, held: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
-        sums = cuda.local.array((tile, 4), dtype)
+        sums = cuda.local.array((height, 4), dtype)
         x, u = cuda.local.array(gate_count, dtype), cuda.local.array(gate_count, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         layers, batch, size = extra.shape
@@ -161,12 +176,14 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
                 is_head = layer == layers
                 if is_head and step < given.shape[0] - 1:
                     break
-                for r in range(thread // WARP, active, threads // WARP):
-                    for k in range(thread % WARP, size, WARP):
-                        if layer > 0:
-                            room[4 * (below_at + r * stride) + k] = h[now, layer - 1, first + r, k]
-                        if not is_head:
-                            room[4 * r * stride + k] = h[1 - now, layer, first + r, k]
+                r = thread // WARP
+                while r < 2 * active:
+                    if r < active and not is_head:
+                        bring(thread, room, r * stride, h[1 - now, layer], first + r, 0, depth)
+                    if r >= active and layer > 0:
+                        n = r - active
+                        bring(thread, room, below_at + n * stride, h[now, layer - 1], first + n, 0, depth)
+                    r += threads // WARP
                 cuda.syncthreads()
                 if layer > 0:
                     here = head_lanes if is_head else lanes
@@ -185,24 +202,27 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
                 cuda.syncthreads()
                 if is_head:
                     for i in range(thread, active * own_classes, threads):
-                        r, v = i // own_classes, i % own_classes
+                        r, v = parted(i, own_classes)
                         logits[first + r, first_class + v] = (
                             total(room, sums_at, head_lanes, rows, parts, r, v) + head_bias[first_class + v]
                         )
                 else:
-                    for i in range(thread, active * own, threads):
-                        r, j = i // own, i % own
-                        n, k = first + r, unit + j
+                    i = thread
+                    while i < active * own:
+                        r, j = parted(i, own)
+                        stream, mine = np.uintp(first + r), np.uintp(unit + j)
+                        if layer > 0:
+                            totals(x, room, sums_below_at, lanes, rows, parts, r, j * gate_count)
                         for g in range(gate_count):
                             if layer == 0:
-                                x[g] = table[given[step, n] if fed else tokens[n], g, k]
+                                x[g] = table[given[step, stream] if fed else tokens[stream], g, mine]
                             else:
-                                x[g] = bias_ih[layer, g, k]
-                                x[g] += total(room, sums_below_at, lanes, rows, parts, r, j * gate_count + g)
-                            u[g] = total(room, sums_at, lanes, rows, parts, r, j * gate_count + g)
-                        h[now, layer, n, k] = cell(
-                            x, u, bias_n[layer], gates, extra[layer], h[1 - now, layer], n, n, n, k
+                                x[g] += bias_ih[layer, g, mine]
+                        totals(u, room, sums_at, lanes, rows, parts, r, j * gate_count)
+                        h[now, layer, stream, mine] = cell(
+                            x, u, bias_n[layer], gates, extra[layer], h[1 - now, layer], stream, stream, stream, mine
                         )
+                        i += threads
                 if spread:
                     cuda.cg.this_grid().sync()
                 else:

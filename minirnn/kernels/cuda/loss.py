@@ -112,7 +112,7 @@ def cross_entropy(
         weight: [V] weight of each class, or None.
         smoothing: label smoothing in [0, 1].
     """
-    losses = zeros((logits.shape[0],), logits.dtype)
+    losses = (empty if logits.size else zeros)((logits.shape[0],), logits.dtype)
     grad = empty(logits.shape, logits.dtype) if with_grad else None
     if logits.size:
         launch_blocks(

@@ -2,91 +2,164 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
+from numba import from_dtype
 
 from minirnn.kernels.cuda import cublas
-from minirnn.kernels.cuda.device import SIMULATOR, THREADS, DeviceArray, asarray, cuda, empty, kernel, launch_blocks
+from minirnn.kernels.cuda.device import (
+    SIMULATOR,
+    THREADS,
+    DeviceArray,
+    asarray,
+    copy_quad,
+    cuda,
+    device_function,
+    empty,
+    kernel,
+    launch,
+    launch_blocks,
+)
 from minirnn.kernels.cuda.rows import take_rows
 
 _SIDE = math.isqrt(THREADS)
-_EACH = 4
-"""A thread makes _EACH x _EACH elements of the result, a block of _SIDE x _SIDE threads a tile."""
-_TILE = _SIDE * _EACH
 _DEPTH = 4 if SIMULATOR else 16
-_PADDED = _TILE + 1
-"""A row of a tile in shared memory, one longer, so that the threads that fill a column do not meet in one bank."""
 
-_WANTED_BLOCKS = 256
+_WANTED_BLOCKS, _ENOUGH_BLOCKS = 256, 2 if SIMULATOR else 128
 _LEAST_DEPTH = 2 * _DEPTH if SIMULATOR else 256
 """Products of few tiles and great depth are made in so many pieces of that depth or more, and added up."""
 
 
-@kernel
-def _product(
-    out: Any, a: Any, b: Any, bias: Any, rows: Any, M: int, N: int, K: int, a_step: int, b_step: int, k_step: int,
-    a_m: int, a_k: int, b_k: int, b_n: int,
-) -> None:  # fmt: skip
-    """out[z] = A[z] B[z] + bias; or, with k_step > 0, the piece of the sum over k from z k_step on.
+@functools.cache
+def _make_part(tile: int, along_k: bool) -> tuple[Any, Any]:
+    """How a block's threads fetch their elements of ``tile`` rows, of depth _DEPTH, and put them in shared memory.
 
-    A[z, m, k] = a[z a_step + m a_m + k a_k], and B likewise; all arrays are flat.
+    Neighbouring threads fetch neighbouring elements: with ``along_k`` those of a row, else those of a column.
     """
-    tile_a = cuda.shared.array((_DEPTH, _PADDED), out.dtype)
-    tile_b = cuda.shared.array((_DEPTH, _PADDED), out.dtype)
-    total = cuda.local.array((_EACH, _EACH), out.dtype)
-    column_a = cuda.local.array(_EACH, out.dtype)
-    row_b = cuda.local.array(_EACH, out.dtype)
-    thread, z = cuda.threadIdx.x, cuda.blockIdx.z
-    m0, n0 = cuda.blockIdx.y * _TILE, cuda.blockIdx.x * _TILE
-    my_m, my_n = thread // _SIDE, thread % _SIDE
-    zero = out.dtype.type(0)
-    for i in range(_EACH):
-        for j in range(_EACH):
-            total[i, j] = zero
-    first = z * k_step
-    last = min(K, first + k_step) if k_step > 0 else K
-    for k0 in range(first, last, _DEPTH):
-        for e in range(thread, _TILE * _DEPTH, THREADS):
-            # neighbouring threads read neighbouring elements, whichever way the matrix lies
-            if a_k == 1:
-                m, k = e // _DEPTH, e % _DEPTH
+    width = _DEPTH if along_k else min(tile, THREADS)  # elements that lie beside one another
+    count, rounds, others = tile * _DEPTH // THREADS, 1 if along_k else tile // width, THREADS // width
+
+    @device_function
+    def fetch(
+        thread: int, values: Any, x: Any, at: int, lead: int, rows: Any, m0: int, end: int, k0: int, last: int
+    ) -> None:
+        """values = x[m, k], which lies at ``at`` + m lead + k or, not along k, at ``at`` + m + rows[k] lead."""
+        near, far = thread % width, thread // width
+        m_first, k_first = (m0 + far, k0 + near) if along_k else (m0 + near, k0 + far)
+        at += m_first * lead + k_first if along_k else m_first + k_first * lead
+        for q in range(count):
+            m = m_first + (q * others if along_k else q % rounds * width)
+            k = k_first + (0 if along_k else q // rounds * others)
+            values[q] = 0
+            if m < end and k < last:
+                if along_k:
+                    values[q] = x[np.uintp(at + q * (others * lead))]
+                elif rows.size > 0:
+                    values[q] = x[np.uintp(at + m - m_first + (rows[np.uintp(k)] - k_first) * lead)]
+                else:
+                    values[q] = x[np.uintp(at + m - m_first + q // rounds * (others * lead))]
+
+    @device_function
+    def put(thread: int, part: Any, values: Any) -> None:
+        near, far = thread % width, thread // width
+        for q in range(count):
+            if along_k:
+                part[np.uintp(near), np.uintp(far + q * others)] = values[q]
             else:
-                m, k = e % _TILE, e // _TILE
-            inside = m0 + m < M and k0 + k < last
-            tile_a[k, m] = a[z * a_step + (m0 + m) * a_m + (k0 + k) * a_k] if inside else zero
-            if b_k == 1:
-                n, k = e // _DEPTH, e % _DEPTH
-            else:
-                n, k = e % _TILE, e // _TILE
-            value = zero
-            if n0 + n < N and k0 + k < last:
-                row = rows[k0 + k] if rows.size > 0 else k0 + k
-                value = b[z * b_step + row * b_k + (n0 + n) * b_n]
-            tile_b[k, n] = value
-        cuda.syncthreads()
-        for k in range(_DEPTH):
-            for i in range(_EACH):
-                column_a[i] = tile_a[k, my_m + i * _SIDE]
-                row_b[i] = tile_b[k, my_n + i * _SIDE]
-            for i in range(_EACH):
-                for j in range(_EACH):
-                    total[i, j] += column_a[i] * row_b[j]
-        cuda.syncthreads()
-    for i in range(_EACH):
-        m = m0 + my_m + i * _SIDE
-        for j in range(_EACH):
-            n = n0 + my_n + j * _SIDE
-            if m < M and n < N:
-                added = bias[n] if bias.size > 0 and first == 0 else zero
-                out[(z * M + m) * N + n] = total[i, j] + added
+                part[np.uintp(far + q // rounds * others), np.uintp(near + q % rounds * width)] = values[q]
+
+    return fetch, put
 
 
-def _start(out: DeviceArray, *args: Any) -> None:
+@functools.cache
+def _make_product(each: int, dtype: Any, a_along_k: bool, b_along_k: bool) -> Any:
+    """The kernel of products whose threads make ``each`` x ``each`` elements, and a block of threads a tile."""
+    tile, quads = _SIDE * each, each // 4
+    padded = tile + 4  # so that few of the threads that put a column meet in one bank, and rows begin with a quad
+    shape, count = (_DEPTH, padded), tile * _DEPTH // THREADS
+    resident = functools.partial(kernel, max_registers=128 if each == 8 else None)  # two blocks, or more, at a time
+    fetch_a, put_a = _make_part(tile, a_along_k)
+    fetch_b, put_b = _make_part(tile, b_along_k)
+
+    @resident
+    def product(
+        out: Any, a: Any, b: Any, bias: Any, rows: Any, M: int, N: int, K: int, a_step: int, b_step: int, k_step: int,
+        a_lead: int, b_lead: int,
+    ) -> None:  # fmt: skip
+        """out[z] = A[z] B[z] + bias; or, with k_step > 0, the piece of the sum over k from z k_step on.
+
+        A[z] and B[z] begin at z a_step and z b_step, their rows, or those of their transposes, are a_lead and b_lead
+        apart; all arrays are flat.
+        """
+        part_a = cuda.shared.array(shape, dtype) if SIMULATOR else cuda.shared.array(shape, dtype, 16)
+        part_b = cuda.shared.array(shape, dtype) if SIMULATOR else cuda.shared.array(shape, dtype, 16)
+        total = cuda.local.array((each, each), dtype)
+        column_a, row_b = cuda.local.array(each, dtype), cuda.local.array(each, dtype)
+        next_a, next_b = cuda.local.array(count, dtype), cuda.local.array(count, dtype)
+        thread, z, m0, n0 = cuda.threadIdx.x, cuda.blockIdx.z, cuda.blockIdx.y * tile, cuda.blockIdx.x * tile
+        my_m, my_n = thread // _SIDE, thread % _SIDE
+        for i in range(each):
+            for j in range(each):
+                total[i, j] = 0
+        first = z * k_step
+        last = min(K, first + k_step) if k_step > 0 else K
+        fetch_a(thread, next_a, a, z * a_step, a_lead, rows[:0], m0, M, first, last)
+        fetch_b(thread, next_b, b, z * b_step, b_lead, rows, n0, N, first, last)
+        k0 = first
+        while k0 < last:
+            put_a(thread, part_a, next_a)
+            put_b(thread, part_b, next_b)
+            cuda.syncthreads()
+            k0 += _DEPTH
+            fetch_a(thread, next_a, a, z * a_step, a_lead, rows[:0], m0, M, k0, last)  # on their way meanwhile
+            fetch_b(thread, next_b, b, z * b_step, b_lead, rows, n0, N, k0, last)
+            k = 0
+            while k < _DEPTH:
+                for q in range(quads):
+                    copy_quad(column_a, 4 * q, part_a, k * padded + 4 * (my_m + q * _SIDE))
+                    copy_quad(row_b, 4 * q, part_b, k * padded + 4 * (my_n + q * _SIDE))
+                for i in range(each):
+                    for j in range(each):
+                        total[i, j] += column_a[i] * row_b[j]
+                k += 1
+            cuda.syncthreads()
+        for i in range(each):
+            m = m0 + 4 * (my_m + i // 4 * _SIDE) + i % 4
+            for j in range(each):
+                n = n0 + 4 * (my_n + j // 4 * _SIDE) + j % 4
+                if m < M and n < N:
+                    value = total[i, j]
+                    if bias.size > 0 and first == 0:
+                        value += bias[np.uintp(n)]
+                    out[np.uintp((z * M + m) * N + n)] = value
+
+    return product
+
+
+@kernel
+def _add_pieces(out: Any, pieces: Any, count: int) -> None:
+    """out = the sum over the pieces [count, size of out], in their order."""
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        total = pieces[i]
+        for z in range(1, count):
+            total += pieces[z * out.size + i]
+        out[i] = total
+
+
+def _tiles(rows: int, columns: int, each: int) -> tuple[int, int]:
+    return -(-columns // (_SIDE * each)), -(-rows // (_SIDE * each))
+
+
+def _start(out: DeviceArray, a: DeviceArray, b: DeviceArray, along_k: tuple[bool, bool], *args: Any) -> None:
     rows, columns = out.shape[-2:]
-    grid = (-(-columns // _TILE), -(-rows // _TILE), out.size // (rows * columns))
-    launch_blocks(_product, grid, out.flat, *args)
+    count = out.size // (rows * columns)
+    large = math.prod(_tiles(rows, columns, 8)) * count >= _ENOUGH_BLOCKS and out.dtype.itemsize == 4
+    started = _make_product(8 if large else 4, from_dtype(out.dtype), *along_k)
+    grid = *_tiles(rows, columns, 8 if large else 4), count
+    launch_blocks(started, grid, out.flat, a.flat, b.flat, *args, a.shape[-1], b.shape[-1])
 
 
 def _by_cublas(out: DeviceArray, depth: int) -> bool:
@@ -114,7 +187,6 @@ def product(
     """
     K, M = a.shape if transpose_a else a.shape[::-1]
     N = b.shape[0] if transpose_b else b.shape[1]
-    a_m, a_k = (1, M) if transpose_a else (K, 1)
     if out is None:
         out = empty((M, N), a.dtype)
     M = out.shape[0]
@@ -125,18 +197,17 @@ def product(
         return out
     if not out.size:
         return out
-    b_k, b_n = (1, K) if transpose_b else (N, 1)
     chosen = empty((0,), np.int64) if rows is None else asarray(rows, np.int64)
     added = empty((0,), a.dtype) if bias is None else bias
-    tiles = -(-M // _TILE) * -(-N // _TILE)
+    tiles = math.prod(_tiles(M, N, 4))
     pieces = max(1, min(_WANTED_BLOCKS // tiles, K // _LEAST_DEPTH))  # by shape alone: sums have one order
     step = -(-K // pieces)
     step = -(-step // _DEPTH) * _DEPTH if pieces > 1 else 0
     pieces = -(-K // step) if step else 1
     parts = out if pieces == 1 else empty((pieces, M, N), a.dtype)
-    _start(parts, a.flat, b.flat, added, chosen, M, N, K, 0, 0, step, a_m, a_k, b_k, b_n)
+    _start(parts, a, b, (not transpose_a, transpose_b), added, chosen, M, N, K, 0, 0, step)
     if pieces > 1:
-        out[...] = parts.sum(axis=0)
+        launch(_add_pieces, out.size, out.flat, parts.flat, pieces)
     return out
 
 
@@ -149,5 +220,5 @@ def stacked_product(a: DeviceArray, b: DeviceArray) -> DeviceArray:
         cublas.multiply(out, a, b)
     elif out.size:
         none = empty((0,), a.dtype), empty((0,), np.int64)
-        _start(out, a.flat, b.flat, *none, M, N, K, M * K, K * N, 0, K, 1, N, 1)
+        _start(out, a, b, (True, False), *none, M, N, K, M * K, K * N, 0)
     return out

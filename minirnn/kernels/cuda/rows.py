@@ -27,21 +27,29 @@ def _put(out: Any, values: Any, rows: Any, width: int) -> None:
 
 @kernel
 def _add_rows_at(out: Any, values: Any, rows: Any) -> None:
-    """A block owns a row of the result and looks for its tokens, THREADS at a time; a thread owns columns."""
-    found = cuda.shared.array(THREADS, rows.dtype)
-    mine, thread = cuda.blockIdx.x, cuda.threadIdx.x
-    width = out.shape[1]
-    for j in range(thread, width, THREADS):
-        out[mine, j] = 0
+    """A block owns columns of a row of the result, a thread one, and looks for its tokens, THREADS at a time."""
+    tokens = cuda.shared.array(THREADS, rows.dtype)
+    places = cuda.shared.array(THREADS, np.int32)
+    mine, thread, width = cuda.blockIdx.x, cuda.threadIdx.x, out.shape[1]
+    j = cuda.blockIdx.y * THREADS + thread
+    total = out.dtype.type(0)
     for s0 in range(0, rows.size, THREADS):
         s = s0 + thread
-        found[thread] = rows[s] if s < rows.size else -1
-        if cuda.syncthreads_count(np.int32(found[thread] == mine)) > 0:
-            for j in range(thread, width, THREADS):
-                for k in range(THREADS):
-                    if found[k] == mine:
-                        out[mine, j] += values[s0 + k, j]
+        token = rows[s] if s < rows.size else -1
+        tokens[thread] = token
+        found = cuda.syncthreads_count(np.int32(token == mine))
+        if token == mine:
+            before = 0
+            for k in range(thread):
+                before += 1 if tokens[k] == mine else 0
+            places[before] = thread
+        cuda.syncthreads()
+        if j < width:
+            for k in range(found):
+                total += values[s0 + places[k], j]
         cuda.syncthreads()  # before the next tokens take the place of these
+    if j < width:
+        out[mine, j] = total
 
 
 @kernel
@@ -87,7 +95,7 @@ def add_rows_at(values: DeviceArray, rows: Any, count: int) -> DeviceArray:
     """out [count, H] with out[rows[s]] += values[s] in their order, values [S, H]."""
     out = empty((count, values.shape[1]), values.dtype)
     if out.size:
-        launch_blocks(_add_rows_at, count, out, values, asarray(rows, np.int64))
+        launch_blocks(_add_rows_at, (count, -(-out.shape[1] // THREADS)), out, values, asarray(rows, np.int64))
     return out
 
 

@@ -7,6 +7,7 @@ where it is contiguous, and a copy by one strided kernel where it is not.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ _PLAN = np.empty(1, np.uint8)
 _ORIGIN = _PLAN.__array_interface__["data"][0]
 
 
+@functools.lru_cache(4096)
 def plan_of(shape: tuple[int, ...]) -> np.ndarray:
     """The plan of a whole array of this shape."""
     strides = [1] * len(shape)
@@ -78,13 +80,18 @@ def copied(out: DeviceArray, to: np.ndarray, x: DeviceArray, source: np.ndarray)
         launch(_copy, to.size, out.flat, x.flat, to.size, *collapsed((to, source)))
 
 
+def overwrite(out: DeviceArray, x: DeviceArray) -> None:
+    """The elements of x, to those of ``out``, of which there are as many."""
+    if x.size:
+        launch(_copy, x.size, out.flat, x.flat, x.size, (x.size,), (0, 1), (0, 1))
+
+
 def made(x: DeviceArray, plan: np.ndarray) -> DeviceArray:
     """x as ``plan`` has it: a view where it is contiguous, else a copy."""
     if not plan.size:
         return empty(plan.shape, x.dtype)
     if plan.flags.c_contiguous:
-        first = _offset(plan)
-        return DeviceArray(x.block, x.flat.raw[first : first + plan.size].reshape(plan.shape))
+        return x.view(_offset(plan), plan.shape)
     out = empty(plan.shape, x.dtype)
     copied(out, plan_of(plan.shape), x, plan)
     return out

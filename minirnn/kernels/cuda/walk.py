@@ -21,8 +21,20 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
-from minirnn.kernels.cuda.device import SIMULATOR, DeviceArray, asarray, cuda, device_function, empty, kernel, launch
+from minirnn.kernels.cuda import device
+from minirnn.kernels.cuda.device import (
+    SIMULATOR,
+    DeviceArray,
+    asarray,
+    copy_quad,
+    cuda,
+    device_function,
+    empty,
+    kernel,
+    launch,
+)
 from minirnn.kernels.cuda.planning import WARP, Limits, Plan, plan, quads
+from minirnn.kernels.cuda.strided import overwrite
 from minirnn.kernels.pointwise import lstm_h
 from minirnn.kernels.steps import Steps
 
@@ -76,11 +88,11 @@ _asked: set[Any] = set()
 
 def start(started: Any, planned: Plan, *args: Any) -> None:
     """Start a kernel of one signature, as planned; arrays are kept until it has been started."""
-    raw = tuple(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args)
     if planned.shared_bytes > _ALWAYS_SHARED and not SIMULATOR and started not in _asked:
+        raw = tuple(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args)
         _ask_for_shared(started, raw, limits().shared_bytes)
         _asked.add(started)
-    started[planned.blocks, planned.threads, 0, planned.shared_bytes](*raw)
+    device.start(started, planned.blocks, planned.threads, planned.shared_bytes, args)
 
 
 _layouts: dict[int, tuple[DeviceArray, DeviceArray]] = {}
@@ -141,6 +153,16 @@ def rows_of_step(starts: Any, step: int, backwards: bool, first: int, last: int)
 
 
 @device_function
+def parted(i: int, n: int) -> Any:
+    """i // n and i % n of numbers from 0 to 2^32 - 1: larger or negative ones take a card far longer.
+
+    For the same reason loops of a step count with ``while``: ``range`` divides to know how often it goes round.
+    """
+    a, b = np.uint32(i), np.uint32(n)
+    return np.int64(a // b), np.int64(a % b)
+
+
+@device_function
 def clear(thread: int, threads: int, room: Any, first: int, last: int) -> None:
     """Zeros in the quads ``first`` to ``last - 1``."""
     for i in range(4 * first + thread, 4 * last, threads):
@@ -150,8 +172,28 @@ def clear(thread: int, threads: int, room: Any, first: int, last: int) -> None:
 @device_function
 def hold(thread: int, threads: int, room: Any, at: int, weights: Any, weights_at: int, count: int) -> None:
     """``count`` quads of the packed weights, kept from ``at`` on."""
-    for i in range(thread, 4 * count, threads):
-        room[4 * at + i] = weights[4 * weights_at + i]
+    i = thread
+    while i < count:
+        for k in range(8):  # all eight on their way at the same time
+            if i + k * threads < count:
+                copy_quad(room, 4 * (at + i + k * threads), weights, 4 * (weights_at + i + k * threads))
+        i += 8 * threads
+
+
+@device_function
+def bring(thread: int, room: Any, to: int, source: Any, row: int, first: int, last: int) -> None:
+    """The quads ``first`` to ``last - 1`` of a row of ``source``, to the quad ``to`` and on, by a warp's threads."""
+    width = source.shape[1]
+    if width % 4 == 0:  # rows begin with a quad
+        k = first + thread % WARP
+        while k < last:
+            copy_quad(room, 4 * (to + k - first), source, row * width + 4 * k)
+            k += WARP
+    else:
+        k = 4 * first + thread % WARP
+        while k < min(4 * last, width):
+            room[np.uintp(4 * (to - first) + k)] = source[row, np.uintp(k)]
+            k += WARP
 
 
 @functools.cache
@@ -160,20 +202,19 @@ def make_multiply(tile: int) -> Any:
 
     @device_function
     def add_quad(sums: Any, x: Any, x_at: int, stride: int, weights: Any, at: int, lanes: int) -> None:
-        """sums [tile, 4] += x [tile, 4] times weights [4, 4]."""
+        """sums [tile, 4] += x [tile, 4] times weights [4, 4], which pass through the last rows of ``sums``."""
         one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)  # unsigned: no check for indices from the end
-        w0, w1 = np.uintp(4 * at), np.uintp(4 * (at + lanes))
-        w2, w3 = np.uintp(4 * (at + 2 * lanes)), np.uintp(4 * (at + 3 * lanes))
+        for i in range(4):
+            copy_quad(sums, 4 * (tile + i), weights, 4 * (at + i * lanes))
         for r in range(tile):
             k = np.uintp(4 * (x_at + r * stride))
             x0, x1, x2, x3 = x[k], x[k + one], x[k + two], x[k + three]
             for column in range(4):
-                c = np.uintp(column)
                 total = sums[r, column]
-                total += x0 * weights[w0 + c]
-                total += x1 * weights[w1 + c]
-                total += x2 * weights[w2 + c]
-                total += x3 * weights[w3 + c]
+                total += x0 * sums[tile, column]
+                total += x1 * sums[tile + 1, column]
+                total += x2 * sums[tile + 2, column]
+                total += x3 * sums[tile + 3, column]
                 sums[r, column] = total
 
     @device_function
@@ -186,9 +227,12 @@ def make_multiply(tile: int) -> Any:
         Those up to ``held`` have their weights in ``room``, too. Sums go on from what is there, unless ``first`` is 0.
         """
         tiles = lanes * (rows // tile)
-        for item in range(thread, tiles * parts, threads):
-            part, place = item // tiles, item % tiles
-            row, lane = place // lanes * tile, place % lanes
+        item = thread
+        while item < tiles * parts:
+            part, place = parted(item, tiles)
+            row, lane = parted(place, lanes)
+            row *= tile
+            item += threads
             if row < active:
                 out = out_at + (part * rows + row) * lanes + lane
                 for r in range(tile):
@@ -213,12 +257,25 @@ def make_multiply(tile: int) -> Any:
 
 
 @device_function
+def totals(values: Any, room: Any, at: int, lanes: int, rows: int, parts: int, row: int, column: int) -> None:
+    """Neighbouring numbers of a product, as many as ``values`` has room for: their parts, added in order."""
+    place, step = np.uintp(4 * (at + row * lanes) + column), np.uintp(4 * rows * lanes)
+    for i in range(values.size):
+        values[i] = room[place + np.uintp(i)]
+    for _ in range(1, parts):
+        place += step
+        for i in range(values.size):
+            values[i] += room[place + np.uintp(i)]
+
+
+@device_function
 def total(room: Any, at: int, lanes: int, rows: int, parts: int, row: int, column: int) -> Any:
-    """One number of a product: its parts, added in order."""
-    at = 4 * (at + row * lanes) + column
-    value = room[at]
-    for part in range(1, parts):
-        value += room[at + 4 * part * rows * lanes]
+    """One number of a product."""
+    place, step = np.uintp(4 * (at + row * lanes) + column), np.uintp(4 * rows * lanes)
+    value = room[place]
+    for _ in range(1, parts):
+        place += step
+        value += room[place]
     return value
 
 
@@ -230,7 +287,12 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
     recurrent part u [G] of its pre-activations to its h; it leaves in ``gates`` and ``extra`` what the way back needs.
     s is the packed row, p and n are the state's rows before and after, j is the unit.
     """
-    multiply = make_multiply(tile)
+    multiply, height = make_multiply(tile), tile + 4
+
+    @device_function
+    def take(x: Any, gates: Any, table: Any, tokens: Any, s: Any, j: Any) -> None:
+        for g in range(gate_count):
+            x[g] = table[tokens[s], g, j] if tokens.size > 0 else gates[s, g, j]
 
     @resident_kernel
     def forward(
@@ -238,7 +300,7 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
         reverse: bool, h: Any, extra: Any, units: int, rows: int, parts: int, chunk: int, held: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
-        sums = cuda.local.array((tile, 4), dtype)
+        sums = cuda.local.array((height, 4), dtype)
         x, u = cuda.local.array(gate_count, dtype), cuda.local.array(gate_count, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         size, width, batch = gates.shape[2], h.shape[1], h.shape[0] - gates.shape[0]
@@ -265,31 +327,39 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
         cuda.syncthreads()
         for step in range(starts.size - 1):
             begin, active = rows_of_step(starts, step, reverse, first, last)
-            for at in range(0, depth, chunk):
+            if thread < active * own:  # on its way while the product is made
+                r, j = parted(thread, own)
+                take(x, gates, table, tokens, np.uintp(begin + r), np.uintp(unit + j))
+            at = 0
+            while at < depth:
                 end = min(at + chunk, depth)
                 if spread:
-                    for r in range(thread // WARP, active, threads // WARP):
-                        for k in range(4 * at + thread % WARP, min(4 * end, width), WARP):
-                            room[4 * (r * stride - at) + k] = h[previous[begin + r], k]
+                    r = thread // WARP
+                    while r < active:
+                        bring(thread, room, r * stride, h, previous[begin + r], at, end)
+                        r += threads // WARP
                     cuda.syncthreads()
                 multiply(
                     thread, threads, sums, room, 0, stride, active, held_at, held, weights, weights_at, at, end, lanes,
                     rows, parts, sums_at,
                 )  # fmt: skip
                 cuda.syncthreads()
-            for i in range(thread, active * own, threads):
-                r, j = i // own, i % own
-                s = begin + r
-                for g in range(gate_count):
-                    x[g] = table[tokens[s], g, unit + j] if tokens.size > 0 else gates[s, g, unit + j]
-                    u[g] = total(room, sums_at, lanes, rows, parts, r, j * gate_count + g)
-                value = cell(x, u, bias_n, gates, extra, h, s, previous[s], batch + s, unit + j)
+                at = end
+            i = thread
+            while i < active * own:
+                r, j = parted(i, own)
+                s, n, mine = np.uintp(begin + r), np.uintp(batch + begin + r), np.uintp(unit + j)
+                if i >= threads:
+                    take(x, gates, table, tokens, s, mine)
+                totals(u, room, sums_at, lanes, rows, parts, r, j * gate_count)
+                value = cell(x, u, bias_n, gates, extra, h, s, np.uintp(previous[s]), n, mine)
                 if projected:
-                    room[4 * (hidden_at + r * hidden_stride) + j] = value
+                    room[np.uintp(4 * (hidden_at + r * hidden_stride) + j)] = value
                 else:
-                    h[batch + s, unit + j] = value
+                    h[n, mine] = value
                     if not spread:
-                        room[4 * r * stride + j] = value
+                        room[np.uintp(4 * r * stride + j)] = value
+                i += threads
             if projected:
                 cuda.syncthreads()
                 multiply(
@@ -318,7 +388,7 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
     ``extra``) into gradients, writes to fed [G] the gradients of the recurrent products, and returns the part of dh
     that goes to the step before past them. r is the sequence; the other numbers are as in :func:`make_forward`.
     """
-    multiply = make_multiply(tile)
+    multiply, height = make_multiply(tile), tile + 4
 
     @resident_kernel
     def backward(
@@ -327,7 +397,7 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
         chunk: int, held: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
-        sums = cuda.local.array((tile, 4), dtype)
+        sums = cuda.local.array((height, 4), dtype)
         fed = cuda.local.array(gate_count, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         size, width, batch = gates.shape[2], dh.shape[1], dh.shape[0]
@@ -355,57 +425,66 @@ def make_backward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread
         for step in range(starts.size - 1):
             begin, active = rows_of_step(starts, step, not reverse, first, last)
             if dy.size > 0:
-                for i in range(thread, active * outputs, threads):
-                    r, j = i // outputs, i % outputs
-                    room[4 * (dh_at + r * dh_stride) + j] += dy[begin + r, unit + j]
+                i = thread
+                while i < active * outputs:
+                    r, j = parted(i, outputs)
+                    room[np.uintp(4 * (dh_at + r * dh_stride) + j)] += dy[np.uintp(begin + r), np.uintp(unit + j)]
+                    i += threads
             if projected:
                 cuda.syncthreads()
                 for i in range(thread, active * width, threads):
-                    r, j = i // width, i % width
+                    r, j = parted(i, width)
                     dprojected[begin + r, j] = room[4 * (dh_at + r * dh_stride) + j]
                 multiply(
                     thread, threads, sums, room, dh_at, dh_stride, active, 0, 0, projection, 0, 0, p_depth, p_lanes,
                     rows, parts, sums_at,
                 )  # fmt: skip
                 cuda.syncthreads()
-            for i in range(thread, active * own, threads):
-                r, j = i // own, i % own
-                s = begin + r
-                at = 4 * (dh_at + r * dh_stride) + j
+            i = thread
+            while i < active * own:
+                r, j = parted(i, own)
+                s, n, mine = np.uintp(begin + r), np.uintp(batch + begin + r), np.uintp(unit + j)
+                place = np.uintp(4 * (dh_at + r * dh_stride) + j)
                 if projected:
                     value = total(room, sums_at, p_lanes, rows, parts, r, j)
-                    hidden[s, j] = lstm_h(gates[s, 3, j], extra[batch + s, j])
+                    hidden[s, mine] = lstm_h(gates[s, 3, mine], extra[n, mine])
                 else:
-                    value = room[at]
-                kept = cell(value, fed, gates, extra, dc, h, s, first + r, previous[s], batch + s, unit + j)
+                    value = room[place]
+                kept = cell(value, fed, gates, extra, dc, h, s, np.uintp(first + r), np.uintp(previous[s]), n, mine)
                 if not projected:
-                    room[at] = kept
+                    room[place] = kept
                 for g in range(gate_count):
                     if spread:
-                        exchange[step % 2, first + r, g * size + unit + j] = fed[g]
+                        exchange[np.uintp(step % 2 * batch + first + r), np.uintp(g * size + unit + j)] = fed[g]
                     else:
-                        room[4 * r * stride + g * size + j] = fed[g]
+                        room[np.uintp(4 * r * stride + g * size + j)] = fed[g]
+                i += threads
             if spread:
                 cuda.cg.this_grid().sync()
             else:
                 cuda.syncthreads()
-            for at in range(0, depth, chunk):
+            at = 0
+            while at < depth:
                 end = min(at + chunk, depth)
                 if spread:
-                    for r in range(thread // WARP, active, threads // WARP):
-                        for k in range(4 * at + thread % WARP, min(4 * end, gate_count * size), WARP):
-                            room[4 * (r * stride - at) + k] = exchange[step % 2, first + r, k]
+                    r = thread // WARP
+                    while r < active:
+                        bring(thread, room, r * stride, exchange, step % 2 * batch + first + r, at, end)
+                        r += threads // WARP
                     cuda.syncthreads()
                 multiply(
                     thread, threads, sums, room, 0, stride, active, held_at, held, weights, weights_at, at, end, lanes,
                     rows, parts, sums_at,
                 )  # fmt: skip
                 cuda.syncthreads()
-            for i in range(thread, active * outputs, threads):
-                r, j = i // outputs, i % outputs
-                at = 4 * (dh_at + r * dh_stride) + j
+                at = end
+            i = thread
+            while i < active * outputs:
+                r, j = parted(i, outputs)
+                place = np.uintp(4 * (dh_at + r * dh_stride) + j)
                 value = total(room, sums_at, lanes, rows, parts, r, j)
-                room[at] = value if projected else room[at] + value
+                room[place] = value if projected else room[place] + value
+                i += threads
         for i in range(thread, max(0, last - first) * outputs, threads):
             r, j = i // outputs, i % outputs
             dh[first + r, unit + j] = room[4 * (dh_at + r * dh_stride) + j]
@@ -420,7 +499,7 @@ def with_initial(initial: DeviceArray, rows: int) -> DeviceArray:
     """States [N + S, H] of which the first N are filled."""
     batch, size = initial.shape
     states = empty((batch + rows, size), initial.dtype)
-    states[:batch].raw.copy_to_device(initial.raw)
+    overwrite(states.view(0, initial.shape), initial)
     return states
 
 
@@ -477,7 +556,7 @@ def backward(
     planned = plan(size, batch, count, dtype.itemsize, limits(), True, width if projection else 0)
     spread = planned.path == "grid"
     weights = pack(weight_hh, 1, width if projection else planned.units, False)
-    exchange = empty((2, batch, count * size) if spread else (0, 0, 0), dtype)
+    exchange = empty((2 * batch, count * size) if spread else (0, 0), dtype)
     none = empty((0, 0), dtype)
     weight_hr, dprojected, hidden = projection or (none, none, none)
     packed = pack(weight_hr, 1, size, False) if projection else none
