@@ -107,8 +107,11 @@ class _CardCache(KernelCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What is found goes to the card now, under the compiler's lock: Numba fails where two threads do that."""
         found = super().load_overload(sig, target_context)
-        if found is not None:
-            found.bind()
+        try:
+            if found is not None:
+                found.bind()
+        except Exception:  # the driver cannot take it: a miss, like all that is wrong with what is kept
+            return None
         return found
 
 
@@ -149,14 +152,29 @@ _compiled = _Compiled()
 
 
 def _compile(started: Any, args: tuple[Any, ...]) -> Any:
-    """What :class:`_Compiled` holds, or None with a version of numba-cuda in which it lies elsewhere."""
+    """What :class:`_Compiled` holds, or None with a version of numba-cuda that has it elsewhere or calls otherwise."""
     if SIMULATOR or LaunchConfig is None:
         return None
     found = started.compile(tuple(started.typeof_pyval(_argument(arg)) for arg in args))
     try:
-        return Stream.from_handle(0), found._codelibrary.get_cufunc().kernel, found.cooperative
-    except AttributeError:
+        function = found._codelibrary.get_cufunc().kernel
+        parameters = [parameter.size for parameter in function.arguments_info]
+    except (AttributeError, NotImplementedError):  # the latter from drivers before 12.4
         return None
+    return (Stream.from_handle(0), function, found.cooperative) if parameters == _sizes(args) else None
+
+
+def _sizes(args: tuple[Any, ...]) -> list[int]:
+    """Bytes of the parameters that :func:`start` gives a kernel."""
+    sizes: list[int] = []
+    for arg in args:
+        if isinstance(arg, DeviceArray):
+            sizes += [8] * len(arg.fields)
+        elif isinstance(arg, tuple):
+            sizes += [8] * len(arg)
+        else:
+            sizes.append(1 if isinstance(arg, bool) else getattr(arg, "itemsize", 8))
+    return sizes
 
 
 def _argument(arg: Any) -> Any:

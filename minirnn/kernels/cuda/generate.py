@@ -86,7 +86,6 @@ def _most_probable(thread: int, logits: Any, n: int, bests: Any) -> int:
         v = bests[n, piece]
         if logits[n, v] > largest:
             best, largest = v, logits[n, v]
-    cuda.syncthreads()
     return best
 
 
@@ -248,7 +247,6 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
                     if thread == 0:
                         tokens[n] = token
                         out[made, n] = token
-                    cuda.syncthreads()
             if spread:
                 cuda.cg.this_grid().sync()
             else:
