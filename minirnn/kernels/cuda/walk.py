@@ -107,12 +107,24 @@ def layout(steps: Steps) -> tuple[DeviceArray, DeviceArray]:
     return found
 
 
+@device_function
+def parted(i: int, n: int) -> Any:
+    """i // n and i % n of numbers from 0 to 2^32 - 1: larger or negative ones take a card far longer.
+
+    For the same reason loops of a step count with ``while``: ``range`` divides to know how often it goes round.
+    """
+    a, b = np.uint32(i), np.uint32(n)
+    return np.int64(a // b), np.int64(a % b)
+
+
 @kernel
 def _pack(weight: Any, gates: int, units: int, transpose: bool, depth: int, columns: int, out: Any, at: int) -> None:
     inputs, size = weight.shape[1], weight.shape[0] // gates
     for i in range(cuda.grid(1), out.shape[0] * depth * columns, cuda.gridsize(1)):
-        column, k, block = i % columns, i // columns % depth, i // columns // depth
-        unit, gate = block * units + column // gates, column % gates
+        row, column = parted(i, columns)
+        block, k = parted(row, depth)
+        unit, gate = parted(column, gates)
+        unit += block * units
         value = weight.dtype.type(0)
         if transpose and column < units * gates and unit < size and k < inputs:
             value = weight[gate * size + unit, k]
@@ -150,16 +162,6 @@ def rows_of_step(starts: Any, step: int, backwards: bool, first: int, last: int)
     t = starts.size - 2 - step if backwards else step
     begin = starts[t]
     return begin + first, max(0, min(last, starts[t + 1] - begin) - first)
-
-
-@device_function
-def parted(i: int, n: int) -> Any:
-    """i // n and i % n of numbers from 0 to 2^32 - 1: larger or negative ones take a card far longer.
-
-    For the same reason loops of a step count with ``while``: ``range`` divides to know how often it goes round.
-    """
-    a, b = np.uint32(i), np.uint32(n)
-    return np.int64(a // b), np.int64(a % b)
 
 
 @device_function
