@@ -83,7 +83,7 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
         return lambda: model.generate(prime, length, seed=1).size
     parameters = list(model.parameters())
     optimizer = mr.optim.Adam(parameters, lr=1e-3)
-    inputs, targets = (mr.tensor(tokens, device=device) for tokens in _tokens(work))
+    inputs, targets = _tokens(work)  # of the host, as in training: PyTorch's are on the card already
 
     def step() -> int:
         optimizer.zero_grad()
