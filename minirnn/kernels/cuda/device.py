@@ -29,7 +29,7 @@ from minirnn.kernels.memory import size_class
 
 try:
     from numba import cuda
-except ImportError as error:  # its parts do not fit one another
+except (ImportError, AttributeError) as error:  # its parts, or Numba's, do not fit one another
     raise DeviceError(f"device 'cuda': numba-cuda cannot be loaded ({error}); install minirnn[cuda12] again") from None
 
 try:
