@@ -90,7 +90,7 @@ def test_numba_cuda_is_imported_by_one_line() -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.match(r"\s*(from|import) numba.*\bcuda\b", line)
     ]
-    assert lines == [("minirnn.kernels.cuda.device", "    from numba import cuda")]
+    assert lines == [("minirnn.kernels.cuda.jit", "    from numba import cuda")]
 
 
 def test_both_houses_have_the_same_names() -> None:

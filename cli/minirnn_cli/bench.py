@@ -259,7 +259,7 @@ def _machine(device: str, threads: int) -> dict[str, Any]:
             "threads": threads, "product_gflops_1_thread": product_rate(1), "product_gflops": product_rate(threads)
         }  # fmt: skip
     from minirnn.kernels.cuda import cublas
-    from minirnn.kernels.cuda.device import card_name
+    from minirnn.kernels.cuda.jit import card_name
 
     by = "cuBLAS" if cublas.available() else "minirnn"
     return {"card": card_name(), "products_by": by, "product_gflops": product_rate(threads, device)}

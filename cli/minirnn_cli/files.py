@@ -76,9 +76,9 @@ def _state(device: str, config: dict[str, Any]) -> str:
     if device == "cpu":
         return "usable"
     from minirnn.kernels.cuda import cublas
-    from minirnn.kernels.cuda.device import card_name
+    from minirnn.kernels.cuda.jit import card_name
     from minirnn.kernels.cuda.planning import plan
-    from minirnn.kernels.cuda.walk import limits
+    from minirnn.kernels.cuda.resident import limits
 
     usable = f"usable ({card_name()}); products: {'cuBLAS' if cublas.available() else 'own kernel'}"
     model = config.get("model")

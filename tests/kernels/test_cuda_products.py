@@ -20,7 +20,8 @@ from minirnn.errors import DeviceError
 
 try:
     from minirnn.kernels.cuda import cublas, matrix
-    from minirnn.kernels.cuda.device import SIMULATOR, asarray
+    from minirnn.kernels.cuda.device import asarray
+    from minirnn.kernels.cuda.jit import SIMULATOR
 except DeviceError as error:
     pytest.skip(f"no card: {error}", allow_module_level=True)
 

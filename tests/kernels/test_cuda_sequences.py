@@ -23,7 +23,8 @@ from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 
 try:
     from minirnn.kernels.cuda import attention, generate, gru, lstm, planning, rnn, walk
-    from minirnn.kernels.cuda.device import SIMULATOR, asarray
+    from minirnn.kernels.cuda.device import asarray
+    from minirnn.kernels.cuda.jit import SIMULATOR
 except DeviceError as error:
     pytest.skip(f"no card: {error}", allow_module_level=True)
 

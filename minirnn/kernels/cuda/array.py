@@ -12,19 +12,9 @@ import numpy as np
 
 from minirnn.errors import DeviceError, ShapeError
 from minirnn.kernels import pointwise
-from minirnn.kernels.cuda import device
-from minirnn.kernels.cuda.device import (
-    DeviceArray,
-    asarray,
-    cuda,
-    device_function,
-    empty,
-    full,
-    kernel,
-    larger,
-    launch,
-    smaller,
-)
+from minirnn.kernels.cuda import device, jit
+from minirnn.kernels.cuda.device import DeviceArray, asarray, empty, full, launch
+from minirnn.kernels.cuda.jit import cuda, device_function, kernel, larger, smaller
 from minirnn.kernels.cuda.matrix import product, stacked_product
 from minirnn.kernels.cuda.rows import put_rows, take_rows
 from minirnn.kernels.cuda.strided import collapsed, copied, made, overwrite, place, plan_of
@@ -206,7 +196,7 @@ def _binary(name: str, function: Callable) -> Callable:
 @device_function
 def _softplus(x: Any) -> Any:
     """log(1 + exp(x)), without overflow."""
-    return pointwise.relu(x) + device.log1p(pointwise.exp(x if x < 0 else -x))
+    return pointwise.relu(x) + jit.log1p(pointwise.exp(x if x < 0 else -x))
 
 
 add = _binary("add", device_function(lambda a, b: a + b))
@@ -227,9 +217,9 @@ abs = _unary(device_function(lambda x: -x if x < 0 else x))
 negative = _unary(device_function(lambda x: -x))
 sign = _unary(device_function(lambda x: 1 if x > 0 else -1 if x < 0 else x))  # 0 and NaN as they are
 exp = _unary(pointwise.exp)
-log = _unary(device.log)
-log1p = _unary(device.log1p)
-sqrt = _unary(device.sqrt)
+log = _unary(jit.log)
+log1p = _unary(jit.log1p)
+sqrt = _unary(jit.sqrt)
 tanh = _unary(pointwise.tanh)
 sigmoid = _unary(pointwise.sigmoid)
 softplus = _unary(_softplus)

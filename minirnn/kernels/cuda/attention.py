@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minirnn.kernels.cuda.device import DeviceArray, asarray, cuda, device_function, empty, kernel, launch_blocks
+from minirnn.kernels.cuda.device import DeviceArray, asarray, empty, launch_blocks
+from minirnn.kernels.cuda.jit import cuda, device_function, kernel
 from minirnn.kernels.cuda.rows import column_sums
 from minirnn.kernels.pointwise import cast, exp, tanh, tanh_grad
 

@@ -12,7 +12,8 @@ import threading
 from typing import Any
 
 from minirnn.errors import DeviceError
-from minirnn.kernels.cuda.device import SIMULATOR, DeviceArray
+from minirnn.kernels.cuda.device import DeviceArray
+from minirnn.kernels.cuda.jit import SIMULATOR
 
 _INT, _POINTER = ctypes.c_int, ctypes.c_void_p
 _ARGUMENTS = {

@@ -17,9 +17,10 @@ from numba import from_dtype
 
 from minirnn.kernels.cpu.generate import TokenModel
 from minirnn.kernels.cuda import gru, lstm, rnn
-from minirnn.kernels.cuda.device import SIMULATOR, asarray, cuda, device_function, empty, zeros
+from minirnn.kernels.cuda.device import asarray, empty, zeros
+from minirnn.kernels.cuda.jit import SIMULATOR, cuda, device_function
 from minirnn.kernels.cuda.planning import WARP, plan_sampling, quads
-from minirnn.kernels.cuda.walk import (
+from minirnn.kernels.cuda.resident import (
     bring,
     clear,
     hold,
@@ -146,7 +147,7 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
         rows: int, parts: int, held: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
-        sums = cuda.local.array((height, 4), dtype)
+        sums = cuda.local.array((height, 4), dtype) if SIMULATOR else cuda.local.array((height, 4), dtype, alignment=16)
         x, u = cuda.local.array(gate_count, dtype), cuda.local.array(gate_count, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         layers, batch, size = extra.shape

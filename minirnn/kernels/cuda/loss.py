@@ -7,19 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minirnn.kernels.cuda.device import (
-    THREADS,
-    DeviceArray,
-    asarray,
-    cuda,
-    device_function,
-    empty,
-    kernel,
-    larger,
-    launch_blocks,
-    log,
-    zeros,
-)
+from minirnn.kernels.cuda.device import DeviceArray, asarray, empty, launch_blocks, zeros
+from minirnn.kernels.cuda.jit import THREADS, cuda, device_function, kernel, larger, log
 from minirnn.kernels.pointwise import cast, exp
 
 

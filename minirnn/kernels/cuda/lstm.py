@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from minirnn.kernels.cuda import walk
-from minirnn.kernels.cuda.device import DeviceArray, device_function, empty
+from minirnn.kernels.cuda.device import DeviceArray, empty
+from minirnn.kernels.cuda.jit import device_function
 from minirnn.kernels.cuda.matrix import product
 from minirnn.kernels.pointwise import lstm_c, lstm_dc, lstm_h, sigmoid, sigmoid_gate_grad, tanh, tanh_gate_grad
 from minirnn.kernels.steps import Steps

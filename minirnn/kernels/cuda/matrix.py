@@ -10,19 +10,8 @@ import numpy as np
 from numba import from_dtype
 
 from minirnn.kernels.cuda import cublas
-from minirnn.kernels.cuda.device import (
-    SIMULATOR,
-    THREADS,
-    DeviceArray,
-    asarray,
-    copy_quad,
-    cuda,
-    device_function,
-    empty,
-    kernel,
-    launch,
-    launch_blocks,
-)
+from minirnn.kernels.cuda.device import DeviceArray, asarray, empty, launch, launch_blocks
+from minirnn.kernels.cuda.jit import SIMULATOR, THREADS, copy_quad, cuda, device_function, kernel
 from minirnn.kernels.cuda.rows import take_rows
 
 _SIDE = math.isqrt(THREADS)
@@ -97,7 +86,8 @@ def _make_product(each: int, dtype: Any, a_along_k: bool, b_along_k: bool) -> An
         part_a = cuda.shared.array(shape, dtype) if SIMULATOR else cuda.shared.array(shape, dtype, 16)
         part_b = cuda.shared.array(shape, dtype) if SIMULATOR else cuda.shared.array(shape, dtype, 16)
         total = cuda.local.array((each, each), dtype)
-        column_a, row_b = cuda.local.array(each, dtype), cuda.local.array(each, dtype)
+        column_a = cuda.local.array(each, dtype) if SIMULATOR else cuda.local.array(each, dtype, 16)
+        row_b = cuda.local.array(each, dtype) if SIMULATOR else cuda.local.array(each, dtype, 16)
         next_a, next_b = cuda.local.array(count, dtype), cuda.local.array(count, dtype)
         thread, z, m0, n0 = cuda.threadIdx.x, cuda.blockIdx.z, cuda.blockIdx.y * tile, cuda.blockIdx.x * tile
         my_m, my_n = thread // _SIDE, thread % _SIDE

@@ -7,16 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minirnn.kernels.cuda.device import (
-    THREADS,
-    DeviceArray,
-    cuda,
-    empty,
-    kernel,
-    launch,
-    launch_blocks,
-    sqrt,
-)
+from minirnn.kernels.cuda.device import DeviceArray, empty, launch, launch_blocks
+from minirnn.kernels.cuda.jit import THREADS, cuda, kernel, sqrt
 from minirnn.kernels.pointwise import cast
 
 _BLOCK = 16384  # elements whose squares one block adds up

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from minirnn.errors import DeviceError
-from minirnn.kernels.cuda.device import SIMULATOR
+from minirnn.kernels.cuda.jit import SIMULATOR
 
 WARP = 2 if SIMULATOR else 32
 

@@ -9,19 +9,8 @@ from typing import Any
 import numpy as np
 
 from minirnn.kernels.cuda import array
-from minirnn.kernels.cuda.device import (
-    THREADS,
-    DeviceArray,
-    cuda,
-    device_function,
-    empty,
-    full,
-    kernel,
-    larger,
-    launch,
-    launch_blocks,
-    smaller,
-)
+from minirnn.kernels.cuda.device import DeviceArray, empty, full, launch, launch_blocks
+from minirnn.kernels.cuda.jit import THREADS, cuda, device_function, kernel, larger, smaller
 from minirnn.kernels.cuda.strided import collapsed, place, plan_of
 
 _CHUNK = 1 << 14

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from minirnn.kernels.cuda import walk
-from minirnn.kernels.cuda.device import DeviceArray, device_function
+from minirnn.kernels.cuda.device import DeviceArray
+from minirnn.kernels.cuda.jit import device_function
 from minirnn.kernels.cuda.matrix import product
 from minirnn.kernels.pointwise import relu, relu_grad, tanh, tanh_grad
 from minirnn.kernels.steps import Steps

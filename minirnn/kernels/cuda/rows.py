@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minirnn.kernels.cuda.device import THREADS, DeviceArray, asarray, cuda, empty, kernel, launch, launch_blocks
+from minirnn.kernels.cuda.device import DeviceArray, asarray, empty, launch, launch_blocks
+from minirnn.kernels.cuda.jit import THREADS, cuda, kernel
 from minirnn.kernels.pointwise import cast, random_bits
 
 _DROPPED = 1024  # elements of a block of dropout, as on the CPU

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from minirnn.errors import ShapeError
-from minirnn.kernels.cuda.device import DeviceArray, cuda, device_function, empty, kernel, launch
+from minirnn.kernels.cuda.device import DeviceArray, empty, launch
+from minirnn.kernels.cuda.jit import cuda, device_function, kernel
 
 _RANKS = (1, 4, 8)
 """Shapes are padded to one of these many dimensions, so that few variants of a kernel are compiled."""
