@@ -180,6 +180,11 @@ class _Named:
         self._filename_base = self.get_filename_base(name, getattr(sys, "abiflags", ""))  # type: ignore[attr-defined]
 
 
+@functools.cache
+def _named(stored: type) -> Any:
+    return type("_Impl", (_Named, stored), {})
+
+
 class KernelCache(FunctionCache):
     """A function cache that resolves its folder at first use and never raises.
 
@@ -201,7 +206,7 @@ class KernelCache(FunctionCache):
             folder = cache_folder()
             if folder is not None:
                 self._py_func = self._function
-                self._impl = type("_Impl", (_Named, self._stored), {})(self._function, folder)
+                self._impl = _named(self._stored)(self._function, folder)
                 self._cache_path = str(folder)
                 self._cache_file = _SealedFile(
                     cache_path=self._cache_path,

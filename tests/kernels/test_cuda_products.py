@@ -141,8 +141,7 @@ def test_stacked_products(by_cublas: bool, dtype: np.dtype, request: pytest.Fixt
 def test_a_refusal_says_what_to_do(library: SimpleNamespace) -> None:
     """As on a card whose cuBLAS is newer than its driver."""
     library.cublasCreate_v2 = lambda handle: 1
-    clear_handle = cublas._handle.cache_clear
-    clear_handle()
+    cublas._handle.cache_clear()
     with pytest.raises(DeviceError, match=r"cublasCreate failed with status 1.*cublas12"):
         matrix.product(asarray(np.ones((2, 2))), asarray(np.ones((2, 2))))
 

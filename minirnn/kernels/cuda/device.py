@@ -49,11 +49,16 @@ class _Compiled(threading.local):
 _compiled = _Compiled()
 
 
+def compiled(started: Any, args: tuple[Any, ...]) -> Any:
+    """The kernel as Numba has it for arguments of these types, compiled where it was not."""
+    return started.compile(tuple(started.typeof_pyval(_argument(arg)) for arg in args))
+
+
 def _compile(started: Any, args: tuple[Any, ...]) -> Any:
     """What :class:`_Compiled` holds, or None with a version of numba-cuda that has it elsewhere or calls otherwise."""
     if SIMULATOR or LaunchConfig is None:
         return None
-    found = started.compile(tuple(started.typeof_pyval(_argument(arg)) for arg in args))
+    found = compiled(started, args)
     try:
         function = found._codelibrary.get_cufunc().kernel
         parameters = [parameter.size for parameter in function.arguments_info]
@@ -85,8 +90,11 @@ def _argument(arg: Any) -> Any:
 
 
 def start(started: Any, blocks: int | tuple[int, ...], threads: int, shared_bytes: int, args: tuple[Any, ...]) -> None:
-    """Start a kernel. Numba's own call would take longer than most kernels run: it asks every array for its type and
-    layout, which a :class:`DeviceArray` knows."""
+    """Start a kernel.
+
+    Numba's own call would take longer than most kernels run: it asks every array for its type and layout, which a
+    :class:`DeviceArray` knows.
+    """
     kinds: list[Any] = [started]
     values: list[Any] = []
     for arg in args:
@@ -103,11 +111,11 @@ def start(started: Any, blocks: int | tuple[int, ...], threads: int, shared_byte
     key, kernels = tuple(kinds), _compiled.kernels
     if key not in kernels:
         kernels[key] = _compile(started, args)
-    compiled = kernels[key]
-    if compiled is None:
+    known = kernels[key]
+    if known is None:
         started[blocks, threads, 0, shared_bytes](*map(_argument, args))
     else:
-        stream, function, cooperative = compiled
+        stream, function, cooperative = known
         _launch_compiled(stream, _configuration(blocks, threads, shared_bytes, cooperative), function, *values)
 
 

@@ -58,8 +58,23 @@ def card_name() -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-_STORED = None if SIMULATOR else getattr(getattr(cuda, "dispatcher", None), "CUDACacheImpl", None)
-"""How Numba stores a kernel; where that has moved to another place, every process compiles for itself."""
+def _storage() -> Any:
+    """How a kernel is stored; None where Numba has that in another place: every process compiles for itself then."""
+    numbas: Any = getattr(getattr(cuda, "dispatcher", None), "CUDACacheImpl", None)
+    if SIMULATOR or numbas is None:
+        return None
+
+    class Storage(numbas):
+        def rebuild(self, target_context: Any, payload: Any) -> Any:
+            """What was stored goes to the card now, under the compiler's lock: Numba fails where two do so at once."""
+            found = super().rebuild(target_context, payload)
+            found.bind()
+            return found
+
+    return Storage
+
+
+_STORED = _storage()
 
 
 @functools.cache
@@ -80,20 +95,8 @@ def kernel(function: Callable, max_registers: int | None = None) -> Any:
         return cuda.jit(_without_warnings(function))
     started = cuda.jit(function, max_registers=max_registers)
     if _STORED is not None:
-        started._cache = _CardCache(function, _STORED, _compiler())
+        started._cache = KernelCache(function, _STORED, _compiler())
     return started
-
-
-class _CardCache(KernelCache):
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """What is found goes to the card now, under the compiler's lock: Numba fails where two threads do that."""
-        found = super().load_overload(sig, target_context)
-        try:
-            if found is not None:
-                found.bind()
-        except Exception:  # the driver cannot take it: a miss, like all that is wrong with what is kept
-            return None
-        return found
 
 
 def device_function(function: Callable) -> Any:

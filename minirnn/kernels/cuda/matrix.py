@@ -69,11 +69,9 @@ def _make_product(each: int, dtype: Any, a_along_k: bool, b_along_k: bool) -> An
     tile, quads = _SIDE * each, each // 4
     padded = tile + 4  # so that few of the threads that put a column meet in one bank, and rows begin with a quad
     shape, count = (_DEPTH, padded), tile * _DEPTH // THREADS
-    resident = functools.partial(kernel, max_registers=128 if each == 8 else None)  # two blocks, or more, at a time
     fetch_a, put_a = _make_part(tile, a_along_k)
     fetch_b, put_b = _make_part(tile, b_along_k)
 
-    @resident
     def product(
         out: Any, a: Any, b: Any, bias: Any, rows: Any, M: int, N: int, K: int, a_step: int, b_step: int, k_step: int,
         a_lead: int, b_lead: int,
@@ -126,7 +124,7 @@ def _make_product(each: int, dtype: Any, a_along_k: bool, b_along_k: bool) -> An
                         value += bias[np.uintp(n)]
                     out[np.uintp((z * M + m) * N + n)] = value
 
-    return product
+    return kernel(product, max_registers=128 if each == 8 else None)  # two blocks, or more, at a time
 
 
 @kernel

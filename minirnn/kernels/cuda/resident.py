@@ -40,8 +40,7 @@ def _probe(out: Any) -> None:
 
 def _ask_for_shared(started: Any, args: tuple, nbytes: int) -> None:
     """Have the driver allow ``nbytes`` of shared memory to a kernel, which is compiled for that."""
-    compiled = started.compile(tuple(started.typeof_pyval(arg) for arg in args))
-    function = compiled._codelibrary.get_cufunc()
+    function = device.compiled(started, args)._codelibrary.get_cufunc()
     driver = cuda.cudadrv.driver
     attribute = driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     if isinstance(function.handle, driver.binding.CUkernel):
@@ -58,7 +57,7 @@ def limits() -> Limits:
     card = cuda.get_current_device()
     shared = card.MAX_SHARED_MEMORY_PER_BLOCK
     try:
-        _ask_for_shared(_probe, (empty((1,), np.float32).raw,), card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        _ask_for_shared(_probe, (empty((1,), np.float32),), card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
         shared = card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
     except Exception:  # another version of numba-cuda, which hides its kernels' handles otherwise: less has to do
         pass
@@ -71,8 +70,7 @@ _asked: set[Any] = set()
 def start(started: Any, planned: Plan, *args: Any) -> None:
     """Start a kernel of one signature, as planned; arrays are kept until it has been started."""
     if planned.shared_bytes > _ALWAYS_SHARED and not SIMULATOR and started not in _asked:
-        raw = tuple(arg.raw if isinstance(arg, DeviceArray) else arg for arg in args)
-        _ask_for_shared(started, raw, limits().shared_bytes)
+        _ask_for_shared(started, args, limits().shared_bytes)
         _asked.add(started)
     device.start(started, planned.blocks, planned.threads, planned.shared_bytes, args)
 

@@ -147,7 +147,7 @@ def make_forward(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
                 )  # fmt: skip
                 cuda.syncthreads()
                 for i in range(thread, active * width, threads):
-                    r, j = i // width, i % width
+                    r, j = parted(i, width)
                     value = total(room, sums_at, p_lanes, rows, parts, r, j)
                     h[batch + begin + r, j] = value
                     room[4 * r * stride + j] = value
