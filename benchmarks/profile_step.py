@@ -44,7 +44,7 @@ def main() -> None:
         label = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__} {' '.join(map(str, shapes))}"
         seconds[label] += time.perf_counter() - began
         calls[label] += 1
-        if shapes or "step_rows" in kernel.__name__:
+        if shapes or kernel.__name__.endswith(("_forward", "_backward")):
             floors[label] += 2 * work / rate
 
     threads.run = timed

@@ -34,7 +34,7 @@ def gradient_norms(net: mr.nn.RNN | mr.nn.LSTM | mr.nn.GRU, steps: int) -> np.nd
     rng = np.random.default_rng(0)
     x = rng.normal(size=(steps, BATCH, HIDDEN))
     direction = rng.normal(size=(BATCH, HIDDEN))
-    members = 2 if isinstance(net, mr.nn.LSTM) else 1
+    members = len(net.cell.states)
     states = [[np.zeros((1, BATCH, HIDDEN))] * members]
     with mr.no_grad():
         for t in range(steps):

@@ -13,8 +13,9 @@ from collections.abc import Sequence as _Sequence
 
 import numpy as _np
 
-from minirnn import errors, kernels, models, nn, optim, random
+from minirnn import cells, errors, kernels, models, nn, optim, random
 from minirnn.autograd.gradcheck import gradcheck
+from minirnn.autograd.operation import operation
 from minirnn.autograd.ops import (
     abs,
     argmax,
@@ -24,21 +25,26 @@ from minirnn.autograd.ops import (
     clip,
     concatenate,
     dropout,
+    erf,
     exp,
     flip,
     gather,
     log,
+    log1p,
     log_softmax,
     masked_fill,
     matmul,
     max,
+    maximum,
     mean,
     min,
+    minimum,
     permute,
     relu,
     reshape,
     sigmoid,
     softmax,
+    softplus,
     split,
     sqrt,
     squeeze,
@@ -53,6 +59,7 @@ from minirnn.autograd.ops.operands import flat_ints as _flat_ints
 from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tape import detect_anomaly, no_grad
 from minirnn.autograd.tensor import DType, Tensor, tensor
+from minirnn.cells import cell
 from minirnn.kernels import get_num_threads, set_num_threads
 from minirnn.random import manual_seed
 
@@ -88,9 +95,10 @@ def randn(
 
 
 __all__ = [
-    "Tensor", "abs", "argmax", "argmin", "cat", "chunk", "clip", "concatenate", "detect_anomaly", "dropout",
-    "errors", "exp", "flip", "gather", "get_num_threads", "gradcheck", "kernels", "log", "log_softmax",
-    "manual_seed", "masked_fill", "matmul", "max", "mean", "min", "models", "nn", "no_grad", "ones", "optim",
-    "permute", "randn", "random", "recompute", "relu", "reshape", "set_num_threads", "sigmoid", "softmax",
-    "split", "sqrt", "squeeze", "stack", "sum", "tanh", "tensor", "transpose", "unsqueeze", "where", "zeros",
+    "Tensor", "abs", "argmax", "argmin", "cat", "cell", "cells", "chunk", "clip", "concatenate", "detect_anomaly",
+    "dropout", "erf", "errors", "exp", "flip", "gather", "get_num_threads", "gradcheck", "kernels", "log", "log1p",
+    "log_softmax", "manual_seed", "masked_fill", "matmul", "max", "maximum", "mean", "min", "minimum", "models",
+    "nn", "no_grad", "ones", "operation", "optim", "permute", "randn", "random", "recompute", "relu", "reshape",
+    "set_num_threads", "sigmoid", "softmax", "softplus", "split", "sqrt", "squeeze", "stack", "sum", "tanh",
+    "tensor", "transpose", "unsqueeze", "where", "zeros",
 ]  # fmt: skip

@@ -25,6 +25,10 @@ class OptionError(MinirnnError, ValueError):
     """An option is unknown or out of its range."""
 
 
+class CellError(MinirnnError, TypeError):
+    """The equations of a recurrent cell cannot be traced, or the description of a cell is damaged."""
+
+
 class IndexRangeError(MinirnnError, IndexError):
     """An index points outside the table it indexes."""
 

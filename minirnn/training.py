@@ -383,6 +383,7 @@ class Trainer:
             raise CheckpointError(f"{self.out} holds no optimiser state: it cannot be resumed")
         ours, theirs = _flat(json.loads(json.dumps(self.task.config()))), _flat(config)
         ours["options.optimizer"] = self.options.optimizer
+        ours = {name: value for name, value in ours.items() if value or name in theirs}  # options newer than the run
         for name, value in ours.items():
             if value != theirs.get(name) and name.endswith("sha256"):
                 option = name.rpartition(".")[2].removesuffix("sha256").rstrip("_")
@@ -413,10 +414,11 @@ class Trainer:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names."""
+    """Nested mappings as one, with dotted names; a cell stays whole."""
     flat: dict[str, Any] = {}
     for name, item in value.items():
-        flat |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {prefix + name: item}
+        nested = isinstance(item, Mapping) and name != "cell"
+        flat |= _flat(item, f"{prefix}{name}.") if nested else {prefix + name: item}
     return flat
 
 

@@ -196,6 +196,11 @@ def test_a_run_goes_on_on_another_device(tmp_path: Path, card: str) -> None:
             np.testing.assert_allclose(array, weights["plain"][key], rtol=1e-4, atol=1e-5, err_msg=key)
 
 
+def outputs_of(layer: Any) -> Any:
+    """Of a recurrent layer over ``VECTORS``."""
+    return layer(mr.tensor(VECTORS, device=next(layer.parameters()).device), lengths=LENGTHS)[0]
+
+
 VECTORS = np.random.default_rng(2).standard_normal((3, 2, 4)).astype(np.float32)
 TOKENS, LENGTHS = [[4, 1], [2, 3], [1, 0]], [3, 2]
 M = mr.models
@@ -219,9 +224,16 @@ MODELS: dict[str, tuple[Any, Any]] = {
         lambda: M.EncoderDecoder(5, 6, 4, attention="dot"),
         lambda m: m.loss(TOKENS, [[1, 1], [4, 5], [2, 2]], LENGTHS, teacher_forcing_ratio=0.5),
     ),
-    "cells": (
-        lambda: mr.nn.Recurrent([mr.nn.GRUCell(4, 3), mr.nn.LSTMCell(3, 2)]), lambda m: m(
-            mr.tensor(VECTORS, device=next(m.parameters()).device), lengths=LENGTHS)[0]
+    "cells": (lambda: mr.nn.Recurrent([mr.nn.GRUCell(4, 3), mr.nn.LSTMCell(3, 2)]), outputs_of),
+    "zoneout, two directions": (
+        lambda: mr.nn.Recurrent("layer_norm_lstm", 4, 3, bidirectional=True, zoneout=0.3), outputs_of
+    ),
+    "one mask for all steps": (
+        lambda: mr.nn.Recurrent("gru_reset_before", 4, 3, 2, recurrent_dropout=0.4), outputs_of
+    ),
+    "dropped weights and updates": (
+        lambda: mr.nn.Recurrent("mgu", 4, 3, weight_drop=0.5, recurrent_dropout=0.4, recurrent_dropout_on="update"),
+        outputs_of,
     ),
     "layer norm": (lambda: mr.nn.Sequential(mr.nn.Linear(4, 3), mr.nn.LayerNorm(3)), lambda m: m(VECTORS)),
 }  # fmt: skip

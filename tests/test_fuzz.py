@@ -1,4 +1,4 @@
-"""Files from strangers: thousands of damaged and lying ones give a clear error or a right result, in bounded memory."""
+"""Untrusted files: thousands of damaged and lying ones give a clear error or a right result, in bounded memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ROOM = 1 << 29  # bytes a reader may ask for
 
 ODD: list[Any] = [
     None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 0.5, -2.5, 1e308, "", "lstm", "\ud800", [], [1], {}, {"a": 1},
-    "x" * 1000, [[[]]],
+    "x" * 1000, [[[]]], "../lstm", "_cell",
 ]  # fmt: skip
 
 
@@ -89,12 +89,17 @@ def _originals(folder: Path) -> list[Path]:
         TaggerTask(Sentences.read([str(tagged)]), hidden_size=3, embedding_size=3),
         TranslatorTask(["a b", "b a"] * 8, ["x y", "y x z"] * 8, ["x"] * 16, hidden_size=4, embedding_size=3),
         ForecasterTask(Series.read(str(table)), seq_length=5, hidden_size=3),
-        MusicTask({"train": [chord] * 4}, 3, 1, "gru", 0.1, 2),
+        MusicTask({"train": [chord] * 4}, 3, 1, _own_cell(), 0.1, 2),
     ]  # fmt: skip
     for number, task in enumerate(made):
         for _ in Trainer(task, Options(steps=1), folder / str(number)).fit():
             pass
     return [folder / str(number) / LAST for number in range(len(made))]
+
+
+def _own_cell() -> dict[str, Any]:
+    """The data of a cell that is not built in."""
+    return mr.cells.get("peephole_lstm").to_data() | {"name": "own"}
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -196,6 +201,58 @@ def test_damaged_lying_and_forged_checkpoints(tmp_path: Path) -> None:
             np.testing.assert_array_equal(array, wanted[name], err_msg=f"mutant {number}")
     assert refused > 0.6 * CHECKPOINTS
     assert loaded > 0
+
+
+NAN, LONG = float("nan"), [["gate", "i"], ["state", "h"]] + [["add", n, 1] for n in range(10_000)]
+HOSTILE: dict[str, tuple[Any, str]] = {
+    "unknown operation": ({"nodes": [["gate", "i"], ["__import__", 0]], "new": [1, 1]}, "__import__"),
+    "operation of the compiler": ({"nodes": [["mask", "x"]], "new": [0, 0]}, "mask"),
+    "itself": ({"nodes": [["gate", "i"], ["tanh", 1]], "new": [1, 1]}, "refers to node 1 before it is there"),
+    "later node": ({"nodes": [["tanh", 1], ["gate", "i"]], "new": [0, 0]}, "refers to node 1 before"),
+    "negative node": ({"nodes": [["gate", "i"], ["tanh", -1]], "new": [0, 0]}, "refers to node -1 before"),
+    "no int": ({"nodes": [["gate", "i"], ["tanh", True]], "new": [0, 0]}, "refers to node True before"),
+    "too few operands": ({"nodes": [["gate", "i"], ["add", 0]], "new": [1, 1]}, "."),
+    "too few states": ({"new": [0]}, "one new value per state"),
+    "comparison as state": ({"nodes": [["gate", "i"], ["lt", 0, 0]], "new": [1, 1]}, "one new value per state"),
+    "too many nodes": ({"nodes": LONG, "new": [9, 9]}, "more than 512 nodes"),
+    "no nodes": ({"nodes": None}, "damaged"),
+    "nested junk": ({"nodes": [[["gate"], {"i": [[]]}]], "new": [{}]}, "damaged"),
+    "text as nodes": ({"nodes": "tanh"}, "damaged"),
+    "name": ({"name": "x; import os"}, "expected the name of a cell"),
+    "name of a gate": ({"gates": ["i", "f", "g", "o", "a b"]}, "expected the name of a cell, gate"),
+    "long name": ({"states": ["h" * 99, "c"]}, "expected the name of a cell"),
+    "name twice": ({"states": ["h", "h"]}, "have one name"),
+    "gate without use": ({"gates": ["i", "f", "g", "o", "spare"]}, "never uses spare"),
+    "no gates": ({"gates": []}, "at least one gate"),
+    "unknown gate": ({"nodes": [["gate", "q"]], "new": [0, 0]}, "has no gate 'q'"),
+    "constant": ({"nodes": [["gate", "i"], ["constant", NAN]], "new": [1, 1]}, "expected a finite number, got nan"),
+    "infinite constant": ({"nodes": [["constant", 1e308], ["add", 0, 0]], "new": [1, 1]}, "got inf"),
+    "huge constant": ({"nodes": [["constant", 10**400]], "new": [0, 0]}, "damaged"),
+    "constant of text": ({"nodes": [["constant", "__import__('os')"]], "new": [0, 0]}, "damaged"),
+    "vector": ({"vectors": {"p_i": NAN, "p_f": 0, "p_o": 0}}, "got nan"),
+    "vectors": ({"vectors": [1]}, "damaged"),
+    "other gates": ({"gates": ["f", "i", "g", "o", "i_x"]}, "."),
+    "other size": (mr.cells.get("lstm").to_data(), "missing|unexpected|p_f"),
+    "products": ({"nodes": [["gate", "i"], *(["product", n, n] for n in range(4000))], "gates": ["i"], "vectors": {},
+                  "new": [4000, 4000]}, "num_layers 1 does not fit"),
+}  # fmt: skip
+
+
+def test_hostile_descriptions_of_cells_are_refused(tmp_path: Path) -> None:
+    text = "the quick brown fox. " * 30
+    symbols, path = Characters.of(text), tmp_path / "x.safetensors"
+    task = CharTask(symbols.encode(text), symbols, 4, 1, _own_cell(), 0.0, 4, 8)
+    arrays = {f"model.{name}": array for name, array in task.model.state_dict().items()}
+    config = task.config()
+    checkpoint.save(path, arrays, config)
+    assert tasks.load(path).model.config == task.model.config  # as it is, it loads
+    cells = [(_own_cell() | change, message) for change, message in HOSTILE.values()]
+    cells += [(odd, ".") for odd in ODD if odd != "lstm"]
+    for cell, message in cells:
+        checkpoint.save(path, arrays, config | {"model": config["model"] | {"cell": cell}})
+        with pytest.raises(CheckpointError, match=message) as refusal:
+            tasks.load(path)
+        assert "\n" not in str(refusal.value)
 
 
 # ------------------------------------------------------------------------------------------------- data files

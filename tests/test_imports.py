@@ -18,6 +18,7 @@ FLOORS = {
     "minirnn.random": 0,
     "minirnn.kernels": 1,
     "minirnn.autograd": 2,
+    "minirnn.cells": 2,
     "minirnn.nn": 3,
     "minirnn.optim": 3,
     "minirnn.models": 4,
@@ -104,14 +105,16 @@ def test_both_houses_have_the_same_names() -> None:
 
 
 def test_no_pickle_and_no_eval() -> None:
-    """The kernel cache alone unpickles: Numba's format, in a folder only its user can write."""
+    """The kernel cache alone unpickles: Numba's format, in a folder only its user can write. One module compiles the
+    source that is generated from a graph whose names and numbers were checked.
+    """
     for module, path in _modules().items():
         calls = {
             node.func.id
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
-        assert not calls & {"eval", "exec", "compile"}, module
+        assert not calls & {"eval", "exec", "compile"} or module == "minirnn.kernels.build", module
         if "import pickle" in path.read_text(encoding="utf-8"):
             assert module == "minirnn.kernels.cache"
 

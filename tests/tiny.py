@@ -1,7 +1,7 @@
 """A tiny run of every task: its data, how the command line and how the library train on it.
 
-Everything that makes a run more than its weights is on: dropout, tokens left out at random, scheduled sampling,
-transpositions, vectors of words from a file.
+Everything that makes a run more than its weights is on: dropout of all kinds, tokens left out at random, scheduled
+sampling, transpositions, vectors of words from a file.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ _SIZE = ("--hidden", "6", "--batch-size", "8")
 
 TASKS: dict[str, Tiny] = {
     "char": Tiny(
-        "corpus.txt", _TEXT * 12, _TEXT * 13, (*_SIZE, "--layers", "2", "--seq-length", "8"),
-        lambda path: CharTask(*read_corpus([str(path)]), 6, 2, "lstm", 0.2, 8, 8),
+        "corpus.txt", _TEXT * 12, _TEXT * 13,
+        (*_SIZE, "--layers", "2", "--seq-length", "8", "--zoneout", "0.1", "--weight-drop", "0.2"),
+        lambda path: CharTask(*read_corpus([str(path)]), 6, 2, "lstm", 0.2, 8, 8, zoneout=0.1, weight_drop=0.2),
         ("--cell", "gru", "lstm"),
     ),
     "classifier": Tiny(

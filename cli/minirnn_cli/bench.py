@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from minirnn import cells
 from minirnn_cli import options as o
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ class Work:
 
     @property
     def gflop(self) -> float:
-        from minirnn.models.body import CELLS
-
-        per_layer = 6.0 * 2 * self.hidden * CELLS[self.cell].gates * self.hidden
+        gates = len(cells.get(self.cell).recurrent_gates)
+        per_layer = 6.0 * 2 * self.hidden * gates * self.hidden
         positions = self.batch * self.steps
         return positions * (self.layers * per_layer + 6.0 * self.hidden * self.vocabulary) / 1e9
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
+from minirnn.models.body import Rates
 from minirnn_cli import options as o
 from minirnn_cli.training import Plan, training_command
 
@@ -28,7 +29,7 @@ def train_char(
                      rich_help_panel="Training"),
     ] = None,
     *, cell: str, hidden: int, layers: int, dropout: float, seq_length: int, batch_size: int, val_fraction: float,
-    seed: int,
+    seed: int, **rates: Unpack[Rates],
 ) -> Plan:  # fmt: skip
     """Train a character model on text; 3 minutes unless told otherwise. The end of the text validates.
 
@@ -38,7 +39,7 @@ def train_char(
 
     tokens, symbols = read_corpus(corpus, as_bytes)
     task = CharTask(
-        tokens, symbols, hidden, layers, cell, dropout, batch_size, seq_length, val_fraction, seed, recompute
+        tokens, symbols, hidden, layers, cell, dropout, batch_size, seq_length, val_fraction, seed, recompute, **rates
     )
     text_model = TextModel(task.model, symbols)
     return Plan(

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
+from minirnn.models.body import Rates
 from minirnn_cli import options as o
 from minirnn_cli.training import Plan, training_command
 
-
-class LevelName(StrEnum):
-    auto = "auto"
-    word = "word"
-    char = "char"
-
-
-class PoolingName(StrEnum):
-    last = "last"
-    mean = "mean"
-    max = "max"
-    attention = "attention"
+LevelName = StrEnum("LevelName", ["auto", "word", "char"])
+PoolingName = StrEnum("PoolingName", ["last", "mean", "max", "attention"])
 
 
 @training_command(default_minutes=3, hidden=128, layers=1, bidirectional=True, dropout=None, batch_size=64, lr=1e-3)
@@ -60,7 +51,7 @@ def train_classifier(
     embeddings: o.Embeddings = None,
     freeze: o.Freeze = False,
     *, cell: str, hidden: int, layers: int, bidirectional: bool, dropout: float | None, batch_size: int,
-    val_fraction: float, seed: int,
+    val_fraction: float, seed: int, **rates: Unpack[Rates],
 ) -> Plan:  # fmt: skip
     """Train a classifier of texts (sentiment, language, topic); 3 minutes unless told otherwise.
 
@@ -74,6 +65,6 @@ def train_classifier(
         texts, labels, where, level=level, lower=lower, min_count=min_count, max_words=max_words,
         max_length=max_length, pooling=pooling, embedding_size=embedding_size, embeddings=embeddings, freeze=freeze,
         hidden_size=hidden, num_layers=layers, cell=cell, bidirectional=bidirectional, dropout=dropout,
-        batch_size=batch_size, val_fraction=val_fraction, seed=seed,
+        batch_size=batch_size, val_fraction=val_fraction, seed=seed, **rates,
     )  # fmt: skip
     return Plan(task, f"data: {task.summary}", "texts", "minirnn predict {} 'a text'")

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from minirnn import cells
+from minirnn.cells import Cell
+from minirnn.errors import CellError, OptionError
 from minirnn_cli import options as o
 
 _SHOWN_APART = {
@@ -26,13 +29,14 @@ def info(
 
     path = o.find_checkpoint(checkpoint)
     arrays, config = load(path)
-    weights = part(arrays, "model.")
+    weights, cell = part(arrays, "model."), _cell_of(config)
     position = config.get("position", {})
     facts: dict[str, Any] = {
         "file": str(path),
         "bytes": path.stat().st_size,
         "task": config.get("task"),
         "model": config.get("model"),
+        "equations": None if cell is None else _equations(cell),
         "parameters": sum(a.size for a in weights.values()),
         "symbols": config.get("symbols"),
         "data": config.get("data"),
@@ -44,32 +48,50 @@ def info(
         "best_val_loss": position.get("best_loss"),
         "options": config.get("options"),
         "resumable": "optimizer" in config,
-        "devices": {device: _state(device, config) for device in DEVICES},
+        "devices": {device: _state(device, config, cell) for device in DEVICES},
         "arrays": {name: list(a.shape) for name, a in weights.items()},
     }
     if json:
         print(dumps(facts, ensure_ascii=False))
         return
     for name, value in facts.items():
+        lines = value if name == "equations" else None
         if isinstance(value, dict):
-            print(f"{name}:")
-            for key, item in value.items():
-                if item is not None:
-                    print(f"  {key}: {_shown(item)}")
+            named = {key: cell.name if cell and key == "cell" else item for key, item in value.items()}
+            lines = [f"{key}: {_shown(item)}" for key, item in named.items() if item is not None]
+        if lines is not None:
+            print(f"{name}:", *lines, sep="\n  ")
         elif value is not None:
             print(f"{name}: {_shown(value)}")
 
 
-_PATHS = {"block": "each block walks sequences of its own", "grid": "all blocks share a step's units, and wait"}
+def _cell_of(config: dict[str, Any]) -> Cell | None:
+    """The cell of a checkpoint's model; None where there is none, or none that this version knows."""
+    model = config.get("model")
+    try:
+        return cells.get(model["cell"]) if isinstance(model, dict) else None
+    except (KeyError, CellError, OptionError):
+        return None
 
 
-def _state(device: str, config: dict[str, Any]) -> str:
-    """Whether a device is usable; of a card also what makes its products, and how it would walk the recurrent
-    loop of such a model in batches of 32.
+def _equations(cell: Cell) -> list[str]:
+    from minirnn.cells._explain import equations_text
+
+    try:
+        return equations_text(cell.equations)
+    except RecursionError:
+        return ["nested too deeply to be shown"]
+
+
+_PATHS = {"block": "each block computes sequences of its own", "grid": "all blocks share a step's units, and wait"}
+
+
+def _state(device: str, config: dict[str, Any], cell: Cell | None) -> str:
+    """Whether a device is usable; of a GPU also what makes its products, and how it would run the recurrence of such a
+    model in batches of 32.
     """
     from minirnn import kernels
     from minirnn.errors import DeviceError
-    from minirnn.models.body import CELLS
 
     if problem := kernels.missing(device):
         return problem
@@ -81,11 +103,10 @@ def _state(device: str, config: dict[str, Any]) -> str:
     from minirnn.kernels.cuda.resident import limits
 
     usable = f"usable ({card_name()}); products: {'cuBLAS' if cublas.available() else 'own kernel'}"
-    model = config.get("model")
-    if not isinstance(model, dict) or model.get("cell") not in CELLS:
+    if cell is None:
         return usable
     try:
-        path = plan(model.get("hidden_size", 1), 32, CELLS[model["cell"]].gates, 4, limits()).path
+        path = plan(config["model"].get("hidden_size", 1), 32, len(cell.input_gates), 4, limits()).path
     except DeviceError as error:
         return f"not for this model: {error}"
     return f"{usable}; recurrent kernel: {path} ({_PATHS[path]})"

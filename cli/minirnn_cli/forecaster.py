@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
+from minirnn.models.body import Rates
 from minirnn_cli.training import Plan, training_command
 
-
-class BaseName(StrEnum):
-    last = "last"
-    season = "season"
-    trend = "trend"
+BaseName = StrEnum("BaseName", ["last", "season", "trend"])
 
 
 @training_command(
@@ -47,7 +44,7 @@ def train_forecaster(
                             rich_help_panel="Training")
     ] = 5.0,
     *, cell: str, hidden: int, layers: int, bidirectional: bool, dropout: float, seq_length: int, batch_size: int,
-    val_fraction: float, seed: int,
+    val_fraction: float, seed: int, **rates: Unpack[Rates],
 ) -> Plan:  # fmt: skip
     """Train a forecaster on a table; 1 minute unless told otherwise. The last rows validate.
 
@@ -63,7 +60,7 @@ def train_forecaster(
     task = ForecasterTask(
         series, seq_length, horizon, season, base, log, hidden_size=hidden, num_layers=layers, cell=cell,
         bidirectional=bidirectional, dropout=dropout, batch_size=batch_size, penalty=penalty,
-        val_fraction=val_fraction, seed=seed,
+        val_fraction=val_fraction, seed=seed, **rates,
     )  # fmt: skip
     view = task.view
     return Plan(

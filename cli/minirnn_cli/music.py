@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
+from minirnn.models.body import Rates
 from minirnn_cli.training import Plan, training_command
 
 
@@ -20,7 +21,7 @@ def train_music(
                           rich_help_panel="Training")
     ] = 6,
     *, cell: str, hidden: int, layers: int, dropout: float, seq_length: int, batch_size: int, val_fraction: float,
-    seed: int,
+    seed: int, **rates: Unpack[Rates],
 ) -> Plan:  # fmt: skip
     """Train a composer of polyphonic music on pieces; 5 minutes unless told otherwise.
 
@@ -31,7 +32,7 @@ def train_music(
     from minirnn.tasks.music import MusicTask, read_rolls
 
     task = MusicTask(
-        read_rolls(data), hidden, layers, cell, dropout, batch_size, seq_length, transpose, val_fraction, seed
+        read_rolls(data), hidden, layers, cell, dropout, batch_size, seq_length, transpose, val_fraction, seed, **rates
     )
     composer, steps = task.composer(), sum(map(len, task.train))
     return Plan(

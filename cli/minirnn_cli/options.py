@@ -7,37 +7,29 @@ import sys
 from enum import StrEnum
 from glob import escape
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from minirnn.cells import names
 from minirnn.errors import CheckpointError, DataError
 
-
-class CellName(StrEnum):
-    rnn = "rnn"
-    lstm = "lstm"
-    gru = "gru"
-
-
-class OptimizerName(StrEnum):
-    adam = "adam"
-    adamw = "adamw"
-    sgd = "sgd"
-    rmsprop = "rmsprop"
-    adagrad = "adagrad"
-
-
-class DeviceName(StrEnum):
-    cpu = "cpu"
-    cuda = "cuda"
-
+OptimizerName = StrEnum("OptimizerName", ["adam", "adamw", "sgd", "rmsprop", "adagrad"])
+DeviceName = StrEnum("DeviceName", ["cpu", "cuda"])
 
 MOST_UNITS = 1_000_000  # far more than any memory holds
 _MOST_LAYERS = 1000
 _MOST_THREADS = 1024
 
-Cell = Annotated[CellName, typer.Option(help="Kind of recurrent cell.", rich_help_panel="Model")]
+
+def _rate(help: str, max: float = 0.99) -> Any:
+    return typer.Option(min=0, max=max, help=help, rich_help_panel="Model")
+
+
+Cell = Annotated[
+    str, typer.Option(metavar="NAME|FILE.py:NAME", rich_help_panel="Model",
+                      help=f"Recurrent cell: {', '.join(names())}; or a cell of your own in a Python file.")
+]  # fmt: skip
 Hidden = Annotated[int, typer.Option(min=1, max=MOST_UNITS, help="Units in a layer.", rich_help_panel="Model")]
 Layers = Annotated[int, typer.Option(min=1, max=_MOST_LAYERS, help="Recurrent layers.", rich_help_panel="Model")]
 Bidirectional = Annotated[
@@ -48,10 +40,10 @@ Embeddings = Annotated[
     str | None, typer.Option(help="Vectors of words, as GloVe or word2vec text.", rich_help_panel="Model")
 ]
 Freeze = Annotated[bool, typer.Option("--freeze", help="Leave these vectors as they are.", rich_help_panel="Model")]
-Dropout = Annotated[
-    float, typer.Option(min=0, max=0.95, help="Share of each layer's outputs dropped in training.",
-                        rich_help_panel="Model")
-]  # fmt: skip
+Dropout = Annotated[float, _rate("Share of each layer's outputs dropped in training.", 0.95)]
+Zoneout = Annotated[float, _rate("Probability with which a unit keeps its old state in training.")]
+RecurrentDropout = Annotated[float, _rate("Share of the state dropped on its way to the next step in training.")]
+WeightDrop = Annotated[float, _rate("Share of the recurrent weights dropped in training.")]
 SeqLength = Annotated[int, typer.Option(min=1, help="Steps through which gradients flow.", rich_help_panel="Training")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Sequences read side by side.", rich_help_panel="Training")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Train this many steps.", rich_help_panel="Budget")]

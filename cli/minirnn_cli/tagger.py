@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
+from minirnn.models.body import Rates
 from minirnn_cli import options as o
 from minirnn_cli.training import Plan, training_command
 
@@ -32,7 +33,7 @@ def train_tagger(
     embeddings: o.Embeddings = None,
     freeze: o.Freeze = False,
     *, cell: str, hidden: int, layers: int, bidirectional: bool, dropout: float, batch_size: int, val_fraction: float,
-    seed: int,
+    seed: int, **rates: Unpack[Rates],
 ) -> Plan:  # fmt: skip
     """Train a tagger of words (parts of speech, names) on tagged sentences; 5 minutes unless told otherwise.
 
@@ -46,7 +47,7 @@ def train_tagger(
     task = TaggerTask(
         sentences, validation, hidden_size=hidden, num_layers=layers, cell=cell, bidirectional=bidirectional,
         dropout=dropout, batch_size=batch_size, min_count=min_count, embeddings=embeddings, freeze=freeze,
-        column=column, val_fraction=val_fraction, seed=seed,
+        column=column, val_fraction=val_fraction, seed=seed, **rates,
     )  # fmt: skip
     tagger = Tagger(task.model, task.words, task.characters, task.labels, column)
     shown = [Line(" ".join(task.validation[0][:_SHOWN]), "")]

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from minirnn.errors import CheckpointError, OptionError
+from minirnn.models.body import Rates
 from minirnn_cli import options as o
+from minirnn_cli.cells import find_cell
 
 if TYPE_CHECKING:
     from minirnn.training import Task
 
+_RATES = tuple(Rates.__annotations__)
 _BUDGETS = ("steps", "epochs", "minutes")
 _TRAINING = (*_BUDGETS, "lr", "optimizer", "weight_decay", "clip", "save_every")
 _RUN = ("out", "resume", "threads", "device", "quiet", "json")
@@ -24,15 +27,16 @@ _FILES = ("embeddings", "val")  # options that are data too: what is in the file
 
 _SHARED: dict[str, Any] = {
     "cell": o.Cell, "hidden": o.Hidden, "layers": o.Layers, "bidirectional": o.Bidirectional, "dropout": o.Dropout,
+    "zoneout": o.Zoneout, "recurrent_dropout": o.RecurrentDropout, "weight_drop": o.WeightDrop,
     "seq_length": o.SeqLength, "batch_size": o.BatchSize, "steps": o.Steps, "epochs": o.Epochs, "minutes": o.Minutes,
     "lr": o.LearningRate, "optimizer": o.Optimizer, "weight_decay": o.WeightDecay, "clip": o.Clip,
     "val_fraction": o.ValFraction, "seed": o.Seed, "save_every": o.SaveEvery, "out": o.Out, "resume": o.Resume,
     "threads": o.Threads, "device": o.Device, "quiet": o.Quiet, "json": o.Json,
 }  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
-    "cell": o.CellName.lstm, "layers": 1, "dropout": 0.0, "steps": None, "epochs": None, "minutes": None,
-    "optimizer": o.OptimizerName.adamw, "weight_decay": 0.0, "clip": 1.0, "val_fraction": 0.1, "seed": 1337,
-    "save_every": None, "out": None, "resume": False, "threads": None, "device": o.DeviceName.cpu,
+    "cell": "lstm", "layers": 1, "dropout": 0.0, **dict.fromkeys(_RATES, 0.0), "steps": None, "epochs": None,
+    "minutes": None, "optimizer": o.OptimizerName.adamw, "weight_decay": 0.0, "clip": 1.0, "val_fraction": 0.1,
+    "seed": 1337, "save_every": None, "out": None, "resume": False, "threads": None, "device": o.DeviceName.cpu,
     "quiet": False, "json": False,
 }  # fmt: skip
 
@@ -61,7 +65,8 @@ def training_command(default_minutes: float, **defaults: Any) -> Callable[[Calla
 
     The function's own parameters come first, its data (a source, or a list of them) before all others. Those of
     :data:`_SHARED` that it names too, as keyword-only parameters without a default, are filled in; ``defaults`` sets
-    what differs from :data:`_DEFAULTS`. On ``--resume`` every option that is not typed is taken from the run.
+    what differs from :data:`_DEFAULTS`; the rates of :data:`_RATES` reach it as further keyword arguments. On
+    ``--resume`` every option that is not typed is taken from the run.
 
     Args:
         default_minutes: the budget where none is given.
@@ -69,8 +74,9 @@ def training_command(default_minutes: float, **defaults: Any) -> Callable[[Calla
 
     def decorate(make: Callable[..., Plan]) -> Callable[..., None]:
         signature = inspect.signature(make, eval_str=True).parameters
-        own = {name: parameter for name, parameter in signature.items() if name not in _SHARED}
-        shared = [name for name in _SHARED if name in signature or name in (*_TRAINING, *_RUN)]
+        named = [name for name, parameter in signature.items() if parameter.kind != inspect.Parameter.VAR_KEYWORD]
+        own = {name: signature[name] for name in named if name not in _SHARED}
+        shared = [name for name in _SHARED if name in (*named, *_RATES, *_TRAINING, *_RUN)]
         data = next(iter(own))
 
         @wraps(make)
@@ -78,7 +84,7 @@ def training_command(default_minutes: float, **defaults: Any) -> Callable[[Calla
             chosen = {name: getattr(value, "value", value) for name, value in typed.items()}
             how = {name: chosen.pop(name) for name in _RUN}
             sources = chosen[data] if isinstance(chosen[data], list) else [chosen[data]]
-            _train(context, make, list(signature), sources, chosen, how, data, default_minutes)
+            _train(context, make, [*named, *_RATES], sources, chosen, how, data, default_minutes)
 
         values = _DEFAULTS | defaults
         parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
@@ -108,6 +114,8 @@ def _train(
     device = how["device"]
     kernels.on(device)  # a card that is missing is said before a corpus is read
     out, resume, quiet = how["out"], how["resume"], how["quiet"]
+    if not resume or o.given(context, "cell"):
+        chosen["cell"] = find_cell(chosen["cell"])
     stem = "stdin" if sources[0] == "-" else Path(sources[0].removeprefix("@")).stem or "run"
     if resume:
         folder = o.resumed_folder(out, stem)
@@ -134,8 +142,8 @@ def _train(
     if not quiet:
         say(plan.data)
         model = ", ".join(
-            f"{name.replace('_', ' ')} {value}" for name, value in chosen.items()
-            if name in ("cell", "layers", "hidden", "bidirectional")
+            f"{name} {_shown(chosen[name])}" for name in ("cell", "hidden", "layers", "bidirectional")
+            if name in chosen
         )  # fmt: skip
         say(f"model: {model}; {plan.task.model.num_parameters():,} parameters; {plan.task.batches:,} batches an epoch")
         name, count = next((name, chosen[name]) for name in _BUDGETS if chosen[name] is not None)
@@ -167,11 +175,18 @@ def _refuse_changes(
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in names and name in before and o.given(context, name) and chosen[name] != before[name]:
-            was = "not given" if before[name] is None else before[name]
+            was, now = _shown(before[name]), _shown(chosen[name])
+            now += " with other equations" if was == now else ""
             raise CheckpointError(
-                f"cannot resume {folder}: {parameter.opts[0]} was {was}, now it is {chosen[name]}; leave it out, or "
-                "begin a new run"
+                f"cannot resume {folder}: {parameter.opts[0]} was {was}, now it is {now}; leave it out, or begin a "
+                "new run"
             )
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return str(value.get("name") if isinstance(value, dict) else value)
 
 
 def _settings(folder: Path, command: str | None) -> dict[str, Any]:

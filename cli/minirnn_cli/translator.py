@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
+from minirnn.models.body import Rates
 from minirnn_cli import options as o
 from minirnn_cli.training import Plan, training_command
 
-
-class LevelName(StrEnum):
-    word = "word"
-    char = "char"
-
-
-class AttentionName(StrEnum):
-    additive = "additive"
-    dot = "dot"
-    none = "none"
-
-
-class ScheduleName(StrEnum):
-    constant = "constant"
-    linear = "linear"
-    inverse_sigmoid = "inverse-sigmoid"
-
-
-class DrawName(StrEnum):
-    step = "step"
-    sequence = "sequence"
-
+LevelName = StrEnum("LevelName", ["word", "char"])
+AttentionName = StrEnum("AttentionName", ["additive", "dot", "none"])
+ScheduleName = StrEnum(
+    "ScheduleName", {"constant": "constant", "linear": "linear", "inverse_sigmoid": "inverse-sigmoid"}
+)
+DrawName = StrEnum("DrawName", ["step", "sequence"])
 
 _DATA, _MODEL, _FORCING = "Data", "Model", "Teacher forcing"
 
@@ -79,7 +64,7 @@ def train_translator(
                                                       "characters.", rich_help_panel="Training")
     ] = None,
     *, cell: str, hidden: int, layers: int, bidirectional: bool, dropout: float, batch_size: int, val_fraction: float,
-    seed: int,
+    seed: int, **rates: Unpack[Rates],
 ) -> Plan:  # fmt: skip
     """Train an encoder-decoder on pairs of sentences; 10 minutes unless told otherwise.
 
@@ -92,7 +77,7 @@ def train_translator(
     task = TranslatorTask(
         *read_pairs(data), level, lower, min_count, max_words, hidden, layers, cell, bidirectional, embedding_size,
         dropout, attention, teacher_forcing, teacher_forcing_end, schedule, draw, label_smoothing, batch_size,
-        val_fraction, seed,
+        val_fraction, seed, **rates,
     )  # fmt: skip
     source, target = len(task.translator.source), len(task.translator.target)
     about = f"data: {len(task.train):,} pairs to train on, {source:,} and {target:,} different tokens"

@@ -1,22 +1,25 @@
-"""A whole recurrent layer as one operation, with hand-derived backpropagation through time.
+"""A recurrent layer over a whole sequence as one operation, with backpropagation through time.
 
-Each operation here takes the *input part* of the gates' pre-activations, x W_ih^T + b for all steps at once,
-either as rows (``linear`` made them; they are used up as workspace) or as a table with one row a token. The
-second form is exact and cheaper when there are fewer tokens than rows: V rows are projected instead of S,
-and on the way back the gradients are summed by token first.
+It takes the *input part* of the gates' pre-activations, x W_ih^T + b for all steps at once, either as rows (``linear``
+made them; they are used up as workspace) or as a table with one row per token. The second form is exact and cheaper
+when there are fewer tokens than rows: V rows are projected instead of S, and in backward the gradients are summed by
+token first.
 
 Rows are packed as :mod:`minirnn.kernels.steps` says; S packed rows, N sequences in sorted order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minirnn import kernels
-from minirnn.autograd.tensor import Tensor, record_many
+from minirnn.autograd.tensor import Tensor, record, record_many
+from minirnn.kernels.graph import Equations
+from minirnn.kernels.plan import Noise, RecurrentWeights
 from minirnn.kernels.steps import Steps
 
 
@@ -52,81 +55,62 @@ def _final(K: Any, states: Any, steps: Steps) -> Any:
     return K.take_rows(states, steps.final)
 
 
-def _gradient(K: Any, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array of its own for a final state's gradient, which the kernel overwrites."""
-    return K.zeros(shape, dtype) if g is None else g.copy()
+def split_biases(equations: Equations, bias_ih: Tensor, bias_hh: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What is added to the input part, bias_ih and most of bias_hh [G H], and the rest [K, H]: of parts kept apart."""
+    K, size = kernels.on(bias_ih.device), bias_ih.shape[0] // len(equations.input_gates)
+    joined, own, pieces = bias_ih.data, [], []
+    if len(equations.runs) == 1 and equations.runs[0].count == len(equations.input_gates) and not equations.own_gates:
+        return record("biases", (bias_ih, bias_hh), K.add(joined, bias_hh.data), lambda g: (g, g)), None
+    joined = joined.copy()
+    for run in equations.runs:
+        source = slice(run.first * size, (run.first + run.count) * size)
+        place = slice(run.index * size, (run.index + run.count) * size)
+        pieces.append((source, place, run.array == "gates"))
+        if run.array == "gates":
+            joined[place] = joined[place] + bias_hh.data[source]
+        else:
+            own.append(bias_hh.data[source])
+
+    def gradients(d_joined: Any, d_own: Any = None) -> tuple[Any, Any]:
+        d_hh = K.zeros(bias_hh.shape, bias_hh.dtype)
+        for source, place, in_gates in pieces:
+            d = d_joined if in_gates else d_own
+            if d is not None:
+                d_hh[source] = d[place]
+        return d_joined, d_hh
+
+    outputs = (joined, *([K.concatenate(own, 0) if len(own) > 1 else own[0].copy()] if own else ()))
+    made = record_many("biases", (bias_ih, bias_hh), outputs, gradients)
+    return made[0], made[1] if own else None
 
 
-def _contiguous(K: Any, g: Any) -> Any:
-    return None if g is None else K.contiguous(g)
+def recurrent_sequence(
+    equations: Equations, gate_input: GateInput, weights: RecurrentWeights, states: Sequence[Tensor], steps: Steps,
+    noise: Noise,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Any cell over a whole sequence: y [S, W], then the final states [N, W], [N, H], ...
 
-
-def rnn_sequence(
-    gate_input: GateInput, weight_hh: Tensor, h_0: Tensor, rectify: bool, steps: Steps
-) -> tuple[Tensor, Tensor]:
-    """h_t = tanh(x_t + W_hh h_{t-1}), or relu; returns y [S, H] and h_n [N, H]."""
-    K = kernels.on(weight_hh.device)
-    gates = gate_input.buffer(K, steps.rows)
-    h = K.rnn_forward(
-        gates, gate_input.table, gate_input.tokens, weight_hh.data, K.contiguous(h_0.data), rectify, steps
-    )
-
-    def gradients(dy: Any, dh_n: Any) -> tuple[Any, ...]:
-        dh = _gradient(K, dh_n, h_0.shape, h.dtype)
-        dh_0, dweight = K.rnn_backward(gates, h, weight_hh.data, _contiguous(K, dy), dh, rectify, steps)
-        return gate_input.gradient(K, gates), dweight, dh_0
-
-    inputs = (gate_input.values, weight_hh, h_0)
-    y, h_n = record_many("rnn", inputs, (h[steps.batch :], _final(K, h, steps)), gradients)
-    return y, h_n
-
-
-def lstm_sequence(
-    gate_input: GateInput, weight_hh: Tensor, weight_hr: Tensor | None, h_0: Tensor, c_0: Tensor, steps: Steps
-) -> tuple[Tensor, Tensor, Tensor]:
-    """i, f, g, o = x_t + W_hh h_{t-1}; c = f c + i g; h = o tanh(c), times W_hr where there is one.
-
-    Returns y [S, P], h_n [N, P] and c_n [N, H] (P = H without ``weight_hr``).
+    Args:
+        equations: of the cell, resolved for training or evaluation.
+        weights: tensors.
+        states: the initial ones.
     """
-    K = kernels.on(weight_hh.device)
+    K = kernels.on(states[0].device)
     gates = gate_input.buffer(K, steps.rows)
-    w_hr = None if weight_hr is None else weight_hr.data
-    h, c = K.lstm_forward(
-        gates, gate_input.table, gate_input.tokens, weight_hh.data, w_hr, K.contiguous(h_0.data),
-        K.contiguous(c_0.data), steps,
+    arrays = weights.map(lambda tensor: tensor.data)
+    initial = [K.contiguous(state.data) for state in states]
+    run = K.Recurrence(equations, gates, gate_input.table, gate_input.tokens, arrays, initial, steps, noise)
+
+    def gradients(dy: Any, *d_finals: Any) -> tuple[Any, ...]:
+        d_states = [  # arrays of their own, which the kernel overwrites
+            K.zeros(state.shape, gates.dtype) if d is None else d.copy()
+            for d, state in zip(d_finals, initial, strict=True)
+        ]
+        d_states, d = run.backward(None if dy is None else K.contiguous(dy), d_states)
+        return gate_input.gradient(K, gates), d.weight_hh, d.bias, d.vectors, d.weight_hr, *d.inner, *d_states
+
+    inputs = (
+        gate_input.values, weights.weight_hh, weights.bias, weights.vectors, weights.weight_hr, *weights.inner, *states
     )  # fmt: skip
-
-    def gradients(dy: Any, dh_n: Any, dc_n: Any) -> tuple[Any, ...]:
-        dh, dc = _gradient(K, dh_n, h_0.shape, h.dtype), _gradient(K, dc_n, c_0.shape, h.dtype)
-        dh_0, dc_0, dweight, dweight_hr = K.lstm_backward(
-            gates, h, c, weight_hh.data, w_hr, _contiguous(K, dy), dh, dc, steps
-        )
-        return gate_input.gradient(K, gates), dweight, dweight_hr, dh_0, dc_0
-
-    inputs = (gate_input.values, weight_hh, weight_hr, h_0, c_0)
-    outputs = (h[steps.batch :], _final(K, h, steps), _final(K, c, steps))
-    y, h_n, c_n = record_many("lstm", inputs, outputs, gradients)
-    return y, h_n, c_n
-
-
-def gru_sequence(
-    gate_input: GateInput, weight_hh: Tensor, bias_n: Tensor, h_0: Tensor, steps: Steps
-) -> tuple[Tensor, Tensor]:
-    """r, z = x_t + W_hh h; n = tanh(x_t + r (W_hn h + b_hn)); h = (1 - z) n + z h.
-
-    Returns y [S, H] and h_n [N, H].
-    """
-    K = kernels.on(weight_hh.device)
-    gates = gate_input.buffer(K, steps.rows)
-    h, product_n = K.gru_forward(
-        gates, gate_input.table, gate_input.tokens, weight_hh.data, bias_n.data, K.contiguous(h_0.data), steps
-    )
-
-    def gradients(dy: Any, dh_n: Any) -> tuple[Any, ...]:
-        dh = _gradient(K, dh_n, h_0.shape, h.dtype)
-        dh_0, dweight = K.gru_backward(gates, product_n, h, weight_hh.data, _contiguous(K, dy), dh, steps)
-        return gate_input.gradient(K, gates), dweight, K.column_sums(product_n), dh_0
-
-    inputs = (gate_input.values, weight_hh, bias_n, h_0)
-    y, h_n = record_many("gru", inputs, (h[steps.batch :], _final(K, h, steps)), gradients)
-    return y, h_n
+    outputs = (run.histories[0][steps.batch :], *(_final(K, history, steps) for history in run.histories))
+    return record_many(equations.name, inputs, outputs, gradients)

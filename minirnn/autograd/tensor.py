@@ -262,6 +262,9 @@ class Tensor:
     def log(self) -> Tensor:
         return ops.log(self)
 
+    def log1p(self) -> Tensor:
+        return ops.log1p(self)
+
     def sqrt(self) -> Tensor:
         return ops.sqrt(self)
 
@@ -270,6 +273,9 @@ class Tensor:
 
     def sigmoid(self) -> Tensor:
         return ops.sigmoid(self)
+
+    def erf(self) -> Tensor:
+        return ops.erf(self)
 
     def relu(self) -> Tensor:
         return ops.relu(self)

@@ -26,7 +26,7 @@ class Steps:
         batch: N, sequences.
         reverse: walk from each sequence's own last step to its first.
         starts: [T + 1] first packed row of each step.
-        loads: [N + 1] steps of all sequences before each sorted place.
+        cumulative_steps: [N + 1] steps of all sequences before each sorted place.
         previous: [S] for each packed row, the state row it continues from.
         final: [N] for each sorted sequence, the state row after its last step in this direction.
         order: [N] the sequence at each sorted place; None when nothing was sorted.
@@ -37,7 +37,7 @@ class Steps:
     batch: int
     reverse: bool
     starts: np.ndarray
-    loads: np.ndarray
+    cumulative_steps: np.ndarray
     previous: np.ndarray
     final: np.ndarray
     order: np.ndarray | None
@@ -71,7 +71,7 @@ def _layout(
     return starts, previous.astype(np.int64), final.astype(np.int64), step, place
 
 
-def loads_of(lengths: np.ndarray) -> np.ndarray:
+def cumulative_steps_of(lengths: np.ndarray) -> np.ndarray:
     """How many steps the sequences before each place have, [N + 1]: by which threads share them out."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
@@ -81,7 +81,7 @@ def dense_steps(length: int, batch: int, reverse: bool = False) -> Steps:
     """The layout of a batch in which every sequence has ``length`` steps."""
     lengths = np.full(batch, length)
     starts, previous, final, _, _ = _layout(lengths, length, reverse)
-    return Steps(length, batch, reverse, starts, loads_of(lengths), previous, final, None, None)
+    return Steps(length, batch, reverse, starts, cumulative_steps_of(lengths), previous, final, None, None)
 
 
 def ragged_steps(lengths: np.ndarray, length: int) -> tuple[Steps, Steps]:
@@ -92,6 +92,6 @@ def ragged_steps(lengths: np.ndarray, length: int) -> tuple[Steps, Steps]:
     for reverse in (False, True):
         starts, previous, final, step, place = _layout(sorted_lengths, length, reverse)
         packed = step * len(lengths) + order[place]
-        loads = loads_of(sorted_lengths)
-        both.append(Steps(length, len(lengths), reverse, starts, loads, previous, final, order, packed))
+        cumulative_steps = cumulative_steps_of(sorted_lengths)
+        both.append(Steps(length, len(lengths), reverse, starts, cumulative_steps, previous, final, order, packed))
     return both[0], both[1]

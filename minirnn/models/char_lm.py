@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from minirnn import kernels, random
 from minirnn.autograd import ops
 from minirnn.autograd.recompute import recompute
-from minirnn.autograd.tape import no_grad
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.models.body import CELLS, Model, open_forget_gates
+from minirnn.models.body import CellLike, Model, Rates, recurrent_layers
 from minirnn.nn.cells import State, members_of, state_of
 from minirnn.nn.functional import cross_entropy
 from minirnn.nn.layers import Dropout, Embedding, Linear
@@ -35,12 +34,12 @@ class CharLM(Model):
         vocab_size: V.
         hidden_size: H.
         num_layers: recurrent layers.
-        cell: "rnn", "lstm" or "gru".
+        cell, rates: see :class:`~minirnn.models.body.Body`.
         embedding_size: width of the embedding; ``hidden_size`` where None.
         dropout: in training, on the outputs of every recurrent layer (Zaremba, Sutskever & Vinyals 2014).
 
-    The LSTM's forget gates start with bias 1 (Jozefowicz, Zaremba & Sutskever 2015). Where a batch has more tokens
-    than the vocabulary, the first layer's input part is computed once a token, not once a step.
+    An LSTM's forget gates start open. Where a batch has more tokens than the vocabulary, the first layer's input part
+    is computed once per token of the vocabulary, not once per step.
 
     >>> import minirnn as mr
     >>> lm = mr.models.CharLM(vocab_size=65, hidden_size=128)
@@ -50,19 +49,16 @@ class CharLM(Model):
     """
 
     def __init__(
-        self, vocab_size: int, hidden_size: int, num_layers: int = 2, cell: str = "lstm",
-        embedding_size: int | None = None, dropout: float = 0.0, dtype: DType = "float32",
+        self, vocab_size: int, hidden_size: int, num_layers: int = 2, cell: CellLike = "lstm",
+        embedding_size: int | None = None, dropout: float = 0.0, dtype: DType = "float32", **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
-        if cell not in CELLS:
-            raise OptionError(f"CharLM: cell must be one of {', '.join(CELLS)}, got {cell!r}")
         self._remember(locals())
-        self.vocab_size, self.hidden_size, self.num_layers, self.cell = vocab_size, hidden_size, num_layers, cell
+        self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
         width = hidden_size if embedding_size is None else embedding_size
         self.embedding = Embedding(vocab_size, width, dtype=dtype)
-        self.rnn: Any = CELLS[cell](width, hidden_size, num_layers, dropout=dropout, dtype=dtype)
+        self.rnn: Any = recurrent_layers(cell, width, hidden_size, num_layers, dropout, dtype, **rates)
         self.dropout = Dropout(dropout)
         self.head = Linear(hidden_size, vocab_size, dtype=dtype)
-        open_forget_gates(self.rnn)
 
     def forward(self, tokens: Any, state: State = None) -> tuple[Tensor, State]:
         """Logits for every step.
@@ -146,7 +142,7 @@ class CharLM(Model):
         """
         prime = ops.as_index("generate prime_ids", prime_ids)
         if prime.ndim not in (1, 2) or prime.size == 0:
-            raise ShapeError(f"generate: wanted prime_ids [P] or [P, N] with P at least 1, got {list(prime.shape)}")
+            raise ShapeError(f"generate: expected prime_ids [P] or [P, N] with P at least 1, got {list(prime.shape)}")
         ops.check_range("generate prime_ids", prime, self.vocab_size)
         length = _whole("generate", "length", length, 0)
         if not 0 <= temperature < float("inf"):
@@ -165,8 +161,8 @@ class CharLM(Model):
         batch = given.shape[1]
         K = kernels.on(self.head.weight.device)
         zeros = K.zeros((self.num_layers, batch, self.hidden_size), self.head.weight.dtype)
-        with no_grad():
-            sampler = K.Sampler(self._token_model(K), zeros, zeros)
+        with self.evaluating():
+            sampler = K.Sampler(self._token_model(K), [zeros] * len(self.rnn.cell.states))
         seeds = np.random.SeedSequence(seed).generate_state(batch, np.uint64)
         for position in range(0, length, chunk):
             out = sampler.run(
@@ -177,20 +173,16 @@ class CharLM(Model):
             yield out if prime.ndim == 2 else out[:, 0]
 
     def _token_model(self, K: Any) -> Any:
-        rnn = self.rnn
-        layers = range(self.num_layers)
-        biases = [rnn.input_bias(layer, 0) for layer in layers]
-        first = ops.linear(self.embedding.weight, rnn.weight_ih_l0, biases[0]).data
-        size = self.hidden_size
+        rnn, layers = self.rnn, range(self.num_layers)
+        weights = [rnn.weights(layer, 0) for layer in layers]
+        first = ops.linear(self.embedding.weight, rnn.weight_ih_l0, weights[0].input_bias).data
         assert self.head.bias is not None
-        bias_hh = [getattr(rnn, f"bias_hh_l{layer}").data for layer in layers]
         return K.TokenModel(
-            self.cell, first, [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]],
-            [bias.data for bias in biases[1:]],
-            [getattr(rnn, f"weight_hh_l{layer}").data for layer in layers],
-            [bias[2 * size :] if self.cell == "gru" else K.zeros((size,), first.dtype) for bias in bias_hh],
-            self.head.weight.data, self.head.bias.data,
+            rnn.resolved(), first, [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]],
+            [one.input_bias.data for one in weights[1:]], [one.map(lambda tensor: tensor.data) for one in weights],
+            self.head.weight.data, self.head.bias.data, rnn.zoneout,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
-        return f"{self.cell}, vocab_size={self.vocab_size}, hidden_size={self.hidden_size}, layers={self.num_layers}"
+        sizes = f"vocab_size={self.vocab_size}, hidden_size={self.hidden_size}, layers={self.num_layers}"
+        return f"{self.rnn.cell.name}, {sizes}"

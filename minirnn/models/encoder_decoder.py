@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from minirnn import random
+from minirnn import cells, random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.data.sequences import valid_rows
 from minirnn.data.vocabulary import END, PAD, START
 from minirnn.decode import Hypothesis, Scores, beam_search
 from minirnn.errors import OptionError, ShapeError
-from minirnn.models.body import Body, Model
+from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.nn import functional as F
 from minirnn.nn.attention import Attention
 from minirnn.nn.cells import State, members_of, state_of
@@ -70,18 +70,20 @@ class EncoderDecoder(Model):
     Args:
         source_size, target_size: tokens of the source and of the target vocabulary; 0 is <pad>, 1 <start>, 2 <end>,
             3 <unk>.
-        hidden_size, num_layers, cell, dropout: of encoder and decoder, see :class:`~minirnn.models.body.Body`.
+        hidden_size, num_layers, cell, dropout, rates: of encoder and decoder, see :class:`~minirnn.models.body.Body`.
         embedding_size: of both vocabularies; ``hidden_size`` where None, 0 for one-hot.
-        bidirectional, merge: of the encoder. Its final states are carried over to the decoder through one linear layer
-            a layer (tanh for h); those of a plain encoder are taken as they are.
+        bidirectional, merge: of the encoder. In every layer its final h and, of cells that have it, c reach the decoder
+            through a linear layer (then tanh for h), other states as the mean of both directions; the final states of
+            an encoder of one direction are taken as they are.
         attention: "additive", "dot", or None for none.
     """
 
     def __init__(
-        self, source_size: int, target_size: int, hidden_size: int, num_layers: int = 1, cell: str = "lstm",
+        self, source_size: int, target_size: int, hidden_size: int, num_layers: int = 1, cell: CellLike = "lstm",
         embedding_size: int | None = None, bidirectional: bool = True, merge: str = "concat", dropout: float = 0.0,
-        attention: str | None = "additive", dtype: DType = "float32",
+        attention: str | None = "additive", dtype: DType = "float32", **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
+        cell = cells.get(cell)
         self._remember(locals())
         if min(source_size, target_size) <= END:
             raise OptionError(
@@ -90,12 +92,13 @@ class EncoderDecoder(Model):
         self.source_size, self.target_size = source_size, target_size
         width = hidden_size if embedding_size is None else embedding_size
         self.encoder = Body(
-            source_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, width, dtype
+            source_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, width, dtype, **rates
         )  # fmt: skip
         self.decoder = Body(target_size, hidden_size, num_layers, cell, dropout=dropout, embedding_size=width,
-                            dtype=dtype)  # fmt: skip
-        members = (2 if cell == "lstm" else 1) * num_layers if bidirectional else 0
-        self.bridge = ModuleList(*(Linear(2 * hidden_size, hidden_size, dtype=dtype) for _ in range(members)))
+                            dtype=dtype, **rates)  # fmt: skip
+        self._bridged = [number for number, state in enumerate(cell.states) if number == 0 or state == "c"]
+        bridges = len(self._bridged) * num_layers if bidirectional else 0
+        self.bridge = ModuleList(*(Linear(2 * hidden_size, hidden_size, dtype=dtype) for _ in range(bridges)))
         self.attention: Attention | None = None
         if attention is not None:
             memory_size = self.encoder.output_size
@@ -131,10 +134,13 @@ class EncoderDecoder(Model):
         carried = []
         for number, member in enumerate(members_of(state)):
             both = member.reshape(layers, 2, *member.shape[1:])
+            if number not in self._bridged:  # a learnt map could leave the range of a state, as of a normaliser
+                carried.append(both.mean(1))
+                continue
             parts = []
             for layer in range(layers):
                 joined = ops.concatenate([both[layer, 0], both[layer, 1]], 1)
-                part = self.bridge[number * layers + layer](joined)
+                part = self.bridge[self._bridged.index(number) * layers + layer](joined)
                 parts.append(part.tanh() if number == 0 else part)
             carried.append(ops.stack(parts))
         return state_of(carried)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -10,12 +10,11 @@ from minirnn import random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.models.body import Body, Model
-from minirnn.nn.cells import State, members_of
+from minirnn.models.body import Body, CellLike, Model, Rates
+from minirnn.nn.cells import State, members_of, state_of
 from minirnn.nn.layers import Dropout, Linear, ReLU, Sigmoid, Tanh, positive
 from minirnn.nn.module import Sequential
 from minirnn.nn.pooling import Pooling
-from minirnn.nn.recurrent import LSTM
 
 ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid}
 
@@ -59,7 +58,7 @@ class ManyToOne(Model):
     """A sequence to one vector: classification, regression.
 
     Args:
-        input_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, embedding_size:
+        input_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, embedding_size, rates:
             see :class:`~minirnn.models.body.Body`.
         output_size: classes, or numbers to predict.
         pooling: what stands for the whole sequence: "last" (the final state), "mean", "max" or "attention" over the
@@ -72,13 +71,13 @@ class ManyToOne(Model):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1, cell: str = "lstm",
+        self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1, cell: CellLike = "lstm",
         bidirectional: bool = False, merge: str = "concat", dropout: float = 0.0, pooling: str = "last",
-        embedding_size: int | None = None, dtype: DType = "float32",
+        embedding_size: int | None = None, dtype: DType = "float32", **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         self._remember(locals())
         self.body = Body(
-            input_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, embedding_size, dtype
+            input_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, embedding_size, dtype, **rates
         )
         self.pooling = None if pooling == "last" else Pooling(pooling, self.body.output_size, dtype)
         self.head = Linear(self.body.output_size, output_size, dtype=dtype)
@@ -97,19 +96,19 @@ class ManyToMany(Model):
     """A sequence to a sequence of the same length: tagging, language models, music.
 
     Args:
-        input_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, embedding_size:
+        input_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, embedding_size, rates:
             see :class:`~minirnn.models.body.Body`.
         output_size: classes, or numbers, at every step.
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1, cell: str = "lstm",
+        self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1, cell: CellLike = "lstm",
         bidirectional: bool = False, merge: str = "concat", dropout: float = 0.0,
-        embedding_size: int | None = None, dtype: DType = "float32",
+        embedding_size: int | None = None, dtype: DType = "float32", **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         self._remember(locals())
         self.body = Body(
-            input_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, embedding_size, dtype
+            input_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, embedding_size, dtype, **rates
         )
         self.head = Linear(self.body.output_size, output_size, dtype=dtype)
 
@@ -132,7 +131,7 @@ class OneToMany(Model):
     Args:
         input_size: width of the first input, or the number of labels.
         output_size: numbers in each output; with ``embedding_size`` the number of different tokens.
-        hidden_size, num_layers, cell, dropout: as for the others.
+        hidden_size, num_layers, cell, dropout, rates: as for the others.
         embedding_size: None: outputs are vectors; a number: outputs are logits of tokens, which are fed back embedded
             (0: one-hot).
         activation: what is fed back of a vector: "none" the numbers themselves; "sigmoid" probabilities.
@@ -144,8 +143,9 @@ class OneToMany(Model):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1, cell: str = "lstm",
+        self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1, cell: CellLike = "lstm",
         dropout: float = 0.0, embedding_size: int | None = None, activation: str = "none", dtype: DType = "float32",
+        **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         self._remember(locals())
         if activation not in ("none", "sigmoid"):
@@ -155,7 +155,7 @@ class OneToMany(Model):
         tokens = embedding_size is not None
         self.body = Body(
             output_size + 1 if tokens else output_size, hidden_size, num_layers, cell, dropout=dropout,
-            embedding_size=embedding_size, dtype=dtype,
+            embedding_size=embedding_size, dtype=dtype, **rates,
         )  # fmt: skip
         self.head = Linear(hidden_size, output_size, dtype=dtype)
 
@@ -167,10 +167,10 @@ class OneToMany(Model):
         elif x.ndim == 2:
             h = self.start(first)
         else:
-            raise ShapeError(f"OneToMany: wanted a first input [N, I], or labels [N], got {list(x.shape)}")
+            raise ShapeError(f"OneToMany: expected a first input [N, I], or labels [N], got {list(x.shape)}")
         rnn = self.body.rnn
         h = h.tanh().reshape(len(x), rnn.num_layers, rnn.hidden_size).transpose(0, 1)
-        return (h, h * 0.0) if isinstance(rnn, LSTM) else h
+        return state_of([h, *[h * 0.0] * (len(rnn.cell.states) - 1)])
 
     def forward(self, first: Any, targets: Any = None, length: int | None = None, lengths: Any = None) -> Tensor:
         """Outputs (of tokens: logits) [T, N, output_size].

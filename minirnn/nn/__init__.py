@@ -2,7 +2,7 @@
 
 from minirnn.nn import functional
 from minirnn.nn.attention import Attention
-from minirnn.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+from minirnn.nn.cells import Cell, GRUCell, LSTMCell, RecurrentCell, RNNCell
 from minirnn.nn.layers import Dropout, Embedding, LayerNorm, Linear, ReLU, Sigmoid, Tanh
 from minirnn.nn.losses import (
     BCELoss,
@@ -14,11 +14,12 @@ from minirnn.nn.losses import (
     NLLLoss,
 )
 from minirnn.nn.module import Module, ModuleList, Parameter, Sequential
-from minirnn.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent
+from minirnn.nn.recurrent import GRU, LSTM, RNN, Recurrent
+from minirnn.nn.unrolled import Bidirectional
 
 __all__ = [
     "GRU", "LSTM", "RNN", "Attention", "BCELoss", "BCEWithLogitsLoss", "Bidirectional", "Cell", "CrossEntropyLoss",
     "Dropout", "Embedding", "GRUCell", "HuberLoss", "L1Loss", "LSTMCell", "LayerNorm", "Linear", "MSELoss", "Module",
-    "ModuleList", "NLLLoss", "Parameter", "RNNCell", "ReLU", "Recurrent", "Sequential", "Sigmoid", "Tanh",
-    "functional",
+    "ModuleList", "NLLLoss", "Parameter", "RNNCell", "ReLU", "Recurrent", "RecurrentCell", "Sequential", "Sigmoid",
+    "Tanh",    "functional",
 ]  # fmt: skip

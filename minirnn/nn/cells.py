@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minirnn import kernels
+import numpy as np
+
+from minirnn import cells, kernels
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
@@ -34,50 +36,109 @@ def state_of(members: Sequence[Tensor]) -> State:
     return tuple(members) if len(members) > 1 else members[0] if members else None
 
 
+def checked_lengths(kind: str, lengths: Any, length: int, batch: int) -> np.ndarray:
+    """``lengths`` as [batch] integers, each from 0 to ``length``; all ``length`` where None."""
+    if lengths is None:
+        return np.full(batch, length)
+    counts = ops.as_index(f"{kind} lengths", lengths)
+    if counts.shape != (batch,):
+        raise ShapeError(f"{kind}: expected a length for each of {batch} sequences, got {list(counts.shape)}")
+    if counts.size and (counts.min() < 0 or counts.max() > length):
+        raise OptionError(f"{kind}: lengths must be from 0 to {length}, got {counts.min()} to {counts.max()}")
+    return counts
+
+
 class Cell(Module):
-    """What :class:`~minirnn.nn.recurrent.Recurrent` unrolls: a step, and a state to begin with."""
+    """What :class:`~minirnn.nn.Recurrent` unrolls: a step, and a state to begin with."""
 
     def initial_state(self, batch_size: int) -> State:
         """The state before the first step, for ``batch_size`` sequences."""
         raise OptionError(f"{type(self).__name__} must define initial_state(batch_size)")
 
 
-class _GatedCell(Cell):
-    """Weights of G gates: weight_ih [G H, I], weight_hh [G H, H], biases [G H], all U(-1/sqrt(H), 1/sqrt(H))."""
+class RecurrentCell(Cell):
+    """One step of any cell in primitive operations: weight_ih [G H, I], weight_hh [R H, H], biases, learnt vectors.
 
-    gates = 1
+    Args:
+        cell: a name of :func:`minirnn.cells.names`, or what :func:`minirnn.cell` made.
+        input_size, hidden_size: I and H.
+        bias: with biases bias_ih [G H] and bias_hh [R H].
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, dtype: DType = "float32") -> None:
-        self.input_size = positive(f"{type(self).__name__}: input_size", input_size)
-        self.hidden_size = positive(f"{type(self).__name__}: hidden_size", hidden_size)
-        bound, rows = 1 / math.sqrt(hidden_size), self.gates * hidden_size
+    Parameters have the names of :class:`~minirnn.nn.Recurrent` without the number of a layer, and start like its own.
+
+    >>> import minirnn as mr
+    >>> step = mr.nn.RecurrentCell("peephole_lstm", 3, 5)
+    >>> h, c = step(mr.zeros(2, 3))
+    >>> h.shape
+    (2, 5)
+    """
+
+    def __init__(
+        self, cell: str | cells.Cell, input_size: int, hidden_size: int, bias: bool = True, dtype: DType = "float32"
+    ) -> None:
+        self.cell = cells.get(cell)
+        self.input_size = positive(f"{self._kind}: input_size", input_size)
+        self.hidden_size = positive(f"{self._kind}: hidden_size", hidden_size)
+        bound, size = 1 / math.sqrt(hidden_size), hidden_size
+        rows, recurrent = len(self.cell.input_gates) * size, len(self.cell.recurrent_gates) * size
         self.weight_ih = init.uniform((rows, input_size), bound, dtype)
-        self.weight_hh = init.uniform((rows, hidden_size), bound, dtype)
+        self.weight_hh = init.uniform((recurrent, size), bound, dtype) if recurrent else None
         self.bias_ih: Parameter | None = init.uniform((rows,), bound, dtype) if bias else None
-        self.bias_hh: Parameter | None = init.uniform((rows,), bound, dtype) if bias else None
+        self.bias_hh: Parameter | None = init.uniform((recurrent,), bound, dtype) if bias and recurrent else None
+        for number in range(self.cell.equations.products):
+            setattr(self, f"weight_product{number}", init.uniform((size, size), bound, dtype))
+        for name, value in self.cell.vectors.items():
+            if hasattr(self, name):
+                raise OptionError(
+                    f"{self._kind}: rename the vector {name} of {self.cell.name}; every module has a .{name}"
+                )
+            setattr(self, name, init.constant((size,), value, dtype))
+
+    @property
+    def _kind(self) -> str:
+        return type(self).__name__
 
     def initial_state(self, batch_size: int) -> State:
         return self._zeros(batch_size)
 
-    def _zeros(self, *batch: int) -> Tensor:
-        device = self.weight_hh.device
-        return Tensor(kernels.on(device).zeros((*batch, self.hidden_size), self.weight_hh.dtype), device=device)
+    def _zeros(self, *batch: int) -> State:
+        device, shape = self.weight_ih.device, (*batch, self.hidden_size)
+        zeros = [Tensor(kernels.on(device).zeros(shape, self.weight_ih.dtype), device=device) for _ in self.cell.states]
+        return state_of(zeros)
 
-    def _products(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """x W_ih^T + b_ih and h W_hh^T + b_hh."""
-        x, h = ops.as_tensor(x, self.weight_ih), ops.as_tensor(h, self.weight_hh)
-        if x.ndim not in (1, 2) or x.shape[-1] != self.input_size or h.shape != (*x.shape[:-1], self.hidden_size):
+    def forward(self, x: Any, state: State = None) -> State:
+        """The state after x [N, I] (or [I]), a tensor [N, H] or a tuple of them; zeros before it where None."""
+        x, cell, size = ops.as_tensor(x, self.weight_ih), self.cell, self.hidden_size
+        members = members_of(self._zeros(*x.shape[:-1]) if state is None else state)
+        if len(members) != len(cell.states):
+            expected = f"a pair ({', '.join(cell.states)})" if len(cell.states) == 2 else f"({', '.join(cell.states)})"
+            raise ShapeError(f"{self._kind}: expected {expected} as state")
+        members = tuple(ops.as_tensor(member, self.weight_ih) for member in members)
+        fits = x.ndim in (1, 2) and x.shape[-1] == self.input_size
+        if not fits or any(member.shape != (*x.shape[:-1], size) for member in members):
+            states = ", ".join(f"{name} {list(m.shape)}" for name, m in zip(cell.states, members, strict=True))
             raise ShapeError(
-                f"{type(self).__name__}: wanted x [N, {self.input_size}] and a state [N, {self.hidden_size}], "
-                f"got {list(x.shape)} and {list(h.shape)}"
+                f"{self._kind}: expected x [N, {self.input_size}] and states [N, {size}], got {list(x.shape)} and "
+                f"{states}"
             )
-        return ops.linear(x, self.weight_ih, self.bias_ih), ops.linear(h, self.weight_hh, self.bias_hh)
+        values = dict(zip(cell.input_gates, self._parts(x, self.weight_ih, self.bias_ih), strict=True))
+        if self.weight_hh is not None:
+            parts = self._parts(members[0], self.weight_hh, self.bias_hh)
+            for gate, part in zip(cell.recurrent_gates, parts, strict=True):
+                values[gate] = values[gate] + part if gate in values else part
+        weights = [getattr(self, f"weight_product{number}") for number in range(cell.equations.products)]
+        vectors = {name: getattr(self, name) for name in cell.vectors}
+        return cell(*(values[gate] for gate in cell.gates), *members, weights=weights, **vectors)
+
+    def _parts(self, x: Tensor, weight: Parameter, bias: Parameter | None) -> tuple[Tensor, ...]:
+        return ops.linear(x, weight, bias).chunk(weight.shape[0] // self.hidden_size, dim=-1)
 
     def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}"
+        shown = f"{self.input_size}, {self.hidden_size}"
+        return shown if type(self) is not RecurrentCell else f"{self.cell!r}, {shown}"
 
 
-class RNNCell(_GatedCell):
+class RNNCell(RecurrentCell):
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu (Elman 1990)."""
 
     def __init__(
@@ -86,56 +147,27 @@ class RNNCell(_GatedCell):
     ) -> None:  # fmt: skip
         if nonlinearity not in ("tanh", "relu"):
             raise OptionError(f"RNNCell: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-        super().__init__(input_size, hidden_size, bias, dtype)
+        super().__init__("rnn" if nonlinearity == "tanh" else "rnn_relu", input_size, hidden_size, bias, dtype)
         self.nonlinearity = nonlinearity
 
-    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        h = self._zeros(*x.shape[:-1]) if h is None else h
-        x_part, h_part = self._products(x, h)
-        total = x_part + h_part
-        return total.tanh() if self.nonlinearity == "tanh" else total.relu()
 
-
-class LSTMCell(_GatedCell):
+class LSTMCell(RecurrentCell):
     """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
     i = sigmoid(W_ii x + b_ii + W_hi h + b_hi), f and o alike, g = tanh(W_ig x + b_ig + W_hg h + b_hg),
     c' = f c + i g, h' = o tanh(c'). Gates lie in the weights in the order i, f, g, o.
     """
 
-    gates = 4
-
-    def initial_state(self, batch_size: int) -> State:
-        return self._zeros(batch_size), self._zeros(batch_size)
-
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        if state is None:
-            state = self._zeros(*x.shape[:-1]), self._zeros(*x.shape[:-1])
-        if not isinstance(state, (tuple, list)) or len(state) != 2:
-            raise ShapeError("LSTMCell: wanted a pair (h, c) as state")
-        h, c = state
-        x_part, h_part = self._products(x, h)
-        if c.shape != h.shape:
-            raise ShapeError(f"LSTMCell: wanted c {list(h.shape)} like h, got {list(c.shape)}")
-        i, f, g, o = (x_part + h_part).chunk(4, dim=-1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * c.tanh(), c
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, dtype: DType = "float32") -> None:
+        super().__init__("lstm", input_size, hidden_size, bias, dtype)
 
 
-class GRUCell(_GatedCell):
+class GRUCell(RecurrentCell):
     """Gated recurrent unit (Cho et al. 2014), its reset gate after the product as in cuDNN.
 
     r = sigmoid(W_ir x + b_ir + W_hr h + b_hr), z alike, n = tanh(W_in x + b_in + r (W_hn h + b_hn)),
     h' = (1 - z) n + z h. Gates lie in the weights in the order r, z, n.
     """
 
-    gates = 3
-
-    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        h = self._zeros(*x.shape[:-1]) if h is None else h
-        x_part, h_part = self._products(x, h)
-        x_r, x_z, x_n = x_part.chunk(3, dim=-1)
-        h_r, h_z, h_n = h_part.chunk(3, dim=-1)
-        r, z = (x_r + h_r).sigmoid(), (x_z + h_z).sigmoid()
-        n = (x_n + r * h_n).tanh()
-        return (1 - z) * n + z * h
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, dtype: DType = "float32") -> None:
+        super().__init__("gru", input_size, hidden_size, bias, dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from minirnn.autograd.tensor import Tensor
 from minirnn.data.corpus import read_bytes, read_characters
 from minirnn.data.text import Bytes, Characters, Streams, in_pieces, symbols_from_config
 from minirnn.errors import DataError
+from minirnn.models.body import CellLike, Rates
 from minirnn.models.char_lm import CharLM
 from minirnn.nn.cells import members_of, state_of
 from minirnn.tasks.common import Trained, check_fraction, rebuild
@@ -31,7 +32,7 @@ class CharTask:
     Args:
         tokens: [S] the whole corpus; the last ``val_fraction`` validates.
         symbols: what the tokens stand for.
-        hidden_size, num_layers, cell, dropout: the model's, see :class:`minirnn.models.CharLM`.
+        hidden_size, num_layers, cell, dropout, rates: the model's, see :class:`minirnn.models.CharLM`.
         batch_size: N streams read side by side.
         seq_length: T steps through which gradients flow.
         val_fraction: share of the corpus kept for validation.
@@ -43,9 +44,9 @@ class CharTask:
     """
 
     def __init__(
-        self, tokens: np.ndarray, symbols: Characters | Bytes, hidden_size: int, num_layers: int, cell: str,
+        self, tokens: np.ndarray, symbols: Characters | Bytes, hidden_size: int, num_layers: int, cell: CellLike,
         dropout: float, batch_size: int, seq_length: int, val_fraction: float = 0.1, seed: int = 0,
-        recompute_every: int | None = None,
+        recompute_every: int | None = None, **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         check_fraction(val_fraction)
         cut = tokens.size - max(2, round(tokens.size * val_fraction))
@@ -57,7 +58,7 @@ class CharTask:
         self.train = Streams.of(tokens[:cut], batch_size, seq_length)
         self.validation = Streams.of(tokens[cut:][:_MOST_EVALUATED], _EVALUATION_STREAMS, _EVALUATION_STEPS)
         random.manual_seed(seed)
-        self.model = CharLM(len(symbols), hidden_size, num_layers, cell, dropout=dropout)
+        self.model = CharLM(len(symbols), hidden_size, num_layers, cell, dropout=dropout, **rates)
         self.batches = len(self.train)
         digest = hashlib.sha256()
         for piece in in_pieces(tokens):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from minirnn.data.tokenize import GLUE, Tokenizer
 from minirnn.data.vocabulary import PAD, SPECIALS, UNK, Labels, Vocabulary
 from minirnn.errors import DataError, OptionError
 from minirnn.metrics import accuracy, macro_f1
+from minirnn.models.body import CellLike, Rates
 from minirnn.models.shapes import ManyToOne
 from minirnn.nn import functional as F
 from minirnn.tasks.common import (
@@ -192,7 +193,7 @@ class ClassifierTask(ExampleTask):
         embeddings: a file with vectors of words; ``embedding_size`` is then theirs.
         freeze: leave these vectors as they are.
         embedding_size: where None, 100 for words and 32 for characters.
-        hidden_size, num_layers, cell, bidirectional, pooling: see :class:`~minirnn.models.ManyToOne`.
+        hidden_size, num_layers, cell, bidirectional, pooling, rates: see :class:`~minirnn.models.ManyToOne`.
         dropout: as there; where None, 0.6 for words and 0.3 for characters.
         batch_size: texts in a batch.
         seed: of the split, the weights, dropout and order; :func:`minirnn.manual_seed` is called with it.
@@ -209,9 +210,9 @@ class ClassifierTask(ExampleTask):
         self, texts: Sequence[str], labels: Sequence[str], where: Sequence[str] | Where, *, level: str = "auto",
         lower: bool | None = None, min_count: int = 1, max_words: int | None = None, max_length: int = 500,
         embeddings: str | Path | None = None, freeze: bool = False, embedding_size: int | None = None,
-        hidden_size: int = 128, num_layers: int = 1, cell: str = "lstm", bidirectional: bool = True,
+        hidden_size: int = 128, num_layers: int = 1, cell: CellLike = "lstm", bidirectional: bool = True,
         pooling: str = "max", dropout: float | None = None, batch_size: int = 64, val_fraction: float = 0.1,
-        seed: int = 0,
+        seed: int = 0, **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         if level not in LEVELS:
             raise OptionError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
@@ -247,7 +248,7 @@ class ClassifierTask(ExampleTask):
         model = self.model = ManyToOne(
             len(vocabulary), hidden_size, len(names), num_layers, cell, bidirectional, pooling=pooling,
             dropout=_DROPOUTS[level] if dropout is None else dropout,
-            embedding_size=embedding_size or _EMBEDDING_SIZES[level],
+            embedding_size=embedding_size or _EMBEDDING_SIZES[level], **rates,
         )  # fmt: skip
         assert model.body.embedding is not None
         begin_with(model.body.embedding.weight, rows, freeze, _SPREADS[level])

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from minirnn import checkpoint, random
+from minirnn import cells, checkpoint, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.data.embeddings import pretrained_rows
 from minirnn.data.sequences import Buckets
@@ -187,16 +187,19 @@ def begin_with(table: Parameter, rows: np.ndarray | None, freeze: bool, spread: 
 def rebuild(make: Callable[..., M], config: Any, arrays: Mapping[str, np.ndarray]) -> M:
     """The model ``make(**config)`` with the values ``arrays``, in evaluation mode.
 
-    A file from a stranger can ask for any size: nothing is allocated, and no loop runs, for more than the file holds.
+    An untrusted file can ask for any size: nothing is allocated, and no loop runs, for more than the file holds.
 
     Raises:
         CheckpointError: description and arrays do not fit.
     """
     if not isinstance(config, dict):
         raise CheckpointError(f"its model is described by {config!r}")
-    numbers = sum(array.size for array in arrays.values())
+    numbers, in_layer = sum(array.size for array in arrays.values()), 1
+    if "cell" in config:
+        cell = cells.get(config["cell"])
+        in_layer += len(cell.vectors) + cell.equations.products
     for name, value in config.items():
-        most = len(arrays) if name == "num_layers" else numbers
+        most = len(arrays) // in_layer if name == "num_layers" else numbers
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not -1 <= value <= most:
             raise CheckpointError(f"the description's {name} {value} does not fit a file of {numbers} numbers")
     with init.without_values():

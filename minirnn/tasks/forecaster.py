@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from minirnn.autograd.tensor import Tensor
 from minirnn.data.tables import Scaler, Table, naive_forecasts, parse_table, read_table, season_of, windows
 from minirnn.errors import DataError, OptionError
 from minirnn.metrics import mae, rmse
+from minirnn.models.body import CellLike, Rates
 from minirnn.models.shapes import ManyToOne
 from minirnn.nn import functional as F
 from minirnn.tasks.common import ExampleTask, Line, Prediction, Predictor, check_fraction, fingerprint, rebuild
@@ -332,7 +333,7 @@ class ForecasterTask(ExampleTask):
         series: all rows; the last ``val_fraction`` of them validates and is used for nothing else.
         seq_length, horizon: rows in a window, steps to forecast at once.
         season, base, log: see :class:`View`; None lets the training rows choose.
-        hidden_size, num_layers, cell, bidirectional, dropout: see :class:`minirnn.models.ManyToOne`.
+        hidden_size, num_layers, cell, bidirectional, dropout, rates: see :class:`minirnn.models.ManyToOne`.
         batch_size: windows.
         penalty: on the weights; 0 for none.
         seed: of the weights, dropout and order; :func:`minirnn.manual_seed` is called with it.
@@ -348,8 +349,8 @@ class ForecasterTask(ExampleTask):
     def __init__(
         self, series: Series, seq_length: int = 24, horizon: int = 1, season: int | None = None,
         base: str | None = None, log: bool | None = None, *, hidden_size: int = 32, num_layers: int = 1,
-        cell: str = "lstm", bidirectional: bool = False, dropout: float = 0.0, batch_size: int = 32,
-        penalty: float = 5.0, val_fraction: float = 0.2, seed: int = 0,
+        cell: CellLike = "lstm", bidirectional: bool = False, dropout: float = 0.0, batch_size: int = 32,
+        penalty: float = 5.0, val_fraction: float = 0.2, seed: int = 0, **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         check_fraction(val_fraction)
         if not 0 <= penalty < float("inf"):
@@ -364,7 +365,7 @@ class ForecasterTask(ExampleTask):
         super().__init__(np.full(len(self._examples), seq_length), batch_size, seed)
         random.manual_seed(seed)
         self.model = ManyToOne(
-            1 + len(series.names), hidden_size, horizon, num_layers, cell, bidirectional, dropout=dropout
+            1 + len(series.names), hidden_size, horizon, num_layers, cell, bidirectional, dropout=dropout, **rates
         )
         for parameter in self.model.head.parameters():
             parameter.data[...] = 0

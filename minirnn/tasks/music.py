@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from minirnn.checkpoint import write_atomically
 from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, steps_of, wav_bytes
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.errors import DataError, OptionError
+from minirnn.models.body import CellLike, Rates
 from minirnn.models.shapes import ManyToMany
 from minirnn.nn import functional as F
 from minirnn.nn.cells import State
@@ -133,7 +134,7 @@ class MusicTask(ExampleTask):
 
     Args:
         parts: of :func:`read_rolls`.
-        hidden_size, num_layers, cell, dropout: the model's, see :class:`minirnn.models.ManyToMany`.
+        hidden_size, num_layers, cell, dropout, rates: the model's, see :class:`minirnn.models.ManyToMany`.
         batch_size: N pieces side by side.
         seq_length: predicted steps through which gradients flow; longer pieces are cut for training.
         transpose: semitones up or down at most; 0 leaves the pieces in their keys.
@@ -149,8 +150,9 @@ class MusicTask(ExampleTask):
     model: ManyToMany
 
     def __init__(
-        self, parts: Mapping[str, Rolls], hidden_size: int, num_layers: int, cell: str, dropout: float,
+        self, parts: Mapping[str, Rolls], hidden_size: int, num_layers: int, cell: CellLike, dropout: float,
         batch_size: int, seq_length: int = 256, transpose: int = 0, val_fraction: float = 0.1, seed: int = 0,
+        **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         if seq_length < 1:
             raise OptionError(f"seq_length must be at least 1, got {seq_length}")
@@ -171,7 +173,7 @@ class MusicTask(ExampleTask):
         self._intervals = np.array([_intervals(roll, transpose) for roll in self.train])
         self._shifts = np.zeros(len(self.train), np.int64)
         random.manual_seed(seed)
-        self.model = ManyToMany(KEYS, hidden_size, KEYS, num_layers, cell, dropout=dropout)
+        self.model = ManyToMany(KEYS, hidden_size, KEYS, num_layers, cell, dropout=dropout, **rates)
         self._begin_at_frequencies(train)
         self._starts = sorted({steps_of(roll[roll.any(1)][:1], _LOWEST)[0] for roll in train if roll.any()})
         self._chords = Chords.of(train)

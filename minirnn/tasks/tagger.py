@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 
-from minirnn import random
+from minirnn import cells, random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.data.lines import Where, read_columns
@@ -16,7 +16,7 @@ from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.data.vocabulary import UNK, Labels, Vocabulary
 from minirnn.errors import DataError
 from minirnn.metrics import accuracy, macro_f1
-from minirnn.models.body import Body, Model
+from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.models.shapes import ManyToMany
 from minirnn.nn import functional as F
 from minirnn.nn.layers import Dropout, Embedding
@@ -187,17 +187,20 @@ class TaggerModel(Model):
 
     Args:
         words, characters, tags: how many there are of each.
-        hidden_size, num_layers, cell, bidirectional: of the layers over words.
+        hidden_size, num_layers, cell, bidirectional, rates: of the layers over words; those over characters have the
+            same cell.
         dropout: in training, on x and on the outputs of every layer over words.
         embedding_size: of words.
         character_embedding_size, character_hidden_size: of characters, and of each of the two layers over them.
     """
 
     def __init__(
-        self, words: int, characters: int, tags: int, hidden_size: int, num_layers: int = 1, cell: str = "lstm",
+        self, words: int, characters: int, tags: int, hidden_size: int, num_layers: int = 1, cell: CellLike = "lstm",
         bidirectional: bool = True, dropout: float = 0.0, embedding_size: int = 100,
         character_embedding_size: int = 32, character_hidden_size: int = 64, dtype: DType = "float32",
+        **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
+        cell = cells.get(cell)
         self._remember(locals())
         self.embedding = Embedding(words, embedding_size, dtype=dtype)
         self.spelling = Body(
@@ -207,7 +210,7 @@ class TaggerModel(Model):
         self.dropout = Dropout(dropout)
         self.tagging = ManyToMany(
             embedding_size + self.spelling.output_size, hidden_size, tags, num_layers, cell, bidirectional,
-            dropout=dropout, dtype=dtype,
+            dropout=dropout, dtype=dtype, **rates,
         )  # fmt: skip
         self.tags = tags
 
@@ -252,7 +255,7 @@ class TaggerTask(ExampleTask):
         data: what to train on; a random ``val_fraction`` of it validates where ``validation`` is None, but for
             sentences with a tag that occurs nowhere else.
         validation: sentences to validate with.
-        hidden_size, num_layers, cell, bidirectional, dropout, embedding_size: see :class:`TaggerModel`.
+        hidden_size, num_layers, cell, bidirectional, dropout, embedding_size, rates: see :class:`TaggerModel`.
         batch_size: sentences.
         min_count: how often a word occurs at least, and in how many different words a character does, to be known.
         embeddings: a file with vectors of words; ``embedding_size`` is then theirs.
@@ -269,9 +272,9 @@ class TaggerTask(ExampleTask):
 
     def __init__(
         self, data: Sentences, validation: Sentences | None = None, *, hidden_size: int = 128, num_layers: int = 1,
-        cell: str = "lstm", bidirectional: bool = True, dropout: float = 0.5, embedding_size: int = 100,
+        cell: CellLike = "lstm", bidirectional: bool = True, dropout: float = 0.5, embedding_size: int = 100,
         batch_size: int = 32, min_count: int = 2, embeddings: str | None = None, freeze: bool = False, column: int = 2,
-        val_fraction: float = 0.1, seed: int = 0,
+        val_fraction: float = 0.1, seed: int = 0, **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         train, held = _split(data, val_fraction, seed) if validation is None else (data, validation)
         self.labels = Labels.of(tag for tags in train.tags for tag in tags)
@@ -293,7 +296,7 @@ class TaggerTask(ExampleTask):
             embedding_size = rows.shape[1]
         self.model = TaggerModel(
             len(self.words), len(self.characters), len(self.labels), hidden_size, num_layers, cell, bidirectional,
-            dropout, embedding_size,
+            dropout, embedding_size, **rates,
         )  # fmt: skip
         begin_with(self.model.embedding.weight, rows, freeze, _SPREAD)
         self._column = column

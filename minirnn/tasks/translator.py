@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from minirnn.data.vocabulary import END, PAD, START, UNK, Vocabulary
 from minirnn.decode import Hypothesis
 from minirnn.errors import DataError, OptionError
 from minirnn.metrics import bleu, exact_match, words_13a
+from minirnn.models.body import CellLike, Rates
 from minirnn.models.encoder_decoder import EncoderDecoder, teacher_forcing_ratio
 from minirnn.tasks.common import (
     ExampleTask,
@@ -158,7 +159,7 @@ class TranslatorTask(ExampleTask):
         level: "word" or "char": what a token is, see :class:`~minirnn.data.tokenize.Tokenizer`.
         lower: lower-case both sides.
         min_count, max_words: of both vocabularies, see :class:`~minirnn.data.vocabulary.Vocabulary`.
-        hidden_size, num_layers, cell, bidirectional, embedding_size, dropout, attention: of the model, see
+        hidden_size, num_layers, cell, bidirectional, embedding_size, dropout, attention, rates: of the model, see
             :class:`~minirnn.models.EncoderDecoder`; attention "none" for none.
         teacher_forcing, teacher_forcing_end, schedule: see
             :func:`~minirnn.models.encoder_decoder.teacher_forcing_ratio`; the end is 0 where None.
@@ -175,10 +176,11 @@ class TranslatorTask(ExampleTask):
     def __init__(
         self, texts: Sequence[str], translations: Sequence[str], where: Sequence[str] | Where, level: str = "word",
         lower: bool = False, min_count: int = 2, max_words: int | None = None, hidden_size: int = 256,
-        num_layers: int = 1, cell: str = "lstm", bidirectional: bool = True, embedding_size: int = 256,
+        num_layers: int = 1, cell: CellLike = "lstm", bidirectional: bool = True, embedding_size: int = 256,
         dropout: float = 0.2, attention: str = "additive", teacher_forcing: float = 1.0,
         teacher_forcing_end: float | None = None, schedule: str = "constant", draw: str = "step",
         label_smoothing: float | None = None, batch_size: int = 64, val_fraction: float = 0.1, seed: int = 0,
+        **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         if level not in LEVELS:
             raise OptionError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
@@ -201,7 +203,7 @@ class TranslatorTask(ExampleTask):
         random.manual_seed(seed)
         self.model = EncoderDecoder(
             len(source), len(target), hidden_size, num_layers, cell, embedding_size, bidirectional, dropout=dropout,
-            attention=None if attention == "none" else attention,
+            attention=None if attention == "none" else attention, **rates,
         )  # fmt: skip
         self.translator = Translator(self.model, tokenizer, source, target)
         self._forcing = (schedule, teacher_forcing, teacher_forcing_end or 0.0)

@@ -64,6 +64,8 @@ for _a, _b in PAIRS:
         case(_name, getattr(ops, _name), spaced(*_a), spaced(*_b, seed=1))
     case("divide", ops.divide, spaced(*_a), spaced(*_b, low=0.5, seed=1))
     case("power", ops.power, spaced(*_a, low=0.4), spaced(*_b, seed=1))
+    for _name in ("minimum", "maximum"):
+        case(_name, getattr(ops, _name), spaced(*_a), spaced(*_b, low=-1.7, seed=1))
     case("where", lambda a, b: ops.where((a.detach() + b) > 0.2, a, b), spaced(*_a), spaced(*_b, seed=1))
 case("where", lambda a, b: ops.where(np.array([[True], [False]]), a, b), spaced(3), spaced(1, 3, seed=1))
 case("where", lambda a: ops.where([True, False, True], a, 2.5), spaced(3))
@@ -75,12 +77,16 @@ case("power", lambda a: 2.0**a, spaced(4))
 case("subtract", lambda a: 1 - a - 3.5, spaced(2, 3))
 case("divide", lambda a: 1 / a + a / 4, spaced(2, 3, low=0.3))
 case("add", lambda a: np.ones((2, 3)) + a + [1.0, 2.0, 3.0], spaced(3))
-for _name in ("negative", "exp", "tanh", "sigmoid", "softplus", "relu", "abs", "clone"):
+for _name in ("negative", "exp", "tanh", "sigmoid", "softplus", "erf", "relu", "abs", "clone"):
     for _shape in ((), (3,), (2, 3), (2, 1, 3)):
         case(_name, getattr(ops, _name), spaced(*_shape))
 for _name in ("log", "sqrt"):
     for _shape in ((), (2, 3)):
         case(_name, getattr(ops, _name), spaced(*_shape, low=0.2))
+for _shape in ((), (2, 3)):
+    case("log1p", ops.log1p, spaced(*_shape, low=-0.8))
+case("minimum", lambda a: ops.minimum(a, 0.4), spaced(2, 3))
+case("maximum", lambda a: ops.maximum([0.4, -0.4, 0.0], a), spaced(2, 3))
 for _bounds in ({"min": -0.81}, {"max": 1.07}, {"min": -0.81, "max": 1.07}, {"min": 5.0, "max": 6.0}):
     case("clip", lambda a, b=_bounds: ops.clip(a, **b), spaced(3, 5))
 for _name in ("softmax", "log_softmax"):
@@ -169,7 +175,8 @@ _DOUBLE_USE: dict[str, Callable[[Tensor], Any]] = {
     "power": lambda a: a**a, "matmul": lambda a: a @ a, "transposed": lambda a: a @ a.T, "where": lambda a: ops.where(
         np.eye(3, dtype=bool), a, a), "linear": lambda a: ops.linear(a, a, a[0]), "stack": lambda a: ops.stack([a, a]),
     "diamond": lambda a: (a.tanh() + a.exp()) * a.tanh(), "rows": lambda a: a[[0, 0, 2]] * a[0] + a,
-    "softmax": lambda a: a.softmax(0) @ a, "pieces": lambda a: a.split(1)[0] * a.split(2)[1],
+    "softmax": lambda a: a.softmax(0) @ a, "minimum": lambda a: ops.minimum(a, a),
+    "pieces": lambda a: a.split(1)[0] * a.split(2)[1],
 }  # fmt: skip
 
 HELPERS = {"move", "as_tensor", "as_index", "check_range"}

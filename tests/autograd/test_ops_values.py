@@ -70,7 +70,7 @@ def check(
 
 UNARY: dict[str, str | None] = {
     "negative": None, "exp": None, "tanh": None, "sigmoid": None, "relu": None, "abs": None, "log": "positive",
-    "sqrt": "positive", "clone": None,
+    "sqrt": "positive", "log1p": "positive", "erf": None, "clone": None,
 }  # fmt: skip
 
 
@@ -85,13 +85,17 @@ def test_functions_of_one_tensor(
 
 
 @pytest.mark.needs_torch
-@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "power", "where"])
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "power", "where", "minimum", "maximum"])
 @given(shapes=hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_side=4, max_dims=4), seed=NUMBERS)
 def test_functions_of_two_tensors(torch: Any, device: str, name: str, dtype: np.dtype, shapes: Any, seed: int) -> None:
     a, b = shapes.input_shapes
     positive = name in ("divide", "power")
     arrays = [drawn(a, dtype, seed, positive), drawn(b, dtype, seed + 1, positive)]
-    mine, theirs = getattr(ops, name), torch.pow if name == "power" else getattr(torch, name)
+    others = {  # PyTorch's own minimum and maximum divide the gradient of equal elements among both
+        "power": torch.pow, "minimum": lambda x, y: torch.where(y < x, y, x),
+        "maximum": lambda x, y: torch.where(x < y, y, x),
+    }  # fmt: skip
+    mine, theirs = getattr(ops, name), others.get(name) or getattr(torch, name)
     if name == "where":
         mask = np.random.default_rng(seed).random(shapes.result_shape) < 0.5
         check(torch, device, lambda x, y: mine(mask, x, y), lambda x, y: theirs(torch.tensor(mask), x, y), arrays)
@@ -294,12 +298,41 @@ def test_abs_relu_and_extremes_at_kinks(dtype: np.dtype) -> None:
 
 
 @pytest.mark.needs_torch
-@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "relu", "abs", "softplus", "sqrt", "log", "negative"])
+@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "relu", "abs", "softplus", "sqrt", "log", "negative",
+                                  "log1p", "erf"])  # fmt: skip
 def test_infinities_and_nan(torch: Any, device: str, dtype: np.dtype, name: str) -> None:
     array = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1e4, -1e4, np.finfo(dtype).max, np.finfo(dtype).tiny], dtype)
     theirs = torch.nn.functional.softplus if name == "softplus" else getattr(torch, name)
     wanted = theirs(torch.tensor(array)).numpy()
     np.testing.assert_allclose(getattr(ops, name)(leaf(array, device)).numpy(), wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.needs_torch
+@pytest.mark.parametrize("name", ["minimum", "maximum"])
+def test_minimum_and_maximum_of_infinities_and_nan(torch: Any, device: str, dtype: np.dtype, name: str) -> None:
+    a, b = np.array([np.nan, 1, np.nan, np.inf, -np.inf, 0], dtype), np.array([1, np.nan, np.nan, 3, 3, 0], dtype)
+    expected = getattr(torch, name)(torch.tensor(a), torch.tensor(b)).numpy()
+    np.testing.assert_array_equal(getattr(mr, name)(leaf(a, device), leaf(b, device)).numpy(), expected)
+
+
+@pytest.mark.parametrize("name", ["minimum", "maximum"])
+def test_gradient_of_equal_elements_goes_to_the_first(device: str, dtype: np.dtype, name: str) -> None:
+    a, b = leaf(np.array([2.0, -1.0], dtype), device), leaf(np.array([2.0, -1.0], dtype), device)
+    getattr(mr, name)(a, b).backward(np.array([3.0, 4.0]))
+    assert a.grad is not None
+    assert b.grad is not None
+    assert (a.grad.tolist(), b.grad.tolist()) == ([3, 4], [0, 0])
+
+
+def test_gradients_of_erf_and_log1p_at_extremes(device: str, dtype: np.dtype) -> None:
+    x = leaf(np.array([np.inf, np.finfo(dtype).max, 0], dtype), device)
+    y = leaf(np.array([np.inf, -1, 0], dtype), device)
+    x.erf().backward(np.ones(3))
+    y.log1p().backward(np.ones(3))
+    assert x.grad is not None
+    assert y.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), [0, 0, 2 / math.sqrt(math.pi)], rtol=1e-6)
+    np.testing.assert_array_equal(y.grad.numpy(), [0, np.inf, 1])
 
 
 @pytest.mark.needs_torch
@@ -384,7 +417,7 @@ def test_element_types_follow_pytorch(torch: Any) -> None:
                 mine = getattr(ops, operation)(Tensor(a), number)
                 wanted = getattr(torch, theirs)(torch.tensor(a), number)
                 assert str(mine.dtype) == str(wanted.dtype)[6:], (operation, a.dtype, number)
-    for name in ("exp", "log", "sqrt", "tanh", "sigmoid"):
+    for name in ("exp", "log", "log1p", "sqrt", "tanh", "sigmoid", "softplus", "erf"):
         assert getattr(ops, name)(Tensor(i64)).dtype == np.float32
         assert getattr(ops, name)(Tensor(f64)).dtype == np.float64
     for name in ("abs", "negative", "relu", "sum", "clone"):

@@ -9,6 +9,8 @@ from minirnn_cli.main import app
 from tiny import TASKS, VECTORS
 from typer.testing import CliRunner, Result
 
+from minirnn import checkpoint
+
 runner = CliRunner()
 WITH_VECTORS = [name for name, tiny in TASKS.items() if "--embeddings" in tiny.arguments]
 
@@ -85,6 +87,21 @@ def test_other_sentences_to_validate_with_are_refused(folder: Path) -> None:
     assert_refused(
         train("tagger", "--resume", "--steps", "5"), "the file of --val is not what the run began with", last
     )
+
+
+def test_a_run_from_before_there_were_rates_goes_on(folder: Path) -> None:
+    TASKS["music"].write(folder)
+    assert train("music", *TASKS["music"].arguments, "--steps", "3", "--quiet").exit_code == 0
+    arrays, config = checkpoint.load("run/last.safetensors")
+    for options in (config["model"], config["notes"]["settings"]):
+        for rate in ("zoneout", "recurrent_dropout", "weight_drop"):
+            assert options.pop(rate) == 0
+    checkpoint.save("run/last.safetensors", arrays, config)
+    last = Path("run/last.safetensors").read_bytes()
+    assert_refused(
+        train("music", "--resume", "--steps", "5", "--zoneout", "0.1"), "zoneout was null, now it is 0.1", last
+    )
+    assert train("music", "--resume", "--steps", "5").exit_code == 0
 
 
 def test_bytes_are_not_characters(folder: Path) -> None:

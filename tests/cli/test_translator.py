@@ -93,13 +93,15 @@ def test_all_options_reach_the_task(data: Path) -> None:
         "pairs.tsv", "--out", "run", "--level", "char", "--lower", "--max-words", "9", "--attention", "dot",
         "--schedule", "inverse-sigmoid", "--teacher-forcing", "0.9", "--teacher-forcing-end", "0.4",
         "--draw", "sequence", "--embedding-size", "5", "--label-smoothing", "0.2", "--one-way", "--cell", "gru",
-        "--layers", "2", "--dropout", "0.3", "--val-fraction", "0.2", "--seed", "7",
+        "--layers", "2", "--dropout", "0.3", "--zoneout", "0.1", "--weight-drop", "0.2",
+        "--val-fraction", "0.2", "--seed", "7",
     )  # fmt: skip
     shown = json.loads(runner.invoke(app, ["info", "run", "--json"]).stdout)
     assert shown["task"] == "translator"
     assert shown["model"] == {
         "source_size": 13, "target_size": 13, "hidden_size": 8, "num_layers": 2, "cell": "gru", "embedding_size": 5,
         "bidirectional": False, "merge": "concat", "dropout": 0.3, "attention": "dot", "dtype": "float32",
+        "zoneout": 0.1, "recurrent_dropout": 0.0, "weight_drop": 0.2,
     }  # fmt: skip
     assert shown["data"] | {"sha256": ""} == {
         "level": "char", "lower": True, "min_count": 1, "max_words": 9, "schedule": "inverse-sigmoid",

@@ -1,6 +1,6 @@
-"""Recurrent layers, attention and sampling on the card against those of the CPU, values and every gradient.
+"""Recurrent layers, attention and sampling on the GPU against those of the CPU, values and every gradient.
 
-Sizes are small: without a card all this runs in Numba's simulator, if ``NUMBA_ENABLE_CUDASIM=1`` asks for it.
+Sizes are small: without a GPU all this runs in Numba's simulator, if ``NUMBA_ENABLE_CUDASIM=1`` asks for it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,49 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minirnn import cells
 from minirnn.errors import DeviceError
 from minirnn.kernels import cpu
 from minirnn.kernels.cpu.generate import TokenModel
+from minirnn.kernels.plan import Noise, RecurrentWeights, make_plan
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 
 try:
-    from minirnn.kernels.cuda import attention, generate, gru, lstm, planning, rnn, walk
+    from minirnn.kernels.cuda import attention, generate, planning, recurrence
     from minirnn.kernels.cuda.device import asarray
     from minirnn.kernels.cuda.jit import SIMULATOR
+    from minirnn.kernels.cuda.step import steps_of
 except DeviceError as error:
-    pytest.skip(f"no card: {error}", allow_module_level=True)
+    pytest.skip(f"no GPU: {error}", allow_module_level=True)
 
 LENGTHS = [3, 0, 5, 5, 1]
 SIZE = 5
-CELLS = ["tanh", "relu", "lstm", "projected", "gru"]
+BASIC = ["rnn", "lstm", "projected", "gru"]
+FLOAT64 = np.dtype("float64")
+
+
+@cells.cell
+def stages(a_x, b, b_h, /, h, c, *, v=0.5):  # type: ignore[no-untyped-def]
+    """Products after one another and side by side, and sums that are used before, between and after them."""
+    mean = cells.mean(h * c + a_x)
+    first = cells.product(cells.tanh(b) + mean)
+    both = cells.product(h) + cells.product(h - b_h)
+    last = cells.product(cells.sigmoid(first) * both + v * c)
+    c = cells.sigmoid(cells.layer_norm(last) + mean) - 0.5 * c
+    return cells.tanh(c + a_x * cells.mean(first)), c
+
+
+@cells.cell
+def unjoined(a_x, b_x, /, h):  # type: ignore[no-untyped-def]
+    """No recurrent weights but those of a product inside the step."""
+    return cells.tanh(a_x + b_x * cells.product(h))
+
+
+OWN = {"stages": stages, "unjoined": unjoined, "projected": cells.get("lstm")}
+
+
+def cell_of(name: str) -> cells.Cell:
+    return OWN.get(name) or cells.get(name)
 
 
 def batch_of(lengths: list[int] | None, reverse: bool) -> Steps:
@@ -39,96 +67,116 @@ def batch_of(lengths: list[int] | None, reverse: bool) -> Steps:
     return ragged_steps(np.array(lengths), 6)[reverse]
 
 
-def close(got: Any, wanted: np.ndarray | None, what: str) -> None:
-    if wanted is None:
+def close(got: Any, expected: np.ndarray | None, what: str) -> None:
+    if expected is None:
         assert got is None
         return
-    tolerance = 2e-5 if wanted.dtype == np.float32 else 1e-12
-    got = got.numpy() if hasattr(got, "numpy") else got
-    assert got.dtype == wanted.dtype
-    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance, err_msg=what)
-
-
-class Layer:
-    """One layer's arrays and the calls of its kernels, on either device."""
-
-    def __init__(self, cell: str, steps: Steps, dtype: np.dtype, by_table: bool, size: int = SIZE) -> None:
-        rng = np.random.default_rng(3)
-        self.cell, self.steps, self.by_table = cell, steps, by_table
-        width = 3 if cell == "projected" else size
-        count = {"lstm": 4, "projected": 4, "gru": 3}.get(cell, 1) * size
-
-        def draw(*shape: int) -> np.ndarray:
-            return rng.standard_normal(shape).astype(dtype)
-
-        self.arrays = {
-            "gates": draw(steps.rows, count), "table": draw(4, count), "tokens": rng.integers(0, 4, steps.rows),
-            "weight": 0.5 * draw(count, width), "h_0": draw(steps.batch, width), "c_0": draw(steps.batch, size),
-            "bias_n": draw(size), "weight_hr": draw(width, size), "dy": draw(steps.rows, width),
-            "dh": draw(steps.batch, width), "dc": draw(steps.batch, size),
-        }  # fmt: skip
-
-    def run(self, K: Any, to_device: Callable, with_dy: bool) -> dict[str, Any]:
-        """All results by name."""
-        a = {name: to_device(x.copy()) for name, x in self.arrays.items()}
-        table, tokens = (a["table"], a["tokens"]) if self.by_table else (None, None)
-        gates, dy = a["gates"], a["dy"] if with_dy else None
-        if self.cell == "gru":
-            h, product_n = K.gru_forward(gates, table, tokens, a["weight"], a["bias_n"], a["h_0"], self.steps)
-            out = {"h": h, "product_n": copy(product_n), "activations": copy(gates)}
-            names = ("dh_0", "dweight")
-            back = K.gru_backward(gates, product_n, h, a["weight"], dy, a["dh"], self.steps)
-            out["dproduct_n"] = product_n
-        elif self.cell in ("lstm", "projected"):
-            w_hr = a["weight_hr"] if self.cell == "projected" else None
-            h, c = K.lstm_forward(gates, table, tokens, a["weight"], w_hr, a["h_0"], a["c_0"], self.steps)
-            out = {"h": h, "c": c, "activations": copy(gates)}
-            names = ("dh_0", "dc_0", "dweight", "dweight_hr")
-            back = K.lstm_backward(gates, h, c, a["weight"], w_hr, dy, a["dh"], a["dc"], self.steps)
-        else:
-            rectify = self.cell == "relu"
-            h = K.rnn_forward(gates, table, tokens, a["weight"], a["h_0"], rectify, self.steps)
-            out = {"h": h}
-            names = ("dh_0", "dweight")
-            back = K.rnn_backward(gates, h, a["weight"], dy, a["dh"], rectify, self.steps)
-        return out | dict(zip(names, back, strict=True)) | {"dgates": gates}
+    tolerance = 2e-5 if expected.dtype == np.float32 else 1e-11
+    got = copy(got)
+    assert got.dtype == expected.dtype
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance, err_msg=what)
 
 
 def copy(x: Any) -> np.ndarray:
     return np.array(x.numpy() if hasattr(x, "numpy") else x)
 
 
-class Card:
-    """The functions under test under the contract's names."""
+class Layer:
+    """One layer's arrays and the calls of its kernels, on either device.
 
-    rnn_forward, rnn_backward = staticmethod(rnn.rnn_forward), staticmethod(rnn.rnn_backward)
-    lstm_forward, lstm_backward = staticmethod(lstm.lstm_forward), staticmethod(lstm.lstm_backward)
-    gru_forward, gru_backward = staticmethod(gru.gru_forward), staticmethod(gru.gru_backward)
+    Args:
+        noise: "zoneout", "dropout", "mask", or "" for none.
+    """
+
+    def __init__(
+        self, cell: str, steps: Steps, dtype: np.dtype, by_table: bool = False, size: int = SIZE, noise: str = ""
+    ) -> None:
+        rng = np.random.default_rng(3)
+        self.cell, self.steps, self.by_table, self.noise = cell, steps, by_table, noise
+        self.equations = cell_of(cell).equations.resolve(True, noise == "zoneout", noise == "dropout", noise == "mask")
+        self.plan = make_plan(self.equations)
+        width = 3 if cell == "projected" else size
+        gates, recurrent = self.plan.gates * size, sum(run.count for run in self.plan.runs) * size
+        states = range(1, len(self.equations.states))
+
+        def draw(*shape: int) -> np.ndarray:
+            return rng.standard_normal(shape).astype(dtype)
+
+        self.arrays = {
+            "gates": draw(steps.rows, gates), "table": draw(4, gates), "tokens": rng.integers(0, 4, steps.rows),
+            "weight_hh": 0.5 * draw(recurrent, width) if recurrent else None,
+            "bias": draw(self.plan.own * size) if self.plan.own else None,
+            "vectors": draw(len(self.equations.vectors), size) if self.equations.vectors else None,
+            "weight_hr": draw(width, size) if cell == "projected" else None,
+            "dy": draw(steps.rows, width), "h": draw(steps.batch, width), "dh": draw(steps.batch, width),
+            "mask": 2 * (draw(steps.batch, size) > 0).astype(dtype) if noise == "mask" else None,
+            **{f"inner{k}": draw(size, size) for k in range(self.plan.inputs)},
+            **{f"state{k}": draw(steps.batch, size) + 3 * (k == 2) for k in states},  # n of the sLSTM is a divisor
+            **{f"d_state{k}": draw(steps.batch, size) for k in states},
+        }  # fmt: skip
+
+    def run(self, K: Any, to_device: Callable, with_dy: bool) -> dict[str, Any]:
+        """All results by name."""
+        a = {name: None if x is None else to_device(x.copy()) for name, x in self.arrays.items()}
+        table, tokens = (a["table"], a["tokens"]) if self.by_table else (None, None)
+        weights = RecurrentWeights(
+            weight_hh=a["weight_hh"], bias=a["bias"], vectors=a["vectors"], weight_hr=a["weight_hr"],
+            inner=[a[f"inner{k}"] for k in range(self.plan.inputs)],
+        )  # fmt: skip
+        others = range(1, len(self.equations.states))
+        states, d_states = [a["h"], *(a[f"state{k}"] for k in others)], [a["dh"], *(a[f"d_state{k}"] for k in others)]
+        noise = Noise(2**63 + 5, 0.3, 0.4, a["mask"])
+        layer = K.Recurrence(self.equations, a["gates"], table, tokens, weights, states, self.steps, noise)
+        results = {f"history {k}": copy(history) for k, history in enumerate(layer.histories)}
+        d_initial, d_weights = layer.backward(a["dy"] if with_dy else None, d_states)
+        results |= {f"gradient of state {k}": d_state for k, d_state in enumerate(d_initial)}
+        results |= {f"gradient of {name}": value for name, value in vars(d_weights).items() if name != "inner"}
+        results |= {f"gradient of product {k}": value for k, value in enumerate(d_weights.inner)}
+        return results | {"gradient of gates": a["gates"]}
 
 
 def check(layer: Layer, with_dy: bool = True) -> None:
-    wanted = layer.run(cpu, lambda x: x, with_dy)
-    got = layer.run(Card, asarray, with_dy)
-    for name, values in wanted.items():
+    expected = layer.run(cpu, lambda x: x, with_dy)
+    got = layer.run(recurrence, asarray, with_dy)
+    assert got.keys() == expected.keys()
+    for name, values in expected.items():
         close(got[name], values, f"{layer.cell}: {name}")
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("by_table", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS, [0, 0]], ids=["dense", "ragged", "empty"])
-@pytest.mark.parametrize("cell", CELLS)
-def test_layers(cell: str, lengths: list[int] | None, by_table: bool, reverse: bool, dtype: np.dtype) -> None:
+@pytest.mark.parametrize("cell", BASIC)
+def test_basic_layers(cell: str, lengths: list[int] | None, by_table: bool, reverse: bool, dtype: np.dtype) -> None:
     check(Layer(cell, batch_of(lengths, reverse), dtype, by_table), with_dy=not by_table)
+
+
+@pytest.mark.parametrize("case", ["dense", "ragged", "empty"])
+@pytest.mark.parametrize("cell", [*sorted({*cells.names(), "stages", "unjoined"} - set(BASIC))])
+def test_layers_of_all_cells(cell: str, case: str) -> None:
+    lengths = {"dense": None, "ragged": LENGTHS, "empty": [0, 0]}[case]
+    check(Layer(cell, batch_of(lengths, case == "ragged"), FLOAT64, case == "dense"), with_dy=case != "dense")
+
+
+NOISY = [
+    ("lstm", "zoneout"), ("indrnn", "zoneout"), ("layer_norm_gru", "dropout"), ("slstm", "dropout"), ("gru", "mask"),
+    ("gru_reset_before", "mask"), ("min_gru", "mask"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "noise"), NOISY)
+def test_noise_is_that_of_the_cpu(cell: str, noise: str) -> None:
+    check(Layer(cell, batch_of(LENGTHS, True), FLOAT64, noise=noise))
 
 
 @settings(max_examples=12)
 @given(
-    cell=st.sampled_from(CELLS), size=st.integers(1, 9), lengths=st.lists(st.integers(0, 3), min_size=1, max_size=9),
-    threads=st.integers(1, 7),
+    cell=st.sampled_from([*BASIC, "min_gru", "unjoined"]), size=st.integers(1, 9),
+    lengths=st.lists(st.integers(0, 3), min_size=1, max_size=9), threads=st.integers(1, 7),
 )  # fmt: skip
 def test_any_size(dtype: np.dtype, cell: str, size: int, lengths: list[int], threads: int) -> None:
-    card = dataclasses.replace(walk.limits(), threads=threads if SIMULATOR else 32 * threads)
-    with mock.patch.object(walk, "limits", return_value=card):
+    gpu = dataclasses.replace(recurrence.limits(), threads=threads if SIMULATOR else 32 * threads)
+    with mock.patch.object(recurrence, "limits", return_value=gpu):
         check(Layer(cell, batch_of(lengths, False), dtype, False, size))
 
 
@@ -137,9 +185,9 @@ def plan_for(
 ) -> list[planning.Plan]:
     """Has everything take ``path``, of blocks of ``units`` outputs where that is given; returns the plans made.
 
-    On a card there is as much shared memory, and there are as many blocks, as it has.
+    On a GPU there is as much shared memory, and there are as many blocks, as it has.
     """
-    card = planning.Limits(8 if path == "grid" else 1, shared_bytes, 4, True) if SIMULATOR else walk.limits()
+    gpu = planning.Limits(8 if path == "grid" else 1, shared_bytes, 4, True) if SIMULATOR else recurrence.limits()
     plans, layouts = [], planning._layouts
 
     def planned(make: Callable, *args: Any, **options: Any) -> planning.Plan:
@@ -147,33 +195,43 @@ def plan_for(
         return plans[-1]
 
     if units is not None:
-        wanted = lambda *args: (layout for layout in layouts(*args) if layout[0] == units)  # noqa: E731
-        monkeypatch.setattr(planning, "_layouts", wanted)
-    for module, name in ((walk, "plan"), (generate, "plan_sampling")):
-        monkeypatch.setattr(module, "limits", lambda: card)
+        chosen = lambda *args: (layout for layout in layouts(*args) if layout[0] == units)  # noqa: E731
+        monkeypatch.setattr(planning, "_layouts", chosen)
+    for module, name in ((recurrence, "plan"), (generate, "plan_sampling")):
+        monkeypatch.setattr(module, "limits", lambda: gpu)
         monkeypatch.setattr(module, name, functools.partial(planned, getattr(module, name)))
     return plans
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("path", ["block", "grid"])
-@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_little_shared_memory(
     cell: str, path: str, reverse: bool, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither all weights fit nor, in a grid, what they multiply."""
-    quads = {"tanh": (90, 30), "lstm": (120, 40), "gru": (120, 40)}[cell][path == "grid"]
+    quads = {"rnn": (90, 30), "lstm": (120, 40), "gru": (120, 40)}[cell][path == "grid"]
     plans = plan_for(monkeypatch, path, quads * 4 * dtype.itemsize, 4 if path == "grid" else None)
     check(Layer(cell, batch_of(LENGTHS, reverse), dtype, False, 9))
     assert [p.path for p in plans] == [path, path]
     if SIMULATOR:
-        depth = planning.quads({"tanh": 9, "lstm": 36, "gru": 27}[cell])
+        depth = planning.quads({"rnn": 9, "lstm": 36, "gru": 27}[cell])
         assert plans[1].held < depth
         assert plans[1].chunk < depth or path == "block"
 
 
+@pytest.mark.parametrize("cell", ["gru_reset_before", "layer_norm_gru", "stages"])
+def test_stages_take_the_path_block(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked for, with all weights in shared memory or with few of them."""
+    for quads in (200, 2000):
+        plans = plan_for(monkeypatch, "grid", quads * 4 * FLOAT64.itemsize)
+        check(Layer(cell, batch_of(LENGTHS, False), FLOAT64, False, 9))
+        assert [p.path for p in plans] == ["block", "block"]
+        monkeypatch.undo()
+
+
 @pytest.mark.parametrize("lengths", [[3] * 5, [6, 2, 0, 5, 6, 3, 3, 1, 6]], ids=["dense", "ragged"])
-@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_a_grid_of_several_blocks(
     cell: str, lengths: list[int], dtype: np.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,33 +241,46 @@ def test_a_grid_of_several_blocks(
     assert all(min(p.blocks) > 1 for p in plans)
 
 
-@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize(
+    ("cell", "noise"), [("lstm", "zoneout"), ("gru", "mask"), ("peephole_lstm", ""), ("slstm", "")]
+)
+def test_other_cells_on_a_grid(cell: str, noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = plan_for(monkeypatch, "grid", 1 << 14, 4)
+    check(Layer(cell, batch_of([6, 2, 0, 5], False), FLOAT64, False, 9 if SIMULATOR else 22, noise))
+    assert [p.path for p in plans] == ["grid", "grid"]
+
+
+@pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("itemsize", [4, 8])
-@pytest.mark.parametrize("gates", [1, 3, 4])
+@pytest.mark.parametrize("gates", [0, 1, 3, 4])
 @pytest.mark.parametrize("batch", [1, 50, 300])
 @pytest.mark.parametrize("hidden", [1, 100, 128, 512, 1000])
-def test_plans_fit_the_card(hidden: int, batch: int, gates: int, itemsize: int, back: bool) -> None:
+def test_plans_fit_the_gpu(hidden: int, batch: int, gates: int, itemsize: int, backward: bool) -> None:
     large = planning.Limits(132, 232448, 512, True)
-    for card in (large, planning.Limits(20, 49152, 512, False)):
-        p = planning.plan(hidden, batch, gates, itemsize, card, back)
-        assert p.shared_bytes <= card.shared_bytes
+    for gpu in (large, planning.Limits(20, 49152, 512, False)):
+        p = planning.plan(hidden, batch, gates, itemsize, gpu, backward)
+        assert p.shared_bytes <= gpu.shared_bytes
         assert p.blocks[0] * p.units >= hidden
         assert p.blocks[1] * p.rows >= batch
         if p.path == "grid":
-            assert card.cooperative
-            assert p.blocks[0] * p.blocks[1] <= card.multiprocessors
+            assert gpu.cooperative
+            assert p.blocks[0] * p.blocks[1] <= gpu.multiprocessors
         else:
             assert p.blocks[0] == 1
 
 
 def test_small_layers_take_blocks_and_large_ones_a_grid() -> None:
-    card = planning.Limits(132, 232448, 512, True)
-    assert planning.plan(128, 50, 4, 4, card).path == "block"
-    assert planning.plan(512, 64, 4, 4, card).path == "grid"
-    assert planning.plan(512, 64, 4, 4, card, projected=64).path == "block"
+    gpu = planning.Limits(132, 232448, 512, True)
+    assert planning.plan(128, 50, 4, 4, gpu).path == "block"
+    assert planning.plan(512, 64, 4, 4, gpu).path == "grid"
+    assert planning.plan(512, 64, 4, 4, gpu, projected=64).path == "block"
+    assert planning.plan(512, 64, 0, 4, gpu).path == "block"
+    for backward in (False, True):
+        step = steps_of(cells.get("layer_norm_gru").equations.resolve(True))[1 + backward]
+        assert planning.plan(512, 64, 3, 4, gpu, backward, stages=step.stages).path == "block"
 
 
-def test_a_layer_too_large_for_the_card() -> None:
+def test_a_layer_too_large_for_the_gpu() -> None:
     with pytest.raises(DeviceError, match=r"5000 hidden units.*lower the hidden size"):
         planning.plan(5000, 1, 4, 4, planning.Limits(20, 49152, 512, False))
 
@@ -218,25 +289,34 @@ def test_a_layer_too_large_for_the_card() -> None:
 
 
 def model_of(cell: str, layers: int, vocabulary: int, size: int, dtype: np.dtype, to_device: Callable) -> TokenModel:
-    rng = np.random.default_rng(5)
-    count = {"lstm": 4, "gru": 3, "rnn": 1}[cell] * size
+    rng = np.random.default_rng(6)
+    equations = cell_of(cell).equations.resolve(False, zoneout=True)
+    plan = make_plan(equations)
+    count, recurrent = plan.gates * size, sum(run.count for run in plan.runs) * size
 
     def draw(*shape: int) -> Any:
         return to_device(rng.standard_normal(shape).astype(dtype))
 
+    def weights() -> RecurrentWeights:
+        return RecurrentWeights(
+            weight_hh=draw(recurrent, size) if recurrent else None, bias=draw(plan.own * size) if plan.own else None,
+            vectors=draw(len(equations.vectors), size) if equations.vectors else None,
+            inner=[draw(size, size) for _ in range(plan.inputs)],
+        )  # fmt: skip
+
     above = range(layers - 1)
     return TokenModel(
-        cell, draw(vocabulary, count), [draw(count, size) for _ in above], [draw(count) for _ in above],
-        [draw(count, size) for _ in range(layers)], [draw(size) for _ in range(layers)], draw(vocabulary, size),
-        draw(vocabulary),
+        equations, draw(vocabulary, count), [draw(count, size) for _ in above], [draw(count) for _ in above],
+        [weights() for _ in range(layers)], draw(vocabulary, size), draw(vocabulary), 0.1,
     )  # fmt: skip
 
 
 def sample(K: Any, to_device: Callable, cell: str, layers: int, dtype: np.dtype, options: list, vocabulary: int) -> Any:
     """Two chunks, the second continuing the first."""
     rng = np.random.default_rng(1)
-    h, c = (rng.standard_normal((layers, 3, SIZE)).astype(dtype) for _ in range(2))
-    sampler = K.Sampler(model_of(cell, layers, vocabulary, SIZE, dtype, to_device), to_device(h), to_device(c))
+    count = len(cell_of(cell).states)
+    states = [to_device((rng.standard_normal((layers, 3, SIZE)) + 3 * (k == 2)).astype(dtype)) for k in range(count)]
+    sampler = K.Sampler(model_of(cell, layers, vocabulary, SIZE, dtype, to_device), states)
     seeds = np.array([1, 2**63 + 7, 3], np.uint64)
     first = sampler.run(rng.integers(0, vocabulary, (2, 3)), 3, *options, seeds, 0)
     return np.concatenate([first, sampler.run(first[-1:], 2, *options, seeds, 3)])
@@ -248,9 +328,15 @@ OPTIONS = [(0.0, 99, 1.0), (1.0, 99, 1.0), (2.5, 4, 1.0), (1.5, 99, 0.6), (3.0, 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize(("cell", "layers"), [("lstm", 2), ("gru", 1), ("gru", 2), ("rnn", 3)])
 def test_the_same_seed_gives_the_same_text(cell: str, layers: int, options: tuple, dtype: np.dtype) -> None:
-    wanted = sample(cpu, lambda x: x, cell, layers, dtype, list(options), 9)
-    assert len(np.unique(wanted)) > 1
-    np.testing.assert_array_equal(sample(generate, asarray, cell, layers, dtype, list(options), 9), wanted)
+    expected = sample(cpu, lambda x: x, cell, layers, dtype, list(options), 9)
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(sample(generate, asarray, cell, layers, dtype, list(options), 9), expected)
+
+
+@pytest.mark.parametrize("cell", ["gru_reset_before", "layer_norm_lstm", "slstm", "indrnn"])
+def test_the_same_text_of_other_cells(cell: str) -> None:
+    expected = sample(cpu, lambda x: x, cell, 2, FLOAT64, [1.5, 99, 0.9], 9)
+    np.testing.assert_array_equal(sample(generate, asarray, cell, 2, FLOAT64, [1.5, 99, 0.9], 9), expected)
 
 
 @pytest.mark.parametrize("path", ["block", "grid"])
@@ -258,8 +344,8 @@ def test_the_same_seed_gives_the_same_text(cell: str, layers: int, options: tupl
 def test_the_same_text_by_either_path(cell: str, path: str, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     plans = plan_for(monkeypatch, path, 130 * 4 * dtype.itemsize, 4 if path == "grid" else None)
     options = [1.5, 6, 0.9]
-    wanted = sample(cpu, lambda x: x, cell, 2, dtype, options, 9)
-    np.testing.assert_array_equal(sample(generate, asarray, cell, 2, dtype, options, 9), wanted)
+    expected = sample(cpu, lambda x: x, cell, 2, dtype, options, 9)
+    np.testing.assert_array_equal(sample(generate, asarray, cell, 2, dtype, options, 9), expected)
     assert [p.path for p in plans] == [path]
     if SIMULATOR:
         assert 0 < plans[0].held < 4 * 2 * 3 * planning.quads({"lstm": 20, "gru": 15}[cell])
@@ -284,5 +370,5 @@ def test_attention(additive: bool, upstream: str, dtype: np.dtype) -> None:
         given = (dcontext if upstream != "weights" else None, dweights if upstream != "context" else None)
         return [context, weights, *K.attention_backward(*inputs, weights, *given)]
 
-    for i, (got, wanted) in enumerate(zip(run(attention, asarray), run(cpu, lambda x: x), strict=True)):
-        close(got, wanted, f"result {i}")
+    for i, (got, expected) in enumerate(zip(run(attention, asarray), run(cpu, lambda x: x), strict=True)):
+        close(got, expected, f"result {i}")

@@ -1,4 +1,4 @@
-"""Largest errors of the float32 tanh, sigmoid and exp, float64 against the C library, and the random bits.
+"""Largest errors of the float32 functions, whether they vectorise, float64 against the C library, and the random bits.
 
 Errors are measured on dense grids and at every kind of extreme; the random numbers are checked against an independent
 version in Python's own integers.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from numba.core import codegen, config
 
 from minirnn.kernels import pointwise
-from minirnn.kernels.jit import DISABLED
+from minirnn.kernels.jit import DISABLED, jit
 
 _FEATURES = config.CPU_FEATURES or codegen.get_host_cpu_features()
 HAS_FMA = "x86" not in platform.machine() or "+fma" in _FEATURES.split(",")
@@ -118,23 +119,148 @@ def test_extremes_of_every_function(dtype: np.dtype) -> None:
     assert np.signbit(TANH(x)[3:5]).tolist() == [False, True]
 
 
+# ------------------------------------------------------------------------------- logarithms, erf, softplus
+
+
+def erf64(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erf, otypes=[float])(x)
+
+
+def softplus64(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+EXACT = {"log": np.log, "log1p": np.log1p, "erf": erf64, "softplus": softplus64, "sqrt": np.sqrt}
+LOOPS = {name: over(getattr(pointwise, name)) for name in EXACT}
+
+
+def check_error(name: str, x: np.ndarray, most: float) -> None:
+    """The relative error in float32; that of a denormal result is relative to the smallest normal number."""
+    x = x[np.isfinite(x)]
+    expected = EXACT[name](x.astype(np.float64))
+    error = np.abs(LOOPS[name](x) - expected) / np.maximum(np.abs(expected), 1.2e-38)
+    assert error.max() <= (4e-7 if DISABLED else most), f"{name}({x[error.argmax()]})"  # NumPy's are off by more
+
+
+def every(step: int, low: float, high: float) -> np.ndarray:
+    """Every ``step``-th float32 in [low, high)."""
+    first, last = single([low, high]).view(np.int32)
+    return np.arange(first, last, step * 101 if DISABLED else step, dtype=np.int32).view(np.float32)
+
+
+def test_log_in_float32() -> None:
+    check_error("log", every(997, 1e-45, np.inf), 1e-7)
+    check_error("log", every(1, 0.99, 1.01), 1e-7)
+    check_error("log", every(11, 0.25, 4), 1e-7)
+
+
+def test_log1p_in_float32() -> None:
+    check_error("log1p", every(997, 1e-45, np.inf), 1.3e-7)
+    check_error("log1p", -every(997, 1e-45, 1), 1.3e-7)
+    check_error("log1p", every(11, 0.25, 1), 1.3e-7)
+    check_error("log1p", -every(1, 0.99, 1), 1.3e-7)
+
+
+def test_erf_in_float32() -> None:
+    x = np.concatenate([every(4999, 1e-45, np.inf), every(997, 0.5, 1), every(9973, 1, 8)])
+    check_error("erf", x, 1.1e-7)
+    y = LOOPS["erf"](x)
+    assert y.max() == 1
+    np.testing.assert_array_equal(LOOPS["erf"](-x), -y)
+
+
+def test_softplus_in_float32() -> None:
+    check_error("softplus", every(499, 1e-45, np.inf), 2e-7)
+    check_error("softplus", -every(499, 1e-45, 87.3), 2e-7)
+    assert np.abs(LOOPS["softplus"](-every(4999, 87.3, np.inf))).max() <= 1.3e-38
+
+
+def test_special_values_of_logarithms_erf_softplus_and_sqrt(dtype: np.dtype) -> None:
+    nan, inf = np.nan, np.inf
+    x = np.array([nan, inf, -inf, 0, -0.0, 1, -1, -2, 100, -100], dtype)
+    expected = {
+        "log": [nan, inf, nan, -inf, -inf, 0, nan, nan, math.log(100), nan],
+        "log1p": [nan, inf, nan, 0, 0, math.log(2), -inf, nan, math.log(101), nan],
+        "erf": [nan, 1, -1, 0, 0, math.erf(1), -math.erf(1), -math.erf(2), 1, -1],
+        "softplus": [nan, inf, 0, math.log(2), math.log(2), 1 + math.log1p(math.exp(-1)), math.log1p(math.exp(-1)),
+                     math.log1p(math.exp(-2)), 100, math.exp(-100)],
+        "sqrt": [nan, inf, nan, 0, 0, 1, nan, nan, 10, nan],
+    }  # fmt: skip
+    for name, values in expected.items():
+        tolerance = 2e-7 if dtype == np.float32 else 1e-15
+        np.testing.assert_allclose(LOOPS[name](x), values, rtol=tolerance, atol=1.2e-38, err_msg=name)
+    assert np.signbit(LOOPS["erf"](x)[3:5]).tolist() == [False, True]
+
+
+def test_functions_keep_the_type_of_a_scalar(dtype: np.dtype) -> None:
+    for name in EXACT:
+        assert over(getattr(pointwise, name))(np.array([0.5], dtype)).dtype == dtype
+        if DISABLED:
+            assert type(getattr(pointwise, name)(dtype.type(0.5))) is dtype.type
+
+
+def _choices(a, b, smaller, larger, chosen):  # type: ignore[no-untyped-def]
+    for i in range(a.size):
+        smaller[i] = pointwise.minimum(a[i], b[i])
+        larger[i] = pointwise.maximum(a[i], b[i])
+        chosen[i] = pointwise.where(a[i] > b[i], a[i], b[i])
+
+
+def test_minimum_maximum_and_where(dtype: np.dtype) -> None:
+    a, b = np.random.default_rng(0).integers(-3, 4, (2, 1001)).astype(dtype)
+    a[:3], b[:3] = [np.nan, 1, 0], [1, np.nan, -0.0]
+    smaller, larger, chosen = np.empty((3, a.size), dtype)
+    (_choices if DISABLED else numba.njit(_choices))(a, b, smaller, larger, chosen)
+    np.testing.assert_array_equal(smaller, np.minimum(a, b))
+    np.testing.assert_array_equal(larger, np.maximum(a, b))
+    np.testing.assert_array_equal(chosen, np.where(a > b, a, b))
+    assert not np.signbit([smaller[2], larger[2]]).any(), "of equal numbers the first"
+
+
+VECTOR_OPERATIONS = {
+    "sqrt": r"@llvm\.sqrt\.v\d+f32" if HAS_FMA else "@sqrtf",  # too cheap as one instruction for SSE's vectors
+    "relu": r"fcmp[ \w]* <\d+ x float>", "minimum": r"fcmp[ \w]* <\d+ x float>",
+    "maximum": r"fcmp[ \w]* <\d+ x float>", "where": r"fcmp[ \w]* <\d+ x float>",
+}  # fmt: skip
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "exp", "relu", "minimum", "maximum", "where", *EXACT])
+def test_loops_in_float32_vectorise(name: str) -> None:
+    """The optimised loop operates on vectors and stores them, and calls no scalar function."""
+    f = getattr(pointwise, name)
+    binary = {"minimum": f, "maximum": f, "where": jit(lambda x, y: f(x > y, x, y), inline=True)}
+    function = binary.get(name, jit(lambda x, y: f(x), inline=True))
+
+    def loop(x, y, out):  # type: ignore[no-untyped-def]
+        for i in range(out.size):
+            out[i] = function(x[i], y[i])
+
+    types = (numba.types.float32[::1],) * 3
+    compiled = numba.njit(types, error_model="numpy", fastmath={"contract", "nsz"})(loop)
+    code = compiled.inspect_llvm(types)
+    assert re.search(r"store <\d+ x float>", code)
+    assert re.search(VECTOR_OPERATIONS.get(name, r"fmul[ \w]* <\d+ x float>"), code)
+    assert set(re.findall(r"call [^@]*float @([\w.]+)", code)) <= {"sqrtf"}  # for what is left over by the vectors
+
+
 @pytest.mark.needs_jit  # without it they are NumPy's
 def test_float64_is_the_c_librarys() -> None:
     x = np.concatenate([np.linspace(-30, 30, 10_001), np.logspace(-300, 2, 1001), [np.inf, -np.inf, np.nan]])
     with np.errstate(all="ignore"):
         np.testing.assert_array_max_ulp(TANH(x), np.array([math.tanh(v) for v in x]), 1)
         np.testing.assert_array_max_ulp(EXP(x), np.array([math.exp(v) for v in x]), 1)
+        np.testing.assert_array_max_ulp(LOOPS["erf"](x), erf64(x), 1)
+        for name in ("log", "log1p", "softplus", "sqrt"):
+            np.testing.assert_allclose(LOOPS[name](x), EXACT[name](x), rtol=1e-15, atol=1e-300, err_msg=name)
     np.testing.assert_allclose(SIGMOID(x)[:-3], logistic(x)[:-3], rtol=1e-14, atol=1.2e-16)
 
 
-@pytest.mark.parametrize(
-    ("function", "derivative"), [("tanh", "tanh_grad"), ("sigmoid", "sigmoid_grad"), ("relu", "relu_grad")]
-)
-def test_derivatives_from_results(function: str, derivative: str) -> None:
+def test_the_derivative_of_tanh_from_its_result() -> None:
     x = np.linspace(-3, 3, 200) + 0.01
-    f, step = over(getattr(pointwise, function)), 1e-6
-    wanted = (f(x + step) - f(x - step)) / (2 * step)
-    np.testing.assert_allclose(over(getattr(pointwise, derivative))(f(x)), wanted, rtol=1e-6, atol=1e-9)
+    f, step = over(pointwise.tanh), 1e-6
+    expected = (f(x + step) - f(x - step)) / (2 * step)
+    np.testing.assert_allclose(over(pointwise.tanh_grad)(f(x)), expected, rtol=1e-6, atol=1e-9)
 
 
 # --------------------------------------------------------------------------------------- random numbers

@@ -19,8 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minirnn import cells
 from minirnn.kernels import cpu, threads, tile
 from minirnn.kernels.jit import DISABLED
+from minirnn.kernels.plan import Noise, RecurrentWeights
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 
 HEIGHTS = range(1, 7)
@@ -181,26 +183,21 @@ def test_products_keep_infinities_and_nan(dtype: np.dtype) -> None:
 
 
 def recurrent(kind: str, dtype: Any, steps: Steps, size: int, projected: int = 0) -> list[np.ndarray]:
-    """A layer forward and back through the kernels; every array they return or fill."""
-    gates_of = {"rnn": 1, "gru": 3, "lstm": 4}[kind]
-    width = projected or size
-    rows, batch = steps.rows, steps.batch
-    gates = random(rows, gates_of * size, dtype=dtype)
-    weight = random(gates_of * size, width, dtype=dtype) * dtype.type(0.3)
-    h_0, c_0 = random(batch, width, dtype=dtype, seed=1), random(batch, size, dtype=dtype, seed=2)
-    dy, dh, dc = (random(*s, dtype=dtype, seed=4) for s in ((rows, width), (batch, width), (batch, size)))
-    if kind == "rnn":
-        h = cpu.rnn_forward(gates, None, None, weight, h_0, False, steps)
-        return [h, *cpu.rnn_backward(gates, h, weight, dy, dh, False, steps), gates]
-    if kind == "gru":
-        h, product_n = cpu.gru_forward(gates, None, None, weight, random(size, dtype=dtype), h_0, steps)
-        forward = gates.copy()
-        return [h, forward, *cpu.gru_backward(gates, product_n, h, weight, dy, dh, steps), gates, product_n]
-    w_hr = random(width, size, dtype=dtype) * dtype.type(0.3) if projected else None
-    h, c = cpu.lstm_forward(gates, None, None, weight, w_hr, h_0, c_0, steps)
-    forward = gates.copy()
-    grads = cpu.lstm_backward(gates, h, c, weight, w_hr, dy, dh, dc, steps)
-    return [h, c, forward, *(g for g in grads if g is not None), gates]
+    """A layer forward and backward through the kernels; every array they return or fill."""
+    equations = cells.get(kind).equations.resolve(training=True)
+    width, rows, batch = projected or size, steps.rows, steps.batch
+    count = len(equations.input_gates)
+    gates = random(rows, count * size, dtype=dtype)
+    weights = RecurrentWeights(
+        weight_hh=random(count * size, width, dtype=dtype) * dtype.type(0.3), bias=random(size, dtype=dtype),
+        weight_hr=random(width, size, dtype=dtype) * dtype.type(0.3) if projected else None,
+    )  # fmt: skip
+    sizes = [width, *[size] * (len(equations.states) - 1)]
+    states = [random(batch, n, dtype=dtype, seed=1 + k) for k, n in enumerate(sizes)]
+    run = cpu.Recurrence(equations, gates, None, None, weights, states, steps, Noise())
+    results = [*run.histories, gates.copy()]
+    d_states, d = run.backward(random(rows, width, dtype=dtype, seed=4), [state.copy() for state in states])
+    return [*results, *d_states, *(g for g in (d.weight_hh, d.bias, d.weight_hr) if g is not None), gates]
 
 
 def ragged(reverse: bool) -> Steps:

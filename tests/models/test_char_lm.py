@@ -1,4 +1,4 @@
-"""The character model: forward against its parts, state carried, sampling against the plain forward pass."""
+"""The character model of any cell: against its steps in primitive operations, state carried, sampling."""
 
 import json
 import os
@@ -7,65 +7,110 @@ import numpy as np
 import pytest
 
 import minirnn as mr
+from minirnn.autograd import ops
+from minirnn.cells import Cell, dropout, layer_norm, product, sigmoid, tanh
 from minirnn.errors import IndexRangeError, OptionError, ShapeError
+from minirnn.nn.cells import members_of
 
-CELLS = ("rnn", "lstm", "gru")
+
+@mr.cell
+def deep(a, g_x, g_h, /, h, s, *, p=0.5):  # type: ignore[no-untyped-def]
+    """All that a cell can have: parts of a gate, a vector, a product inside the step, a normalisation, two states."""
+    s = s + sigmoid(layer_norm(g_x * g_h)) * (dropout(tanh(product(tanh(a + p * h)))) - s)
+    return tanh(s) + 0.1 * h, s
+
+
+CELLS = [*mr.cells.names(), deep]
 LENGTH = 8 if os.environ.get("NUMBA_DISABLE_JIT") else 60
+every_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: getattr(cell, "name", cell))
 
 
-def _model(cell: str, dtype: str = "float32", layers: int = 2) -> mr.models.CharLM:
+def _model(cell: str | Cell, dtype: str = "float32", layers: int = 2) -> mr.models.CharLM:
     mr.manual_seed(3)
     return mr.models.CharLM(11, 13, num_layers=layers, cell=cell, embedding_size=7, dtype=dtype)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+def _step_by_step(model: mr.models.CharLM, tokens: np.ndarray) -> mr.Tensor:
+    """The same logits, one step of one layer after the other, by the readable path."""
+    steps = [step.squeeze(0) for step in model.embedding(tokens).split(1)]
+    for layer in range(model.num_layers):
+        cell = mr.nn.RecurrentCell(model.rnn.cell, steps[0].shape[-1], model.hidden_size)
+        for name in dict(cell.named_parameters()):
+            setattr(cell, name, getattr(model.rnn, f"{name}_l{layer}"))
+        state, outputs = None, []
+        for step in steps:
+            state = cell(step, state)
+            outputs.append(members_of(state)[0])
+        steps = outputs
+    return model.head(ops.stack(steps))
+
+
+@every_cell
 @pytest.mark.parametrize("shape", [(4, 1), (9, 5)], ids=["few tokens", "more tokens than symbols"])
-def test_forward_is_embedding_then_layers_then_head(cell: str, shape: tuple[int, int]) -> None:
-    """Whether the first layer works on a table of tokens or on rows, values and gradients are those of its parts."""
+def test_forward_and_gradients_are_those_of_single_steps(cell: str | Cell, shape: tuple[int, int]) -> None:
+    """Whether the first layer works on a table of tokens or on rows."""
     model = _model(cell, "float64")
     tokens = np.random.default_rng(0).integers(11, size=shape)
     weight = np.random.default_rng(1).standard_normal((*shape, 11))
     gradients = []
-    for parts in (False, True):
+    for logits in (model(tokens)[0], _step_by_step(model, tokens)):
         model.zero_grad()
-        logits = model.head(model.rnn(model.embedding(tokens))[0]) if parts else model(tokens)[0]
         (logits * weight).sum().backward()
         gradients.append([logits.numpy(), *(p.grad.numpy().copy() for p in model.parameters())])
     for fused, plain in zip(*gradients, strict=True):
-        np.testing.assert_allclose(fused, plain, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(fused, plain, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_the_state_carries_on(cell: str) -> None:
+@every_cell
+def test_the_state_carries_on(cell: str | Cell) -> None:
     model = _model(cell, "float64")
     tokens = np.random.default_rng(0).integers(11, size=(9, 3))
     whole, final = model(tokens)
     first, state = model(tokens[:4])
     second, state = model(tokens[4:], state)
     np.testing.assert_allclose(np.concatenate([first, second]), whole.numpy(), rtol=1e-12)
-    np.testing.assert_allclose(np.asarray(state[0]), np.asarray(final[0]), rtol=1e-12)
+    for one, other in zip(members_of(state), members_of(final), strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-12)
 
 
-def test_forget_gate_starts_open() -> None:
-    model = _model("lstm")
+@pytest.mark.parametrize(("cell", "row"), [("lstm", 1), ("coupled_lstm", 0), ("slstm", 1), ("mgu", None)])
+def test_forget_gates_of_lstms_start_open(cell: str, row: int | None) -> None:
+    model = _model(cell)
     for layer in range(2):
-        bias = model.state_dict()[f"rnn.bias_ih_l{layer}"] + model.state_dict()[f"rnn.bias_hh_l{layer}"]
-        np.testing.assert_array_equal(bias[13:26], 1)
+        biases = model.state_dict()[f"rnn.bias_ih_l{layer}"], model.state_dict()[f"rnn.bias_hh_l{layer}"]
+        ones = (biases[0] + biases[1]).reshape(-1, 13) == 1
+        assert np.flatnonzero(ones.all(1)).tolist() == ([] if row is None else [row])
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@every_cell
 @pytest.mark.parametrize("layers", [1, 3])
-def test_greedy_sampling_is_repeated_argmax(cell: str, layers: int) -> None:
-    model = _model(cell, layers=layers)
-    sequence = [1, 5, 2]
-    for _ in range(LENGTH):
-        logits, _ = model(np.array(sequence))
-        sequence.append(int(logits.numpy()[-1].argmax()))
-    assert model.generate([1, 5, 2], LENGTH, temperature=0).tolist() == sequence[3:]
-    assert model.generate([1, 5, 2], LENGTH, top_k=1, seed=0).tolist() == sequence[3:]
+def test_greedy_sampling_is_repeated_argmax(cell: str | Cell, layers: int) -> None:
+    model, sequence = _model(cell, layers=layers), [1, 5, 2]
+    with mr.no_grad():
+        for _ in range(8):
+            sequence.append(int(_step_by_step(model, np.array(sequence)).numpy()[-1].argmax()))
+    sampled = model.generate([1, 5, 2], LENGTH, temperature=0)
+    assert sampled[:8].tolist() == sequence[3:]
+    forward = model(np.concatenate([[1, 5, 2], sampled]))[0].numpy().argmax(1)
+    assert (forward[2:-1] == sampled).all()
+    assert (model.generate([1, 5, 2], LENGTH, top_k=1, seed=0) == sampled).all()
 
 
-@pytest.mark.parametrize("cell", CELLS)
+def test_sampling_takes_the_expected_value_of_what_training_draws() -> None:
+    mr.manual_seed(3)
+    rates = {"zoneout": 0.3, "recurrent_dropout": 0.5, "weight_drop": 0.5}
+    model = mr.models.CharLM(11, 13, cell="peephole_lstm", dropout=0.5, **rates)
+    text = model.generate([1], 20, temperature=0)
+    assert model.training
+    with model.evaluating():
+        forward = model(np.concatenate([[1], text]))[0].numpy().argmax(1)
+    assert (forward[:-1] == text).all()
+    assert model.config.items() >= rates.items()
+    drawn = [model([1, 2, 3])[0].numpy() for _ in range(2)]
+    assert (drawn[0] != drawn[1]).any()
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "slstm"])
 def test_sampling_depends_on_the_seed_alone(cell: str) -> None:
     """Not on the chunks it comes in, on the other streams, or on the threads."""
     model = _model(cell)
@@ -109,8 +154,9 @@ def test_samples_follow_the_distribution() -> None:
         np.testing.assert_allclose(frequency, expected, atol=4 * np.sqrt(0.25 / streams))
 
 
-def test_the_config_makes_the_same_model_again(dtype: np.dtype) -> None:
-    model = _model("gru", str(dtype))
+@pytest.mark.parametrize("cell", ["gru", deep], ids=["built-in", "own"])
+def test_the_config_makes_the_same_model_again(cell: str | Cell, dtype: np.dtype) -> None:
+    model = _model(cell, str(dtype))
     config = json.loads(json.dumps(model.config))
     assert config["dtype"] == str(dtype)
     again = mr.models.CharLM(**config)
@@ -119,6 +165,8 @@ def test_the_config_makes_the_same_model_again(dtype: np.dtype) -> None:
     for name, array in again.state_dict().items():
         assert array.dtype == dtype
         np.testing.assert_array_equal(array, model.state_dict()[name])
+    assert (again.generate([1], 9, seed=1) == model.generate([1], 9, seed=1)).all()
+    assert config["cell"] == cell or config["cell"]["name"] == "deep"
     assert mr.models.CharLM(3, 4).to("float64").config["dtype"] == "float64"
 
 
@@ -143,7 +191,7 @@ def test_nothing_asked_for() -> None:
         (lambda m: m.generate([1], 3, top_k=0), OptionError, "top_k must be at least 1, got 0"),
         (lambda m: m.generate([1], 3, top_p=0), OptionError, "top_p must be above 0 and at most 1, got 0"),
         (lambda m: m([[-1]]), IndexRangeError, "index -1 is out of range"),
-        (lambda m: mr.models.CharLM(3, 4, cell="qrnn"), OptionError, "cell must be one of rnn, lstm, gru, got 'qrnn'"),
+        (lambda m: mr.models.CharLM(3, 4, cell="qrnn"), OptionError, "cell must be one of coupled_lstm, .* got 'qrnn'"),
     ],
 )
 def test_mistakes_are_named(call: object, error: type[Exception], message: str) -> None:

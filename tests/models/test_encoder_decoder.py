@@ -433,6 +433,30 @@ def test_the_config_makes_the_same_model_again(attention: str | None, cell: str)
     assert again.loss(*_batch()).item() == model.loss(*_batch()).item()
 
 
+@pytest.mark.parametrize("cell", ["slstm", "layer_norm_gru"])
+def test_states_of_any_cell_reach_the_decoder(cell: str) -> None:
+    """h through tanh of a linear layer, c through a linear layer, other states as the mean of both directions."""
+    model, batch = _model(cell=cell), _batch()
+    source, _, lengths, _ = batch
+    states = model.encode(source, lengths)[1]
+    final = model.encoder(source, lengths)[1]
+    count = {"slstm": 4, "layer_norm_gru": 1}[cell]
+    carried, finals = (one if count > 1 else (one,) for one in (states, final))
+    assert len(carried) == count
+    for number, (state, both) in enumerate(zip(carried, finals, strict=True)):
+        forward, backward = both.numpy()[0::2], both.numpy()[1::2]
+        for layer in range(2):
+            expected = (forward[layer] + backward[layer]) / 2
+            if number < 2:
+                bridge = model.bridge[2 * number + layer]
+                expected = bridge(np.concatenate([forward[layer], backward[layer]], 1)).numpy()
+            expected = np.tanh(expected) if number == 0 else expected
+            np.testing.assert_allclose(state.numpy()[layer], expected, rtol=1e-12)
+    model.loss(*batch).backward()
+    assert all(np.isfinite(gradient).all() for gradient in _gradients(model).values())
+    assert len(model.generate(source, lengths)) == len(lengths)
+
+
 def test_one_hot_is_an_embedding_that_is_the_identity() -> None:
     model = _model(embedding_size=0, num_layers=1)
     same = EncoderDecoder(SOURCE_SIZE, TARGET_SIZE, 5, embedding_size=SOURCE_SIZE, dtype="float64")
@@ -450,7 +474,7 @@ def test_one_hot_is_an_embedding_that_is_the_identity() -> None:
     [
         (lambda m: EncoderDecoder(2, 5, 3), OptionError, "vocabularies hold <pad>, <start>, <end> and more; got 2 and"),
         (lambda m: EncoderDecoder(5, 5, 3, attention="loud"), OptionError, "got 'loud'"),
-        (lambda m: EncoderDecoder(5, 5, 3, cell="qrnn"), OptionError, "cell must be one of rnn, lstm, gru"),
+        (lambda m: EncoderDecoder(5, 5, 3, cell="qrnn"), OptionError, "cell must be one of coupled_lstm, gru"),
         (lambda m: m.loss([[4, 4]], [[1]]), ShapeError, r"wanted a target \[T, 2\] with T at least 2 .* got \[1, 1\]"),
         (lambda m: m.loss([[4]], [[1]]), ShapeError, r"with T at least 2 \(<start> and <end>\), got \[1, 1\]"),
         (lambda m: m.loss([4], [[1], [2]]), ShapeError, r"wanted a target \[T, N\]"),

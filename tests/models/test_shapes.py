@@ -13,7 +13,7 @@ from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import Body
 from minirnn.nn.pooling import Pooling
 
-CELLS = ("rnn", "lstm", "gru")
+CELLS = ("rnn", "lstm", "slstm")
 POOLINGS = ("last", "mean", "max", "attention")
 LENGTHS = np.array([5, 2, 0, 7, 1])
 RNG = np.random.default_rng(0)
@@ -227,8 +227,9 @@ MODELS = [
     mr.models.ManyToOne(3, 4, 2, pooling="attention", bidirectional=True, merge="mul"),
     mr.models.ManyToMany(6, 4, 2, embedding_size=0, dtype="float64"),
     mr.models.EncoderDecoder(7, 8, 4, cell="gru", attention="dot"),
-    mr.models.CharLM(5, 4),
+    mr.models.CharLM(5, 4, zoneout=0.1, weight_drop=0.2),
 ]
+RATES = {"zoneout": 0.1, "recurrent_dropout": 0.2, "weight_drop": 0.3}
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
@@ -240,8 +241,29 @@ def test_config_makes_the_model_anew(model: Any) -> None:
     assert config["dtype"] == str(next(model.parameters()).dtype)
 
 
-def test_errors_say_what_was_wanted() -> None:
-    with pytest.raises(OptionError, match="cell must be one of rnn, lstm, gru, got 'mlp'"):
+@pytest.mark.parametrize("model", MODELS[1:], ids=lambda model: type(model).__name__)
+def test_rates_reach_all_layers(model: Any) -> None:
+    """And a configuration from before there were rates makes a model without them."""
+    config = {name: value for name, value in model.config.items() if name not in RATES}
+    for rates in (RATES, dict.fromkeys(RATES, 0.0)):
+        again = type(model)(**config | {name: rate for name, rate in rates.items() if rate})
+        layers = [module for module in again.modules() if isinstance(module, mr.nn.Recurrent)]
+        assert len(layers) == (2 if isinstance(model, mr.models.EncoderDecoder) else 1)
+        for layer in layers:
+            assert {name: getattr(layer, name) for name in RATES} == rates
+        assert again.config == config | rates
+
+
+def test_recurrent_dropout_of_a_cell_without_recurrent_weights_is_on_the_update() -> None:
+    model = mr.models.ManyToOne(3, 4, 2, cell="min_gru", recurrent_dropout=0.5, dtype="float64")
+    assert model.body.rnn.recurrent_dropout_on == "update"
+    assert (model(X).numpy() != model(X).numpy()).any()
+    with pytest.raises(OptionError, match="has no recurrent weights that weight_drop could drop"):
+        mr.models.ManyToOne(3, 4, 2, cell="min_gru", weight_drop=0.5)
+
+
+def test_errors_say_what_was_expected() -> None:
+    with pytest.raises(OptionError, match=r"cell must be one of .* got 'mlp'"):
         mr.models.ManyToOne(3, 4, 2, cell="mlp")
     with pytest.raises(OptionError, match="merge must be one of"):
         mr.models.ManyToMany(3, 4, 2, merge="max")
@@ -251,7 +273,7 @@ def test_errors_say_what_was_wanted() -> None:
         mr.models.OneToOne(3, 4, 2, activation="step")
     with pytest.raises(OptionError, match="either targets, to learn from, or a length"):
         mr.models.OneToMany(3, 4, 2)([1])
-    with pytest.raises(ShapeError, match=r"wanted a first input \[N, I\], or labels \[N\], got \[1, 2, 3\]"):
+    with pytest.raises(ShapeError, match=r"expected a first input \[N, I\], or labels \[N\], got \[1, 2, 3\]"):
         mr.models.OneToMany(3, 4, 2)(np.zeros((1, 2, 3), np.float32), length=2)
     with pytest.raises(ShapeError, match=r"wanted targets \[.T., 2, 2\], got \[4, 3, 2\]"):
         mr.models.OneToMany(3, 4, 2)([1, 0], targets=np.zeros((4, 3, 2), np.float32))

@@ -81,6 +81,26 @@ def power(a: Any, b: Any) -> Tensor:
     return record("power", (x, y), result, gradients)
 
 
+def minimum(a: Any, b: Any) -> Tensor:
+    """The smaller of a and b, element by element; NaN where either is. Where they are equal, a gets the gradient."""
+    return _extremum("minimum", a, b)
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """The larger of a and b, element by element; NaN where either is. Where they are equal, a gets the gradient."""
+    return _extremum("maximum", a, b)
+
+
+def _extremum(name: str, a: Any, b: Any) -> Tensor:
+    x, y, K = pair(name, a, b)
+
+    def gradients(g: Any) -> tuple[Any, Any]:
+        second = K.less(y.data, x.data) if name == "minimum" else K.less(x.data, y.data)
+        return fold(K.where(second, 0, g), x), fold(K.where(second, g, 0), y)
+
+    return record(name, (x, y), getattr(K, name)(x.data, y.data), gradients)
+
+
 def negative(a: Any) -> Tensor:
     """-a."""
     x = as_tensor(a)
@@ -165,6 +185,13 @@ def log(a: Any) -> Tensor:
     return record("log", (x,), quietly(K.log, x.data), lambda g: (quietly(K.divide, g, x.data),))
 
 
+def log1p(a: Any) -> Tensor:
+    """log(1 + a), accurate for small a too."""
+    x = real(a)
+    K = kernels.on(x.device)
+    return record("log1p", (x,), quietly(K.log1p, x.data), lambda g: (quietly(K.divide, g, 1 + x.data),))
+
+
 def sqrt(a: Any) -> Tensor:
     """Square root."""
     x = real(a)
@@ -192,6 +219,14 @@ def softplus(a: Any) -> Tensor:
     x = real(a)
     K = kernels.on(x.device)
     return record("softplus", (x,), K.softplus(x.data), lambda g: (g * K.sigmoid(x.data),))
+
+
+def erf(a: Any) -> Tensor:
+    """Error function; d/da = 2 / sqrt(pi) e^(-a^2)."""
+    x = real(a)
+    K = kernels.on(x.device)
+    slope = 2 / math.sqrt(math.pi)
+    return record("erf", (x,), K.erf(x.data), lambda g: (g * slope * quietly(lambda: K.exp(-x.data * x.data)),))
 
 
 def relu(a: Any) -> Tensor:

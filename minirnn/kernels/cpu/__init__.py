@@ -14,6 +14,7 @@ from minirnn.kernels.cpu.array import (
     divide,
     empty,
     equal,
+    erf,
     exp,
     flip,
     greater,
@@ -26,6 +27,7 @@ from minirnn.kernels.cpu.array import (
     log_softmax,
     matmul,
     maximum,
+    minimum,
     multiply,
     negative,
     not_equal,
@@ -51,10 +53,8 @@ from minirnn.kernels.cpu.array import (
 )
 from minirnn.kernels.cpu.attention import attention_backward, attention_forward
 from minirnn.kernels.cpu.generate import Sampler, TokenModel
-from minirnn.kernels.cpu.gru import gru_backward, gru_forward
 from minirnn.kernels.cpu.loss import cross_entropy
-from minirnn.kernels.cpu.lstm import lstm_backward, lstm_forward
 from minirnn.kernels.cpu.matrix import product
 from minirnn.kernels.cpu.optimizer import adagrad, adam, rmsprop, sgd, square_sum
-from minirnn.kernels.cpu.rnn import rnn_backward, rnn_forward
+from minirnn.kernels.cpu.recurrence import Recurrence
 from minirnn.kernels.cpu.rows import add_rows_at, column_sums, dropout, take_rows

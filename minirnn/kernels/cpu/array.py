@@ -25,6 +25,7 @@ from numpy import (
     log,
     log1p,
     maximum,
+    minimum,
     multiply,
     negative,
     not_equal,
@@ -41,8 +42,9 @@ from numpy import (
     zeros_like,
 )
 
-from minirnn.kernels import memory
+from minirnn.kernels import memory, pointwise
 from minirnn.kernels.cpu.matrix import product
+from minirnn.kernels.jit import jit
 
 empty, zeros = memory.empty, memory.zeros
 contiguous = functools.partial(np.asarray, order="C")
@@ -84,6 +86,20 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def softplus(x: np.ndarray) -> np.ndarray:
     """log(1 + exp(x)), without overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+@jit
+def _erf(x: Any, out: Any) -> None:
+    for i in range(x.size):
+        out[i] = pointwise.erf(x[i])
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    """Error function, which NumPy does not have."""
+    flat = contiguous(x).reshape(-1)
+    out = empty(flat.shape, x.dtype)
+    _erf(flat, out)
+    return out.reshape(x.shape)
 
 
 def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:

@@ -13,10 +13,10 @@ import numpy as np
 
 from minirnn.kernels import memory, threads, tile
 from minirnn.kernels.cpu.rows import column_sums
-from minirnn.kernels.cpu.walk import own_places
+from minirnn.kernels.cpu.step import partition_sequences
 from minirnn.kernels.jit import jit
 from minirnn.kernels.pointwise import cast, exp, tanh, tanh_grad
-from minirnn.kernels.steps import loads_of
+from minirnn.kernels.steps import cumulative_steps_of
 from minirnn.kernels.tile import multiply_add, panel_width
 
 _TANH = 8  # multiply-adds that cost as much as one hyperbolic tangent
@@ -126,7 +126,7 @@ def _attend(
     steps, batch, size = context.shape
     width, extent = query.shape[2], weights.shape[2]
     panel, panels_at = panel_width(panels), share * panels.shape[1]
-    first, last = own_places(loads, share, shares)
+    first, last = partition_sequences(loads, share, shares)
     for n in range(first, last):
         length = lengths[n]
         _clear(context, n)
@@ -166,7 +166,7 @@ def _attend_back(
     steps, batch, extent = weights.shape
     width, size = query.shape[2], values.shape[2]
     panel, panels_at, slopes_at = panel_width(panels), share * panels.shape[1], share * steps * extent
-    first, last = own_places(loads, share, shares)
+    first, last = partition_sequences(loads, share, shares)
     for n in range(first, last):
         length = lengths[n]
         _clear(dquery, n)
@@ -247,7 +247,7 @@ def attention_forward(
     weights = memory.empty((steps, batch, extent), dtype)
     rows = memory.empty((0 if score is None else shares, extent, width), dtype)
     panels = _panels(shares, dtype, (extent, size), (width, 0 if score is not None else extent))
-    loads = loads_of(lengths)
+    loads = cumulative_steps_of(lengths)
     threads.run(
         _attend, _work(steps, loads, width, size, score), min(batch, shares), loads, lengths, query, keys, values,
         np.empty(0, dtype) if score is None else score, scale, context, weights, rows, panels,
@@ -283,7 +283,7 @@ def attention_backward(
     rows, drows = (memory.empty((0 if score is None else shares, extent, width), dtype) for _ in range(2))
     slopes = memory.empty((shares, steps, extent), dtype)
     panels = _panels(shares, dtype, (size, extent), (max(steps, extent), max(size, width)))
-    loads = loads_of(lengths)
+    loads = cumulative_steps_of(lengths)
     absent = np.empty((0, 0, 0), dtype)
     threads.run(
         _attend_back, 2 * _work(steps, loads, width, size, score), min(batch, shares), loads, lengths, query, keys,

@@ -6,16 +6,20 @@ training; each has its own counter-based random numbers, so a stream's text depe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minirnn.kernels import threads, tile
-from minirnn.kernels.cpu import gru, lstm, rnn
-from minirnn.kernels.cpu.walk import own_places
+from minirnn.kernels.build import build_function
+from minirnn.kernels.cpu.recurrence import kernels_of
+from minirnn.kernels.cpu.step import copy_rows, partition_sequences
+from minirnn.kernels.graph import Equations
 from minirnn.kernels.jit import jit
+from minirnn.kernels.plan import RecurrentWeights
 from minirnn.kernels.pointwise import cast, exp, random_uniform
 from minirnn.kernels.tile import multiply_add
 
@@ -79,52 +83,17 @@ def _draw(logits: Any, probability: Any, order: Any, temperature: float, top_k: 
     return best
 
 
-Layer = Callable[..., None]
-"""One step of one layer for the rows of a share; the three below have one signature."""
-
-
-@jit(inline=True)
-def _lstm_layer(
-    share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any,
-    starts: Any, previous: Any, h: Any, c: Any, state: Any,
-) -> None:  # fmt: skip
-    batch = state.shape[0]
-    lstm.step_rows(
-        share, shares, loads, gates, table, tokens, hh, hh_n[:0], starts, previous, False, h, c, state, state
-    )
-    first, last = own_places(loads, share, shares)
-    for r in range(first, last):
-        for j in range(state.shape[1]):
-            c[r, j] = c[batch + r, j]
-
-
-@jit(inline=True)
-def _gru_layer(
-    share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any,
-    starts: Any, previous: Any, h: Any, c: Any, state: Any,
-) -> None:  # fmt: skip
-    gru.step_rows(share, shares, loads, gates, table, tokens, hh, hh_n, bias_n, starts, False, h, state, c)
-
-
-@jit(inline=True)
-def _rnn_layer(
-    share: int, shares: int, loads: Any, gates: Any, table: Any, tokens: Any, hh: Any, hh_n: Any, bias_n: Any,
-    starts: Any, previous: Any, h: Any, c: Any, state: Any,
-) -> None:  # fmt: skip
-    rnn.step_rows(share, shares, loads, gates, table, tokens, hh, False, starts, False, h, state)
-
-
-def _make_kernel(layer_step: Layer) -> Any:
+def _make_kernel(layer_step: Callable[..., None]) -> Any:
     @jit
     def generate(
-        share: int, shares: int, loads: Any, table: Any, ih: Any, bias_ih: Any, hh: Any, hh_n: Any, bias_n: Any,
-        head: Any, head_bias: Any, h: Any, c: Any, state: Any, gates: Any, logits: Any, probability: Any, order: Any,
-        no_tokens: Any, given: Any, tokens: Any, out: Any, temperature: float, top_k: int, top_p: float, seeds: Any,
-        position: int, starts: Any, previous: Any,
+        thread_id: int, num_threads: int, cumulative_steps: Any, starts: Any, previous: Any, table: Any, ih: Any,
+        bias_ih: Any, head: Any, head_bias: Any, state: Any, arrays: Any, gates: Any, logits: Any, probability: Any,
+        order: Any, no_tokens: Any, given: Any, tokens: Any, out: Any, temperature: float, top_k: int, top_p: float,
+        seeds: Any, position: int,
     ) -> None:  # fmt: skip
         layers, size = state.shape[0], state.shape[2]
-        width, panel_columns = gates.shape[1] * size, hh.shape[3]
-        first, last = own_places(loads, share, shares)
+        width, panel_columns = gates.shape[1] * size, ih.shape[3]
+        first, last = partition_sequences(cumulative_steps, thread_id, num_threads)
         for step in range(given.shape[0] + out.shape[0] - 1):
             if step < given.shape[0]:
                 for r in range(first, last):
@@ -143,9 +112,8 @@ def _make_kernel(layer_step: Layer) -> Any:
                         size, gates, first * width, width, width,
                     )  # fmt: skip
                 layer_step(
-                    share, shares, loads, gates, table, fed, hh[layer], hh_n[layer], bias_n[layer], starts, previous,
-                    h, c[layer], state[layer],
-                )  # fmt: skip
+                    thread_id, num_threads, layer, cumulative_steps, starts, previous, gates, table, fed, state, arrays
+                )
             if step < given.shape[0] - 1:
                 continue
             classes = logits.shape[1]
@@ -166,7 +134,31 @@ def _make_kernel(layer_step: Layer) -> Any:
     return generate
 
 
-_KERNELS = {"rnn": _make_kernel(_rnn_layer), "lstm": _make_kernel(_lstm_layer), "gru": _make_kernel(_gru_layer)}
+_BY_LAYER = ("bias", "vectors", "panels", "inner", "history")
+"""Arguments of the forward kernel that each layer has its own of, "panels0" and the like among them."""
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel_of(equations: Equations) -> tuple[Any, list[str]]:
+    """The sampling kernel of a cell, and the names of the arrays it takes as a tuple for all layers."""
+    forward = kernels_of(equations, False)[1]
+    common = ["cumulative_steps", "starts", "previous", "reverse", "gates", "table", "tokens", "state"]
+    names = [name for name in forward.arguments if name not in common]
+    passed = {"reverse": "False", "state": "state[layer]"}
+    passed |= {name: f"{name}[layer]" for name in names if name.rstrip("0123456789") in _BY_LAYER}
+    call = ", ".join(passed.get(name, name) for name in forward.arguments)
+    copies = "".join(
+        f"    copy_rows(history{k}[layer], first, history{k}[layer], state.shape[1] + first, last - first)\n"
+        for k in range(1, len(equations.states))
+    )
+    source = (
+        "def layer_step(thread_id, num_threads, layer, cumulative_steps, starts, previous, gates, table, tokens, "
+        f"state, arrays):\n    {', '.join(names)}, = arrays\n    forward(thread_id, num_threads, {call})\n"
+        f"    first, last = partition_sequences(cumulative_steps, thread_id, num_threads)\n{copies}"
+    )
+    functions = {"forward": forward.compiled, "partition_sequences": partition_sequences, "copy_rows": copy_rows}
+    step = jit(build_function("layer_step", source, functions, f"{equations.name}_layer_step"), inline=True)
+    return _make_kernel(step), names
 
 
 @dataclass(frozen=True)
@@ -174,22 +166,22 @@ class TokenModel:
     """The weights of a token model: embedding, L equal layers of one cell, a linear head.
 
     Attributes:
-        cell: "rnn", "lstm" or "gru"; G is 1, 4 or 3.
+        equations: the cell's, resolved for evaluation.
         table: [V, G H] input part of the first layer for each token, biases included.
         weight_ih, bias_ih: for each layer above the first [G H, H], and its biases [G H] (those of ``table``'s kind).
-        weight_hh: for each layer [G H, H].
-        bias_n: for each layer [H], the GRU's bias inside the reset product; else zeros.
+        recurrent: of each layer.
         head, head_bias: [V, H], [V].
+        zoneout: rate of the cell's zoneout.
     """
 
-    cell: str
-    table: np.ndarray
-    weight_ih: list[np.ndarray]
-    bias_ih: list[np.ndarray]
-    weight_hh: list[np.ndarray]
-    bias_n: list[np.ndarray]
-    head: np.ndarray
-    head_bias: np.ndarray
+    equations: Equations
+    table: Any
+    weight_ih: list[Any]
+    bias_ih: list[Any]
+    recurrent: list[RecurrentWeights]
+    head: Any
+    head_bias: Any
+    zoneout: float = 0.0
 
 
 class Sampler:
@@ -197,34 +189,58 @@ class Sampler:
 
     Args:
         model: the weights.
-        h, c: [L, N, H] states to begin with; ``c`` is used by the LSTM only.
+        states: [L, N, H] to begin with, one for each state of the cell.
     """
 
-    def __init__(self, model: TokenModel, h: np.ndarray, c: np.ndarray) -> None:
-        layers, batch, size = h.shape
-        dtype, vocabulary = h.dtype, model.table.shape[0]
-        gates = model.table.shape[1] // size
-        self._kernel = _KERNELS[model.cell]
-        self._work = float(model.head.size + sum(w.size for w in (*model.weight_ih, *model.weight_hh)))
+    def __init__(self, model: TokenModel, states: Sequence[np.ndarray]) -> None:
+        layers, batch, size = states[0].shape
+        dtype, vocabulary = states[0].dtype, model.table.shape[0]
+        plan, forward, _ = kernels_of(model.equations, False)
+        gates = plan.gates
+        self._kernel, names = _kernel_of(model.equations)
+        recurrent = model.recurrent
+        matrices = [
+            *model.weight_ih,
+            *(w.weight_hh for w in recurrent if plan.runs),
+            *(m for w in recurrent for m in w.inner),
+        ]
+        self._work = float(model.head.size + sum(matrix.size for matrix in matrices))
 
         def packed(weights: list[np.ndarray], columns: int) -> np.ndarray:
             panels = [tile.pack(weight, True) for weight in weights]
             return np.stack(panels) if panels else np.empty((0, *tile.empty_panels(size, columns, dtype).shape), dtype)
 
-        recurrent = gates if model.cell != "gru" else 2
+        def stacked(parts: list[Any], count: int) -> np.ndarray:
+            return np.stack([np.zeros((count, size), dtype) if p is None else p.reshape(count, size) for p in parts])
+
+        arrays: dict[str, Any] = {
+            "bias": stacked([w.bias for w in recurrent], plan.own), "vectors": stacked(
+                [w.vectors for w in recurrent], len(model.equations.vectors)
+            ),
+            "products": np.zeros((batch, plan.products, size), dtype),
+            "inputs": np.zeros((batch, plan.inputs, size), dtype),
+            "sums": np.zeros((batch, plan.sums), dtype), "carry": np.zeros((batch, forward.room.carry, size), dtype),
+            "row_carry": np.zeros((batch, forward.room.rows), dtype), "zoneout": model.zoneout,
+            "scratches": np.zeros((threads.get_num_threads(), forward.room.scratch, size), dtype),
+        }  # fmt: skip
+        for number, run in enumerate(plan.runs):
+            part = slice(run.first * size, (run.first + run.count) * size)
+            arrays[f"panels{number}"] = packed([w.weight_hh[part] for w in recurrent], run.count * size)
+        for number in range(plan.inputs):
+            arrays[f"inner{number}"] = packed([w.inner[number] for w in recurrent], size)
+        for number, state in enumerate(states):
+            history = np.zeros((layers, 2 * batch, size), dtype)
+            history[:, :batch] = state
+            arrays[f"history{number}"] = history
+        self._most = min(batch, len(arrays["scratches"]))
         self._weights = (
             model.table.reshape(vocabulary, gates, size),
             packed(model.weight_ih, gates * size),
             np.stack([np.zeros(gates * size, dtype), *model.bias_ih]).reshape(layers, gates, size),
-            packed([weight[: recurrent * size] for weight in model.weight_hh], recurrent * size),
-            packed([weight[(gates - 1) * size :] for weight in model.weight_hh], size),
-            np.stack(model.bias_n),
             tile.pack(model.head, True),
             model.head_bias,
         )
-        states = np.zeros((layers, 2 * batch, size), dtype)
-        states[:, :batch] = c
-        self._state = (np.zeros((2 * batch, size), dtype), states, np.ascontiguousarray(h).copy())
+        self._state = np.ascontiguousarray(states[0]).copy(), tuple(arrays[name] for name in names)
         self._scratch = (
             np.zeros((batch, gates, size), dtype),
             np.zeros((batch, vocabulary), dtype),
@@ -232,9 +248,7 @@ class Sampler:
             np.zeros((batch, vocabulary), np.int64),
             np.zeros(0, np.int64),
         )
-        self._starts = np.array([0, batch], np.int64)
-        self._previous = np.arange(batch, dtype=np.int64)
-        self._loads = np.arange(batch + 1, dtype=np.int64)
+        self._layout = np.arange(batch + 1), np.array([0, batch], np.int64), np.arange(batch, dtype=np.int64)
 
     def run(
         self, given: np.ndarray, count: int, temperature: float, top_k: int, top_p: float, seeds: np.ndarray,
@@ -252,7 +266,7 @@ class Sampler:
         out = np.empty((count, batch), np.int64)
         tokens = np.empty(batch, np.int64)
         threads.run(
-            self._kernel, self._work * batch * count, batch, self._loads, *self._weights, *self._state, *self._scratch,
-            given, tokens, out, temperature, top_k, top_p, seeds, position, self._starts, self._previous,
+            self._kernel, self._work * batch * count, self._most, *self._layout, *self._weights, *self._state,
+            *self._scratch, given, tokens, out, temperature, top_k, top_p, seeds, position,
         )  # fmt: skip
         return out

@@ -40,9 +40,9 @@ def _rows_times_panels(share: int, shares: int, a: Any, panels: Any, bias: Any, 
 
 @jit
 def _transposed_times_rows(
-    share: int, shares: int, a: Any, b: Any, rows: Any, out: Any, panels: Any, groups: Any
+    share: int, shares: int, a: Any, column: int, b: Any, rows: Any, out: Any, panels: Any, groups: Any
 ) -> None:
-    """out[m, :] = sum_k a[k, m] b[rows[k], :] for this share of the output rows m.
+    """out[m, :] = sum_k a[k, column + m] b[rows[k], :] for this share of the output rows m.
 
     Depth is walked in chunks; of each, B is packed into panels and A into groups of tiles, both by plain
     copies, since either lies by rows.
@@ -74,7 +74,7 @@ def _transposed_times_rows(
             height = min(group, last - m0)
             for k in range(size):
                 for i in range(height):
-                    groups[share, k, i] = a[k0 + k, np.uintp(m0 + i)]
+                    groups[share, k, i] = a[k0 + k, np.uintp(column + m0 + i)]
             multiply_add(
                 groups, share * chunk * group, one, group, height,
                 panels, share * panel_count * chunk * width, chunk * width,
@@ -93,6 +93,7 @@ def product(
     transpose_a: bool = False,
     transpose_b: bool = False,
     rows: np.ndarray | None = None,
+    column: int = 0,
 ) -> np.ndarray:
     """A B + bias, where A is ``a`` or its transpose and B is ``b`` or its transpose; all C-contiguous.
 
@@ -101,11 +102,11 @@ def product(
         b: [K, N], or [N, K] with ``transpose_b``. Not both may be transposed.
         bias: [N], added to every row; not with ``transpose_a``.
         out: [M, N], written to; a new array where there is none. With ``transpose_a`` it may have fewer rows than
-            ``a`` has columns, and takes the first of them.
+            ``a`` has columns, and takes those from ``column`` on.
         rows: [K] integers, with ``transpose_a``: row k of B is ``b[rows[k]]``.
     """
     if transpose_a:
-        return _transposed_product(a, b, out, rows)
+        return _transposed_product(a, b, out, rows, column)
     depth = a.shape[1]
     columns = b.shape[0] if transpose_b else b.shape[1]
     if out is None:
@@ -119,11 +120,13 @@ def product(
     return out
 
 
-def _transposed_product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, rows: np.ndarray | None) -> np.ndarray:
-    depth, count = a.shape
-    columns = b.shape[1]
+def _transposed_product(
+    a: np.ndarray, b: np.ndarray, out: np.ndarray | None, rows: np.ndarray | None, column: int
+) -> np.ndarray:
+    depth, columns = a.shape[0], b.shape[1]
     if out is None:
-        out = memory.empty((count, columns), a.dtype)
+        out = memory.empty((a.shape[1], columns), a.dtype)
+    count = len(out)
     panel_count = tile.packed_panels(columns, a.dtype)
     width = tile.VECTORS * tile.vector_bytes() // a.itemsize
     # by shape alone, so that sums have one order whatever the threads
@@ -133,7 +136,7 @@ def _transposed_product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, ro
     groups = memory.empty((shares, chunk, _GROUP), a.dtype)
     work = float(depth) * count * columns
     threads.run(
-        _transposed_times_rows, work, min(shares, -(-count // 6)), a, b, _NO_ROWS if rows is None else rows, out,
-        panels, groups,
+        _transposed_times_rows, work, min(shares, -(-count // 6)), a, column, b,
+        _NO_ROWS if rows is None else rows, out,        panels, groups,
     )  # fmt: skip
     return out

@@ -12,6 +12,7 @@ from minirnn.kernels.cuda.array import (
     divide,
     empty,
     equal,
+    erf,
     exp,
     flip,
     greater,
@@ -22,6 +23,7 @@ from minirnn.kernels.cuda.array import (
     log1p,
     matmul,
     maximum,
+    minimum,
     multiply,
     negative,
     not_equal,
@@ -45,11 +47,9 @@ from minirnn.kernels.cuda.array import (
 from minirnn.kernels.cuda.attention import attention_backward, attention_forward
 from minirnn.kernels.cuda.device import to_numpy, zeros
 from minirnn.kernels.cuda.generate import Sampler, TokenModel
-from minirnn.kernels.cuda.gru import gru_backward, gru_forward
 from minirnn.kernels.cuda.loss import cross_entropy
-from minirnn.kernels.cuda.lstm import lstm_backward, lstm_forward
 from minirnn.kernels.cuda.matrix import product
 from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, sgd, square_sum
+from minirnn.kernels.cuda.recurrence import Recurrence
 from minirnn.kernels.cuda.reductions import argmax, argmin, has_nan, log_softmax, softmax
-from minirnn.kernels.cuda.rnn import rnn_backward, rnn_forward
 from minirnn.kernels.cuda.rows import add_rows_at, column_sums, dropout, take_rows

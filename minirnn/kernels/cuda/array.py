@@ -193,12 +193,6 @@ def _binary(name: str, function: Callable) -> Callable:
     return apply
 
 
-@device_function
-def _softplus(x: Any) -> Any:
-    """log(1 + exp(x)), without overflow."""
-    return pointwise.relu(x) + jit.log1p(pointwise.exp(x if x < 0 else -x))
-
-
 add = _binary("add", device_function(lambda a, b: a + b))
 subtract = _binary("subtract", device_function(lambda a, b: a - b))
 multiply = _binary("multiply", device_function(lambda a, b: a * b))
@@ -222,7 +216,8 @@ log1p = _unary(jit.log1p)
 sqrt = _unary(jit.sqrt)
 tanh = _unary(pointwise.tanh)
 sigmoid = _unary(pointwise.sigmoid)
-softplus = _unary(_softplus)
+softplus = _unary(pointwise.softplus)
+erf = _unary(math.erf)
 
 
 def clip(x: DeviceArray, low: Any = None, high: Any = None) -> DeviceArray:

@@ -74,17 +74,18 @@ def _check(status: int, what: str) -> None:
 
 def multiply(
     out: DeviceArray, a: DeviceArray, b: DeviceArray, transpose_a: bool = False, transpose_b: bool = False,
-    add: bool = False,
+    add: bool = False, column: int = 0,
 ) -> None:  # fmt: skip
     """out = A B, or out + A B with ``add``; shapes as :func:`minirnn.kernels.cuda.matrix.product` has them.
 
-    All three may have a leading dimension of the same extent, over products of their own. No extent may be 0.
+    All three may have a leading dimension of the same extent, over products of their own. No extent may be 0. With
+    ``transpose_a`` the columns of ``a`` from ``column`` on are taken.
     """
     rows, columns = out.shape[-2:]
     depth = a.shape[-2] if transpose_a else a.shape[-1]
     number = _NUMBERS[out.itemsize][1]
     one, kept = number(1), number(1 if add else 0)
-    first, second = _address(b), _address(a)  # the other way round, as above
+    first, second = _address(b), _address(a) + column * a.itemsize  # the other way round, as above
     width_b, width_a = b.shape[-1], a.shape[-1]
     shape = _handle(), int(transpose_b), int(transpose_a), columns, rows, depth, ctypes.byref(one)
     with _turn:

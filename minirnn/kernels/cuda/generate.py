@@ -1,43 +1,44 @@
 """Sampling from a token model, the whole text in one launch: embed, all layers, softmax, draw, feed back.
 
-Laid out as :mod:`minirnn.kernels.cuda.walk` is: blocks that own streams, or a grid that shares the units of every
-layer and the classes of the head, and meets after each. Steps take turns between two states, so that nobody
-overwrites what others still read. A stream has its own counter-based random numbers, those of the CPU.
+Laid out as :mod:`minirnn.kernels.cuda.recurrence` is: blocks that own streams, or a grid that spreads the units of
+every layer and the classes of the head, with a grid sync after each. Steps alternate between two rows of states for
+each stream: no thread overwrites what others still read. A stream has random numbers of its own, those of the CPU.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numba import from_dtype
 
 from minirnn.kernels.cpu.generate import TokenModel
-from minirnn.kernels.cuda import gru, lstm, rnn
 from minirnn.kernels.cuda.device import asarray, empty, zeros
 from minirnn.kernels.cuda.jit import SIMULATOR, cuda, device_function
 from minirnn.kernels.cuda.planning import WARP, plan_sampling, quads
+from minirnn.kernels.cuda.recurrence import pack_inner
 from minirnn.kernels.cuda.resident import (
-    bring,
+    cache_weights,
     clear,
-    hold,
+    divmod_u32,
+    launch_planned,
     limits,
+    load_row,
     make_multiply,
     pack,
-    parted,
     resident_kernel,
-    start,
     total,
     totals,
 )
+from minirnn.kernels.cuda.step import Step
+from minirnn.kernels.graph import Equations
+from minirnn.kernels.plan import make_plan
 from minirnn.kernels.pointwise import cast, exp, random_uniform
 
 __all__ = ["Sampler", "TokenModel"]
-
-_CELLS = {"rnn": rnn.tanh_cell, "lstm": lstm.cell, "gru": gru.cell}
 
 
 @device_function
@@ -135,41 +136,56 @@ def _draw_from_some(probability: Any, order: Any, n: int, best: int, top_k: int,
     return best
 
 
+@functools.lru_cache(maxsize=64)
+def _step_of(equations: Equations) -> Step:
+    """The forward step of a cell that keeps nothing for backward."""
+    return Step(make_plan(equations), False, keep=False)
+
+
 @functools.cache
-def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread: bool) -> Any:
-    multiply, height = make_multiply(tile), tile + 4
+def _make_kernel(step: Step, dtype: Any, tile: int, spread: bool) -> Any:
+    multiply, height, unit_step, staged_step = make_multiply(tile), tile + 4, step.unit, step.staged(tile)
+    gate_count, recurrent, staged = step.plan.gates, step.recurrent, step.stages is not None
+    recurrent_size = max(1, recurrent)
 
     @resident_kernel
     def generate(
-        table: Any, weights: Any, bias_ih: Any, bias_n: Any, head_bias: Any, h: Any, extra: Any, gates: Any,
-        logits: Any, probability: Any, order: Any, bests: Any, masses: Any, given: Any, tokens: Any, out: Any,
+        table: Any, weights: Any, inner: Any, bias_ih: Any, bias: Any, vectors: Any, head_bias: Any, h: Any,
+        states: Any, previous: Any, gates: Any, products: Any, inputs: Any, sums: Any, scratch: Any, mask: Any,
+        zoneout: float, logits: Any, probability: Any, order: Any, bests: Any, masses: Any, given: Any, tokens: Any,
+        out: Any,
         temperature: float, top_k: int, top_p: float, seeds: Any, position: int, turn: int, units: int, classes: int,
-        rows: int, parts: int, held: int,
+        rows: int, parts: int, held: int, products_size: int, reserved: int,
     ) -> None:  # fmt: skip
-        room = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
-        sums = cuda.local.array((height, 4), dtype) if SIMULATOR else cuda.local.array((height, 4), dtype, alignment=16)
-        x, u = cuda.local.array(gate_count, dtype), cuda.local.array(gate_count, dtype)
+        shared = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
+        acc = cuda.local.array((height, 4), dtype) if SIMULATOR else cuda.local.array((height, 4), dtype, alignment=16)
+        x, u = cuda.local.array(gate_count, dtype), cuda.local.array(recurrent_size, dtype)
+        noise = np.uint64(0), zoneout, 0.0
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
-        layers, batch, size = extra.shape
+        layers, batch, size = bias_ih.shape[0], logits.shape[0], bias_ih.shape[2]
         vocabulary = logits.shape[1]
         unit, first_class = cuda.blockIdx.x * units, cuda.blockIdx.x * classes
         own = min(units, size - unit)
         own_classes = max(0, min(classes, vocabulary - first_class))
         first = cuda.blockIdx.y * rows
         active = min(rows, batch - first)
-        depth, lanes, head_lanes = (size + 3) // 4, (units * gate_count + 3) // 4, (classes + 3) // 4
-        stride, matrix = depth + 1, 4 * depth * lanes  # quads of a row of states, and of a layer's matrix
+        depth, lanes, head_lanes = (size + 3) // 4, (units * recurrent + 3) // 4, (classes + 3) // 4
+        input_lanes = (units * gate_count + 3) // 4
+        stride = depth + 1  # quads of a row of states
         below_at = rows * stride
-        sums_at = 2 * below_at
-        sums_below_at = sums_at + parts * rows * max(lanes, head_lanes)
-        held_at = sums_below_at + parts * rows * lanes
+        products_at = 2 * below_at
+        products_below_at = products_at + products_size
+        stages_at = products_below_at + parts * rows * input_lanes
+        held_at = stages_at + reserved
         weights_at = cuda.blockIdx.x * (weights.size // cuda.gridDim.x // 4)
 
-        clear(thread, threads, room, 0, sums_at)
-        hold(thread, threads, room, held_at, weights, weights_at, held)
+        clear(thread, threads, shared, 0, products_at)
+        clear(thread, threads, shared, stages_at, held_at)
+        cache_weights(thread, threads, shared, held_at, weights, weights_at, held)
         cuda.syncthreads()
         for step in range(given.shape[0] + out.shape[0] - 1):
             now = (turn + step) % 2
+            before = (1 - now) * batch  # the first row of the states before this step
             fed = step < given.shape[0]
             at = 0  # this matrix's place among the block's weights
             for layer in range(layers + 1):
@@ -179,50 +195,61 @@ def _make_kernel(cell: Callable, gate_count: int, dtype: Any, tile: int, spread:
                 r = thread // WARP
                 while r < 2 * active:
                     if r < active and not is_head:
-                        bring(thread, room, r * stride, h[1 - now, layer], first + r, 0, depth)
+                        load_row(thread, shared, r * stride, h[layer], before + first + r, 0, depth)
                     if r >= active and layer > 0:
                         n = r - active
-                        bring(thread, room, below_at + n * stride, h[now, layer - 1], first + n, 0, depth)
+                        load_row(thread, shared, below_at + n * stride, h[layer - 1], now * batch + first + n, 0, depth)
                     r += threads // WARP
                 cuda.syncthreads()
                 if layer > 0:
-                    here = head_lanes if is_head else lanes
+                    here = head_lanes if is_head else input_lanes
                     multiply(
-                        thread, threads, sums, room, below_at, stride, active, held_at + at,
+                        thread, threads, acc, shared, below_at, stride, active, held_at + at,
                         max(0, held - at) // (4 * here), weights, weights_at + at, 0, depth,
-                        here, rows, parts, sums_at if is_head else sums_below_at,
+                        here, rows, parts, products_at if is_head else products_below_at,
                     )  # fmt: skip
-                    at += matrix
-                if not is_head:
+                    at += 4 * depth * here
+                if recurrent > 0 and not is_head:
                     multiply(
-                        thread, threads, sums, room, 0, stride, active, held_at + at, max(0, held - at) // (4 * lanes),
-                        weights, weights_at + at, 0, depth, lanes, rows, parts, sums_at,
+                        thread, threads, acc, shared, 0, stride, active, held_at + at,
+                        max(0, held - at) // (4 * lanes), weights, weights_at + at, 0, depth, lanes, rows, parts,
+                        products_at,
                     )  # fmt: skip
-                    at += matrix
+                    at += 4 * depth * lanes
                 cuda.syncthreads()
                 if is_head:
                     for i in range(thread, active * own_classes, threads):
-                        r, v = parted(i, own_classes)
+                        r, v = divmod_u32(i, own_classes)
                         logits[first + r, first_class + v] = (
-                            total(room, sums_at, head_lanes, rows, parts, r, v) + head_bias[first_class + v]
+                            total(shared, products_at, head_lanes, rows, parts, r, v) + head_bias[first_class + v]
                         )
                 else:
+                    arrays = (
+                        gates, products, inputs, sums, bias[layer], h[layer], h[layer], states[layer], vectors[layer],
+                        mask, scratch,
+                    )  # fmt: skip
                     i = thread
                     while i < active * own:
-                        r, j = parted(i, own)
-                        stream, mine = np.uintp(first + r), np.uintp(unit + j)
+                        r, j = divmod_u32(i, own)
+                        stream, mine = first + r, np.uintp(unit + j)
                         if layer > 0:
-                            totals(x, room, sums_below_at, lanes, rows, parts, r, j * gate_count)
+                            totals(x, shared, products_below_at, input_lanes, rows, parts, r, j * gate_count)
                         for g in range(gate_count):
                             if layer == 0:
                                 x[g] = table[given[step, stream] if fed else tokens[stream], g, mine]
                             else:
                                 x[g] += bias_ih[layer, g, mine]
-                        totals(u, room, sums_at, lanes, rows, parts, r, j * gate_count)
-                        h[now, layer, stream, mine] = cell(
-                            x, u, bias_n[layer], gates, extra[layer], h[1 - now, layer], stream, stream, stream, mine
-                        )
+                        if recurrent > 0:
+                            totals(u, shared, products_at, lanes, rows, parts, r, j * recurrent)
+                        row = now * batch + stream
+                        unit_step(x, u, arrays, noise, stream, stream, before + stream, row, unit + j)
                         i += threads
+                    if staged:
+                        cuda.syncthreads()
+                        staged_step(
+                            thread, threads, acc, shared, inner[layer], arrays, noise, previous[now], first,
+                            now * batch, first, active, rows, parts, products_at, stride, 0, 4 * stride, stages_at,
+                        )  # fmt: skip
                 if spread:
                     cuda.cg.this_grid().sync()
                 else:
@@ -261,49 +288,66 @@ class Sampler:
 
     Args:
         model: the weights.
-        h, c: [L, N, H] states to begin with, of any device; ``c`` is used by the LSTM only.
+        states: [L, N, H] to begin with, one for each state of the cell, of any device.
     """
 
-    def __init__(self, model: TokenModel, h: Any, c: Any) -> None:
-        layers, batch, size = h.shape
-        vocabulary, count = model.table.shape[0], model.table.shape[1] // size
-        dtype = np.dtype(h.dtype)
-        planned = plan_sampling(size, batch, count, layers, vocabulary, dtype.itemsize, limits())
+    def __init__(self, model: TokenModel, states: Sequence[Any]) -> None:
+        layers, batch, size = states[0].shape
+        dtype, vocabulary = np.dtype(states[0].dtype), model.table.shape[0]
+        step = _step_of(model.equations)
+        cell, gates, recurrent = step.plan, step.plan.gates, step.recurrent
+        lengths = size, batch, gates, recurrent, layers, vocabulary
+        planned = plan_sampling(*lengths, dtype.itemsize, limits(), step.stages)
         blocks = planned.blocks[0]
         classes = -(-vocabulary // blocks)
-        matrix, head = 16 * quads(size) * quads(planned.units * count), 16 * quads(size) * quads(classes)
-        weights = empty((blocks, (2 * layers - 1) * matrix + head), dtype)
-        bias_ih, bias_n = zeros((layers, count, size), dtype), empty((layers, size), dtype)
-        at = 0
-        for layer in range(layers):
+        matrices, counts = [], (gates, cell.own, len(model.equations.vectors), 2 * batch)
+        bias_ih, bias, vectors, history = (zeros((layers, count, size), dtype) for count in counts)
+        others = zeros((layers, len(states) - 1, 2 * batch, size), dtype)
+        inner = zeros((layers, pack_inner(model.recurrent[0].inner, size, dtype, True).size), dtype)
+        for layer, own in enumerate(model.recurrent):
             if layer > 0:
-                pack(asarray(model.weight_ih[layer - 1]), count, planned.units, True, weights, at)
-                bias_ih[layer] = asarray(model.bias_ih[layer - 1]).reshape(count, size)
-                at += matrix
-            pack(asarray(model.weight_hh[layer]), count, planned.units, True, weights, at)
-            bias_n[layer] = asarray(model.bias_n[layer])
-            at += matrix
-        pack(asarray(model.head), 1, classes, True, weights, at)
-        states, extra = empty((2, layers, batch, size), dtype), asarray(c).copy()
-        states[1] = asarray(h)
+                matrices.append((model.weight_ih[layer - 1], gates, planned.units))
+                bias_ih[layer] = asarray(model.bias_ih[layer - 1]).reshape(gates, size)
+            if recurrent:
+                matrices.append((own.weight_hh, recurrent, planned.units))
+            if cell.own and own.bias is not None:
+                bias[layer] = asarray(own.bias).reshape(cell.own, size)
+            if vectors.size:
+                vectors[layer] = asarray(own.vectors)
+            if inner.size:
+                inner[layer] = pack_inner([asarray(weight) for weight in own.inner], size, dtype, True)[0]
+            history[layer][batch:] = asarray(states[0])[layer]
+            for number, state in enumerate(states[1:]):
+                others[layer][number][batch:] = asarray(state)[layer]
+        matrices.append((model.head, 1, classes))
+        places = np.cumsum([0, *(16 * quads(size) * quads(units * count) for _, count, units in matrices)]).tolist()
+        weights = empty((blocks, places[-1]), dtype)
+        for (matrix, count, units), place in zip(matrices, places, strict=False):
+            pack(asarray(matrix), count, units, True, weights, place)
         pieces = min(planned.threads, math.isqrt(vocabulary - 1) + 1)
-        self._kernel = _make_kernel(_CELLS[model.cell], count, from_dtype(dtype), planned.tile, planned.path == "grid")
+        self._kernel = _make_kernel(step, from_dtype(dtype), planned.tile, planned.path == "grid")
         self._plan, self._turn = planned, 0
-        table = asarray(model.table).reshape(vocabulary, count, size)
-        scratch = (empty(shape, dtype) for shape in ((batch, count, size), (batch, vocabulary), (batch, vocabulary)))
+        kept = batch if step.stages else 0
         self._arrays = (
-            table, weights.flat, bias_ih, bias_n, asarray(model.head_bias), states, extra, *scratch,
-            empty((batch, vocabulary), np.int64), empty((batch, pieces), np.int64), empty((batch, pieces), np.float64),
+            asarray(model.table).reshape(vocabulary, gates, size), weights.flat, inner, bias_ih, bias, vectors,
+            asarray(model.head_bias), history, others, asarray(np.arange(2 * batch).reshape(2, batch)[::-1]),
+            empty((kept, gates, size), dtype), empty((kept, cell.products, size), dtype),
+            empty((kept, cell.inputs, size), dtype), empty((kept, cell.sums), dtype),
+            empty((batch, step.scratch, size), dtype), empty((0, 0), dtype), float(model.zoneout),
+            empty((batch, vocabulary), dtype), empty((batch, vocabulary), dtype), empty((batch, vocabulary), np.int64),
+            empty((batch, pieces), np.int64), empty((batch, pieces), np.float64),
         )  # fmt: skip
         self._tokens = empty((batch,), np.int64)
-        self._sizes = planned.units, classes, planned.rows, planned.parts, planned.held
+        self._sizes = (
+            planned.units, classes, planned.rows, planned.parts, planned.held, planned.products, planned.reserved
+        )  # fmt: skip
 
     def run(
         self, given: Any, count: int, temperature: float, top_k: int, top_p: float, seeds: Any, position: int
     ) -> np.ndarray:
         """As :meth:`minirnn.kernels.cpu.generate.Sampler.run`; returns [count, N] on the host."""
         out = empty((count, given.shape[1]), np.int64)
-        start(
+        launch_planned(
             self._kernel, self._plan, *self._arrays, asarray(given), self._tokens, out,
             temperature, top_k, top_p, asarray(seeds), position, self._turn, *self._sizes,
         )  # fmt: skip

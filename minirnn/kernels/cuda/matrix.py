@@ -141,13 +141,16 @@ def _tiles(rows: int, columns: int, each: int) -> tuple[int, int]:
     return -(-columns // (_SIDE * each)), -(-rows // (_SIDE * each))
 
 
-def _start(out: DeviceArray, a: DeviceArray, b: DeviceArray, along_k: tuple[bool, bool], *args: Any) -> None:
+def _start(
+    out: DeviceArray, a: DeviceArray, b: DeviceArray, along_k: tuple[bool, bool], *args: Any, column: int = 0
+) -> None:
     rows, columns = out.shape[-2:]
     count = out.size // (rows * columns)
     large = math.prod(_tiles(rows, columns, 8)) * count >= _ENOUGH_BLOCKS and out.dtype.itemsize == 4
     started = _make_product(8 if large else 4, from_dtype(out.dtype), *along_k)
     grid = *_tiles(rows, columns, 8 if large else 4), count
-    launch_blocks(started, grid, out.flat, a.flat, b.flat, *args, a.shape[-1], b.shape[-1])
+    taken = a.flat if column == 0 else a.view(column, (max(0, a.size - column),))
+    launch_blocks(started, grid, out.flat, taken, b.flat, *args, a.shape[-1], b.shape[-1])
 
 
 def _by_cublas(out: DeviceArray, depth: int) -> bool:
@@ -162,6 +165,7 @@ def product(
     transpose_a: bool = False,
     transpose_b: bool = False,
     rows: Any = None,
+    column: int = 0,
 ) -> DeviceArray:
     """A B + bias, where A is ``a`` or its transpose and B is ``b`` or its transpose.
 
@@ -170,7 +174,7 @@ def product(
         b: [K, N], or [N, K] with ``transpose_b``. Not both may be transposed.
         bias: [N], added to every row; not with ``transpose_a``.
         out: [M, N], written to; a new array where there is none. With ``transpose_a`` it may have fewer rows than
-            ``a`` has columns, and takes the first of them.
+            ``a`` has columns, and takes those from ``column`` on.
         rows: [K] integers, with ``transpose_a``: row k of B is ``b[rows[k]]``.
     """
     K, M = a.shape if transpose_a else a.shape[::-1]
@@ -181,7 +185,8 @@ def product(
     if _by_cublas(out, K):
         if bias is not None:
             out[...] = bias
-        cublas.multiply(out, a, b if rows is None else take_rows(b, rows), transpose_a, transpose_b, bias is not None)
+        b = b if rows is None else take_rows(b, rows)
+        cublas.multiply(out, a, b, transpose_a, transpose_b, bias is not None, column)
         return out
     if not out.size:
         return out
@@ -193,7 +198,7 @@ def product(
     step = -(-step // _DEPTH) * _DEPTH if pieces > 1 else 0
     pieces = -(-K // step) if step else 1
     parts = out if pieces == 1 else empty((pieces, M, N), a.dtype)
-    _start(parts, a, b, (not transpose_a, transpose_b), added, chosen, M, N, K, 0, 0, step)
+    _start(parts, a, b, (not transpose_a, transpose_b), added, chosen, M, N, K, 0, 0, step, column=column)
     if pieces > 1:
         launch(_add_pieces, out.size, out.flat, parts.flat, pieces)
     return out

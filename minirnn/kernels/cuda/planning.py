@@ -1,6 +1,6 @@
-"""How the recurrent loop is laid out on a card: which outputs and sequences a block owns, what it keeps where.
+"""How the recurrent loop is laid out on a GPU: which outputs and sequences a block owns, what it keeps where.
 
-Times are reckoned in cycles, roughly: what counts is which layout takes fewer.
+Times are estimated in cycles, roughly: what counts is which layout takes fewer.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ WARP = 2 if SIMULATOR else 32
 _SHARED_RATE, _GLOBAL_RATE = 128, 32  # bytes a multiprocessor reads in a cycle
 _MULTIPLIERS = 128  # multiply-adds of a multiprocessor in a cycle, float32
 _BUSY = 256  # threads that keep the multipliers busy
-_MEETING = 3000  # cycles until all blocks have met
+_GRID_SYNC = 3000  # cycles until all blocks have reached it
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a card offers.
+    """What a GPU offers.
 
     Attributes:
         multiprocessors: blocks that run at the same time, one each.
@@ -38,8 +38,28 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Stages:
+    """What a step that runs in stages (:mod:`minirnn.kernels.cuda.step`) keeps in shared memory.
+
+    Attributes:
+        operands: of products inside the step, a row of units each.
+        sums: over the units, the most in one stage.
+        all_sums: of the whole step.
+    """
+
+    operands: int
+    sums: int
+    all_sums: int
+
+    def quads(self, hidden: int, rows: int, threads: int) -> int:
+        """The operands, the sums, and the threads' parts of them."""
+        parts = self.sums * rows * max(1, threads // rows)
+        return self.operands * rows * (quads(hidden) + 1) + quads(self.all_sums * rows + parts)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """How a walk is laid out on the card.
+    """How a recurrence is laid out on the GPU.
 
     Attributes:
         path: "block" or "grid".
@@ -48,10 +68,12 @@ class Plan:
         parts: threads that share one sum.
         chunk: quads of the depth that lie in shared memory at a time.
         held: quads of the depth whose weights stay there.
+        products: quads for the results of products.
+        reserved: quads for the stages of a step.
         blocks: over the units, over the sequences.
         threads: of a block.
         shared_bytes: of a block.
-        cycles: what a step is reckoned to take.
+        cycles: what a step is estimated to take.
     """
 
     path: str
@@ -61,6 +83,8 @@ class Plan:
     parts: int
     chunk: int
     held: int
+    products: int
+    reserved: int
     blocks: tuple[int, int]
     threads: int
     shared_bytes: int
@@ -69,59 +93,65 @@ class Plan:
 
 @functools.cache
 def plan(
-    hidden: int, batch: int, gates: int, itemsize: int, card: Limits, back: bool = False, projected: int = 0,
-    path: str | None = None,
+    hidden: int, batch: int, gates: int, itemsize: int, gpu: Limits, backward: bool = False, projected: int = 0,
+    stages: Stages | None = None, path: str | None = None,
 ) -> Plan:  # fmt: skip
-    """The layout that is reckoned to be fastest.
+    """The layout that is estimated to be fastest.
 
     Args:
-        back: of the way back, where the sums run over the gates of all units.
-        projected: P, where there is a projection; it takes the path "block".
-        path: take this one whatever it costs.
+        gates: with a recurrent part, by which weight_hh has rows; without any, no unit waits for another.
+        backward: there the sums run over the gates of all units.
+        projected: P, where there is a projection.
+        stages: of a step that runs in stages.
+        path: take this one whatever it costs; but what has a projection, or stages, or no gates takes "block".
 
     Raises:
         DeviceError: a step does not fit a block's shared memory.
     """
+    path = "block" if projected or stages or not gates else path
     plans = [
-        _fit(hidden, batch, gates, itemsize, card, back, projected, units, rows, spread)
-        for units, rows, spread in _layouts(hidden, batch, card, "block" if projected else path)
+        _fit(hidden, batch, gates, itemsize, gpu, backward, projected, stages, units, rows, spread)
+        for units, rows, spread in _layouts(hidden, batch, gpu, path)
     ]
     possible = [p for p in plans if p is not None]
     if not possible:
         raise DeviceError(
-            f"device 'cuda': a step of {hidden} hidden units needs more than the {card.shared_bytes} bytes of shared "
-            "memory that this card gives a block; lower the hidden size, or use float32"
+            f"device 'cuda': a step of {hidden} hidden units needs more than the {gpu.shared_bytes} bytes of shared "
+            "memory that this GPU gives a block; lower the hidden size, or use float32"
         )
     return min(possible, key=lambda p: p.cycles)
 
 
-def _layouts(hidden: int, batch: int, card: Limits, path: str | None) -> Iterator[tuple[int, int, bool]]:
+def _layouts(hidden: int, batch: int, gpu: Limits, path: str | None) -> Iterator[tuple[int, int, bool]]:
     """The layouts to choose from: units and rows of a block, and whether they are spread over a grid."""
     if path != "grid":
         yield from ((hidden, rows, False) for rows in (1, 2, 4, 8))
-    if path == "grid" or (path is None and card.cooperative):
+    if path == "grid" or (path is None and gpu.cooperative):
         for units in sorted({min(hidden, 4 * k) for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128)}):
-            shares = card.multiprocessors // -(-hidden // units)
+            shares = gpu.multiprocessors // -(-hidden // units)
             if shares:
                 yield units, -(-max(1, batch) // shares), True
 
 
 def _fit(
-    hidden: int, batch: int, gates: int, itemsize: int, card: Limits, back: bool, projected: int, units: int,
-    rows: int, spread: bool,
+    hidden: int, batch: int, gates: int, itemsize: int, gpu: Limits, backward: bool, projected: int,
+    stages: Stages | None, units: int, rows: int, spread: bool,
 ) -> Plan | None:  # fmt: skip
     """A block of ``units`` outputs and ``rows`` sequences at least; None where it does not fit."""
     width, per_quad = projected or hidden, 4 * itemsize
     tile, rows = _tiled(rows, itemsize)
-    depth = quads(gates * hidden if back else width)
-    lanes = quads((width if projected else units) if back else units * gates)
+    depth = quads(gates * hidden if backward else width)
+    lanes = max(1, quads((width if projected else units) if backward else units * gates))
     tiles = lanes * (rows // tile)
     share = 3 if spread else 5  # of a block's memory for parts, at most one in so many
-    parts = _power(min(depth, card.threads // tiles, 64, card.shared_bytes // (share * rows * lanes * per_quad)))
-    threads = card.threads if spread else min(card.threads, -(-max(tiles * parts, rows * units) // WARP) * WARP)
-    other = rows * (lanes + 1) if back else rows * (quads(hidden) + 1) if projected else 0  # dh, or h yet to project
-    sums = parts * rows * (max(lanes, quads(hidden if back else projected)) if projected else lanes)
-    left = card.shared_bytes // per_quad - sums - other
+    parts = _power(min(depth, gpu.threads // tiles, 64, gpu.shared_bytes // (share * rows * lanes * per_quad)))
+    threads = gpu.threads if spread else min(gpu.threads, -(-max(tiles * parts, rows * units) // WARP) * WARP)
+    other = rows * (lanes + 1) if backward else rows * (quads(hidden) + 1) if projected else 0  # dh, or h to project
+    others = hidden if stages and stages.operands else 0  # outputs of products beside that with weight_hh
+    others = (hidden if backward else projected) if projected else others
+    products = parts * rows * max(lanes, quads(others))
+    reserved = stages.quads(hidden, rows, threads) if stages else 0
+    left = gpu.shared_bytes // per_quad - products - other - reserved
     spare = max(left // 8, left - 4 * lanes * depth)  # what is left beside all weights, or else some of it
     chunk = max(1, min(depth, spare // rows - 1)) if spread else depth
     if depth > chunk > parts:
@@ -129,17 +159,17 @@ def _fit(
     left -= rows * (chunk + 1)
     if left < 0:
         return None
-    held = min(depth, left // (4 * lanes))
+    held = min(depth, left // (4 * lanes)) if gates else 0
     blocks = -(-hidden // units), -(-max(1, batch) // rows)
     weights = 4 * lanes * per_quad * (rows // tile)  # bytes of a quad of the depth, once for each tile
     multiplying = 16 * depth * lanes * rows / _MULTIPLIERS * (itemsize // 4) * max(1, _BUSY / (tiles * parts))
     cycles = max(multiplying, held * weights / _SHARED_RATE) + (depth - held) * weights / _GLOBAL_RATE + 500
     if spread:
-        cycles += _MEETING + rows * depth * per_quad / _GLOBAL_RATE
-    cycles *= -(-blocks[0] * blocks[1] // card.multiprocessors)
-    nbytes = (sums + other + rows * (chunk + 1) + held * 4 * lanes) * per_quad
+        cycles += _GRID_SYNC + rows * depth * per_quad / _GLOBAL_RATE
+    cycles *= -(-blocks[0] * blocks[1] // gpu.multiprocessors)
+    nbytes = (products + other + reserved + rows * (chunk + 1) + held * 4 * lanes) * per_quad
     name = "grid" if spread else "block"
-    return Plan(name, units, rows, tile, parts, chunk, held, blocks, threads, nbytes, cycles)
+    return Plan(name, units, rows, tile, parts, chunk, held, products, reserved, blocks, threads, nbytes, cycles)
 
 
 def _tiled(rows: int, itemsize: int) -> tuple[int, int]:
@@ -160,33 +190,44 @@ def quads(elements: int) -> int:
 
 @functools.cache
 def plan_sampling(
-    hidden: int, batch: int, gates: int, layers: int, vocabulary: int, itemsize: int, card: Limits,
-    path: str | None = None,
+    hidden: int, batch: int, gates: int, recurrent: int, layers: int, vocabulary: int, itemsize: int, gpu: Limits,
+    stages: Stages | None = None, path: str | None = None,
 ) -> Plan:  # fmt: skip
-    """The layout of sampling that is reckoned to be fastest; ``chunk`` is all of the depth, ``held`` all matrices'.
+    """The layout of sampling that is estimated to be fastest.
+
+    ``chunk`` is all of the depth, ``held`` counts all matrices, ``products`` is for those of h and of the head.
+
+    Args:
+        gates, recurrent: gates with an input part, and with a recurrent part.
+        stages, path: as in :func:`plan`.
 
     Raises:
         DeviceError: the states do not fit a block's shared memory.
     """
     depth, per_quad, plans = quads(hidden), 4 * itemsize, []
-    for units, least, spread in _layouts(hidden, batch, card, path):
+    for units, least, spread in _layouts(hidden, batch, gpu, "block" if stages else path):
         tile, rows = _tiled(least, itemsize)
         blocks = -(-hidden // units), -(-batch // rows)
-        lanes, head_lanes = quads(units * gates), quads(-(-vocabulary // blocks[0]))
-        parts = _power(min(depth, card.threads // (lanes * (rows // tile)), 32))
-        used = 2 * rows * (depth + 1) + parts * rows * (max(lanes, head_lanes) + lanes)
-        weights = 4 * depth * ((2 * layers - 1) * lanes + head_lanes)
-        held = min(weights, card.shared_bytes // per_quad - used)
+        input_lanes, lanes = quads(units * gates), quads(units * recurrent)
+        head_lanes = quads(-(-vocabulary // blocks[0]))
+        parts = _power(min(depth, gpu.threads // (max(lanes, input_lanes) * (rows // tile)), 32))
+        products = parts * rows * max(lanes, head_lanes, depth if stages and stages.operands else 0)
+        reserved = stages.quads(hidden, rows, gpu.threads) if stages else 0
+        used = 2 * rows * (depth + 1) + products + parts * rows * input_lanes + reserved
+        weights = 4 * depth * ((layers - 1) * input_lanes + layers * lanes + head_lanes)
+        held = min(weights, gpu.shared_bytes // per_quad - used)
         if held < 0:
             continue
-        waves = -(-blocks[0] * blocks[1] // card.multiprocessors)
+        waves = -(-blocks[0] * blocks[1] // gpu.multiprocessors)
         reading = rows // tile * (held / _SHARED_RATE + (weights - held) / _GLOBAL_RATE) * per_quad
-        cycles = waves * (reading + (layers + 2) * (_MEETING if spread else 100))
+        cycles = waves * (reading + (layers + 2) * (_GRID_SYNC if spread else 100))
         name, nbytes = "grid" if spread else "block", (used + held) * per_quad
-        plans.append(Plan(name, units, rows, tile, parts, depth, held, blocks, card.threads, nbytes, cycles))
+        plans.append(
+            Plan(name, units, rows, tile, parts, depth, held, products, reserved, blocks, gpu.threads, nbytes, cycles)
+        )
     if not plans:
         raise DeviceError(
             f"device 'cuda': sampling {batch} texts from {hidden} hidden units needs more than the "
-            f"{card.shared_bytes} bytes of shared memory that this card gives a block; lower the number of texts"
+            f"{gpu.shared_bytes} bytes of shared memory that this GPU gives a block; lower the number of texts"
         )
     return min(plans, key=lambda p: p.cycles)

@@ -1,4 +1,4 @@
-"""Kernels that stay on the card for a whole walk or text: how they are started, and what their blocks' threads share.
+"""Kernels that stay on the GPU for a whole sequence or text: how they are launched, and what a block's threads share.
 
 A block keeps what it multiplies, and as much of its weights as fits, in shared memory; the rest of the weights is read
 from global memory in the same order. Its product is cut in three: ``parts`` of the depth, tiles of ``tile`` rows,
@@ -23,65 +23,65 @@ from minirnn.kernels.cuda.planning import WARP, Limits, Plan, quads
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a kernel need not ask for
 
 
-# ----------------------------------------------------------------------------------------------------- starting
+# ---------------------------------------------------------------------------------------------------- launching
 
 
 def resident_kernel(function: Callable) -> Any:
-    """A kernel of which as many threads as :class:`Limits` names find room for their registers."""
+    """A kernel whose registers allow as many threads as :class:`Limits` names."""
     return kernel(function, max_registers=128)
 
 
 @kernel
 def _probe(out: Any) -> None:
-    room = cuda.shared.array(0, np.float32)
-    room[0] = out[0]
-    out[0] = room[0]
+    shared = cuda.shared.array(0, np.float32)
+    shared[0] = out[0]
+    out[0] = shared[0]
 
 
-def _ask_for_shared(started: Any, args: tuple, nbytes: int) -> None:
+def _ask_for_shared(function: Any, args: tuple, nbytes: int) -> None:
     """Have the driver allow ``nbytes`` of shared memory to a kernel, which is compiled for that."""
-    function = device.compiled(started, args)._codelibrary.get_cufunc()
+    compiled = device.compiled(function, args)._codelibrary.get_cufunc()
     driver = cuda.cudadrv.driver
     attribute = driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    if isinstance(function.handle, driver.binding.CUkernel):
-        driver.driver.cuKernelSetAttribute(attribute, nbytes, function.handle, function.device.id)
+    if isinstance(compiled.handle, driver.binding.CUkernel):
+        driver.driver.cuKernelSetAttribute(attribute, nbytes, compiled.handle, compiled.device.id)
     else:  # older versions of numba-cuda, whose handles must not go where a CUkernel belongs
-        driver.driver.cuFuncSetAttribute(function.handle, attribute, nbytes)
+        driver.driver.cuFuncSetAttribute(compiled.handle, attribute, nbytes)
 
 
 @functools.cache
 def limits() -> Limits:
-    """Those of the current card; the simulator is a card of two multiprocessors whose grid cannot wait for itself."""
+    """Those of the current GPU; the simulator is one of two multiprocessors whose grid cannot wait for itself."""
     if SIMULATOR:
         return Limits(2, 16 * 1024, 4, False)
-    card = cuda.get_current_device()
-    shared = card.MAX_SHARED_MEMORY_PER_BLOCK
+    gpu = cuda.get_current_device()
+    shared = gpu.MAX_SHARED_MEMORY_PER_BLOCK
     try:
-        _ask_for_shared(_probe, (empty((1,), np.float32),), card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
-        shared = card.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+        _ask_for_shared(_probe, (empty((1,), np.float32),), gpu.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        shared = gpu.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
     except Exception:  # another version of numba-cuda, which hides its kernels' handles otherwise: less has to do
         pass
-    return Limits(card.MULTIPROCESSOR_COUNT, shared, 512, bool(card.COOPERATIVE_LAUNCH))
+    return Limits(gpu.MULTIPROCESSOR_COUNT, shared, 512, bool(gpu.COOPERATIVE_LAUNCH))
 
 
 _asked: set[Any] = set()
 
 
-def start(started: Any, planned: Plan, *args: Any) -> None:
-    """Start a kernel of one signature, as planned; arrays are kept until it has been started."""
-    if planned.shared_bytes > _ALWAYS_SHARED and not SIMULATOR and started not in _asked:
-        _ask_for_shared(started, args, limits().shared_bytes)
-        _asked.add(started)
-    device.start(started, planned.blocks, planned.threads, planned.shared_bytes, args)
+def launch_planned(function: Any, planned: Plan, *args: Any) -> None:
+    """Launch a kernel of one signature, as planned; arrays are kept until it has been launched."""
+    if planned.shared_bytes > _ALWAYS_SHARED and not SIMULATOR and function not in _asked:
+        _ask_for_shared(function, args, limits().shared_bytes)
+        _asked.add(function)
+    device.start(function, planned.blocks, planned.threads, planned.shared_bytes, args)
 
 
 @kernel
 def _pack(weight: Any, gates: int, units: int, transpose: bool, depth: int, columns: int, out: Any, at: int) -> None:
     inputs, size = weight.shape[1], weight.shape[0] // gates
     for i in range(cuda.grid(1), out.shape[0] * depth * columns, cuda.gridsize(1)):
-        row, column = parted(i, columns)
-        block, k = parted(row, depth)
-        unit, gate = parted(column, gates)
+        row, column = divmod_u32(i, columns)
+        block, k = divmod_u32(row, depth)
+        unit, gate = divmod_u32(column, gates)
         unit += block * units
         value = weight.dtype.type(0)
         if transpose and column < units * gates and unit < size and k < inputs:
@@ -115,8 +115,8 @@ def pack(
 
 
 @device_function
-def parted(i: int, n: int) -> Any:
-    """i // n and i % n of numbers from 0 to 2^32 - 1: larger or negative ones take a card far longer.
+def divmod_u32(i: int, n: int) -> Any:
+    """i // n and i % n of numbers from 0 to 2^32 - 1: larger or negative ones take a GPU far longer.
 
     For the same reason loops of a step count with ``while``: ``range`` divides to know how often it goes round.
     """
@@ -125,36 +125,36 @@ def parted(i: int, n: int) -> Any:
 
 
 @device_function
-def clear(thread: int, threads: int, room: Any, first: int, last: int) -> None:
+def clear(thread: int, threads: int, shared: Any, first: int, last: int) -> None:
     """Zeros in the quads ``first`` to ``last - 1``."""
     for i in range(4 * first + thread, 4 * last, threads):
-        room[i] = 0
+        shared[i] = 0
 
 
 @device_function
-def hold(thread: int, threads: int, room: Any, at: int, weights: Any, weights_at: int, count: int) -> None:
+def cache_weights(thread: int, threads: int, shared: Any, at: int, weights: Any, weights_at: int, count: int) -> None:
     """``count`` quads of the packed weights, kept from ``at`` on."""
     i = thread
     while i < count:
         for k in range(8):  # all eight on their way at the same time
             if i + k * threads < count:
-                copy_quad(room, 4 * (at + i + k * threads), weights, 4 * (weights_at + i + k * threads))
+                copy_quad(shared, 4 * (at + i + k * threads), weights, 4 * (weights_at + i + k * threads))
         i += 8 * threads
 
 
 @device_function
-def bring(thread: int, room: Any, to: int, source: Any, row: int, first: int, last: int) -> None:
+def load_row(thread: int, shared: Any, to: int, source: Any, row: int, first: int, last: int) -> None:
     """The quads ``first`` to ``last - 1`` of a row of ``source``, to the quad ``to`` and on, by a warp's threads."""
     width = source.shape[1]
     if width % 4 == 0:  # rows begin with a quad
         k = first + thread % WARP
         while k < last:
-            copy_quad(room, 4 * (to + k - first), source, row * width + 4 * k)
+            copy_quad(shared, 4 * (to + k - first), source, row * width + 4 * k)
             k += WARP
     else:
         k = 4 * first + thread % WARP
         while k < min(4 * last, width):
-            room[np.uintp(4 * (to - first) + k)] = source[row, np.uintp(k)]
+            shared[np.uintp(4 * (to - first) + k)] = source[row, np.uintp(k)]
             k += WARP
 
 
@@ -181,18 +181,18 @@ def make_multiply(tile: int) -> Any:
 
     @device_function
     def multiply(
-        thread: int, threads: int, sums: Any, room: Any, x_at: int, stride: int, active: int, held_at: int, held: int,
+        thread: int, threads: int, sums: Any, shared: Any, x_at: int, stride: int, active: int, held_at: int, held: int,
         weights: Any, weights_at: int, first: int, last: int, lanes: int, rows: int, parts: int, out_at: int,
     ) -> None:  # fmt: skip
-        """room[out_at]: [parts, rows, lanes] quads, sums over the depth's quads ``first`` to ``last - 1``.
+        """shared[out_at]: [parts, rows, lanes] quads, sums over the depth's quads ``first`` to ``last - 1``.
 
-        Those up to ``held`` have their weights in ``room``, too. Sums go on from what is there, unless ``first`` is 0.
+        Up to ``held`` the weights are in ``shared``, too. Sums go on from what is there, but for a ``first`` of 0.
         """
         tiles = lanes * (rows // tile)
         item = thread
         while item < tiles * parts:
-            part, place = parted(item, tiles)
-            row, lane = parted(place, lanes)
+            part, place = divmod_u32(item, tiles)
+            row, lane = divmod_u32(place, lanes)
             row *= tile
             item += threads
             if row < active:
@@ -202,40 +202,40 @@ def make_multiply(tile: int) -> Any:
                         if first == 0:
                             sums[r, c] = 0
                         else:
-                            sums[r, c] = room[np.uintp(4 * (out + r * lanes) + c)]
+                            sums[r, c] = shared[np.uintp(4 * (out + r * lanes) + c)]
                 x = x_at + row * stride - first
                 k = first + part
                 while k < min(held, last):
-                    add_quad(sums, room, x + k, stride, room, held_at + 4 * k * lanes + lane, lanes)
+                    add_quad(sums, shared, x + k, stride, shared, held_at + 4 * k * lanes + lane, lanes)
                     k += parts
                 while k < last:
-                    add_quad(sums, room, x + k, stride, weights, weights_at + 4 * k * lanes + lane, lanes)
+                    add_quad(sums, shared, x + k, stride, weights, weights_at + 4 * k * lanes + lane, lanes)
                     k += parts
                 for r in range(tile):
                     for c in range(4):
-                        room[np.uintp(4 * (out + r * lanes) + c)] = sums[r, c]
+                        shared[np.uintp(4 * (out + r * lanes) + c)] = sums[r, c]
 
     return multiply
 
 
 @device_function
-def totals(values: Any, room: Any, at: int, lanes: int, rows: int, parts: int, row: int, column: int) -> None:
-    """Neighbouring numbers of a product, as many as ``values`` has room for: their parts, added in order."""
+def totals(values: Any, shared: Any, at: int, lanes: int, rows: int, parts: int, row: int, column: int) -> None:
+    """Neighbouring numbers of a product, as many as ``values`` holds: their parts, added in order."""
     place, step = np.uintp(4 * (at + row * lanes) + column), np.uintp(4 * rows * lanes)
     for i in range(values.size):
-        values[i] = room[place + np.uintp(i)]
+        values[i] = shared[place + np.uintp(i)]
     for _ in range(1, parts):
         place += step
         for i in range(values.size):
-            values[i] += room[place + np.uintp(i)]
+            values[i] += shared[place + np.uintp(i)]
 
 
 @device_function
-def total(room: Any, at: int, lanes: int, rows: int, parts: int, row: int, column: int) -> Any:
+def total(shared: Any, at: int, lanes: int, rows: int, parts: int, row: int, column: int) -> Any:
     """One number of a product."""
     place, step = np.uintp(4 * (at + row * lanes) + column), np.uintp(4 * rows * lanes)
-    value = room[place]
+    value = shared[place]
     for _ in range(1, parts):
         place += step
-        value += room[place]
+        value += shared[place]
     return value

@@ -1,0 +1,119 @@
+"""A cell as text, for people: its equations, what is kept of them, the backward equations, the generated source."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from minirnn.kernels.graph import Equations, Node, ancestors, recurrent_gates
+from minirnn.kernels.plan import Place, Plan
+
+_INFIX = {"add": ("+", 2), "sub": ("-", 2), "mul": ("*", 3), "div": ("/", 3), "lt": ("<", 1), "le": ("<=", 1)}
+"""The sign of an operation, and how strongly it binds its operands."""
+_LOOSE, _SUM, _PRODUCT, _ATOM = 0, 2, 3, 4
+
+
+def _text(node: Node, names: Mapping[Node, str], binding: int = _LOOSE) -> str:
+    """The node as an expression of what has a name, in parentheses where it binds less than ``binding``."""
+    text, own = _expression(node, names)
+    return text if own >= binding else f"({text})"
+
+
+def _expression(node: Node, names: Mapping[Node, str]) -> tuple[str, int]:
+    """The node as an expression, and how strongly it binds."""
+    if node in names:
+        return names[node], _ATOM
+    if node.op in _INFIX:
+        sign, own = _INFIX[node.op]
+        left, right = node.operands
+        return f"{_text(left, names, own)} {sign} {_text(right, names, own + (sign in '-/'))}", own
+    match node.op:
+        case "constant":
+            return f"{node.key:g}", _ATOM if node.key >= 0 else _SUM
+        case "gradient":
+            return f"d{node.key}'", _ATOM
+        case "random":
+            return "random()", _ATOM
+        case "neg":
+            return f"-{_text(node.operands[0], names, _PRODUCT)}", _SUM
+        case "product":
+            number, transposed = node.key
+            return f"W{number}{'^T' if transposed else ''} @ {_text(node.operands[0], names, _ATOM)}", _SUM
+    if not node.operands:
+        return str(node.key), _ATOM
+    return f"{node.op}({', '.join(_text(operand, names) for operand in node.operands)})", _ATOM
+
+
+def _lines(targets: Mapping[str, Node], given: Mapping[Node, str], taken: Equations) -> list[str]:
+    """``name = expression`` for each target; values that are used more than once come first, as t1, t2, ..."""
+    nodes = ancestors(targets.values(), given)
+    inner = [node for node in nodes if node.operands and node not in given]
+    uses = [operand for node in inner for operand in node.operands]
+    parts = {*taken.gates, *taken.states, *taken.vectors}
+    fresh = (name for name in (f"t{number}" for number in itertools.count(1)) if name not in parts)
+    names, lines = dict(given), []
+    for node in nodes:
+        wanted = [name for name, target in targets.items() if target is node]
+        if node in inner and not wanted and uses.count(node) > 1:
+            wanted = [next(fresh)]
+        for name in wanted:
+            lines.append(f"{name} = {_text(node, names)}")
+            if node in inner:
+                names.setdefault(node, name)
+    return lines
+
+
+def equations_text(equations: Equations) -> list[str]:
+    """The new states, one line each: ``c' = sigmoid(f) * c + sigmoid(i) * tanh(g)``."""
+    plain = equations.resolve(training=False)
+    return _lines({f"{state}'": node for state, node in zip(plain.states, plain.new, strict=True)}, {}, plain)
+
+
+def _part(equations: Equations, place: Place) -> str:
+    """The gate, state or vector whose place it is; sums and products have numbers."""
+    array, index = place.array, place.index or 0
+    if array.startswith(("history", "d_state")):
+        return equations.states[int(array.removeprefix("history").removeprefix("d_state"))]
+    if array == "state":
+        return equations.states[0]
+    if array in ("sums", "inputs"):
+        return f"{array.removesuffix('s')}{index}"
+    products = (*equations.own_gates, *(f"product{number}" for number in range(equations.products)))
+    return {"gates": equations.input_gates, "products": products, "d_vectors": tuple(equations.vectors)}[array][index]
+
+
+def _kept(plan: Plan) -> dict[Node, str]:
+    """The names of computed values that lie in memory when the backward pass comes to a step."""
+    names = {}
+    for node, place in plan.backward.given.items():
+        if node.operands:
+            part = _part(plan.equations, place)
+            if place.array in ("gates", "products"):
+                part = f"kept_{part}"
+            names[node] = f"{part}'" if place.array.startswith("history") else part
+    return names
+
+
+def explain(equations: Equations) -> str:
+    """What is derived from a cell's equations: what is kept, the equations of backward, the generated loops."""
+    from minirnn.kernels.cpu.recurrence import kernels_of
+
+    resolved = equations.resolve(training=True)
+    plan, forward, backward = kernels_of(resolved, False)
+    kept = _kept(plan)
+    states = {node: name for node, name in kept.items() if name.endswith("'")}
+    unchanged = [node.key for node in plan.kept if not node.operands]
+    gradients = {f"d{_part(resolved, store.place)}": store.node for store in plan.backward.stores}
+    h, recurrent = resolved.states[0], ", ".join(f"d{gate}" for gate in recurrent_gates(resolved.gates))
+    sections = {
+        f"{resolved.name}: equations": equations_text(resolved),
+        "kept for the backward pass, beside the states": [
+            *unchanged, *_lines({name: node for node, name in kept.items() if node not in states}, states, resolved)
+        ],
+        f"backward: d{h}' is the gradient of the new {h}, d{h} that of the old one": [
+            *_lines(gradients, kept, resolved), *([f"d{h} += weight_hh^T @ ({recurrent})"] if recurrent else [])
+        ],
+        "generated source, forward": ["\n".join(forward.sources.values()).strip()],
+        "generated source, backward": ["\n".join(backward.sources.values()).strip()],
+    }  # fmt: skip
+    return "\n\n".join("\n".join([f"# {title}", *lines]) for title, lines in sections.items())

@@ -1,0 +1,12 @@
+"""The LSTM with one gate to forget and to write (CIFG)."""
+
+from minirnn.cells._cell import cell
+from minirnn.cells._vocabulary import dropout, sigmoid, tanh
+
+
+@cell
+def coupled_lstm(f, g, o, /, h, c):
+    """Greff et al. 2015, "LSTM: A Search Space Odyssey", variant CIFG."""
+    g = dropout(tanh(g))
+    c = g + sigmoid(f) * (c - g)
+    return sigmoid(o) * tanh(c), c

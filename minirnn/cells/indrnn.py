@@ -1,0 +1,10 @@
+"""The independently recurrent network: each unit sees its own state alone, by one weight."""
+
+from minirnn.cells._cell import cell
+from minirnn.cells._vocabulary import dropout, relu
+
+
+@cell
+def indrnn(a_x, /, h, *, u=1):
+    """Li et al. 2018, "Independently Recurrent Neural Network (IndRNN)"."""
+    return dropout(relu(a_x + u * h))

@@ -1,0 +1,13 @@
+"""The sLSTM: exponential gates, kept in range by a state m that holds their largest exponent so far."""
+
+from minirnn.cells._cell import cell
+from minirnn.cells._vocabulary import dropout, exp, maximum, sigmoid, tanh
+
+
+@cell
+def slstm(i, f, z, o, /, h, c, n, m):
+    """Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory", section 2.2, with one head."""
+    m_new = maximum(f + m, i)
+    i, f = exp(i - m_new), exp(f + m - m_new)
+    c, n = f * c + i * dropout(tanh(z)), f * n + i
+    return sigmoid(o) * c / n, c, n, m_new
