@@ -18,8 +18,8 @@ import numpy as np
 
 from minirnn import kernels
 from minirnn.autograd.tensor import Tensor, record, record_many
+from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.graph import Equations
-from minirnn.kernels.plan import Noise, RecurrentWeights
 from minirnn.kernels.steps import Steps
 
 

@@ -23,9 +23,7 @@ mask        [N, H]       where a mask is used: what h is multiplied by before th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from minirnn.kernels.differentiate import gradients
 from minirnn.kernels.graph import COMPARISONS, OPERATIONS, Equations, Node, Run, ancestors
@@ -213,42 +211,3 @@ def _assign(kept: list[Node], places: dict[Node, Place]) -> dict[Node, Place]:
         left.remove(leaf)
         found[node] = places[leaf]
     return found
-
-
-# ------------------------------------------------------------------------------------- what the kernels take
-
-
-@dataclass
-class RecurrentWeights:
-    """What the recurrent part of a layer is computed with; None, or empty, where a cell has no such thing.
-
-    Attributes:
-        input_bias: [G H], added to the input part of the gates by who computes it.
-        weight_hh: [R H, W], for R gates with a recurrent part; W is the width of h.
-        bias: [K, H], of the gates whose recurrent part is kept apart.
-        vectors: [V, H].
-        inner: [H, H] for each product inside the step.
-        weight_hr: [W, H], a projection of h.
-    """
-
-    input_bias: Any = None
-    weight_hh: Any = None
-    bias: Any = None
-    vectors: Any = None
-    inner: list[Any] = field(default_factory=list)
-    weight_hr: Any = None
-
-    def map(self, function: Callable[[Any], Any]) -> RecurrentWeights:
-        """The same with ``function`` of everything that is there."""
-        present = {name: function(value) for name, value in vars(self).items() if value is not None and name != "inner"}
-        return RecurrentWeights(**present, inner=[function(value) for value in self.inner])
-
-
-@dataclass(frozen=True)
-class Noise:
-    """What training adds: the seed of all draws, their rates, and the mask [N, H] of the recurrent weights' input."""
-
-    seed: int = 0
-    zoneout: float = 0.0
-    dropout: float = 0.0
-    mask: Any = None

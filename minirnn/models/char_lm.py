@@ -13,6 +13,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
+from minirnn.kernels.contract import TokenModel
 from minirnn.models.body import CellLike, Model, Rates, recurrent_layers
 from minirnn.nn.cells import State, members_of, state_of
 from minirnn.nn.functional import cross_entropy
@@ -162,7 +163,7 @@ class CharLM(Model):
         K = kernels.on(self.head.weight.device)
         zeros = K.zeros((self.num_layers, batch, self.hidden_size), self.head.weight.dtype)
         with self.evaluating():
-            sampler = K.Sampler(self._token_model(K), [zeros] * len(self.rnn.cell.states))
+            sampler = K.Sampler(self._token_model(), [zeros] * len(self.rnn.cell.states))
         seeds = np.random.SeedSequence(seed).generate_state(batch, np.uint64)
         for position in range(0, length, chunk):
             out = sampler.run(
@@ -172,12 +173,12 @@ class CharLM(Model):
             given = out[-1:]
             yield out if prime.ndim == 2 else out[:, 0]
 
-    def _token_model(self, K: Any) -> Any:
+    def _token_model(self) -> TokenModel:
         rnn, layers = self.rnn, range(self.num_layers)
         weights = [rnn.weights(layer, 0) for layer in layers]
         first = ops.linear(self.embedding.weight, rnn.weight_ih_l0, weights[0].input_bias).data
         assert self.head.bias is not None
-        return K.TokenModel(
+        return TokenModel(
             rnn.resolved(), first, [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]],
             [one.input_bias.data for one in weights[1:]], [one.map(lambda tensor: tensor.data) for one in weights],
             self.head.weight.data, self.head.bias.data, rnn.zoneout,

@@ -14,8 +14,8 @@ from minirnn.autograd.sequence import GateInput, recurrent_sequence, split_biase
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import DTypeError, OptionError, ShapeError
+from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.graph import Equations
-from minirnn.kernels.plan import Noise, RecurrentWeights
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 from minirnn.nn import init
 from minirnn.nn.cells import State, checked_lengths, members_of, state_of

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from minirnn import cells
-from minirnn.kernels.cpu.generate import TokenModel
-from minirnn.kernels.plan import Noise, Plan, RecurrentWeights, make_plan
+from minirnn.kernels.contract import Noise, RecurrentWeights, TokenModel
+from minirnn.kernels.plan import Plan, make_plan
 from minirnn.kernels.steps import dense_steps
 
 if "pytest" in sys.modules:

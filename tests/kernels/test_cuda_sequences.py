@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from minirnn import cells
 from minirnn.errors import DeviceError
 from minirnn.kernels import cpu
-from minirnn.kernels.cpu.generate import TokenModel
-from minirnn.kernels.plan import Noise, RecurrentWeights, make_plan
+from minirnn.kernels.contract import Noise, RecurrentWeights, TokenModel
+from minirnn.kernels.plan import make_plan
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 
 try:

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from minirnn import cells
 from minirnn.kernels import cpu, threads, tile
+from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.jit import DISABLED
-from minirnn.kernels.plan import Noise, RecurrentWeights
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 
 HEIGHTS = range(1, 7)

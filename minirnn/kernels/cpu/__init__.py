@@ -52,7 +52,7 @@ from minirnn.kernels.cpu.array import (
     zeros_like,
 )
 from minirnn.kernels.cpu.attention import attention_backward, attention_forward
-from minirnn.kernels.cpu.generate import Sampler, TokenModel
+from minirnn.kernels.cpu.generate import Sampler
 from minirnn.kernels.cpu.loss import cross_entropy
 from minirnn.kernels.cpu.matrix import product
 from minirnn.kernels.cpu.optimizer import adagrad, adam, rmsprop, sgd, square_sum

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minirnn.kernels import threads, tile
 from minirnn.kernels.build import build_function
+from minirnn.kernels.contract import TokenModel
 from minirnn.kernels.cpu.recurrence import kernels_of
 from minirnn.kernels.cpu.step import copy_rows, partition_sequences
 from minirnn.kernels.graph import Equations
 from minirnn.kernels.jit import jit
-from minirnn.kernels.plan import RecurrentWeights
 from minirnn.kernels.pointwise import cast, exp, random_uniform
 from minirnn.kernels.tile import multiply_add
 
@@ -159,29 +158,6 @@ def _kernel_of(equations: Equations) -> tuple[Any, list[str]]:
     functions = {"forward": forward.compiled, "partition_sequences": partition_sequences, "copy_rows": copy_rows}
     step = jit(build_function("layer_step", source, functions, f"{equations.name}_layer_step"), inline=True)
     return _make_kernel(step), names
-
-
-@dataclass(frozen=True)
-class TokenModel:
-    """The weights of a token model: embedding, L equal layers of one cell, a linear head.
-
-    Attributes:
-        equations: the cell's, resolved for evaluation.
-        table: [V, G H] input part of the first layer for each token, biases included.
-        weight_ih, bias_ih: for each layer above the first [G H, H], and its biases [G H] (those of ``table``'s kind).
-        recurrent: of each layer.
-        head, head_bias: [V, H], [V].
-        zoneout: rate of the cell's zoneout.
-    """
-
-    equations: Equations
-    table: Any
-    weight_ih: list[Any]
-    bias_ih: list[Any]
-    recurrent: list[RecurrentWeights]
-    head: Any
-    head_bias: Any
-    zoneout: float = 0.0
 
 
 class Sampler:

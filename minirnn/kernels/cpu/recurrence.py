@@ -18,12 +18,13 @@ import numpy as np
 from minirnn.kernels import memory, pointwise, threads, tile
 from minirnn.kernels.build import build_function
 from minirnn.kernels.codegen import Level, loop_body, schedule
+from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.cpu import step as step_functions
 from minirnn.kernels.cpu.matrix import product
 from minirnn.kernels.cpu.rows import column_sums
 from minirnn.kernels.graph import Equations, ancestors
 from minirnn.kernels.jit import jit
-from minirnn.kernels.plan import Noise, Pass, Place, Plan, RecurrentWeights, Store, make_plan
+from minirnn.kernels.plan import Pass, Place, Plan, Store, make_plan
 from minirnn.kernels.steps import Steps
 
 _POINTWISE = (

@@ -46,7 +46,7 @@ from minirnn.kernels.cuda.array import (
 )
 from minirnn.kernels.cuda.attention import attention_backward, attention_forward
 from minirnn.kernels.cuda.device import to_numpy, zeros
-from minirnn.kernels.cuda.generate import Sampler, TokenModel
+from minirnn.kernels.cuda.generate import Sampler
 from minirnn.kernels.cuda.loss import cross_entropy
 from minirnn.kernels.cuda.matrix import product
 from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, sgd, square_sum

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
-from minirnn.kernels.cpu.generate import TokenModel
+from minirnn.kernels.contract import TokenModel
 from minirnn.kernels.cuda.device import asarray, empty, zeros
 from minirnn.kernels.cuda.jit import SIMULATOR, cuda, device_function
 from minirnn.kernels.cuda.planning import WARP, plan_sampling, quads
@@ -37,8 +37,6 @@ from minirnn.kernels.cuda.step import Step
 from minirnn.kernels.graph import Equations
 from minirnn.kernels.plan import make_plan
 from minirnn.kernels.pointwise import cast, exp, random_uniform
-
-__all__ = ["Sampler", "TokenModel"]
 
 
 @device_function

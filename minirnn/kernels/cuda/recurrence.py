@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
+from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.cuda.device import DeviceArray, asarray, empty, zeros
 from minirnn.kernels.cuda.jit import SIMULATOR, cuda, device_function
 from minirnn.kernels.cuda.matrix import product
@@ -39,7 +40,6 @@ from minirnn.kernels.cuda.rows import column_sums
 from minirnn.kernels.cuda.step import Step, steps_of
 from minirnn.kernels.cuda.strided import overwrite
 from minirnn.kernels.graph import Equations
-from minirnn.kernels.plan import Noise, RecurrentWeights
 from minirnn.kernels.steps import Steps
 
 _layouts: dict[int, tuple[DeviceArray, DeviceArray]] = {}
