@@ -233,8 +233,8 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "vectors": ({"vectors": [1]}, "damaged"),
     "other gates": ({"gates": ["f", "i", "g", "o", "i_x"]}, "."),
     "other size": (mr.cells.get("lstm").to_data(), "missing|unexpected|p_f"),
-    "products": ({"nodes": [["gate", "i"], *(["product", n, n] for n in range(4000))], "gates": ["i"], "vectors": {},
-                  "new": [4000, 4000]}, "num_layers 1 does not fit"),
+    "products": ({"nodes": [["gate", "i"], *(["product", n, n] for n in range(400))], "gates": ["i"], "vectors": {},
+                  "new": [400, 400]}, "num_layers 1 does not fit"),
 }  # fmt: skip
 
 

@@ -101,12 +101,15 @@ def _state(device: str, config: dict[str, Any], cell: Cell | None) -> str:
     from minirnn.kernels.cuda.jit import card_name
     from minirnn.kernels.cuda.planning import plan
     from minirnn.kernels.cuda.resident import limits
+    from minirnn.kernels.cuda.step import steps_of
 
     usable = f"usable ({card_name()}); products: {'cuBLAS' if cublas.available() else 'own kernel'}"
     if cell is None:
         return usable
     try:
-        path = plan(config["model"].get("hidden_size", 1), 32, len(cell.input_gates), 4, limits()).path
+        step = steps_of(cell.equations.resolve(training=True))[1]
+        size = config["model"].get("hidden_size", 1)
+        path = plan(size, 32, step.recurrent, 4, limits(), stages=step.stages).path
     except DeviceError as error:
         return f"not for this model: {error}"
     return f"{usable}; recurrent kernel: {path} ({_PATHS[path]})"

@@ -5,7 +5,7 @@ made them; they are used up as workspace) or as a table with one row per token. 
 when there are fewer tokens than rows: V rows are projected instead of S, and in backward the gradients are summed by
 token first.
 
-Rows are packed as :mod:`minirnn.kernels.steps` says; S packed rows, N sequences in sorted order.
+Rows are packed as :mod:`minirnn.kernels.steps` says: S packed rows, N sequences, sorted by length inside only.
 """
 
 from __future__ import annotations
@@ -49,10 +49,17 @@ class GateInput:
 
 
 def _final(K: Any, states: Any, steps: Steps) -> Any:
+    """The final states of a history [N + S, W] in the order of the batch, [1, N, W]."""
     if steps.order is None and steps.batch:  # neighbouring rows
         first = int(steps.final[0])
-        return states[first : first + steps.batch].copy()
-    return K.take_rows(states, steps.final)
+        final = states[first : first + steps.batch].copy()
+    else:
+        final = K.take_rows(states, steps.final[steps.places])
+    return final.reshape(1, *final.shape)
+
+
+def _reordered(K: Any, rows: Any, order: np.ndarray | None) -> Any:
+    return K.contiguous(rows) if order is None else K.take_rows(rows, order)
 
 
 def split_biases(equations: Equations, bias_ih: Tensor, bias_hh: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -88,25 +95,30 @@ def recurrent_sequence(
     equations: Equations, gate_input: GateInput, weights: RecurrentWeights, states: Sequence[Tensor], steps: Steps,
     noise: Noise,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """Any cell over a whole sequence: y [S, W], then the final states [N, W], [N, H], ...
+    """Any cell over a whole sequence: y [S, W], then the final states [1, N, W], [1, N, H], ...
 
     Args:
         equations: of the cell, resolved for training or evaluation.
         weights: tensors.
-        states: the initial ones.
+        states: the initial ones, [N, W], [N, H], ...
     """
-    K = kernels.on(states[0].device)
+    K = kernels.on(gate_input.values.device)
     gates = gate_input.buffer(K, steps.rows)
     arrays = weights.map(lambda tensor: tensor.data)
-    initial = [K.contiguous(state.data) for state in states]
+    initial = [_reordered(K, state.data, steps.order) for state in states]
     run = K.Recurrence(equations, gates, gate_input.table, gate_input.tokens, arrays, initial, steps, noise)
 
     def gradients(dy: Any, *d_finals: Any) -> tuple[Any, ...]:
-        d_states = [  # arrays of their own, which the kernel overwrites
-            K.zeros(state.shape, gates.dtype) if d is None else d.copy()
-            for d, state in zip(d_finals, initial, strict=True)
-        ]
+        d_states = []  # arrays of their own, which the kernel overwrites
+        for d_final, state in zip(d_finals, initial, strict=True):
+            if d_final is None:
+                d_states.append(K.zeros(state.shape, gates.dtype))
+            else:
+                rows = d_final.reshape(state.shape)
+                d_states.append(rows.copy() if steps.order is None else K.take_rows(rows, steps.order))
         d_states, d = run.backward(None if dy is None else K.contiguous(dy), d_states)
+        if steps.order is not None:
+            d_states = [K.take_rows(rows, steps.places) for rows in d_states]
         return gate_input.gradient(K, gates), d.weight_hh, d.bias, d.vectors, d.weight_hr, *d.inner, *d_states
 
     inputs = (

@@ -133,15 +133,14 @@ def _check_backward(node: Node, given: Sequence[Any], made: Sequence[Any]) -> No
 
 @np.errstate(all="ignore")  # infinities and NaN speak for themselves, and through detect_anomaly
 def backward(roots: Sequence[tuple[Tensor, Any]]) -> None:
-    """Walk back from tensors with their gradients, adding to the ``grad`` of every leaf they were computed from.
+    """Backpropagate from tensors with their gradients, adding to the ``grad`` of every leaf they were computed from.
 
-    Each node lets go of what it saved as soon as it has been used, so memory falls as the walk goes on.
+    Each node lets go of what it saved as soon as it has been used, so memory falls as backward goes on.
 
     Raises:
-        GradientError: part of the graph has been walked before.
+        GradientError: part of the graph has been used by an earlier backward.
     """
-    pending: dict[int, list[Any]] = {}
-    nodes: dict[int, Node] = {}
+    pending: dict[int, tuple[Node, list[Any]]] = {}
     heap: list[int] = []
 
     def arrive(edge: Tensor | tuple[Node, int], gradient: Any) -> None:
@@ -149,20 +148,18 @@ def backward(roots: Sequence[tuple[Tensor, Any]]) -> None:
             edge.add_grad(gradient)
             return
         target, index = edge
-        slots = pending.get(target.serial)
-        if slots is None:
-            slots = pending[target.serial] = [None] * target.outputs
-            nodes[target.serial] = target
+        found = pending.get(target.serial)
+        if found is None:
+            found = pending[target.serial] = target, [None] * target.outputs
             heapq.heappush(heap, -target.serial)
+        slots = found[1]
         before = slots[index]
         slots[index] = gradient if before is None else kernels.on(target.device).add(before, gradient)
 
     for tensor, gradient in roots:
         arrive(tensor if tensor.node is None else (tensor.node, tensor.output), gradient)
     while heap:
-        serial = -heapq.heappop(heap)
-        node = nodes.pop(serial)
-        given = pending.pop(serial)
+        node, given = pending.pop(-heapq.heappop(heap))
         if node.gradients is None:
             raise GradientError(
                 f"backward met {node.name}, whose saved values are gone: this part of the graph has been walked "

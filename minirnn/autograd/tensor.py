@@ -468,8 +468,9 @@ def record_many(
     device = same_device(name, *inputs) if device is None else device
     tape.check_forward(name, data, inputs, device)
     edges = tape.edges_of(inputs)
-    asarray = kernels.on(device).asarray  # NumPy gives a scalar where all dimensions are gone
-    outputs = tuple([Tensor(asarray(array), False, device) for array in data])
+    # NumPy gives a scalar where all dimensions are gone
+    arrays = [kernels.on(device).asarray(array) if isinstance(array, np.generic) else array for array in data]
+    outputs = tuple([Tensor(array, False, device) for array in arrays])
     if edges is not None:
         node = tape.Node(name, device, edges, gradients, len(outputs))
         for number, output in enumerate(outputs):

@@ -31,11 +31,16 @@ class RecurrentWeights:
 
     def map(self, function: Callable[[Any], Any]) -> RecurrentWeights:
         """The same with ``function`` of everything that is there."""
-        present = {name: function(value) for name, value in vars(self).items() if value is not None and name != "inner"}
-        return RecurrentWeights(**present, inner=[function(value) for value in self.inner])
+        made = RecurrentWeights()
+        for name, value in vars(self).items():
+            if name == "inner":
+                made.inner = [function(weight) for weight in value]
+            elif value is not None:
+                setattr(made, name, function(value))
+        return made
 
 
-@dataclass(frozen=True)
+@dataclass
 class Noise:
     """What training adds: the seed of all draws, their rates, and the mask [N, H] of the recurrent weights' input."""
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from minirnn.kernels.differentiate import gradients
 from minirnn.kernels.graph import COMPARISONS, OPERATIONS, Equations, Node, Run, ancestors
@@ -87,12 +88,17 @@ class Plan:
     forward: Pass
     backward: Pass
 
-    @property
+    @cached_property
     def runs(self) -> tuple[Run, ...]:
         """The matrix products with weight_hh."""
         return self.equations.runs
 
-    @property
+    @cached_property
+    def recurrent(self) -> int:
+        """R, gates with a recurrent part."""
+        return sum(run.count for run in self.runs)
+
+    @cached_property
     def own(self) -> int:
         """Recurrent parts of gates that are kept apart; their biases are added in the kernel."""
         return self.products - self.inputs

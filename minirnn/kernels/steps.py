@@ -48,6 +48,11 @@ class Steps:
         """S, the number of packed rows."""
         return int(self.starts[-1])
 
+    @functools.cached_property
+    def places(self) -> np.ndarray:
+        """[N] the sorted place of each sequence."""
+        return np.arange(self.batch) if self.order is None else np.argsort(self.order)
+
 
 def _layout(
     lengths: np.ndarray, length: int, reverse: bool

@@ -174,7 +174,7 @@ class Recurrent(Module):
             x = x.transpose(0, 1)
         length, batch = x.shape[:2]
         forward, reverse = self._steps(length, batch, lengths)
-        states = self._initial_states(hx, batch, single, forward.order)
+        states = self._initial_states(hx, batch, single)
 
         rows: Any = x.data.reshape(-1) if embedding is not None else x.reshape(length * batch, x.shape[2])
         if forward.packed is not None:
@@ -204,7 +204,7 @@ class Recurrent(Module):
             y = y.squeeze(1)
         elif self.batch_first:
             y = y.transpose(0, 1)
-        return y, self._final_states(finals, single, forward.order)
+        return y, self._final_states(finals, single)
 
     def _check_input(self, x: Tensor, dims: int, embedding: Tensor | None) -> None:
         kind = self._kind
@@ -231,14 +231,12 @@ class Recurrent(Module):
         return ragged_steps(counts, length)
 
     # A state has one member per state of the cell; each is [L D, N, size] outside, a tuple of [N, size] where layers
-    # differ in size, and cut into [N, size] in sorted order inside.
+    # differ in size, and cut into [N, size] inside.
 
     def _state_sizes(self, layer: int) -> tuple[int, ...]:
         return (self._width(layer), *(self.hidden_sizes[layer],) * (len(self.cell.states) - 1))
 
-    def _initial_states(
-        self, hx: State, batch: int, single: bool, order: np.ndarray | None
-    ) -> list[tuple[Tensor, ...]]:
+    def _initial_states(self, hx: State, batch: int, single: bool) -> list[tuple[Tensor, ...]]:
         layers = [self._state_sizes(layer) for layer in range(self.num_layers) for _ in range(self._directions)]
         if hx is None:
             K, device = kernels.on(self.weight_ih_l0.device), self.weight_ih_l0.device
@@ -261,8 +259,7 @@ class Recurrent(Module):
             elif not isinstance(member, (tuple, list)) or len(member) != len(layers):
                 raise ShapeError(f"{self._kind}: expected a list of {len(layers)} states, as layers differ in size")
             both = zip(parts, shapes, strict=True)
-            parts = [self._checked_state(part, shape).reshape(batch, shape[-1]) for part, shape in both]
-            cut.append(parts if order is None else [ops.take_rows(part, order) for part in parts])
+            cut.append([self._checked_state(part, shape).reshape(batch, shape[-1]) for part, shape in both])
         return list(zip(*cut, strict=True))
 
     def _checked_state(self, member: Any, shape: tuple[int, ...]) -> Tensor:
@@ -273,16 +270,14 @@ class Recurrent(Module):
             raise DTypeError(f"{self._kind}: the initial state is {state.dtype}, the parameters {self.dtype}")
         return state
 
-    def _final_states(self, finals: list[tuple[Tensor, ...]], single: bool, order: np.ndarray | None) -> State:
+    def _final_states(self, finals: list[tuple[Tensor, ...]], single: bool) -> State:
         members: list[Any] = []
-        for parts in zip(*finals, strict=True):
-            if order is not None:
-                parts = tuple(ops.put_rows(part, order, len(order)) for part in parts)
+        for parts in zip(*finals, strict=True):  # [1, N, size] each
             if len({part.shape for part in parts}) > 1:
-                members.append(tuple(part.squeeze(0) if single else part for part in parts))
-                continue
-            member = ops.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
-            members.append(member.squeeze(1) if single else member)
+                members.append(tuple(part.squeeze((0, 1) if single else 0) for part in parts))
+            else:
+                member = ops.concatenate(parts) if len(parts) > 1 else parts[0]
+                members.append(member.squeeze(1) if single else member)
         return state_of(members)
 
     def _gate_input(self, rows: Any, weight: Tensor, bias: Tensor | None, embedding: Tensor | None) -> GateInput:
@@ -295,12 +290,12 @@ class Recurrent(Module):
 
     def weights(self, layer: int, direction: int) -> RecurrentWeights:
         """What a layer is computed with beside weight_ih, as tensors."""
-        cell, end = self.cell, _name("", layer, direction)
+        cell, end, result = self.cell, _name("", layer, direction), RecurrentWeights()
 
         def get(name: str) -> Parameter:
             return getattr(self, name + end)
 
-        result = RecurrentWeights(inner=[get(f"weight_product{k}") for k in range(cell.equations.products)])
+        result.inner = [get(f"weight_product{k}") for k in range(cell.equations.products)]
         if self.bias and cell.recurrent_gates:
             result.input_bias, result.bias = split_biases(cell.equations, get("bias_ih"), get("bias_hh"))
         elif self.bias:

@@ -91,7 +91,7 @@ class Kernel:
             text = "    scratch = scratches[thread_id]\n" + text
         name = self.name = "backward" if backward else "forward"
         self.sources[name] = f"def {name}(thread_id, num_threads, {', '.join(self.arguments)}):\n{text}"
-        self.pick = operator.attrgetter(*self.arguments)
+        self.pick = operator.itemgetter(*self.arguments)
 
     @functools.cached_property
     def compiled(self) -> Any:
@@ -243,75 +243,84 @@ _NO_TOKENS = np.empty(0, np.int64)
 class Recurrence:
     """One layer in one direction over a batch: run forward when it is made, and backward once.
 
-    Attributes have the names of the kernels' arguments, see :mod:`minirnn.kernels.plan`.
-
     Args:
         equations: the cell's, resolved.
         gates: [S, G H] input part of the pre-activations; its memory is used for what backward needs.
         table, tokens: instead of a filled ``gates``, the input part of token v is ``table[v]`` [V, G H].
         states: [N, W], then [N, H] for each further one, in the steps' sorted order.
+
+    Attributes:
+        histories: the states, [N + S, W] and [N + S, H]: initial ones, then every step's.
     """
 
     def __init__(
         self, equations: Equations, gates: np.ndarray, table: np.ndarray | None, tokens: np.ndarray | None,
         weights: RecurrentWeights, states: Sequence[np.ndarray], steps: Steps, noise: Noise,
     ) -> None:  # fmt: skip
-        self._weights, self._steps = weights, steps
         plan, self._forward, self._backward = kernels_of(equations, weights.weight_hr is not None)
         dtype, (rows, columns), (batch, width) = gates.dtype, gates.shape, states[0].shape
-        size = self._size = columns // plan.gates
-        self._plan, self._flat = plan, gates
-        self.gates = gates.reshape(rows, plan.gates, size)
+        size = columns // plan.gates
+        self._plan, self._weights, self._steps, self._gates = plan, weights, steps, gates
+        self._dtype, self._rows, self._size, self._width = dtype, rows, size, width
         if table is None or tokens is None:
-            self.table, self.tokens = np.empty((0, plan.gates, size), dtype), _NO_TOKENS
-        else:
-            self.table, self.tokens = table.reshape(-1, plan.gates, size), tokens
-        self.cumulative_steps, self.starts, self.previous = steps.cumulative_steps, steps.starts, steps.previous
-        self.reverse = steps.reverse
-        if plan.products:
-            self.products = memory.empty((rows, plan.products, size), dtype)
-            self.bias = np.empty((0, size), dtype) if weights.bias is None else weights.bias.reshape(-1, size)
-        if plan.inputs:
-            self.inputs = memory.empty((rows, plan.inputs, size), dtype)
-        if plan.sums:
-            self.sums = memory.empty((rows, plan.sums), dtype)
-        self.vectors, self.mask = weights.vectors, noise.mask
-        self.seed, self.zoneout, self.dropout = np.uint64(noise.seed), noise.zoneout, noise.dropout
-        self.histories = []
-        for number, state in enumerate(states):
-            history = memory.empty((batch + rows, state.shape[1]), dtype)
-            history[:batch] = state
+            table, tokens = np.empty((0, plan.gates, size), dtype), _NO_TOKENS
+        self._mask, state = noise.mask, states[0].copy() if noise.mask is None else states[0] * noise.mask
+        # by the names of the kernels' arguments, see minirnn.kernels.plan
+        arrays: dict[str, Any] = {
+            "cumulative_steps": steps.cumulative_steps, "starts": steps.starts, "previous": steps.previous,
+            "reverse": steps.reverse, "gates": gates.reshape(rows, plan.gates, size),
+            "table": table.reshape(-1, plan.gates, size), "tokens": tokens, "state": state, "vectors": weights.vectors,
+            "mask": noise.mask, "zoneout": noise.zoneout, "dropout": noise.dropout,
+        }  # fmt: skip
+        self._arrays, self.histories = arrays, []
+        for number, initial in enumerate(states):
+            history = memory.empty((batch + rows, initial.shape[1]), dtype)
+            history[:batch] = initial
             self.histories.append(history)
-            setattr(self, f"history{number}", history)
-        self.state = states[0].copy() if noise.mask is None else states[0] * noise.mask
-        self.source = self.histories[0]
+            arrays[f"history{number}"] = history
+        self._source = self.histories[0]
+        if equations.graph.draws:
+            arrays["seed"] = np.uint64(noise.seed)
+        if plan.products:
+            arrays["products"] = memory.empty((rows, plan.products, size), dtype)
+            own = weights.bias is not None and plan.own
+            arrays["bias"] = weights.bias.reshape(-1, size) if own else np.empty((0, size), dtype)
+        if plan.inputs:
+            arrays["inputs"] = memory.empty((rows, plan.inputs, size), dtype)
+        if plan.sums:
+            arrays["sums"] = memory.empty((rows, plan.sums), dtype)
         if noise.mask is not None:
-            self.source = memory.empty((batch + rows, size), dtype)
-            self.source[:batch] = self.state
+            self._source = arrays["source"] = memory.empty((batch + rows, size), dtype)
+            self._source[:batch] = state
         if weights.weight_hr is not None:
-            self.hidden = memory.empty((batch, size), dtype)
-        recurrent = sum(run.count for run in plan.runs) * (width + 8) + plan.inputs * size
-        self._work = float(rows) * size * (recurrent + 8 * plan.gates)
+            arrays["hidden"] = memory.empty((batch, size), dtype)
+        self._work = float(rows) * size * (plan.recurrent * (width + 8) + plan.inputs * size + 8 * plan.gates)
         self._run(self._forward, True)
 
     def _run(self, kernel: Kernel, forward: bool) -> None:
-        batch, dtype, size, weights = self._steps.batch, self.gates.dtype, self._size, self._weights
+        arrays, batch, size, dtype, room = self._arrays, self._steps.batch, self._size, self._dtype, kernel.room
         most = batch
-        if kernel.room.scratch:
+        if room.scratch:
             count = threads.get_num_threads()
-            most, self.scratches = min(batch, count), np.empty((count, kernel.room.scratch, size), dtype)
-        if kernel.room.carry:
-            self.carry = memory.empty((batch, kernel.room.carry, size), dtype)
-        if kernel.room.rows:
-            self.row_carry = memory.empty((batch, kernel.room.rows), dtype)
-        for number, run in enumerate(self._plan.runs):
-            part = weights.weight_hh[run.first * size : (run.first + run.count) * size]
-            setattr(self, f"panels{number}", tile.pack(part, forward))
-        for number, weight in enumerate(weights.inner):
-            setattr(self, f"inner{number}", tile.pack(weight, forward))
-        if weights.weight_hr is not None:
-            self.projection = tile.pack(weights.weight_hr, forward)
-        threads.run(kernel.compiled, self._work, most, *kernel.pick(self))
+            most, arrays["scratches"] = min(batch, count), np.empty((count, room.scratch, size), dtype)
+        if room.carry:
+            arrays["carry"] = memory.empty((batch, room.carry, size), dtype)
+        if room.rows:
+            arrays["row_carry"] = memory.empty((batch, room.rows), dtype)
+        for number, part in enumerate(self._by_run(self._weights.weight_hh)):
+            arrays[f"panels{number}"] = tile.pack(part, forward)
+        for number, weight in enumerate(self._weights.inner):
+            arrays[f"inner{number}"] = tile.pack(weight, forward)
+        if self._weights.weight_hr is not None:
+            arrays["projection"] = tile.pack(self._weights.weight_hr, forward)
+        threads.run(kernel.compiled, self._work, most, *kernel.pick(arrays))
+
+    def _by_run(self, weight_hh: Any) -> list[Any]:
+        """The rows of each matrix product with weight_hh."""
+        runs, size = self._plan.runs, self._size
+        if len(runs) == 1:
+            return [weight_hh]
+        return [weight_hh[run.first * size : (run.first + run.count) * size] for run in runs]
 
     def backward(self, dy: np.ndarray | None, d_states: list[np.ndarray]) -> tuple[list[np.ndarray], RecurrentWeights]:
         """Backpropagation through time: the gradients of the initial states and of the weights.
@@ -322,51 +331,48 @@ class Recurrence:
             dy: [S, W] gradient of every step's output, or None.
             d_states: gradients of the final states, like ``states``; overwritten.
         """
-        plan, weights, size, dtype = self._plan, self._weights, self._size, self.gates.dtype
-        batch, rows, width = self._steps.batch, self.gates.shape[0], self.state.shape[1]
-        self.dy = np.empty((0, width), dtype) if dy is None else dy
+        plan, weights, arrays = self._plan, self._weights, self._arrays
+        batch, rows, size, width, dtype = self._steps.batch, self._rows, self._size, self._width, self._dtype
+        arrays["dy"] = np.empty((0, width), dtype) if dy is None else dy
+        arrays["state"] = d_states[0]
+        for number in range(1, len(d_states)):
+            arrays[f"d_state{number}"] = d_states[number]
         if plan.inputs:
-            self.d_inputs = memory.empty((batch, plan.inputs, size), dtype)
+            arrays["d_inputs"] = memory.empty((batch, plan.inputs, size), dtype)
         if weights.vectors is not None:
-            self.d_vectors = memory.zeros((batch, len(weights.vectors), size), dtype)
+            arrays["d_vectors"] = memory.zeros((batch, len(weights.vectors), size), dtype)
         if weights.weight_hr is not None:
-            self.hidden, self.d_hidden = memory.empty((rows, size), dtype), memory.empty((batch, size), dtype)
-            self.d_projected = memory.empty((rows, width), dtype)
-        if self.mask is not None:
-            self.d_source = memory.zeros((batch, size), dtype)
-        self.state = d_states[0]
-        for number, d_state in enumerate(d_states[1:], 1):
-            setattr(self, f"d_state{number}", d_state)
+            arrays["hidden"], arrays["d_hidden"] = memory.empty((rows, size), dtype), memory.empty((batch, size), dtype)
+            arrays["d_projected"] = memory.empty((rows, width), dtype)
+        if self._mask is not None:
+            arrays["d_source"] = memory.zeros((batch, size), dtype)
         self._run(self._backward, False)
-        if self.mask is not None:
-            d_states[0] += self.d_source * self.mask
+        if self._mask is not None:
+            d_states[0] += arrays["d_source"] * self._mask
         return d_states, self._weight_gradients()
 
     def _weight_gradients(self) -> RecurrentWeights:
-        plan, weights, size, result = self._plan, self._weights, self._size, RecurrentWeights()
-        rows, flat = self.gates.shape[0], {"gates": self._flat}
+        plan, weights, arrays, size, result = self._plan, self._weights, self._arrays, self._size, RecurrentWeights()
+        flat = {"gates": self._gates}
         if plan.products:
-            flat["products"] = self.products.reshape(rows, plan.products * size)
+            flat["products"] = arrays["products"].reshape(self._rows, plan.products * size)
         if plan.runs:
-            result.weight_hh = memory.empty(weights.weight_hh.shape, self.gates.dtype)
-        for run in plan.runs:
-            part = result.weight_hh[run.first * size : (run.first + run.count) * size]
-            product(
-                flat[run.array], self.source, out=part, transpose_a=True, rows=self.previous, column=run.index * size
-            )
+            result.weight_hh = memory.empty(weights.weight_hh.shape, self._dtype)
+        for run, out in zip(plan.runs, self._by_run(result.weight_hh), strict=True):
+            a, at = flat[run.array], run.index * size
+            product(a, self._source, out=out, transpose_a=True, rows=self._steps.previous, column=at)
         if plan.own and weights.bias is not None:
             result.bias = column_sums(flat["products"])[: plan.own * size]
-        used = {node.key[0] for node in plan.forward.products}
         for number, weight in enumerate(weights.inner):
-            if number not in used:  # evaluation left it out
+            if all(node.key[0] != number for node in plan.forward.products):  # evaluation left it out
                 result.inner.append(np.zeros_like(weight))
                 continue
-            operand, column = np.ascontiguousarray(self.inputs[:, number]), (plan.own + number) * size
+            operand, column = np.ascontiguousarray(arrays["inputs"][:, number]), (plan.own + number) * size
             out = memory.empty(weight.shape, weight.dtype)
             result.inner.append(product(flat["products"], operand, out=out, transpose_a=True, column=column))
         if weights.vectors is not None:
-            result.vectors = column_sums(self.d_vectors.reshape(self._steps.batch, weights.vectors.size))
-            result.vectors = result.vectors.reshape(weights.vectors.shape)
+            sums = column_sums(arrays["d_vectors"].reshape(self._steps.batch, weights.vectors.size))
+            result.vectors = sums.reshape(weights.vectors.shape)
         if weights.weight_hr is not None:
-            result.weight_hr = product(self.d_projected, self.hidden, transpose_a=True)
+            result.weight_hr = product(arrays["d_projected"], arrays["hidden"], transpose_a=True)
         return result
