@@ -33,7 +33,7 @@ class Level:
         sums: sums it completes.
         at: where the values lie that are there before it.
         row_stores: sums, and what is computed from them, that are written once for the row, after it.
-        product: the product whose operand is complete for all rows after this loop, if any.
+        products: those whose operands are complete for all rows after this loop.
     """
 
     stores: list[Store]
@@ -133,6 +133,38 @@ class Room:
         return Place("row_carry", "r", self.rows - 1, True)
 
 
+def _last_reads(step: Pass, needed: list[Node], level: dict[Node, int]) -> dict[Node, int]:
+    """The last level that reads each node; -1 for none."""
+    last = dict.fromkeys(needed, -1)
+    for node in reversed(needed):
+        if node in step.given:
+            continue
+        here = level[node] - (node.op in ("sum", "product"))
+        if node.per_row and node.op != "sum":  # computed again wherever it is used
+            here = max(here, last[node])
+        for operand in node.operands:
+            last[operand] = max(last[operand], here)
+    return last
+
+
+def _store_levels(
+    step: Pass, stores: list[Store], needed: list[Node], level: dict[Node, int], last_read: dict[Node, int]
+) -> dict[Store, int]:
+    """The level at which each store is made: the last that reads what its place held before, or a later one.
+
+    The operand of a product is written at once, for the product follows; what its place held is copied if it is needed.
+    """
+    operands = {(node.operands[0], places[0]) for node, places in step.products.items()}
+    when: dict[Store, int] = {}
+    for s in stores:
+        readers = [last_read[node] for node in needed if step.given.get(node) == s.place]
+        readers += [max(level[n], last_read[n]) for n, (_, result) in step.products.items() if result == s.place]
+        at_once = (s.node, s.place) in operands
+        when[s] = level[s.node] if at_once else max(level[s.node], *readers, 0)
+        last_read[s.node] = max(last_read[s.node], when[s])
+    return when
+
+
 def schedule(step: Pass, vectorized: bool = True) -> tuple[list[Level], Room]:
     """The loops of a pass in their order, and the places they need for what they leave to one another.
 
@@ -140,62 +172,39 @@ def schedule(step: Pass, vectorized: bool = True) -> tuple[list[Level], Room]:
         vectorized: chains of slow functions are cut, as loops over vectors need it; threads of a GPU do not.
     """
     stores = [s for s in step.stores if s.adds or step.given.get(s.node) != s.place]
-    operands = {(node.operands[0], places[0]) for node, places in step.products.items()}
-    roots = [s.node for s in stores] + [*step.products]
-    needed = ancestors(roots, step.given)
+    needed = ancestors([*(s.node for s in stores), *step.products], step.given)
     level = _levels(needed, set(step.given), {s.node for s in stores}, vectorized)
+    last_read = _last_reads(step, needed, level)
+    when = _store_levels(step, stores, needed, level, last_read)
     breaks = {level[node] - 1 for node in step.products}  # the loops after which all rows must be there
-
-    last_read = dict.fromkeys(needed, -1)
-    for node in reversed(needed):
-        if node not in step.given:
-            last = level[node] - (node.op in ("sum", "product"))
-            if node.per_row and node.op != "sum":  # computed again wherever it is used
-                last = max(last, last_read[node])
-            for operand in node.operands:
-                last_read[operand] = max(last_read[operand], last)
 
     def crosses(node: Node, k: int) -> bool:
         return any(k <= b < last_read[node] for b in breaks)
 
-    when: dict[Store, int] = {}
-    for s in stores:
-        old = [last_read[node] for node in needed if step.given.get(node) == s.place]
-        old += [max(level[node], last_read[node]) for node, (_, result) in step.products.items() if result == s.place]
-        must = (s.node, s.place) in operands
-        when[s] = level[s.node] if must else max(level[s.node], *old, 0)
-        last_read[s.node] = max(last_read[s.node], when[s])
-    room = Room()
-    at, result = dict(step.given), []
+    room, at, result = Room(), dict(step.given), []
     for k in range(max([*when.values(), *breaks], default=-1) + 1):
         here = [s for s in stores if when[s] == k and not s.place.per_row]
-        sums = [n for n in needed if n.op == "sum" and n not in step.given and level[n] == k + 1]
         overwritten = {s.place for s in here if not s.adds}
-        for node in needed:
-            later = last_read[node] > k
+        for node in needed:  # what later loops read must have a place
             computed = node not in at and level[node] == k and not node.per_row and node.op not in ("sum", "product")
-            lost = node in at and at[node] in overwritten and not any(s.node is node for s in here)
-            if (
-                later
-                and (computed or lost)
-                and not any(s.node is node and not s.adds for s in here)
-                and node.op != "constant"
-            ):
+            lost = node in at and at[node] in overwritten
+            stored = any(s.node is node and not s.adds for s in here)
+            if last_read[node] > k and (computed or lost) and not stored and node.op != "constant":
                 here.append(Store(node, room.carry_place() if crosses(node, k) else room.scratch_place()))
+        sums = [n for n in needed if n.op == "sum" and n not in step.given and level[n] == k + 1]
         products = [n for n in step.products if level[n] == k + 1]
         if not here and not sums and not products:
             continue
-        made = Level(here, sums, dict(at), products=products)
+        row_stores = [s for s in stores if when[s] == k + 1 and s.place.per_row]
+        row_stores += [Store(node, room.row_place()) for node in sums if crosses(node, k)]
+        result.append(Level(here, sums, dict(at), row_stores, products))
         at |= {node: Place("local", "", node.number, True) for node in sums}
-        made.row_stores = [s for s in stores if when[s] == k + 1 and s.place.per_row]
-        made.row_stores += [Store(node, room.row_place()) for node in sums if crosses(node, k)]
-        result.append(made)
-        gone = {s.place for s in here}
-        at = {node: place for node, place in at.items() if place not in gone}
+        written = {s.place for s in here}
+        at = {node: place for node, place in at.items() if place not in written}
         at |= {s.node: s.place for s in here if not s.adds and s.node.op != "constant" and s.node not in at}
         at |= {node: step.products[node][1] for node in products}
-        if products:
-            at |= {s.node: s.place for made in result for s in made.row_stores}
+        if products:  # local variables end with the loop over the rows
+            at |= {s.node: s.place for level_before in result for s in level_before.row_stores}
     return result, room
 
 
