@@ -5,6 +5,6 @@ from minirnn.cells._vocabulary import dropout, relu
 
 
 @cell
-def indrnn(a_x, /, h, *, u=1):
+def indrnn(a_x, /, h, *, u=0.5):
     """Li et al. 2018, "Independently Recurrent Neural Network (IndRNN)"."""
     return dropout(relu(a_x + u * h))
