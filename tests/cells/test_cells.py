@@ -193,7 +193,7 @@ def test_a_cell_has_the_parameters_its_signature_asks_for() -> None:
     assert {name: p.shape for name, p in indrnn.items()} == {
         "weight_ih_l0": (5, 3), "bias_ih_l0": (5,), "u_l0": (5,)
     }  # fmt: skip
-    assert indrnn["u_l0"].numpy().tolist() == [1] * 5
+    assert indrnn["u_l0"].numpy().tolist() == [0.5] * 5
 
 
 def test_lstm_is_explained_by_its_equations() -> None:

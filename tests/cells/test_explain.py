@@ -13,7 +13,8 @@ from minirnn.cells import product, sigmoid, tanh, where
 
 SIZE = 5
 FUNCTIONS = {
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "relu": lambda x: np.maximum(x, 0), "softplus": lambda x: np.logaddexp(0, x),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "relu": lambda x: np.maximum(x, 0),
+    "softplus": lambda x: np.logaddexp(0, x),
     "sum": np.sum, "tanh": np.tanh,
     "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "where": np.where, "maximum": np.maximum, "minimum": np.minimum,
     "size": SIZE,
