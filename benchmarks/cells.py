@@ -28,7 +28,7 @@ def row(text: Path, cell: str, minutes: float, folder: Path) -> str:
     info = subprocess.run([*MINIRNN, "info", cell, "--json"], cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
     parameters = json.loads(info.stdout).get("parameters", 0)
     lines = [json.loads(line) for line in (folder / cell / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    loss = min(line["val_loss"] for line in lines if "val_loss" in line)
+    loss = min(line["val_loss"] for line in lines if line.get("val_loss") is not None)
     last = lines[-1]
     (folder / "compile").rename(folder / f"compile-{cell}")
     return f"| {cell} | {loss:.3f} | {last['step']:,} | {last['tokens'] / last['seconds']:,.0f} | {parameters:,} |"
