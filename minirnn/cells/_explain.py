@@ -53,10 +53,10 @@ def _lines(targets: Mapping[str, Node], given: Mapping[Node, str], taken: Equati
     fresh = (name for name in (f"t{number}" for number in itertools.count(1)) if name not in parts)
     names, lines = dict(given), []
     for node in nodes:
-        wanted = [name for name, target in targets.items() if target is node]
-        if node in inner and not wanted and uses.count(node) > 1:
-            wanted = [next(fresh)]
-        for name in wanted:
+        assigned = [name for name, target in targets.items() if target is node]
+        if node in inner and not assigned and uses.count(node) > 1:
+            assigned = [next(fresh)]
+        for name in assigned:
             lines.append(f"{name} = {_text(node, names)}")
             if node in inner:
                 names.setdefault(node, name)

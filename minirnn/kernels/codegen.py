@@ -21,6 +21,12 @@ from minirnn.kernels.plan import Pass, Place, Store
 MAX_LENGTH = 200
 """Characters of an expression that stands inside another: Python does not compile deeply nested ones."""
 
+POINTWISE = (
+    "tanh", "sigmoid", "relu", "exp", "log", "log1p", "sqrt", "erf", "softplus", "minimum", "maximum", "where",
+    "random_uniform",
+)  # fmt: skip
+"""Functions of :mod:`minirnn.kernels.pointwise` that generated source calls."""
+
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<="}
 
 

@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 from minirnn.errors import CellError
 
 MAX_DATA_NODES = 512
-MAX_NODES = 8 * MAX_DATA_NODES  # gradients included
-"""A graph of more nodes is refused: a file can ask for any size."""
+"""A description of more nodes is refused: a file can ask for any size."""
+MAX_NODES = 8 * MAX_DATA_NODES
+"""Of a graph, gradients included."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,6 @@ OPERATIONS: dict[str, Operation] = {
 }
 SLOW = ("tanh", "sigmoid", "exp", "log", "log1p", "erf", "softplus")
 COMPARISONS = ("lt", "le")
-LEAVES = ("gate", "state", "vector", "gradient", "mask", "scalar", "constant", "random")
-"""Nodes without operands. "gradient" is of a state; a "scalar" is one number for all rows; "random" is U(0, 1)."""
 
 
 def _operator(op: str, reflected: bool = False) -> Callable[[Node, Any], Node]:
@@ -75,7 +74,8 @@ class Node:
     """An operation on other nodes, or a leaf.
 
     Attributes:
-        op: a name of :data:`OPERATIONS` or :data:`LEAVES`.
+        op: a name of :data:`OPERATIONS`, or of a leaf: "gate", "state", "vector", "gradient" (of a state), "mask",
+            "scalar" (one number for all rows), "constant", "random" (from U(0, 1)).
         operands: the nodes it is computed from.
         key: what tells a leaf from others of its kind: a name, a value, a number.
         number: its place in the graph, after those of its operands.

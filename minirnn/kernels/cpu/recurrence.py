@@ -17,7 +17,7 @@ import numpy as np
 
 from minirnn.kernels import memory, pointwise, threads, tile
 from minirnn.kernels.build import build_function
-from minirnn.kernels.codegen import Level, loop_body, schedule
+from minirnn.kernels.codegen import POINTWISE, Level, loop_body, schedule
 from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.cpu import step as step_functions
 from minirnn.kernels.cpu.matrix import product
@@ -27,13 +27,9 @@ from minirnn.kernels.jit import jit
 from minirnn.kernels.plan import Pass, Place, Plan, Store, make_plan
 from minirnn.kernels.steps import Steps
 
-_POINTWISE = (
-    "tanh", "sigmoid", "relu", "exp", "log", "log1p", "sqrt", "erf", "softplus", "minimum", "maximum", "where",
-    "random_uniform",
-)  # fmt: skip
 _FUNCTIONS: dict[str, Any] = {
     **{name: getattr(step_functions, name) for name in step_functions.__all__},
-    **{name: getattr(pointwise, name) for name in _POINTWISE},
+    **{name: getattr(pointwise, name) for name in POINTWISE},
     "multiply_add": tile.multiply_add,
 }
 

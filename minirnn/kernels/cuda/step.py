@@ -20,7 +20,7 @@ import numpy as np
 from minirnn.errors import DeviceError
 from minirnn.kernels import pointwise
 from minirnn.kernels.build import build_function
-from minirnn.kernels.codegen import Level, loop_body, schedule
+from minirnn.kernels.codegen import POINTWISE, Level, loop_body, schedule
 from minirnn.kernels.cuda.jit import cuda, device_function
 from minirnn.kernels.cuda.planning import Stages
 from minirnn.kernels.cuda.resident import divmod_u32, make_multiply, total
@@ -68,8 +68,7 @@ def add_parts(thread: int, threads: int, shared: Any, at: int, count: int, width
 
 
 _NAMES: dict[str, Any] = {
-    **{name: getattr(pointwise, name) for name in ("tanh", "sigmoid", "relu", "exp", "log", "log1p", "sqrt", "erf",
-                                                   "softplus", "minimum", "maximum", "where", "random_uniform")},
+    **{name: getattr(pointwise, name) for name in POINTWISE},
     "index": np.uintp, "sync": sync, "add_parts": add_parts, "divmod_u32": divmod_u32, "total": total,
 }  # fmt: skip
 
