@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py DATA [ROW ...] [--seeds 1337]
 
-DATA is a folder with the data sets (see :data:`ROWS` for the files each row reads). Every row cuts off its test part
-first, trains with the command on the rest, in a process and a folder of its own, and scores the test part once with
+DATA is a folder with the data sets (see :data:`ROWS` for the files each row reads). Every row cuts off its test set
+first, trains with the command on the rest, in a process and a folder of its own, and scores the test set once with
 ``minirnn eval --json``. One JSON object a row goes to standard output.
 """
 
@@ -101,12 +101,12 @@ def surname_baselines(train: Sequence[tuple[str, str]], test: Sequence[tuple[str
         total = sum(counts[label].values()) + different
         return math.log(sizes[label]) + sum(math.log((counts[label][pair] + 1) / total) for pair in bigrams(name))
 
-    wanted = np.array([number[label] for _, label in test])
+    expected = np.array([number[label] for _, label in test])
     bayes = np.array([number[max(classes, key=lambda label: score(name, label))] for name, _ in test])
     majority = np.full(len(test), number[sizes.most_common(1)[0][0]])
     return {
-        "majority_accuracy": accuracy(majority, wanted), "majority_macro_f1": macro_f1(majority, wanted, len(classes)),
-        "bayes_accuracy": accuracy(bayes, wanted), "bayes_macro_f1": macro_f1(bayes, wanted, len(classes)),
+        "majority_accuracy": accuracy(majority, expected), "majority_macro_f1": macro_f1(majority, expected, len(classes)),
+        "bayes_accuracy": accuracy(bayes, expected), "bayes_macro_f1": macro_f1(bayes, expected, len(classes)),
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     python benchmarks/startup.py [--corpus FILE] [--repeat 5]
 
 ``train-char --steps 1`` here is the first training step and more: reading the corpus, an evaluation on its
-validation part, and writing two checkpoints. Wall-clock seconds, medians.
+validation set, and writing two checkpoints. Wall-clock seconds, medians.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python examples/adding_problem.py [--length 200] [--steps 3000]
 
-Each of T steps brings a number from [0, 1] and a mark; two steps are marked, one in each half. The wanted output, at
+Each of T steps brings a number from [0, 1] and a mark; two steps are marked, one in each half. The expected output, at
 the end, is the sum of the two marked numbers (Hochreiter & Schmidhuber 1997, experiment 4). Always answering 1, the
 mean, gives a squared error of 1/6 = 0.167. Expected after 3,000 steps (a minute): RNN 0.164, LSTM 0.0005, GRU 0.0001.
 """

@@ -3,7 +3,7 @@
     python examples/generate_text.py [FILE] [--minutes 1]
 
 Reads FILE, or the Python standard library's sources without one. The loop is spelled out: batches, loss, backward,
-clipping, step. Expected: after a minute on two cores the Python sources stand at about 1.2 nats a symbol, and the
+clipping, step. Expected: after a minute on two cores the Python sources stand at about 1.2 nats per symbol, and the
 sample looks like Python from a distance.
 """
 
@@ -46,11 +46,11 @@ def main() -> None:
             optimizer.step()
             step += 1
             if step % 200 == 0:
-                print(f"step {step}: {loss.item():.3f} nats a symbol")
+                print(f"step {step}: {loss.item():.3f} nats per symbol")
             if time.perf_counter() > end:
                 running = False
                 break
-    print(f"validation: {evaluate(model, validation):.3f} nats a symbol")
+    print(f"validation: {evaluate(model, validation):.3f} nats per symbol")
     ids = model.generate(symbols.encode("\n"), 400, temperature=0.8, seed=1)
     print(symbols.decoder()(ids))
 

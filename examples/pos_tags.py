@@ -5,7 +5,7 @@
 TRAIN.tsv has a word and its tag a line and an empty line between sentences; without it the script makes up sentences in
 which most words are ambiguous ("the saw saw the can"). A tenth is held out at random. The baseline gives each word its
 most frequent tag; the net reads the words around it, on both sides. Expected of the made-up ones: 0.69 and 1.00; of
-Universal Dependencies' English Web Treebank (training part): 0.89 and 0.91. The command train-tagger also looks at the
+Universal Dependencies' English Web Treebank (training set): 0.89 and 0.91. The command train-tagger also looks at the
 letters of a word and does better.
 """
 

@@ -69,7 +69,7 @@ def main() -> None:
     texts, names = read_pairs([options.data])[:2] if options.data else made_up(20_000, rng)
     labels = Labels.of(names)
     if len(labels) != 2:
-        raise SystemExit(f"wanted two labels, got {len(labels)}")
+        raise SystemExit(f"expected two labels, got {len(labels)}")
     tokenizer = Tokenizer("word", lower=True)
     words = [tokenizer.split(text) for text in texts]
     order = rng.permutation(len(texts))

@@ -3,7 +3,7 @@
     python examples/translation.py [--data PAIRS.tsv] [--steps 600]
 
 "4217" becomes "four thousand two hundred seventeen": digits in, words out, more or fewer. With teacher forcing each
-step of the decoder reads the wanted word before it, without it the word it has guessed itself, right or wrong; in
+step of the decoder reads the expected word before it, without it the word it has guessed itself, right or wrong; in
 between lies scheduled sampling (Bengio et al. 2015). PAIRS.tsv (source TAB target a line) may take the place of the
 numbers. A tenth is held out. Expected after 600 steps, held-out numbers exactly right: with teacher forcing 0.88,
 half 0.89, without 0.99: a net that has read its own mistakes knows how to go on after one.

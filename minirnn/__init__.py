@@ -69,7 +69,7 @@ __version__ = "0.1.0"
 def _shape(values: tuple[int | _Sequence[int], ...]) -> tuple[int, ...]:
     shape = _flat_ints(values)
     if any(extent < 0 for extent in shape):
-        raise errors.ShapeError(f"wanted a shape of numbers of at least 0, got {list(shape)}")
+        raise errors.ShapeError(f"expected a shape of numbers of at least 0, got {list(shape)}")
     return shape
 
 

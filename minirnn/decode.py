@@ -61,7 +61,7 @@ def beam_search(
 ) -> list[Hypothesis]:  # fmt: skip
     """The best hypothesis found for each of ``batch`` sequences.
 
-    At every step the ``width`` likeliest continuations of a sequence's living hypotheses stay; those that end leave
+    At every step the ``width`` most likely continuations of a sequence's living hypotheses stay; those that end leave
     the beam. The best score of all that have ended wins, and the search is over when nothing that lives can reach it
     any more: further tokens lower the log-probability, and the penalty is largest at ``max_length``. Width 1 is greedy
     decoding; where the beam holds every hypothesis the result is the true optimum.
@@ -79,11 +79,11 @@ def beam_search(
     """
     limits = np.asarray(max_length)
     if limits.ndim and limits.shape != (batch,):
-        raise ShapeError(f"beam_search: wanted one max_length, or one for each of {batch}, got {list(limits.shape)}")
+        raise ShapeError(f"beam_search: expected one max_length, or one for each of {batch}, got {list(limits.shape)}")
     whole = isinstance(width, (int, np.integer)) and (limits.dtype.kind in "iu" or not limits.size)
     if not whole or width < 1 or limits.min(initial=1) < 1:
         raise OptionError(
-            f"beam_search: width and max_length must be whole numbers of at least 1, got {width} and {max_length}"
+            f"beam_search: width and max_length must be integers of at least 1, got {width} and {max_length}"
         )
     if not 0 <= alpha < float("inf"):
         raise OptionError(f"beam_search: alpha must be at least 0, got {alpha}")

@@ -13,44 +13,44 @@ import numpy as np
 from minirnn.errors import DataError, DTypeError, IndexRangeError, OptionError, ShapeError
 
 
-def accuracy(predicted: Any, wanted: Any) -> float:
-    """The share of predictions that are equal to what was wanted; both of one shape.
+def accuracy(predicted: Any, expected: Any) -> float:
+    """The share of predictions that are equal to what was expected; both of one shape.
 
     Raises:
         ShapeError: the shapes differ.
         DataError: there is nothing to compare; likewise in every metric below.
     """
-    p, w = _alike("accuracy", predicted, wanted)
+    p, w = _alike("accuracy", predicted, expected)
     return float((p == w).mean())
 
 
-def macro_f1(predicted: Any, wanted: Any, classes: int) -> float:
+def macro_f1(predicted: Any, expected: Any, classes: int) -> float:
     """The mean over the classes of F1, the harmonic mean of precision and recall.
 
     ::
 
         F1_c = 2 TP_c / (2 TP_c + FP_c + FN_c)
 
-    Only classes that occur count, whether predicted or wanted: scikit-learn's ``f1_score(average="macro")``.
+    Only classes that occur count, whether predicted or expected: scikit-learn's ``f1_score(average="macro")``.
 
     Args:
-        predicted, wanted: class numbers of one shape, below ``classes``.
+        predicted, expected: class numbers of one shape, below ``classes``.
 
     Raises:
         ShapeError: the shapes differ.
-        DTypeError: the class numbers are no whole numbers.
+        DTypeError: the class numbers are no integers.
         IndexRangeError: a class number is out of range.
         OptionError: ``classes`` is below 1.
     """
-    p, w = _alike("macro_f1", predicted, wanted)
+    p, w = _alike("macro_f1", predicted, expected)
     if classes < 1:
         raise OptionError(f"macro_f1: there must be at least 1 class, got {classes}")
     for numbers in (p, w):
         if numbers.dtype.kind not in "iub":
-            raise DTypeError(f"macro_f1: wanted class numbers, got {numbers.dtype}")
+            raise DTypeError(f"macro_f1: expected class numbers, got {numbers.dtype}")
         outside = numbers[(numbers < 0) | (numbers >= classes)]
         if outside.size:
-            raise IndexRangeError(f"macro_f1: class {outside[0]} is out of range; wanted 0 to {classes - 1}")
+            raise IndexRangeError(f"macro_f1: class {outside[0]} is out of range; expected 0 to {classes - 1}")
     p, w = p.astype(np.int64), w.astype(np.int64)
     found = np.bincount(p, minlength=classes) + np.bincount(w, minlength=classes)  # 2 TP + FP + FN
     right = np.bincount(p[p == w], minlength=classes)
@@ -58,25 +58,25 @@ def macro_f1(predicted: Any, wanted: Any, classes: int) -> float:
     return float((2 * right[occurs] / found[occurs]).mean())
 
 
-def exact_match(predicted: Sequence[Any], wanted: Sequence[Any]) -> float:
-    """The share of predicted sequences (texts, lists of tokens) that are what was wanted from end to end.
+def exact_match(predicted: Sequence[Any], expected: Sequence[Any]) -> float:
+    """The share of predicted sequences (texts, lists of tokens) that are what was expected from end to end.
 
     Raises:
         ShapeError: there are not as many of one as of the other.
     """
-    _as_many("exact_match", predicted, wanted)
-    return sum(p == w for p, w in zip(predicted, wanted, strict=True)) / len(wanted)
+    _as_many("exact_match", predicted, expected)
+    return sum(p == w for p, w in zip(predicted, expected, strict=True)) / len(expected)
 
 
-def rmse(predicted: Any, wanted: Any) -> float:
-    """Root mean squared error, ``sqrt(mean((predicted - wanted)^2))``; both of one shape.
+def rmse(predicted: Any, expected: Any) -> float:
+    """Root mean squared error, ``sqrt(mean((predicted - expected)^2))``; both of one shape.
 
     Finite wherever a double can hold it, though a square, or a difference, may be beyond all doubles.
 
     Raises:
         ShapeError: the shapes differ.
     """
-    p, w = _alike("rmse", predicted, wanted)
+    p, w = _alike("rmse", predicted, expected)
     halves = p.astype(np.float64) / 2 - w.astype(np.float64) / 2
     largest = float(np.abs(halves).max())
     if largest == 0 or not math.isfinite(largest):
@@ -84,13 +84,13 @@ def rmse(predicted: Any, wanted: Any) -> float:
     return 2 * (largest * math.sqrt(np.mean((halves / largest) ** 2)))
 
 
-def mae(predicted: Any, wanted: Any) -> float:
-    """Mean absolute error, ``mean(|predicted - wanted|)``; both of one shape.
+def mae(predicted: Any, expected: Any) -> float:
+    """Mean absolute error, ``mean(|predicted - expected|)``; both of one shape.
 
     Raises:
         ShapeError: the shapes differ.
     """
-    p, w = _alike("mae", predicted, wanted)
+    p, w = _alike("mae", predicted, expected)
     return float(np.mean(np.abs(p.astype(np.float64) - w)))
 
 
@@ -113,7 +113,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
         DTypeError: one text came in the place of a list of texts.
     """
     if isinstance(hypotheses, str) or isinstance(references, str):
-        raise DTypeError("bleu: wanted lists of texts, got one text")
+        raise DTypeError("bleu: expected lists of texts, got one text")
     _as_many("bleu", hypotheses, references)
     matches, totals = [0] * _ORDERS, [0] * _ORDERS
     hypothesis_words = reference_words = 0
@@ -165,18 +165,20 @@ def _ngrams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(words[k:] for k in range(n)), strict=False))
 
 
-def _alike(name: str, predicted: Any, wanted: Any) -> tuple[np.ndarray, np.ndarray]:
+def _alike(name: str, predicted: Any, expected: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both as flat arrays of one size, at least 1."""
-    p, w = np.asarray(predicted), np.asarray(wanted)
+    p, w = np.asarray(predicted), np.asarray(expected)
     if p.shape != w.shape:
-        raise ShapeError(f"{name}: predicted is {list(p.shape)} and wanted {list(w.shape)}; they must be alike")
+        raise ShapeError(f"{name}: predicted is {list(p.shape)} and expected {list(w.shape)}; they must be alike")
     if p.size == 0:
         raise DataError(f"{name}: there is nothing to compare")
     return p.reshape(-1), w.reshape(-1)
 
 
-def _as_many(name: str, predicted: Sequence[Any], wanted: Sequence[Any]) -> None:
-    if len(predicted) != len(wanted):
-        raise ShapeError(f"{name}: {len(predicted)} predicted but {len(wanted)} wanted; there must be as many of both")
-    if not len(wanted):
+def _as_many(name: str, predicted: Sequence[Any], expected: Sequence[Any]) -> None:
+    if len(predicted) != len(expected):
+        raise ShapeError(
+            f"{name}: {len(predicted)} predicted but {len(expected)} expected; there must be as many of both"
+        )
+    if not len(expected):
         raise DataError(f"{name}: there is nothing to compare")

@@ -45,7 +45,7 @@ def generator_of(seed: int | None) -> np.random.Generator:
 
 def _checked(name: str, seed: int) -> int:
     if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise OptionError(f"{name}: wanted a whole number of at least 0, got {seed!r}")
+        raise OptionError(f"{name}: expected an int of at least 0, got {seed!r}")
     return int(seed)
 
 

@@ -62,7 +62,7 @@ class Task(Protocol):
         ...
 
     def config(self) -> dict[str, Any]:
-        """What makes the task's model and vocabulary anew, for the checkpoint."""
+        """What makes the task's model and vocabulary again, for the checkpoint."""
         ...
 
     def carried(self) -> dict[str, np.ndarray]:
@@ -109,7 +109,7 @@ class Options:
         budgets = {"steps": self.steps, "epochs": self.epochs, "minutes": self.minutes}
         given = {name: value for name, value in budgets.items() if value is not None}
         if len(given) != 1:
-            raise OptionError(f"wanted one budget of steps, epochs or minutes, got {', '.join(given) or 'none'}")
+            raise OptionError(f"expected one budget of steps, epochs or minutes, got {', '.join(given) or 'none'}")
         for name, value in given.items():
             if not (value > 0 and math.isfinite(value)):
                 raise OptionError(f"{name} must be above 0 and finite, got {value}")

@@ -1,8 +1,8 @@
 """What every test gets: reproducible Hypothesis runs, a known seed, and a check that no global state leaks.
 
 Markers: ``needs_torch``, ``needs_jit`` and ``needs_card`` skip with a reason where PyTorch is missing, under
-``NUMBA_DISABLE_JIT=1`` what is about compiling itself, and without a card what is not simulated. Fixtures: ``dtype``
-(float32 and float64), ``device`` ("cpu" and "cuda"), ``card`` ("cuda" alone), ``torch``.
+``NUMBA_DISABLE_JIT=1`` what is about compiling itself, and without a GPU what is not simulated. Fixtures: ``dtype``
+(float32 and float64), ``device`` ("cpu" and "cuda"), ``GPU`` ("cuda" alone), ``torch``.
 
 ``NUMBA_BOUNDSCHECK=1`` finds indices out of bounds in compiled code, but for the matrix tile; its plain stand-in is
 checked under ``NUMBA_DISABLE_JIT=1``.
@@ -31,7 +31,7 @@ if SIMULATED:
 
     simulator.prepare()
 
-_NO_CARD = kernels.missing("cuda")
+_NO_CARD = kernels.unavailable_reason("cuda")
 
 settings.register_profile(
     "minirnn",
@@ -46,7 +46,7 @@ settings.load_profile("minirnn")
 _NEEDS = {
     "needs_torch": (importlib.util.find_spec("torch") is None, "PyTorch is not installed (extra: peers)"),
     "needs_jit": (DISABLED, "about compiled code; NUMBA_DISABLE_JIT is set"),
-    "needs_card": (bool(_NO_CARD) or SIMULATED, "the simulator does not have what is tested, or there is no card"),
+    "needs_card": (bool(_NO_CARD) or SIMULATED, "the simulator does not have what is tested, or there is no GPU"),
 }
 
 
@@ -101,14 +101,14 @@ def dtype(request: pytest.FixtureRequest) -> np.dtype:
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> str:
-    """Each device; "cuda" is skipped where there is neither a card nor the simulator."""
+    """Each device; "cuda" is skipped where there is neither a GPU nor the simulator."""
     if request.param == "cuda" and _NO_CARD:
         pytest.skip(_NO_CARD)
     return request.param
 
 
 @pytest.fixture(params=["cuda"])
-def card(request: pytest.FixtureRequest) -> str:
+def gpu(request: pytest.FixtureRequest) -> str:
     """The device "cuda" alone, for what compares it with the CPU."""
     if _NO_CARD:
         pytest.skip(_NO_CARD)

@@ -1,8 +1,8 @@
-"""A simulated card fit for a whole suite: Numba's simulator with a scheduler and memory of its own.
+"""A simulated GPU fit for a whole suite: Numba's simulator with a scheduler and memory of its own.
 
 Numba's runs the threads of one block side by side, then the next block: a grid cannot wait for itself, and whether a
 missing barrier shows is chance. Here the threads of all blocks take turns, each going on to its next barrier, in an
-order shuffled anew after every one, the same when the same tests run. All threads of a block must meet at the same
+order shuffled again after every one, the same when the same tests run. All threads of a block must meet at the same
 place of the program. Blocks have shared memory each; memory nobody has written to holds NaN, or -1.
 """
 
@@ -25,7 +25,7 @@ class _Ended(BaseException):
 
 
 class _Host(threading.Thread):
-    """A thread of the host, which runs the card's threads of one block until one has to wait for others.
+    """A thread of the host, which runs the GPU's threads of one block until one has to wait for others.
 
     Its attributes are what the simulator's ``cuda`` asks ``threading.current_thread()`` for.
     """

@@ -19,7 +19,7 @@ Prefix = tuple[int, ...]
 
 
 class Table:
-    """A model whose log-probabilities and attention are drawn anew for every prefix, -inf among them.
+    """A model whose log-probabilities and attention are drawn again for every prefix, -inf among them.
 
     Its state is a list with the seed and the prefix of every row.
     """
@@ -64,7 +64,7 @@ class Table:
         return max((self.log_prob(seed, s) / ((5 + len(s)) / 6) ** alpha, s) for s in sequences)
 
     def beam(self, seed: int, max_length: int, width: int, alpha: float) -> tuple[float, Prefix]:
-        """Beam search as one would write it down, to the end of all: prefixes, their probabilities found anew."""
+        """Beam search as one would write it down, to the end of all: prefixes, their probabilities found again."""
         alive: list[Prefix] = [()]
         ended: list[Prefix] = []
         while alive:
@@ -217,10 +217,10 @@ def test_equals_are_taken_in_order() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"width": 0}, OptionError, "width and max_length must be whole numbers of at least 1, got 0 and 3"),
-        ({"max_length": 0}, OptionError, "width and max_length must be whole numbers of at least 1, got 1 and 0"),
+        ({"width": 0}, OptionError, "width and max_length must be integers of at least 1, got 0 and 3"),
+        ({"max_length": 0}, OptionError, "width and max_length must be integers of at least 1, got 1 and 0"),
         ({"max_length": [2, 0]}, OptionError, r"got 1 and \[2, 0\]"),
-        ({"max_length": [2]}, ShapeError, r"wanted one max_length, or one for each of 2, got \[1\]"),
+        ({"max_length": [2]}, ShapeError, r"expected one max_length, or one for each of 2, got \[1\]"),
         ({"alpha": -1}, OptionError, "alpha must be at least 0, got -1"),
         ({"alpha": math.nan}, OptionError, "alpha must be at least 0, got nan"),
         ({"alpha": math.inf}, OptionError, "alpha must be at least 0, got inf"),

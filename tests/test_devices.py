@@ -1,6 +1,6 @@
-"""Every operation on a card against the CPU: values, and the gradients that follow from a random upstream gradient.
+"""Every operation on a GPU against the CPU: values, and the gradients that follow from a random upstream gradient.
 
-Without a card these run where Numba simulates one (NUMBA_ENABLE_CUDASIM=1), and are skipped elsewhere.
+Without a GPU these run where Numba simulates one (NUMBA_ENABLE_CUDASIM=1), and are skipped elsewhere.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def outcome(fn: Any, inputs: tuple[np.ndarray, ...], dtype: np.dtype, device: st
 
 
 @pytest.mark.parametrize("name", sorted({c.name for c in CASES} - {"cast"}))
-def test_operations_do_as_on_the_cpu(name: str, dtype: np.dtype, card: str) -> None:
+def test_operations_do_as_on_the_cpu(name: str, dtype: np.dtype, gpu: str) -> None:
     tolerance = TOLERANCE[str(dtype)]
     for number, (_, fn, inputs) in enumerate(c for c in CASES if c.name == name):
         try:
-            wanted, got = (outcome(fn, inputs, dtype, device) for device in ("cpu", card))
-            for ours, theirs in zip([*got[0], *got[1]], [*wanted[0], *wanted[1]], strict=True):
+            expected, got = (outcome(fn, inputs, dtype, device) for device in ("cpu", gpu))
+            for ours, theirs in zip([*got[0], *got[1]], [*expected[0], *expected[1]], strict=True):
                 if theirs is None:
                     assert ours is None
                     continue
@@ -61,10 +61,10 @@ def test_operations_do_as_on_the_cpu(name: str, dtype: np.dtype, card: str) -> N
 # ------------------------------------------------------------------------------------------- between devices
 
 
-def test_a_move_is_recorded_and_back_again_is_nothing(card: str) -> None:
+def test_a_move_is_recorded_and_back_again_is_nothing(gpu: str) -> None:
     x = mr.tensor([1.0, -2.0], requires_grad=True)
-    there = (x * 3.0).to(card)
-    assert (there.device, there.tolist()) == (card, [3.0, -6.0])
+    there = (x * 3.0).to(gpu)
+    assert (there.device, there.tolist()) == (gpu, [3.0, -6.0])
     back = (there * there).to("cpu")
     assert (back.device, back.tolist()) == ("cpu", [9.0, 36.0])
     (back.sum() + x.sum()).backward()
@@ -84,8 +84,8 @@ MIXED = {
 
 
 @pytest.mark.parametrize("name", MIXED)
-def test_devices_do_not_mix(name: str, card: str) -> None:
-    a, b = mr.ones(2, 2), mr.ones(2, 2, device=card)
+def test_devices_do_not_mix(name: str, gpu: str) -> None:
+    a, b = mr.ones(2, 2), mr.ones(2, 2, device=gpu)
     for x, y in ((a, b), (b, a)):
         if name == "array" and x is b:
             continue  # an array of the host is a constant there, as a number is
@@ -93,15 +93,15 @@ def test_devices_do_not_mix(name: str, card: str) -> None:
             MIXED[name](x, y)
 
 
-def test_nothing_comes_to_the_host_unasked(card: str) -> None:
-    x = mr.ones(2, 3, device=card).data
+def test_nothing_comes_to_the_host_unasked(gpu: str) -> None:
+    x = mr.ones(2, 3, device=gpu).data
     for attempt in (np.asarray, bool, list, np.exp, lambda a: np.add(1.0, a), lambda a: np.ones((2, 3)) * a):
         with pytest.raises(DeviceError, match="cuda"):
             attempt(x)
 
 
-def test_memory_is_used_again(card: str) -> None:
-    K = kernels.on(card)
+def test_memory_is_used_again(gpu: str) -> None:
+    K = kernels.on(gpu)
     first = K.zeros((100,), np.float32)
     part, block = first[50:], first.block
     del first
@@ -112,9 +112,9 @@ def test_memory_is_used_again(card: str) -> None:
     assert K.zeros((97,), np.float32).block.memory is memory
 
 
-def test_memory_outlives_what_is_collected_with_it(card: str) -> None:
+def test_memory_outlives_what_is_collected_with_it(gpu: str) -> None:
     """An array in a cycle of references, as one in a traceback is, must not take with it what others get next."""
-    x, lost = kernels.on(card).zeros((100,), np.float32), []
+    x, lost = kernels.on(gpu).zeros((100,), np.float32), []
     weakref.finalize(x.block.memory, lost.append, x.block.memory.size)
     cycle: list[Any] = [x]
     cycle.append(cycle)
@@ -123,12 +123,12 @@ def test_memory_outlives_what_is_collected_with_it(card: str) -> None:
     assert not lost
 
 
-@pytest.mark.needs_card
-def test_other_libraries_share_memory(card: str) -> None:
-    x = mr.tensor([[1.0, 2.0], [3.0, 4.0]], device=card)
+@pytest.mark.needs_gpu
+def test_other_libraries_share_memory(gpu: str) -> None:
+    x = mr.tensor([[1.0, 2.0], [3.0, 4.0]], device=gpu)
     other = type("Other", (), {"__cuda_array_interface__": x.__cuda_array_interface__})()
-    copied = mr.tensor(other, device=card)
-    kernels.on(card).asarray(other)[0] = 5.0
+    copied = mr.tensor(other, device=gpu)
+    kernels.on(gpu).asarray(other)[0] = 5.0
     assert x.tolist() == [[5.0, 5.0], [3.0, 4.0]]
     assert copied.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
@@ -137,12 +137,12 @@ def test_other_libraries_share_memory(card: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_training_does_as_on_the_cpu(cell: str, card: str) -> None:
+def test_training_does_as_on_the_cpu(cell: str, gpu: str) -> None:
     """Losses, norms and weights of some steps of a small model, with dropout, a carried state and clipping."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 5, (4, 5, 3))
     found = {}
-    for device in ("cpu", card):
+    for device in ("cpu", gpu):
         mr.manual_seed(1)
         model = mr.models.CharLM(5, 6, 2, cell, dropout=0.3).to(device)
         optimizer = mr.optim.AdamW(model.parameters(), lr=0.03)
@@ -156,34 +156,34 @@ def test_training_does_as_on_the_cpu(cell: str, card: str) -> None:
             facts += [loss.item(), mr.optim.clip_grad_norm_(model.parameters(), 0.5)]
             optimizer.step()
         found[device] = [np.array(facts), *model.state_dict().values()]
-    for ours, theirs in zip(found[card], found["cpu"], strict=True):
+    for ours, theirs in zip(found[gpu], found["cpu"], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 SIZES = [("lstm", 128, 50, 50), ("gru", 128, 50, 50), ("rnn", 128, 50, 50), ("lstm", 512, 64, 16), ("gru", 512, 64, 16)]
 
 
-@pytest.mark.needs_card
+@pytest.mark.needs_gpu
 @pytest.mark.parametrize(("cell", "hidden", "batch", "steps"), SIZES)
-def test_sizes_of_real_life(cell: str, hidden: int, batch: int, steps: int, card: str) -> None:
+def test_sizes_of_real_life(cell: str, hidden: int, batch: int, steps: int, gpu: str) -> None:
     """The loss and every gradient of two layers in float32, to 1e-4 of their norm."""
     tokens, targets = np.random.default_rng(0).integers(0, 65, (2, steps, batch))
     found = {}
-    for device in ("cpu", card):
+    for device in ("cpu", gpu):
         mr.manual_seed(1)
         model = mr.models.CharLM(65, hidden, 2, cell).to(device)
         loss, _ = model.loss(tokens, targets)
         loss.backward()
         found[device] = {"loss": loss.numpy()} | {name: p.grad.numpy() for name, p in model.named_parameters()}
-    for name, wanted in found["cpu"].items():
-        assert np.linalg.norm(found[card][name] - wanted) <= 1e-4 * np.linalg.norm(wanted), name
+    for name, expected in found["cpu"].items():
+        assert np.linalg.norm(found[gpu][name] - expected) <= 1e-4 * np.linalg.norm(expected), name
 
 
-def test_a_run_goes_on_on_another_device(tmp_path: Path, card: str) -> None:
-    """Half on the card, the rest on the CPU, and the other way round: as all of it on the CPU."""
+def test_a_run_goes_on_on_another_device(tmp_path: Path, gpu: str) -> None:
+    """Half on the GPU, the rest on the CPU, and the other way round: as all of it on the CPU."""
     tokens = np.random.default_rng(0).integers(0, 3, 400)
     weights = {}
-    for name, devices in {"plain": ("cpu", "cpu"), "there": ("cpu", card), "back": (card, "cpu")}.items():
+    for name, devices in {"plain": ("cpu", "cpu"), "there": ("cpu", gpu), "back": (gpu, "cpu")}.items():
         for half, device in enumerate(devices):
             task = CharTask(tokens, Characters("abc"), 4, 1, "gru", dropout=0.2, batch_size=3, seq_length=5)
             task.model.to(device)
@@ -240,25 +240,25 @@ MODELS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_models_do_as_on_the_cpu(name: str, card: str) -> None:
+def test_models_do_as_on_the_cpu(name: str, gpu: str) -> None:
     """Outputs and the gradients of all weights."""
     make, use = MODELS[name]
     found = {}
-    for device in ("cpu", card):
+    for device in ("cpu", gpu):
         mr.manual_seed(3)
         model = make().to(device)
         y = use(model)
         assert y.device == device
         (y * np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)).sum().backward()
         found[device] = [y.numpy()] + [p.grad.numpy() for p in model.parameters() if p.grad is not None]
-    assert len(found[card]) == len(found["cpu"]) > 1
-    for ours, theirs in zip(found[card], found["cpu"], strict=True):
+    assert len(found[gpu]) == len(found["cpu"]) > 1
+    for ours, theirs in zip(found[gpu], found["cpu"], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_written_text_and_translations_are_those_of_the_cpu(card: str) -> None:
+def test_written_text_and_translations_are_those_of_the_cpu(gpu: str) -> None:
     found = {}
-    for device in ("cpu", card):
+    for device in ("cpu", gpu):
         mr.manual_seed(3)
         text, translator = M.CharLM(5, 4, 1, "gru").to(device), M.EncoderDecoder(5, 6, 4, attention="dot").to(device)
         best = translator.generate(TOKENS, LENGTHS, max_length=3, beam_width=2)
@@ -266,10 +266,10 @@ def test_written_text_and_translations_are_those_of_the_cpu(card: str) -> None:
             text.generate([1, 2], 6, seed=4).tolist(), text.generate([[1, 2]], 4, temperature=0).tolist(),
             [one.tokens.tolist() for one in best],
         ]  # fmt: skip
-    assert found[card] == found["cpu"]
+    assert found[gpu] == found["cpu"]
 
 
-def test_losses_do_as_on_the_cpu(card: str) -> None:
+def test_losses_do_as_on_the_cpu(gpu: str) -> None:
     F = mr.nn.functional
     logits, classes = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32), [2, 0, -100, 1]
     shares = np.random.default_rng(1).random((4, 3)).astype(np.float32)
@@ -284,7 +284,7 @@ def test_losses_do_as_on_the_cpu(card: str) -> None:
     }  # fmt: skip
     for name, loss in losses.items():
         found = []
-        for device in ("cpu", card):
+        for device in ("cpu", gpu):
             x = mr.tensor(logits, True, device=device)
             y = loss(x)
             (y * 3.0).sum().backward()
@@ -294,17 +294,17 @@ def test_losses_do_as_on_the_cpu(card: str) -> None:
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_the_command_line_trains_and_writes_on_a_card(tmp_path: Path, monkeypatch: Any, card: str) -> None:
+def test_the_command_line_trains_and_writes_on_a_card(tmp_path: Path, monkeypatch: Any, gpu: str) -> None:
     from minirnn_cli.main import app
     from typer.testing import CliRunner
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("to be or not to be\n" * 30)
     options = ["--steps", "2", "--hidden", "4", "--layers", "1", "--seq-length", "4", "--batch-size", "3", "--quiet"]
-    assert CliRunner().invoke(app, ["train-char", "text", "--device", card, *options]).exit_code == 0
+    assert CliRunner().invoke(app, ["train-char", "text", "--device", gpu, *options]).exit_code == 0
     written = [
         CliRunner().invoke(app, ["sample", "--device", device, "--length", "5", "--seed", "1", "--quiet"])
-        for device in ("cpu", card)
+        for device in ("cpu", gpu)
     ]
     assert written[0].exit_code == 0
     assert written[0].stdout == written[1].stdout

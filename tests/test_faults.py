@@ -72,9 +72,9 @@ def _killed_again_and_again(cut: Path, most: int, rng: random.Random) -> int:
 
 
 def _assert_same_end(cut: Path, whole: Path) -> None:
-    wanted, found = checkpoint.load(whole / LAST), checkpoint.load(cut / LAST)
-    assert wanted[0].keys() == found[0].keys()
-    for name, array in wanted[0].items():
+    expected, found = checkpoint.load(whole / LAST), checkpoint.load(cut / LAST)
+    assert expected[0].keys() == found[0].keys()
+    for name, array in expected[0].items():
         assert array.tobytes() == found[0][name].tobytes(), name
     assert found[1]["position"]["step"] == 400
     steps = [line.split(",")[0] for line in (cut / METRICS).read_text().splitlines()]

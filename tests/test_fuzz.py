@@ -188,7 +188,7 @@ def test_damaged_lying_and_forged_checkpoints(tmp_path: Path) -> None:
     originals = [(file.read_bytes(), checkpoint.part(checkpoint.load(file)[0], "model.")) for file in
                  _originals(tmp_path)]  # fmt: skip
     for number in range(CHECKPOINTS):
-        data, wanted = originals[number % len(originals)]
+        data, expected = originals[number % len(originals)]
         mutate: Callable[[bytes, random.Random], bytes] = (_damaged, _lying, _forged)[number % 3]
         path.write_bytes(mutate(data, rng))
         model, refusal = _attempt(lambda: tasks.load(path).model, CheckpointError)
@@ -198,7 +198,7 @@ def test_damaged_lying_and_forged_checkpoints(tmp_path: Path) -> None:
             continue
         loaded += 1
         for name, array in model.state_dict().items():
-            np.testing.assert_array_equal(array, wanted[name], err_msg=f"mutant {number}")
+            np.testing.assert_array_equal(array, expected[name], err_msg=f"mutant {number}")
     assert refused > 0.6 * CHECKPOINTS
     assert loaded > 0
 

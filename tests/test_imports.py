@@ -95,7 +95,7 @@ def test_numba_cuda_is_imported_by_one_line() -> None:
 
 
 def test_both_houses_have_the_same_names() -> None:
-    """The contract; read from the sources, for a card may be missing."""
+    """The contract; read from the sources, for a GPU may be missing."""
     houses = []
     for house in ("cpu", "cuda"):
         tree = ast.parse((PACKAGE / "kernels" / house / "__init__.py").read_text(encoding="utf-8"))

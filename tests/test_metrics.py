@@ -33,9 +33,9 @@ def test_accuracy() -> None:
 
 def test_macro_f1_by_hand() -> None:
     """Class 0: TP 2, FP 1, FN 0: 4/5. Class 1: TP 1, FP 0, FN 2: 2/4. Class 2 (predicted only): 0. Class 3: nowhere."""
-    predicted, wanted = [0, 0, 0, 1, 2], [0, 0, 1, 1, 1]
-    assert macro_f1(predicted, wanted, 4) == pytest.approx((4 / 5 + 2 / 4 + 0) / 3, abs=1e-15)
-    assert macro_f1(np.array(predicted, np.uint64), np.array(wanted, np.int8), 3) == macro_f1(predicted, wanted, 99)
+    predicted, expected = [0, 0, 0, 1, 2], [0, 0, 1, 1, 1]
+    assert macro_f1(predicted, expected, 4) == pytest.approx((4 / 5 + 2 / 4 + 0) / 3, abs=1e-15)
+    assert macro_f1(np.array(predicted, np.uint64), np.array(expected, np.int8), 3) == macro_f1(predicted, expected, 99)
     assert macro_f1([2, 2], [2, 2], 5) == 1.0
     assert macro_f1([0, 0], [1, 1], 2) == 0.0
 
@@ -48,16 +48,16 @@ def test_macro_f1_from_precision_and_recall(pairs: list[tuple[int, int]]) -> Non
         precision = right / max(1, sum(p == c for p, _ in pairs))
         recall = right / max(1, sum(w == c for _, w in pairs))
         scores.append(2 * precision * recall / (precision + recall) if right else 0.0)
-    predicted, wanted = zip(*pairs, strict=True)
-    assert macro_f1(predicted, wanted, 5) == pytest.approx(sum(scores) / len(scores), abs=1e-12)
+    predicted, expected = zip(*pairs, strict=True)
+    assert macro_f1(predicted, expected, 5) == pytest.approx(sum(scores) / len(scores), abs=1e-12)
 
 
 def test_macro_f1_refuses_other_numbers() -> None:
-    with pytest.raises(IndexRangeError, match="macro_f1: class 3 is out of range; wanted 0 to 2"):
+    with pytest.raises(IndexRangeError, match="macro_f1: class 3 is out of range; expected 0 to 2"):
         macro_f1([0, 3], [0, 1], 3)
     with pytest.raises(IndexRangeError, match="class -1 is out of range"):
         macro_f1([0, 1], [0, -1], 3)
-    with pytest.raises(DTypeError, match="wanted class numbers, got float64"):
+    with pytest.raises(DTypeError, match="expected class numbers, got float64"):
         macro_f1([0.0], [0], 3)
     with pytest.raises(OptionError, match="at least 1 class, got 0"):
         macro_f1([0], [0], 0)
@@ -69,9 +69,9 @@ def test_exact_match() -> None:
 
 
 def test_errors_of_numbers_by_hand() -> None:
-    predicted, wanted = [[1.0, 2.0], [3.0, 4.0]], [[1.0, 4.0], [0.0, 4.0]]
-    assert rmse(predicted, wanted) == pytest.approx(math.sqrt(13 / 4), rel=1e-15)
-    assert mae(predicted, wanted) == 5 / 4
+    predicted, expected = [[1.0, 2.0], [3.0, 4.0]], [[1.0, 4.0], [0.0, 4.0]]
+    assert rmse(predicted, expected) == pytest.approx(math.sqrt(13 / 4), rel=1e-15)
+    assert mae(predicted, expected) == 5 / 4
     assert mae(np.array([1, 2], np.uint8), np.array([3, 2], np.uint8)) == 1.0  # no wrapping
     assert rmse(np.array([1, 2], np.uint8), np.array([3, 2], np.uint8)) == pytest.approx(math.sqrt(2), rel=1e-15)
     assert rmse(np.full(3, 3e38, np.float32), np.full(3, -3e38, np.float32)) == pytest.approx(6e38, rel=1e-6)
@@ -83,8 +83,8 @@ def test_errors_of_numbers_by_hand() -> None:
 @pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e155, 1e300, 4e307])
 def test_rmse_of_what_has_no_square(scale: float) -> None:
     """Of the differences 1, 3, 1 and 1; the square of each would be 0, or beyond all doubles."""
-    predicted, wanted = np.array([1, -1.5, 2, 0]) * scale, np.array([0, 1.5, 3, 1]) * scale
-    assert rmse(predicted, wanted) == pytest.approx(math.sqrt(3) * scale, rel=1e-15, abs=0)
+    predicted, expected = np.array([1, -1.5, 2, 0]) * scale, np.array([0, 1.5, 3, 1]) * scale
+    assert rmse(predicted, expected) == pytest.approx(math.sqrt(3) * scale, rel=1e-15, abs=0)
 
 
 def test_rmse_of_a_difference_that_is_no_double() -> None:
@@ -138,7 +138,7 @@ def test_bleu_by_hand() -> None:
 
 
 def test_bleu_of_one_text_is_refused() -> None:
-    with pytest.raises(DTypeError, match="wanted lists of texts, got one text"):
+    with pytest.raises(DTypeError, match="expected lists of texts, got one text"):
         bleu(CAT, CAT)
 
 

@@ -44,7 +44,7 @@ def check(name: str, optimizer: str, folder: Path) -> None:
     whole = trainer("whole")
     run(whole)
     batches = whole.task.batches
-    assert 2 < batches < STEPS, "wanted an end of an epoch among the cuts"
+    assert 2 < batches < STEPS, "expected an end of an epoch among the cuts"
     at = 0
     for cut in sorted({1, batches - 1, batches, batches + 1, STEPS - 1, STEPS}):
         cut_run = trainer("cut", resume=at > 0)

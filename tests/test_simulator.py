@@ -1,4 +1,4 @@
-"""The simulated card itself: what real ones forgive or punish must show here."""
+"""The simulated GPU itself: what real ones forgive or punish must show here."""
 
 from __future__ import annotations
 

@@ -65,15 +65,15 @@ def test_a_thread_that_does_not_seed_shares_the_generator_of_the_main_thread() -
         drawn.append(mr.random.draw_seed())
 
     mr.manual_seed(7)
-    wanted = [mr.random.draw_seed(), mr.random.draw_seed()]
+    expected = [mr.random.draw_seed(), mr.random.draw_seed()]
     mr.manual_seed(5)
     seeded = mr.random.draw_seed()
     mr.manual_seed(7)
     thread = Thread(target=draw)
     thread.start()
     thread.join()
-    assert drawn == [wanted[0], seeded]
-    assert mr.random.draw_seed() == wanted[1]
+    assert drawn == [expected[0], seeded]
+    assert mr.random.draw_seed() == expected[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -8,7 +8,7 @@ machine; the ratios are what to read.
 
 GFLOP/s count 6 (I G H + H G H) B T a layer and 6 H V B T for the head, whoever avoids part of that work; beside them
 stands what share that is of the rate of minirnn's large matrix products on the same threads, measured in the same run.
-With ``--device cuda`` minirnn and PyTorch run on the card, both without TF32.
+With ``--device cuda`` minirnn and PyTorch run on the GPU, both without TF32.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
         return lambda: model.generate(prime, length, seed=1).size
     parameters = list(model.parameters())
     optimizer = mr.optim.Adam(parameters, lr=1e-3)
-    inputs, targets = _tokens(work)  # of the host, as in training: PyTorch's are on the card already
+    inputs, targets = _tokens(work)  # of the host, as in training: PyTorch's are on the GPU already
 
     def step() -> int:
         optimizer.zero_grad()
@@ -92,7 +92,7 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
         loss.backward()
         mr.optim.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        loss.item()  # what a training run shows; on a card, the end of the work
+        loss.item()  # what a training run shows; on a GPU, the end of the work
         return 1
 
     return step
@@ -228,7 +228,7 @@ def measure(runners: dict[str, Runner], seconds: float) -> dict[str, list[float]
 
 
 def product_rate(threads: int, device: str = "cpu", seconds: float = 1.0) -> float:
-    """GFLOP/s of minirnn's own float32 matrix product, 1024 x 1024 x 1024, on a card 4096."""
+    """GFLOP/s of minirnn's own float32 matrix product, 1024 x 1024 x 1024, on a GPU 4096."""
     import statistics
 
     import numpy as np
@@ -241,7 +241,7 @@ def product_rate(threads: int, device: str = "cpu", seconds: float = 1.0) -> flo
     a, b = (mr.tensor(np.random.default_rng(n).random((size, size), np.float32), device=device).data for n in (0, 1))
 
     def work() -> None:
-        K.to_numpy(K.product(a, b)[0])  # to the host: when it is there, the work is done
+        K.to_numpy(K.gemm(a, b)[0])  # to the host: when it is there, the work is done
 
     work()
     times, began = [], time.perf_counter()
@@ -259,10 +259,10 @@ def _machine(device: str, threads: int) -> dict[str, Any]:
             "threads": threads, "product_gflops_1_thread": product_rate(1), "product_gflops": product_rate(threads)
         }  # fmt: skip
     from minirnn.kernels.cuda import cublas
-    from minirnn.kernels.cuda.jit import card_name
+    from minirnn.kernels.cuda.jit import device_name
 
     by = "cuBLAS" if cublas.available() else "minirnn"
-    return {"card": card_name(), "products_by": by, "product_gflops": product_rate(threads, device)}
+    return {"GPU": device_name(), "products_by": by, "product_gflops": product_rate(threads, device)}
 
 
 def bench(
@@ -294,7 +294,7 @@ def bench(
                 one = machine["product_gflops_1_thread"]
                 print(f"{count} threads; minirnn's matrix products: {one:.0f} GFLOP/s on one, {every:.0f} on all\n")
             else:
-                print(f"{machine['card']}; matrix products by {machine['products_by']}: {every:.0f} GFLOP/s\n")
+                print(f"{machine['GPU']}; matrix products by {machine['products_by']}: {every:.0f} GFLOP/s\n")
             heads = ["work", *peers, "of its products' rate", *(f"against {peer}" for peer in peers[1:])]
             print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
         for row in rows or _STANDARD:

@@ -93,12 +93,11 @@ def _state(device: str, config: dict[str, Any], cell: Cell | None) -> str:
     from minirnn import kernels
     from minirnn.errors import DeviceError
 
-    if problem := kernels.missing(device):
+    if problem := kernels.unavailable_reason(device):
         return problem
     if device == "cpu":
         return "usable"
     from minirnn.kernels.cuda import cublas
-    from minirnn.kernels.cuda.jit import card_name
     from minirnn.kernels.cuda.planning import plan
     from minirnn.kernels.cuda.resident import limits
     from minirnn.kernels.cuda.step import steps_of

@@ -33,7 +33,7 @@ def train_forecaster(
     base: Annotated[
         BaseName | None,
         typer.Option(help="What the network corrects: the last value, that of a season ago, or that with the change "
-                          "since then; the best on the training part unless given.", rich_help_panel="Model"),
+                          "since then; the best on the training set unless given.", rich_help_panel="Model"),
     ] = None,
     log: Annotated[
         bool | None, typer.Option("--log/--no-log", help="Take logarithms; where the spread grows with the level "

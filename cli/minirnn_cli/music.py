@@ -17,7 +17,7 @@ def train_music(
                                  "steps, a step a list of MIDI pitches. - is standard input.")
     ],
     transpose: Annotated[
-        int, typer.Option(min=0, max=87, help="Semitones at most by which a piece is transposed, anew in every epoch.",
+        int, typer.Option(min=0, max=87, help="Semitones at most by which a piece is transposed, again in every epoch.",
                           rich_help_panel="Training")
     ] = 6,
     *, cell: str, hidden: int, layers: int, dropout: float, seq_length: int, batch_size: int, val_fraction: float,

@@ -79,7 +79,7 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, max=_MOST_THREADS, help="Threads; all cores, or MINIRNN_NUM_THREADS.", rich_help_panel="Run"),
 ]
-Device = Annotated[DeviceName, typer.Option(help="Where to compute; cuda is a card.", rich_help_panel="Run")]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute; cuda is a GPU.", rich_help_panel="Run")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", rich_help_panel="Run")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON lines on standard output.", rich_help_panel="Run")]
 
@@ -173,7 +173,7 @@ def find_checkpoint(path: Path | None, task: str | None = None) -> Path:
         for name in (BEST, LAST):
             if (path / name).exists():
                 return path / name
-        raise CheckpointError(f"no checkpoint in {path}; wanted {BEST} or {LAST}")
+        raise CheckpointError(f"no checkpoint in {path}; expected {BEST} or {LAST}")
     return path
 
 

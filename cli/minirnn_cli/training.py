@@ -101,7 +101,7 @@ def training_command(default_minutes: float, **defaults: Any) -> Callable[[Calla
 
 
 def _train(
-    context: typer.Context, make: Callable[..., Plan], wanted: list[str], sources: list[str], chosen: dict[str, Any],
+    context: typer.Context, make: Callable[..., Plan], expected: list[str], sources: list[str], chosen: dict[str, Any],
     how: dict[str, Any], data: str, default_minutes: float,
 ) -> None:  # fmt: skip
     from minirnn import kernels
@@ -112,7 +112,7 @@ def _train(
 
     o.use_threads(how["threads"])
     device = how["device"]
-    kernels.on(device)  # a card that is missing is said before a corpus is read
+    kernels.on(device)  # a GPU that is missing is said before a corpus is read
     out, resume, quiet = how["out"], how["resume"], how["quiet"]
     if not resume or o.given(context, "cell"):
         chosen["cell"] = find_cell(chosen["cell"])
@@ -120,7 +120,7 @@ def _train(
     if resume:
         folder = o.resumed_folder(out, stem)
         before = _settings(folder, context.command.name)
-        _refuse_changes(context, [name for name in wanted if name not in (data, *_FILES)], chosen, before, folder)
+        _refuse_changes(context, [name for name in expected if name not in (data, *_FILES)], chosen, before, folder)
         chosen |= {name: before[name] for name in chosen if name in before and not o.given(context, name)}
         if any(o.given(context, name) for name in _BUDGETS):
             chosen |= {name: None for name in _BUDGETS if not o.given(context, name)}
@@ -129,7 +129,7 @@ def _train(
     options = Options(**{name: chosen[name] for name in _TRAINING})
     files = [*sources, *(chosen[name] for name in _FILES if chosen.get(name) is not None)]
     unchanged = stamps(files)
-    plan = make(**{name: chosen[name] for name in wanted})
+    plan = make(**{name: chosen[name] for name in expected})
     plan.task.model.to(device)
     notes = {"command": context.command.name, "settings": {name: chosen[name] for name in chosen if name != data}}
     trainer = Trainer(plan.task, options, folder if resume else o.claim_folder(out, stem), resume, notes)

@@ -46,7 +46,7 @@ def train_translator(
         int, typer.Option(min=0, max=o.MOST_UNITS, help="Numbers for a token; 0 for one-hot.", rich_help_panel=_MODEL)
     ] = 256,
     teacher_forcing: Annotated[
-        float, typer.Option(min=0, max=1, help="Probability that a step reads the wanted token, not the model's.",
+        float, typer.Option(min=0, max=1, help="Probability that a step reads the expected token, not the model's.",
                             rich_help_panel=_FORCING)
     ] = 1.0,
     teacher_forcing_end: Annotated[
@@ -57,7 +57,7 @@ def train_translator(
         ScheduleName, typer.Option(help="The way from the first to the second.", rich_help_panel=_FORCING)
     ] = ScheduleName.constant,
     draw: Annotated[
-        DrawName, typer.Option(help="Drawn anew at every step, or once a sequence.", rich_help_panel=_FORCING)
+        DrawName, typer.Option(help="Drawn again at every step, or once a sequence.", rich_help_panel=_FORCING)
     ] = DrawName.step,
     label_smoothing: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of a target spread over all tokens; 0.1 for words, 0 for "

@@ -89,7 +89,7 @@ def _lines(input: str | None) -> Iterator[Line]:
     if input is None or input == "-":
         yield from _decoded(sys.stdin.buffer, "standard input")
     elif os.path.isdir(input):
-        raise DataError(f"{input} is a folder; wanted a file, or a text")
+        raise DataError(f"{input} is a folder; expected a file, or a text")
     elif os.path.isfile(input):  # a text is too long for a name: Path would raise
         with open(input, "rb") as file:
             yield from _decoded(file, input)

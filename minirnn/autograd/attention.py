@@ -32,7 +32,7 @@ def attend(
     kinds = [t.dtype for t in inputs if t is not None]
     if len(set(kinds)) > 1 or query.dtype.kind != "f":
         raise DTypeError(
-            "attention: wanted query, keys, values and score of one floating-point type, got "
+            "attention: expected query, keys, values and score of one floating-point type, got "
             f"{', '.join(map(str, kinds))}; convert with .to(...)"
         )
     K = kernels.on(query.device)

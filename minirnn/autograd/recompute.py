@@ -70,4 +70,4 @@ def _check(kind: str, tensors: tuple[Any, ...]) -> None:
         raise OptionError("recompute: the function returned no tensor")
     for number, t in enumerate(tensors):
         if not isinstance(t, Tensor):
-            raise OptionError(f"recompute: wanted tensors, {kind} {number} is a {type(t).__name__}")
+            raise OptionError(f"recompute: expected tensors, {kind} {number} is a {type(t).__name__}")

@@ -45,7 +45,7 @@ class GateInput:
 
     def gradient(self, K: Any, gates: Any) -> Any:
         """The gradient of ``values`` from that of every row."""
-        return gates if self.tokens is None else K.add_rows_at(gates, self.tokens, self.values.shape[0])
+        return gates if self.tokens is None else K.scatter_add_rows(gates, self.tokens, self.values.shape[0])
 
 
 def _final(K: Any, states: Any, steps: Steps) -> Any:

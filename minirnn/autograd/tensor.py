@@ -89,7 +89,7 @@ class Tensor:
     def item(self) -> Any:
         """The only element, as a Python number."""
         if self.data.size != 1:
-            raise ShapeError(f"item: wanted a tensor of one element, got shape {list(self.shape)}")
+            raise ShapeError(f"item: expected a tensor of one element, got shape {list(self.shape)}")
         return self.numpy().item()
 
     def tolist(self) -> Any:
@@ -390,7 +390,7 @@ def as_array(name: str, data: Any) -> np.ndarray:
     try:
         return np.asarray(data)
     except ValueError:
-        raise ShapeError(f"{name}: the lists are ragged; wanted lists of one length inside each other") from None
+        raise ShapeError(f"{name}: the lists are ragged; expected lists of one length inside each other") from None
 
 
 def _usual(found: np.dtype) -> np.dtype:
@@ -401,7 +401,7 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
     """A leaf tensor with a copy of ``data``.
 
     Args:
-        data: a number, nested lists, a NumPy array, a tensor, or anything ``np.asarray`` takes; on a card also
+        data: a number, nested lists, a NumPy array, a tensor, or anything ``np.asarray`` takes; on a GPU also
             what has ``__cuda_array_interface__``.
         dtype: float32 for floating-point data unless told otherwise; integers and booleans keep their kind.
 
@@ -421,7 +421,7 @@ def tensor(data: Any, requires_grad: bool = False, dtype: DType | None = None, d
         return Tensor(own, requires_grad, device)
     source = as_array("tensor", data.numpy() if isinstance(data, Tensor) else data)
     if source.dtype.kind not in _KINDS:
-        raise DTypeError(f"tensor: wanted numbers, got {source.dtype} from {type(data).__name__}")
+        raise DTypeError(f"tensor: expected numbers, got {source.dtype} from {type(data).__name__}")
     array = np.array(source, dtype=_usual(source.dtype) if dtype is None else as_dtype(dtype), order="C", copy=True)
     if source.dtype.kind in "iu" and array.dtype.kind in "iu" and not np.can_cast(source.dtype, array.dtype):
         wrapped = array != source  # NumPy takes them modulo 2^bits, silently

@@ -20,16 +20,16 @@ _HEADER = re.compile(rb"([0-9]{1,18}) ([0-9]{1,18})")
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def read_embeddings(path: str | Path, wanted: Container[str] | None = None) -> tuple[list[str], np.ndarray]:
+def read_embeddings(path: str | Path, expected: Container[str] | None = None) -> tuple[list[str], np.ndarray]:
     """Words and their vectors, in the order of the file; of a word that comes twice, the first.
 
     A line is a word and E numbers with single spaces between (GloVe). The first line may say how many words and
-    numbers follow: two whole numbers, ``V E`` (word2vec); without it, the first word must have no space in it. Words
+    numbers follow: two integers, ``V E`` (word2vec); without it, the first word must have no space in it. Words
     may hold spaces, but not with nothing but numbers after the first. The file is read once, line by line; of words
-    that are not wanted, nothing is kept and the numbers are only counted.
+    that are not expected, nothing is kept and the numbers are only counted.
 
     Args:
-        wanted: the words to keep; None keeps all.
+        expected: the words to keep; None keeps all.
 
     Returns:
         ``(words, rows)``: V words and their vectors [V, E] float32.
@@ -38,7 +38,7 @@ def read_embeddings(path: str | Path, wanted: Container[str] | None = None) -> t
         DataError: the file cannot be read or is something else; says the line.
     """
     try:
-        return _read(str(path), wanted)
+        return _read(str(path), expected)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
@@ -60,13 +60,13 @@ def pretrained_rows(vocabulary: Vocabulary, path: str | Path, rng: np.random.Gen
     return rows, len(words)
 
 
-def _read(path: str, wanted: Container[str] | None) -> tuple[list[str], np.ndarray]:
+def _read(path: str, expected: Container[str] | None) -> tuple[list[str], np.ndarray]:
     lines = _lines(path)
     first = next(lines, (path, b""))
     header = _HEADER.fullmatch(first[1])
     promised, size = (int(header[1]), int(header[2])) if header else (None, first[1].count(b" "))
     if not 0 < size < _LONGEST_LINE:
-        raise DataError(f"{first[0]}: {size} columns; wanted lines of a word and its numbers, single spaces between")
+        raise DataError(f"{first[0]}: {size} columns; expected lines of a word and its numbers, single spaces between")
     words: dict[str, None] = {}
     values = array("f")  # grows by what comes, whatever the header promises
     count = 0
@@ -76,12 +76,12 @@ def _read(path: str, wanted: Container[str] | None) -> tuple[list[str], np.ndarr
         extra = word.split(b" ")[1:]  # a word may hold spaces, but if numbers follow them, the line is too long
         if len(fields) < size or not word or (extra and all(map(_is_number, extra))):
             found = len(fields) + len(extra)
-            raise DataError(f"{place}: {found} columns after the word, wanted {size} as the first line says")
+            raise DataError(f"{place}: {found} columns after the word, expected {size} as the first line says")
         try:
             name = word.decode()
         except UnicodeDecodeError:
             raise DataError(f"{place}: the word {word[:40]!r} is not UTF-8 text") from None
-        if name not in words and (wanted is None or name in wanted):
+        if name not in words and (expected is None or name in expected):
             values.extend(_vector(place, fields))
             words[name] = None
     if promised not in (None, count):

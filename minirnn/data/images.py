@@ -50,7 +50,7 @@ def _read(file: BinaryIO, name: str, most: int) -> np.ndarray:
     """The array in ``file``, which cannot hold more than ``most`` bytes; checked before memory is asked for."""
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= _MOST_AXES:
-        raise DataError(f"{name}: no idx file: wanted 00 00, a type and a number of axes, got {magic.hex(' ')!r}")
+        raise DataError(f"{name}: no idx file: expected 00 00, a type and a number of axes, got {magic.hex(' ')!r}")
     kind, axes = np.dtype(_TYPES[magic[2]]), magic[3]
     lengths = file.read(4 * axes)
     if len(lengths) < 4 * axes:
@@ -58,17 +58,17 @@ def _read(file: BinaryIO, name: str, most: int) -> np.ndarray:
     shape = [int(length) for length in np.frombuffer(lengths, ">u4")]
     header = 4 + 4 * axes
     size = math.prod(shape) * kind.itemsize
-    wanted = f"the header says {shape} elements of {kind.itemsize} bytes"
+    expected = f"the header says {shape} elements of {kind.itemsize} bytes"
     if math.prod(max(length, 1) for length in shape) * kind.itemsize > _MOST_BYTES:  # NumPy too counts a 0 as 1
-        raise DataError(f"{name}: {wanted}; wanted at most {_MOST_BYTES} bytes")
+        raise DataError(f"{name}: {expected}; expected at most {_MOST_BYTES} bytes")
     if header + size > most:
-        raise DataError(f"{name}: {wanted}, more than the file can hold")
+        raise DataError(f"{name}: {expected}, more than the file can hold")
     data = np.empty(size, np.uint8)
     view, at = data.data, 0
     while at < size and (count := file.readinto(view[at:])):  # type: ignore[attr-defined]
         at += count
     if at < size:
-        raise DataError(f"{name}: {wanted}, {size} bytes in all, got {at}")
+        raise DataError(f"{name}: {expected}, {size} bytes in all, got {at}")
     if file.read(1):
-        raise DataError(f"{name}: {wanted}, {size} bytes in all, got more")
+        raise DataError(f"{name}: {expected}, {size} bytes in all, got more")
     return data.view(kind).reshape(shape).astype(kind.newbyteorder("="), copy=False)

@@ -80,7 +80,7 @@ def read_pairs(sources: Sequence[str]) -> tuple[list[str], list[str], Where]:
                 raise DataError(f"{name}:{number}: empty line")
             cells = [cell.strip() for cell in line.split("\t")]
             if len(cells) != 2:
-                raise DataError(f"{name}:{number}: wanted 2 columns separated by a tab, got {len(cells)}")
+                raise DataError(f"{name}:{number}: expected 2 columns separated by a tab, got {len(cells)}")
             if not all(cells):
                 raise DataError(f"{name}:{number}: column {cells.index('') + 1} is empty")
             firsts.append(cells[0])
@@ -115,7 +115,7 @@ def read_classes(folder: str | Path) -> tuple[list[str], list[str], Where]:
         classes[path.stem] = path
     if len(classes) < 2:
         what = f"one class only, {next(iter(classes))!r}" if classes else "no class"
-        raise DataError(f"{folder}: {what}; wanted a file for every class, two or more")
+        raise DataError(f"{folder}: {what}; expected a file for every class, two or more")
     texts: list[str] = []
     labels: list[str] = []
     where = Where()
@@ -170,7 +170,7 @@ def read_columns(sources: Sequence[str], tag_column: int = -1) -> tuple[list[lis
             if not width:
                 width, first, column = len(cells), here, _column(tag_column, len(cells), here)
             if len(cells) != width:
-                raise DataError(f"{here}: wanted {width} columns as in {first}, got {len(cells)}")
+                raise DataError(f"{here}: expected {width} columns as in {first}, got {len(cells)}")
             word, tag = cells[0].strip(), cells[column].strip()
             if not word or not tag:
                 raise DataError(f"{here}: the {'tag' if word else 'word'} is empty")
@@ -189,7 +189,7 @@ def read_columns(sources: Sequence[str], tag_column: int = -1) -> tuple[list[lis
 def _column(tag_column: int, width: int, here: str) -> int:
     """The column of the tags, from the left and from 0."""
     if width < 2:
-        raise DataError(f"{here}: wanted a word and its tag in 2 columns or more, got {width}")
+        raise DataError(f"{here}: expected a word and its tag in 2 columns or more, got {width}")
     column = tag_column + width if tag_column < 0 else tag_column - 1
     if not 1 <= column < width:
         raise DataError(f"{here}: no column {tag_column} for tags; there are {width}, tags in columns 2 to {width}")

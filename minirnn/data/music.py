@@ -53,32 +53,32 @@ def read_pieces(source: str) -> dict[str, list[list[Step]]]:
     except json.JSONDecodeError as error:
         raise DataError(f"{name}:{error.lineno}: not JSON: {error.msg}") from None
     except RecursionError:
-        raise DataError(f"{name}: lists nested too deeply; wanted pieces of steps of pitches") from None
+        raise DataError(f"{name}: lists nested too deeply; expected pieces of steps of pitches") from None
     except DataError:
         raise
-    except ValueError as error:  # a whole number of thousands of digits
+    except ValueError as error:  # an integer of thousands of digits
         raise DataError(f"{name}: {error}") from None
     if not isinstance(whole, dict):
         return {"train": _pieces(whole, name, "")}
     if not whole or not set(whole) <= set(_PARTS):
         got = ", ".join(reprlib.repr(part) for part in list(whole)[:9]) or "nothing"
-        raise DataError(f"{name}: wanted the parts 'train', 'valid' and 'test', got {got}")
+        raise DataError(f"{name}: expected the parts 'train', 'valid' and 'test', got {got}")
     return {part: _pieces(whole[part], name, part) for part in _PARTS if part in whole}
 
 
 def _check_size(name: str, size: int) -> None:
     if size > _MOST_BYTES:
-        raise DataError(f"{name} has {size} bytes; wanted at most {_MOST_BYTES}")
+        raise DataError(f"{name} has {size} bytes; expected at most {_MOST_BYTES}")
 
 
 def _pieces(value: Any, name: str, path: str) -> list[list[Step]]:
     place = f"{name}: {path}" if path else name
     if not isinstance(value, list) or not value:
-        raise DataError(f"{place}: wanted a list of pieces, got {reprlib.repr(value)}")
+        raise DataError(f"{place}: expected a list of pieces, got {reprlib.repr(value)}")
     pieces = []
     for number, piece in enumerate(value):
         if not isinstance(piece, list) or not piece:
-            raise DataError(f"{name}: {path}[{number}]: wanted a list of steps, got {reprlib.repr(piece)}")
+            raise DataError(f"{name}: {path}[{number}]: expected a list of steps, got {reprlib.repr(piece)}")
         pieces.append([_step(step, f"{name}: {path}[{number}][{at}]") for at, step in enumerate(piece)])
     return pieces
 
@@ -87,7 +87,7 @@ def _step(value: Any, place: str) -> Step:
     pitches = value if isinstance(value, (list, tuple)) else [value]
     for pitch in pitches:
         if not isinstance(pitch, (int, np.integer)) or isinstance(pitch, bool) or not 0 <= pitch <= 127:
-            raise DataError(f"{place}: pitch {reprlib.repr(pitch)} is not a whole number from 0 to 127")
+            raise DataError(f"{place}: pitch {reprlib.repr(pitch)} is not an integer from 0 to 127")
     return tuple(sorted({int(pitch) for pitch in pitches}))
 
 
@@ -109,7 +109,7 @@ def piano_roll(piece: Sequence[Step], low: int = 21, count: int = 88) -> np.ndar
 def steps_of(roll: np.ndarray, low: int = 21) -> list[Step]:
     """Back from :func:`piano_roll`: the pitches of each row of ``roll`` [T, count] that are above one half."""
     if roll.ndim != 2:
-        raise ShapeError(f"steps_of: wanted a piano roll [T, count], got {list(roll.shape)}")
+        raise ShapeError(f"steps_of: expected a piano roll [T, count], got {list(roll.shape)}")
     return [tuple((np.flatnonzero(row > 0.5) + low).tolist()) for row in roll]
 
 
@@ -138,7 +138,7 @@ def midi_bytes(steps: Sequence[Step], tempo: float = 120.0, step: float = 1.0, t
         tied: a pitch in consecutive steps is one long note; otherwise it is struck again at every step.
 
     Raises:
-        DataError: a pitch is not a whole number from 0 to 127, or a silence lasts over 500 000 quarter notes.
+        DataError: a pitch is not an integer from 0 to 127, or a silence lasts over 500 000 quarter notes.
         OptionError: the file cannot say that tempo or that step.
     """
     if not 4 <= tempo <= 60_000_000:
@@ -184,7 +184,7 @@ def wav_bytes(
         tied: a pitch in consecutive steps is one long note; otherwise it is struck again at every step.
 
     Raises:
-        DataError: a pitch is not a whole number from 0 to 127, or the recording would have over 33 million samples.
+        DataError: a pitch is not an integer from 0 to 127, or the recording would have over 33 million samples.
         OptionError: a length or rate that makes no sense.
     """
     if not 0 < seconds_per_step < math.inf:
@@ -194,7 +194,7 @@ def wav_bytes(
     each = seconds_per_step * rate
     if len(steps) * each > _MOST_SAMPLES:
         minutes, most = len(steps) * seconds_per_step / 60, _MOST_SAMPLES / rate / 60
-        raise DataError(f"wav_bytes: the steps last {minutes:.0f} minutes; wanted at most {most:.0f}")
+        raise DataError(f"wav_bytes: the steps last {minutes:.0f} minutes; expected at most {most:.0f}")
     sound = np.zeros(round(len(steps) * each), np.float32)
     for start, end, pitch in _notes(steps, tied):
         span = slice(round(start * each), round(end * each))

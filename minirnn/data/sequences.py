@@ -16,15 +16,15 @@ def pad(sequences: Sequence[Any], value: float = 0) -> tuple[np.ndarray, np.ndar
     """Sequences side by side, the shorter ones filled up with ``value``.
 
     Args:
-        sequences: N sequences, each of whole numbers [t] or of vectors [t, F]; t may be 0.
+        sequences: N sequences, each of integers [t] or of vectors [t, F]; t may be 0.
 
     Returns:
         ``(array, lengths)``: array [T, N] int64, or [T, N, F] in the floating-point type of the vectors, float32 where
-        they have none (lists, whole numbers); lengths [N] int64. T is the longest length, at least 1.
+        they have none (lists, integers); lengths [N] int64. T is the longest length, at least 1.
 
     Raises:
         ShapeError: a sequence is neither, or not like the first; says which.
-        DTypeError: a sequence holds something else than numbers, or fractions where whole numbers are wanted.
+        DTypeError: a sequence holds something else than numbers, or fractions where integers are expected.
     """
     arrays = [_array(n, sequence) for n, sequence in enumerate(sequences)]
     lengths = np.fromiter((len(a) for a in arrays), np.int64, len(arrays))
@@ -35,7 +35,7 @@ def pad(sequences: Sequence[Any], value: float = 0) -> tuple[np.ndarray, np.ndar
             k, first = filled[0]
             raise ShapeError(f"pad: sequence {k} is {list(first.shape)} but sequence {n} {list(a.shape)}")
         if a.dtype.kind not in ("iubf" if tail else "iub"):
-            raise DTypeError(f"pad: sequence {n} holds {a.dtype}; wanted whole numbers [t], or vectors [t, F]")
+            raise DTypeError(f"pad: sequence {n} holds {a.dtype}; expected integers [t], or vectors [t, F]")
     kinds = [a.dtype for n, a in filled if isinstance(sequences[n], np.ndarray) and a.dtype.kind == "f"]
     dtype = (np.result_type(*kinds) if kinds else np.dtype(np.float32)) if tail else np.dtype(np.int64)
     padded = np.full((max(1, lengths.max(initial=0)), len(arrays), *tail), value, dtype)
@@ -48,9 +48,9 @@ def _array(n: int, sequence: Any) -> np.ndarray:
     try:
         array = np.asarray(sequence)
     except ValueError:
-        raise ShapeError(f"pad: sequence {n} is ragged itself; wanted vectors of one size [t, F]") from None
+        raise ShapeError(f"pad: sequence {n} is ragged itself; expected vectors of one size [t, F]") from None
     if array.ndim not in (1, 2):
-        raise ShapeError(f"pad: sequence {n} has shape {list(array.shape)}; wanted numbers [t] or vectors [t, F]")
+        raise ShapeError(f"pad: sequence {n} has shape {list(array.shape)}; expected numbers [t] or vectors [t, F]")
     return array
 
 
@@ -79,9 +79,11 @@ class Buckets:
         keys = [np.asarray(key) for key in (lengths if isinstance(lengths, tuple) else (lengths,))]
         shapes = [list(key.shape) for key in keys]
         if not keys or any(len(shape) != 1 or shape != shapes[0] for shape in shapes):
-            raise ShapeError(f"Buckets: wanted lengths [S], or a tuple of such, one for each key; got shapes {shapes}")
+            raise ShapeError(
+                f"Buckets: expected lengths [S], or a tuple of such, one for each key; got shapes {shapes}"
+            )
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise OptionError(f"Buckets: the batch size must be a whole number of at least 1, got {batch_size}")
+            raise OptionError(f"Buckets: the batch size must be an int of at least 1, got {batch_size}")
         self._keys, self.batch_size = keys, batch_size
 
     def __len__(self) -> int:

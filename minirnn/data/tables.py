@@ -49,16 +49,16 @@ class Table:
             if name not in self.header:
                 there = ", ".join(map(repr, self.header))
                 raise DataError(f"{self.name}: no column {name!r}; there are {there}")
-        wanted = [self.header.index(name) for name in names]
-        numbers = np.empty((self.rows, len(wanted)))
+        expected = [self.header.index(name) for name in names]
+        numbers = np.empty((self.rows, len(expected)))
         for row, (line, record) in enumerate(_rows(self.name, self._text, self.delimiter)):
-            for place, column in enumerate(wanted):
+            for place, column in enumerate(expected):
                 number = _number(record[column])
                 if not math.isfinite(number):
                     cell = record[column].strip()
                     got = f"got {cell!r}" if cell else "the cell is empty"
                     here = f"{self.name}:{line}: column {self.header[column]!r}"
-                    raise DataError(f"{here}: wanted a finite number, {got}")
+                    raise DataError(f"{here}: expected a finite number, {got}")
                 numbers[row, place] = number
         return numbers
 
@@ -100,12 +100,12 @@ def parse_table(name: str, text: str) -> Table:
     _, cells = next(_records(name, text, delimiter), (1, []))
     header = tuple(cell.strip() for cell in cells)
     if not any(header):
-        raise DataError(f"{name}:1: wanted a header with the names of the columns, got an empty line")
+        raise DataError(f"{name}:1: expected a header with the names of the columns, got an empty line")
     for column in header:
         if header.count(column) > 1:
             raise DataError(f"{name}:1: {header.count(column)} columns are called {column!r}")
     if all(not math.isnan(_number(cell)) for cell in header):
-        raise DataError(f"{name}:1: wanted a header with the names of the columns, got numbers")
+        raise DataError(f"{name}:1: expected a header with the names of the columns, got numbers")
     rows = sum(1 for _ in _rows(name, text, delimiter))
     if not rows:
         raise DataError(f"{name}: no row below the header")
@@ -135,7 +135,7 @@ def _rows(name: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]
         if blank:
             raise DataError(f"{name}:{blank}: empty line")
         if len(record) != width:
-            raise DataError(f"{name}:{line}: wanted {width} columns as in the header, got {len(record)}")
+            raise DataError(f"{name}:{line}: expected {width} columns as in the header, got {len(record)}")
         yield line, record
 
 
@@ -158,7 +158,7 @@ def _number(cell: str) -> float:
 class Scaler:
     """Every column to mean 0 and standard deviation 1: ``z = (x - mean) / std``.
 
-    Fit it on the training part only: whatever is known of later rows would help to forecast them.
+    Fit it on the training set only: whatever is known of later rows would help to forecast them.
 
     Attributes:
         mean: [C].
@@ -177,7 +177,7 @@ class Scaler:
         """
         _check_series("Scaler.fit", series)
         if not len(series):
-            raise DataError("Scaler.fit: wanted at least one row, got none")
+            raise DataError("Scaler.fit: expected at least one row, got none")
         x = series.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             spread = x.max(0) - x.min(0)
@@ -202,7 +202,7 @@ class Scaler:
         if column is not None:
             return self.mean[column], self.std[column]
         if series.ndim == 0 or series.shape[-1] != len(self.mean):
-            raise ShapeError(f"Scaler.{name}: wanted [..., {len(self.mean)}], got {list(series.shape)}")
+            raise ShapeError(f"Scaler.{name}: expected [..., {len(self.mean)}], got {list(series.shape)}")
         return self.mean, self.std
 
     def to_config(self) -> dict[str, Any]:
@@ -218,9 +218,9 @@ class Scaler:
         try:
             mean, std = (np.array(config[key], np.float64) for key in ("mean", "std"))
         except (KeyError, TypeError, ValueError):
-            raise DataError("Scaler.from_config: wanted the numbers 'mean' and 'std' of every column") from None
+            raise DataError("Scaler.from_config: expected the numbers 'mean' and 'std' of every column") from None
         if mean.ndim != 1 or mean.shape != std.shape or not (np.isfinite(mean) & np.isfinite(std) & (std > 0)).all():
-            raise DataError("Scaler.from_config: wanted finite means and as many standard deviations above 0")
+            raise DataError("Scaler.from_config: expected finite means and as many standard deviations above 0")
         return cls(mean, std)
 
 
@@ -251,7 +251,7 @@ def windows(
         raise OptionError(f"windows: target must be a column from 0 to {columns - 1}, got {target}")
     if rows < seq_length + horizon:
         raise DataError(
-            f"wanted at least {seq_length + horizon} rows ({seq_length} to look at, {horizon} to forecast), got {rows}"
+            f"expected at least {seq_length + horizon} rows ({seq_length} to look at, {horizon} to forecast), got {rows}"
         )
     inputs = sliding_window_view(series[: rows - horizon], seq_length, axis=0).transpose(2, 0, 1)
     return inputs, sliding_window_view(series[seq_length:, target], horizon)
@@ -279,11 +279,11 @@ def naive_forecasts(values: np.ndarray, first: int, horizon: int = 1, period: in
     _check_values("naive_forecasts", values)
     _check_least("naive_forecasts", first=first, horizon=horizon, period=period)
     if first < period:
-        raise DataError(f"naive_forecasts: wanted at least one season of {period} rows before row {first}")
+        raise DataError(f"naive_forecasts: expected at least one season of {period} rows before row {first}")
     count = len(values) - first - horizon + 1
     if count < 1:
         left = max(0, len(values) - first)
-        raise DataError(f"naive_forecasts: wanted at least {horizon} rows from row {first} on, got {left}")
+        raise DataError(f"naive_forecasts: expected at least {horizon} rows from row {first} on, got {left}")
     steps = np.arange(1, horizon + 1)
     return values[first - 1 + np.arange(count)[:, None] + steps - period * -(-steps // period)]
 
@@ -299,7 +299,7 @@ def season_of(values: np.ndarray) -> int:
     have made higher, the shortest counts.
 
     Args:
-        values: [R] the training part of one column.
+        values: [R] the training set of one column.
     """
     _check_values("season_of", values)
     top = len(values) // 3
@@ -334,12 +334,12 @@ def _autocorrelation(x: np.ndarray) -> np.ndarray:
 
 def _check_series(name: str, series: np.ndarray) -> None:
     if series.ndim != 2:
-        raise ShapeError(f"{name}: wanted a series [R, C], got {list(series.shape)}")
+        raise ShapeError(f"{name}: expected a series [R, C], got {list(series.shape)}")
 
 
 def _check_values(name: str, values: np.ndarray) -> None:
     if values.ndim != 1:
-        raise ShapeError(f"{name}: wanted values [R], got {list(values.shape)}")
+        raise ShapeError(f"{name}: expected values [R], got {list(values.shape)}")
 
 
 def _check_least(name: str, **options: int) -> None:

@@ -146,9 +146,9 @@ class Streams:
         """
         for name, value in (("batch size", batch_size), ("sequence length", seq_length)):
             if not isinstance(value, (int, np.integer)) or value < 1:
-                raise OptionError(f"the {name} must be a whole number of at least 1, got {value}")
+                raise OptionError(f"the {name} must be an int of at least 1, got {value}")
         if tokens.size < 2:
-            raise DataError(f"wanted at least two tokens to predict one from the other, got {tokens.size}")
+            raise DataError(f"expected at least two tokens to predict one from the other, got {tokens.size}")
         count = max(1, min(batch_size, tokens.size // (seq_length + 1)))
         length = tokens.size // count
         return cls(tokens[: length * count].reshape(count, length), seq_length)

@@ -52,7 +52,7 @@ class Tokenizer:
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
-            raise OptionError(f"tokenizer: rule {self.rule!r} is unknown; wanted one of {', '.join(RULES)}")
+            raise OptionError(f"tokenizer: rule {self.rule!r} is unknown; expected one of {', '.join(RULES)}")
 
     def normalize(self, text: str) -> str:
         """The text as it is before it is cut."""
@@ -100,7 +100,7 @@ class Tokenizer:
         """
         rule, lower = (config.get("rule"), config.get("lower")) if isinstance(config, dict) else (None, None)
         if rule not in RULES or not isinstance(lower, bool):
-            raise DataError(f"tokenizer: wanted a rule ({', '.join(RULES)}) and whether lower, got {config!r}")
+            raise DataError(f"tokenizer: expected a rule ({', '.join(RULES)}) and whether lower, got {config!r}")
         return cls(rule, lower)
 
 
@@ -109,7 +109,7 @@ _ELIDED = re.compile(r"\w.*['\u2019]\Z", re.DOTALL)  # a word with its apostroph
 
 @functools.cache
 def _word_pattern() -> re.Pattern[str]:
-    """Words and symbols; built when first wanted, because finding the marks takes a moment."""
+    """Words and symbols; built when first expected, because finding the marks takes a moment."""
     characters = map(chr, range(sys.maxunicode + 1))
     extending = "".join(c for c in characters if unicodedata.category(c)[0] == "M") + "\u200c\u200d"
     return re.compile(rf"\w[\w{extending}]*(?:['\u2019](?=\w))?|(?P<symbol>[^\w\s]+)")

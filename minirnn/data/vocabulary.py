@@ -31,7 +31,7 @@ class Vocabulary:
         self._numbers: dict[str, int] = {}
         for number, token in enumerate(tokens, len(SPECIALS)):
             if not isinstance(token, str):
-                raise DataError(f"vocabulary: token {number} is {token!r}, wanted a string")
+                raise DataError(f"vocabulary: token {number} is {token!r}, expected a string")
             if self._numbers.setdefault(token, number) != number:
                 raise DataError(f"vocabulary: token {token!r} stands at {self._numbers[token]} and again at {number}")
         self.tokens = [*SPECIALS, *self._numbers]
@@ -67,7 +67,7 @@ class Vocabulary:
         """The tokens of ``ids`` [T] up to the first END, without PAD and START; UNK reads ``<unk>``.
 
         Raises:
-            ShapeError, DTypeError: ``ids`` are not whole numbers in one row.
+            ShapeError, DTypeError: ``ids`` are not integers in one row.
             IndexRangeError: a number is out of range.
         """
         numbers = _whole_numbers("Vocabulary.decode", ids, len(self))
@@ -105,7 +105,7 @@ class Labels:
                 raise DataError(f"labels: {name!r} is no string")
         for name, following in zip(self.names, self.names[1:], strict=False):
             if following <= name:
-                raise DataError(f"labels: {following!r} after {name!r}; wanted different names in sorted order")
+                raise DataError(f"labels: {following!r} after {name!r}; expected different names in sorted order")
         self._numbers = {name: number for number, name in enumerate(self.names)}
 
     @classmethod
@@ -132,7 +132,7 @@ class Labels:
         """The names of class numbers [N].
 
         Raises:
-            ShapeError, DTypeError: ``ids`` are not whole numbers in one row.
+            ShapeError, DTypeError: ``ids`` are not integers in one row.
             IndexRangeError: a number is out of range.
         """
         return [self.names[number] for number in _whole_numbers("Labels.decode", ids, len(self))]
@@ -155,7 +155,7 @@ def _strings(config: Any, what: str, key: str) -> list[Any]:
     """The list at ``key`` of a description that may be anybody's."""
     found = config.get(key) if isinstance(config, dict) else None
     if not isinstance(found, list):
-        raise DataError(f"{what}: wanted a description with a list of strings as {key!r}, got {reprlib.repr(config)}")
+        raise DataError(f"{what}: expected a description with a list of strings as {key!r}, got {reprlib.repr(config)}")
     return found
 
 
@@ -163,10 +163,10 @@ def _whole_numbers(name: str, ids: Any, count: int) -> list[int]:
     """``ids`` [T] as a list, all from 0 to below ``count``."""
     numbers = np.asarray(ids)
     if numbers.ndim != 1:
-        raise ShapeError(f"{name}: wanted numbers [T], got shape {list(numbers.shape)}")
+        raise ShapeError(f"{name}: expected numbers [T], got shape {list(numbers.shape)}")
     if numbers.size and numbers.dtype.kind not in "iu":
-        raise DTypeError(f"{name}: wanted whole numbers, got {numbers.dtype}")
+        raise DTypeError(f"{name}: expected integers, got {numbers.dtype}")
     outside = numbers[(numbers < 0) | (numbers >= count)]
     if outside.size:
-        raise IndexRangeError(f"{name}: {outside[0]} is out of range; wanted 0 to {count - 1}")
+        raise IndexRangeError(f"{name}: {outside[0]} is out of range; expected 0 to {count - 1}")
     return numbers.tolist()

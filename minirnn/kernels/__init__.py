@@ -19,12 +19,12 @@ from typing import Any
 from minirnn.errors import DeviceError
 from minirnn.kernels.threads import get_num_threads, set_num_threads
 
-__all__ = ["DEVICES", "get_num_threads", "missing", "on", "set_num_threads"]
+__all__ = ["DEVICES", "get_num_threads", "on", "set_num_threads", "unavailable_reason"]
 
 DEVICES = ("cpu", "cuda")
 
 
-def missing(device: str) -> str:
+def unavailable_reason(device: str) -> str:
     """Why a device cannot be used here; nothing where it can."""
     try:
         on(device)

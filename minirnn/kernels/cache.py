@@ -151,7 +151,7 @@ class _SealedFile(IndexDataCacheFile):
             return {}
         try:
             stamp, overloads = self._loads(self._unseal(content))
-        except Exception:  # damaged: whatever it was, the entry is written anew
+        except Exception:  # damaged: whatever it was, the entry is written again
             return {}
         return overloads if stamp == self._source_stamp else {}
 

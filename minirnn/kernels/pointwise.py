@@ -55,7 +55,7 @@ _Q0, _Q1, _Q2, _Q3, _Q4 = _Q
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent; largest error in float32 3e-7. NaN in, NaN out.
 
-    On a card, whose fast division is off by up to 2 units in the last place (PTX ISA, div.approx), that may be 5e-7.
+    On a GPU, whose fast division is off by up to 2 units in the last place (PTX ISA, div.approx), that may be 5e-7.
     """
     return np.tanh(x)
 
@@ -99,7 +99,7 @@ def relu(x: Any) -> Any:
 _LOG2E = np.float32(1.4426950408889634)
 _LN2_HIGH = np.float32(0.693359375)  # exact in float32; the rest in the next line
 _LN2_LOW = np.float32(-2.12194440054690583e-4)
-_ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds to a whole number
+_ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds to an integer
 _EXP_LOW, _EXP_HIGH = np.float32(-87.33654), np.float32(88.72283)
 _E = tuple(np.float32(1 / math.factorial(k)) for k in range(8))
 _E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7 = _E

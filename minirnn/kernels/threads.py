@@ -33,7 +33,7 @@ def _default_threads() -> int:
         try:
             return min(_MOST, max(1, int(chosen)))
         except ValueError:
-            raise OptionError(f"MINIRNN_NUM_THREADS must be a whole number, got {chosen!r}") from None
+            raise OptionError(f"MINIRNN_NUM_THREADS must be an int, got {chosen!r}") from None
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -54,7 +54,7 @@ class _Pool:
         self.lock = threading.Lock()
 
     def ensure(self, workers: int) -> None:
-        from minirnn.kernels.spin import wait_while  # compiles: not before threads are wanted
+        from minirnn.kernels.spin import wait_while  # compiles: not before threads are expected
 
         with self.lock:
             if not self.patience:
@@ -106,7 +106,7 @@ if hasattr(os, "register_at_fork"):
 def set_num_threads(count: int) -> None:
     """Let kernels use up to ``count`` threads (1 or more). Results do not depend on it."""
     if not isinstance(count, int) or not 1 <= count <= _MOST:
-        raise OptionError(f"set_num_threads: wanted a whole number from 1 to {_MOST}, got {count!r}")
+        raise OptionError(f"set_num_threads: expected an integer from 1 to {_MOST}, got {count!r}")
     _pool.limit = count
 
 

@@ -11,7 +11,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import OptionError
-from minirnn.nn.cells import State, members_of
+from minirnn.nn.cells import State, unpack_state
 from minirnn.nn.layers import Dropout, Embedding
 from minirnn.nn.module import Module
 from minirnn.nn.recurrent import Recurrent
@@ -134,7 +134,7 @@ class Body(Module):
 
     def last(self, state: State) -> Tensor:
         """The top layer's final h [N, output_size], of both directions where there are two."""
-        h_n = members_of(state)[0]
+        h_n = unpack_state(state)[0]
         if not self.rnn.bidirectional:
             return self.dropout(h_n[-1])
         return self.dropout(merge_directions(h_n[-2], h_n[-1], self.merge))

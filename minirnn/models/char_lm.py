@@ -15,14 +15,14 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.kernels.contract import TokenModel
 from minirnn.models.body import CellLike, Model, Rates, recurrent_layers
-from minirnn.nn.cells import State, members_of, state_of
+from minirnn.nn.cells import State, pack_state, unpack_state
 from minirnn.nn.functional import cross_entropy
 from minirnn.nn.layers import Dropout, Embedding, Linear
 
 
 def _whole(call: str, name: str, value: int, least: int) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise OptionError(f"{call}: {name} must be a whole number, got {value!r}")
+        raise OptionError(f"{call}: {name} must be an int, got {value!r}")
     if value < least:
         raise OptionError(f"{call}: {name} must be at least {least}, got {value}")
     return int(value)
@@ -100,16 +100,16 @@ class CharLM(Model):
         losses = []
         for start in range(0, len(tokens), every):
             part = slice(start, start + every)
-            loss, *members = recompute(partial(self._segment, tokens[part], targets[part]), *members_of(state))
+            loss, *members = recompute(partial(self._segment, tokens[part], targets[part]), *unpack_state(state))
             losses.append(loss)
-            state = state_of(members)
+            state = pack_state(members)
         total = ops.stack(losses).sum()
         return total if reduction == "sum" else total / targets.size, state
 
     def _segment(self, tokens: np.ndarray, targets: np.ndarray, *members: Tensor) -> tuple[Tensor, ...]:
         """Summed loss of some steps, then the members of the state after them."""
-        loss, state = self.loss(tokens, targets, state_of(members), reduction="sum")
-        return loss, *members_of(state)
+        loss, state = self.loss(tokens, targets, pack_state(members), reduction="sum")
+        return loss, *unpack_state(state)
 
     def generate(
         self, prime_ids: Any, length: int, temperature: float = 1.0, top_k: int | None = None,

@@ -18,10 +18,10 @@ from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.nn import functional as F
 from minirnn.nn.attention import Attention
-from minirnn.nn.cells import State, members_of, state_of
+from minirnn.nn.cells import State, pack_state, unpack_state
 from minirnn.nn.layers import Dropout, Linear
 from minirnn.nn.module import ModuleList
-from minirnn.nn.recurrent import checked_lengths
+from minirnn.nn.recurrent import check_lengths
 
 SCHEDULES = ("constant", "linear", "inverse-sigmoid")
 
@@ -29,7 +29,7 @@ _STEEPNESS = 15.0
 
 
 def teacher_forcing_ratio(schedule: str, start: float, end: float, progress: float) -> float:
-    """The share of steps that read the wanted token, at ``progress`` (0 to 1) of the training.
+    """The share of steps that read the expected token, at ``progress`` (0 to 1) of the training.
 
     "constant": start; "linear": start + (end - start) p; "inverse-sigmoid": end + (start - end) k / (k + e^(100 p / k))
     with k = 15, which stays near the start, passes the middle at p = 0.41 and ends near the end (Bengio et al. 2015,
@@ -64,7 +64,7 @@ class EncoderDecoder(Model):
 
     h^d_t = cell(E y_{t-1}, h^d_{t-1}); c_t = attention(h^d_t, h^e); logits_t = W tanh(W_c [c_t; h^d_t] + b_c) + b
     (Sutskever, Vinyals & Le 2014; attention after the recurrent layer: Luong, Pham & Manning 2015, section 3.1).
-    Without attention logits_t = W h^d_t + b. As nothing after the recurrent layer is fed back, all steps of a wanted
+    Without attention logits_t = W h^d_t + b. As nothing after the recurrent layer is fed back, all steps of a expected
     sequence are computed at once.
 
     Args:
@@ -117,9 +117,9 @@ class EncoderDecoder(Model):
         """
         tokens = ops.as_index("EncoderDecoder source", source)
         if tokens.ndim != 2 or len(tokens) == 0:
-            raise ShapeError(f"EncoderDecoder: wanted a source [S, N] with S at least 1, got {list(tokens.shape)}")
+            raise ShapeError(f"EncoderDecoder: expected a source [S, N] with S at least 1, got {list(tokens.shape)}")
         steps, batch = tokens.shape
-        counts = checked_lengths("source", lengths, steps, batch)
+        counts = check_lengths("source", lengths, steps, batch)
         values, state = self.encoder(tokens, counts)
         memory = None
         if self.attention is not None:
@@ -132,7 +132,7 @@ class EncoderDecoder(Model):
             return state
         layers = self.encoder.rnn.num_layers
         carried = []
-        for number, member in enumerate(members_of(state)):
+        for number, member in enumerate(unpack_state(state)):
             both = member.reshape(layers, 2, *member.shape[1:])
             if number not in self._bridged:  # a learnt map could leave the range of a state, as of a normaliser
                 carried.append(both.mean(1))
@@ -143,7 +143,7 @@ class EncoderDecoder(Model):
                 part = self.bridge[self._bridged.index(number) * layers + layer](joined)
                 parts.append(part.tanh() if number == 0 else part)
             carried.append(ops.stack(parts))
-        return state_of(carried)
+        return pack_state(carried)
 
     def decode(
         self, tokens: Any, memory: Memory | None, state: State, lengths: Any = None
@@ -169,10 +169,10 @@ class EncoderDecoder(Model):
 
         Args:
             source: [S, N] tokens. source_lengths: [N].
-            target: [T, N] tokens: <start>, the wanted ones, <end>, <pad>. target_lengths: [N], both ends counted.
-            teacher_forcing_ratio: the probability with which a step reads the wanted token rather than the likeliest
+            target: [T, N] tokens: <start>, the expected ones, <end>, <pad>. target_lengths: [N], both ends counted.
+            teacher_forcing_ratio: the probability with which a step reads the expected token rather than the most likely
                 of the step before (scheduled sampling, Bengio et al. 2015).
-            draw: the choice is made anew at every "step", or once a "sequence".
+            draw: the choice is made again at every "step", or once a "sequence".
         """
         h, _ = self._features(source, target, source_lengths, target_lengths, teacher_forcing_ratio, draw)
         return self.head(h)
@@ -181,19 +181,19 @@ class EncoderDecoder(Model):
         self, source: Any, target: Any, source_lengths: Any = None, target_lengths: Any = None,
         teacher_forcing_ratio: float = 1.0, draw: str = "step", label_smoothing: float = 0.0, reduction: str = "mean",
     ) -> Tensor:  # fmt: skip
-        """Cross-entropy, in nats, over the wanted tokens that are there: padding is neither computed nor counted."""
+        """Cross-entropy, in nats, over the expected tokens that are there: padding is neither computed nor counted."""
         h, counts = self._features(source, target, source_lengths, target_lengths, teacher_forcing_ratio, draw)
-        wanted = ops.as_index("EncoderDecoder target", target)[1:]
-        valid = valid_rows(len(wanted), counts)
-        rows = ops.take_rows(h.reshape(wanted.size, h.shape[2]), valid)
+        expected = ops.as_index("EncoderDecoder target", target)[1:]
+        valid = valid_rows(len(expected), counts)
+        rows = ops.take_rows(h.reshape(expected.size, h.shape[2]), valid)
         return F.cross_entropy(
-            self.head(rows), wanted.reshape(-1)[valid], label_smoothing=label_smoothing, reduction=reduction
+            self.head(rows), expected.reshape(-1)[valid], label_smoothing=label_smoothing, reduction=reduction
         )
 
     def _features(
         self, source: Any, target: Any, source_lengths: Any, target_lengths: Any, ratio: float, draw: str
     ) -> tuple[Tensor, np.ndarray]:
-        """What the head reads [T - 1, N, H], and how many steps of each sequence are wanted."""
+        """What the head reads [T - 1, N, H], and how many steps of each sequence are expected."""
         if not 0 <= ratio <= 1:
             raise OptionError(f"EncoderDecoder: teacher_forcing_ratio must be from 0 to 1, got {ratio}")
         if draw not in ("step", "sequence"):
@@ -202,11 +202,11 @@ class EncoderDecoder(Model):
         batch = np.shape(source)[1:2]
         if tokens.ndim != 2 or len(tokens) < 2 or tokens.shape[1:] != batch:
             raise ShapeError(
-                f"EncoderDecoder: wanted a target [T, {batch[0] if batch else 'N'}] with T at least 2 (<start> and "
+                f"EncoderDecoder: expected a target [T, {batch[0] if batch else 'N'}] with T at least 2 (<start> and "
                 f"<end>), got {list(tokens.shape)}"
             )
         length = len(tokens)
-        counts = np.maximum(checked_lengths("target", target_lengths, length, batch[0]) - 1, 0)
+        counts = np.maximum(check_lengths("target", target_lengths, length, batch[0]) - 1, 0)
         memory, state = self.encode(source, source_lengths)
         inputs = tokens[:-1]
         if ratio < 1:
@@ -215,16 +215,16 @@ class EncoderDecoder(Model):
         return h, counts
 
     def _mixed_inputs(
-        self, wanted: np.ndarray, memory: Memory | None, state: State, ratio: float, draw: str
+        self, expected: np.ndarray, memory: Memory | None, state: State, ratio: float, draw: str
     ) -> np.ndarray:
         """Inputs [T, N] of which a share are the model's own guesses.
 
         A guess carries no gradient. So the inputs can be found first, step by step and without a tape, and the step
         that is learnt from still runs over all of them at once. The decoder guesses without dropout.
         """
-        shape = wanted.shape if draw == "step" else wanted.shape[1:]
-        guessed = np.broadcast_to(random.generator().random(shape) >= ratio, wanted.shape)
-        inputs = wanted.copy()
+        shape = expected.shape if draw == "step" else expected.shape[1:]
+        guessed = np.broadcast_to(random.generator().random(shape) >= ratio, expected.shape)
+        inputs = expected.copy()
         with self.evaluating():
             for t in range(1, len(inputs)):
                 h, _, state = self.decode(inputs[t - 1 : t], memory, state)
@@ -248,7 +248,7 @@ class EncoderDecoder(Model):
         with self.evaluating():
             memory, state = self.encode(source, source_lengths)
             steps, batch = np.shape(source)
-            lengths = checked_lengths("source", source_lengths, steps, batch)
+            lengths = check_lengths("source", source_lengths, steps, batch)
             found = beam_search(
                 self._scores, _rows_of, _Beams(np.arange(batch), memory, state), batch, START, END,
                 2 * lengths + 10 if max_length is None else max_length, beam_width, length_penalty,
@@ -282,4 +282,4 @@ def _rows_of(beams: _Beams, rows: np.ndarray) -> _Beams:
     source, memory, state = beams.source[rows], beams.memory, beams.state
     if memory is not None and not np.array_equal(source, beams.source):
         memory = Memory(memory.values[:, rows], memory.keys[:, rows], memory.lengths[rows])
-    return _Beams(source, memory, state_of([member[:, rows] for member in members_of(state)]))
+    return _Beams(source, memory, pack_state([member[:, rows] for member in unpack_state(state)]))

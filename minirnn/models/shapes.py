@@ -11,7 +11,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import Body, CellLike, Model, Rates
-from minirnn.nn.cells import State, members_of, state_of
+from minirnn.nn.cells import State, pack_state, unpack_state
 from minirnn.nn.layers import Dropout, Linear, ReLU, Sigmoid, Tanh, positive
 from minirnn.nn.module import Sequential
 from minirnn.nn.pooling import Pooling
@@ -125,7 +125,7 @@ class OneToMany(Model):
     """One vector, label or note to a sequence, every step reading what the step before has given.
 
     The first input sets the initial state, h_0 = tanh(W x + b) in each layer; step 1 reads zeros (or the token
-    <begin>), and step t > 1 the output of step t - 1, or in training with ``targets`` the wanted one (teacher
+    <begin>), and step t > 1 the output of step t - 1, or in training with ``targets`` the expected one (teacher
     forcing; Williams & Zipser 1989). One direction only: what comes later does not exist yet.
 
     Args:
@@ -170,7 +170,7 @@ class OneToMany(Model):
             raise ShapeError(f"OneToMany: expected a first input [N, I], or labels [N], got {list(x.shape)}")
         rnn = self.body.rnn
         h = h.tanh().reshape(len(x), rnn.num_layers, rnn.hidden_size).transpose(0, 1)
-        return state_of([h, *[h * 0.0] * (len(rnn.cell.states) - 1)])
+        return pack_state([h, *[h * 0.0] * (len(rnn.cell.states) - 1)])
 
     def forward(self, first: Any, targets: Any = None, length: int | None = None, lengths: Any = None) -> Tensor:
         """Outputs (of tokens: logits) [T, N, output_size].
@@ -178,29 +178,29 @@ class OneToMany(Model):
         Args:
             first: [N, input_size], or integer labels [N].
             targets: [T, N, output_size], or tokens [T, N]: each step reads the target of the step before.
-            length: T, where there are no targets: each step reads the model's own output (the likeliest token).
+            length: T, where there are no targets: each step reads the model's own output (the most likely token).
             lengths: [N] valid steps.
         """
         if (targets is None) == (length is None):
-            raise OptionError("OneToMany: wanted either targets, to learn from, or a length, to run freely")
+            raise OptionError("OneToMany: expected either targets, to learn from, or a length, to run freely")
         state = self.initial_state(first)
         if targets is None:
             return self._run(state, positive("OneToMany: length", length or 0), None)[0]
         inputs = self._begin(len(ops.as_tensor(first)))
         if self.body.takes_tokens:
-            wanted = Tensor(ops.as_index("OneToMany targets", targets))
+            expected = Tensor(ops.as_index("OneToMany targets", targets))
         else:
-            wanted = ops.as_tensor(targets, self.start.weight)
-        if wanted.shape[1:2] != inputs.shape[1:2] or wanted.ndim != inputs.ndim:
-            raise ShapeError(f"OneToMany: wanted targets {['T', *inputs.shape[1:]]}, got {list(wanted.shape)}")
-        y, _ = self.body(ops.concatenate([inputs, wanted[:-1]]), lengths, state)
+            expected = ops.as_tensor(targets, self.start.weight)
+        if expected.shape[1:2] != inputs.shape[1:2] or expected.ndim != inputs.ndim:
+            raise ShapeError(f"OneToMany: expected targets {['T', *inputs.shape[1:]]}, got {list(expected.shape)}")
+        y, _ = self.body(ops.concatenate([inputs, expected[:-1]]), lengths, state)
         return self.head(y)
 
     def generate(self, first: Any, length: int, temperature: float = 1.0, seed: int | None = None) -> np.ndarray:
         """Run freely without a tape: vectors [T, N, output_size] (after the activation), or sampled tokens [T, N].
 
         Args:
-            temperature: of tokens: divides the logits; 0 takes the likeliest.
+            temperature: of tokens: divides the logits; 0 takes the most likely.
             seed: the same seed gives the same tokens; drawn from :mod:`minirnn.random` where None.
         """
         if not 0 <= temperature < float("inf"):
@@ -221,7 +221,7 @@ class OneToMany(Model):
         self, state: State, length: int, sampling: tuple[np.random.Generator, float] | None
     ) -> tuple[Tensor, Tensor]:
         """``length`` steps on the model's own outputs: the outputs, and what was fed back."""
-        batch = members_of(state)[0].shape[1]
+        batch = unpack_state(state)[0].shape[1]
         fed, outputs, chosen = self._begin(batch), [], []
         for _ in range(length):
             y, state = self.body(fed, None, state)

@@ -13,7 +13,7 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.nn.layers import Linear, positive
 from minirnn.nn.module import Module
-from minirnn.nn.recurrent import checked_lengths
+from minirnn.nn.recurrent import check_lengths
 
 KINDS = ("additive", "dot")
 
@@ -65,7 +65,9 @@ class Attention(Module):
             return self.memory(memory)
         there = np.flatnonzero(np.arange(extent)[:, None] < counts)  # padding is not worth a product
         rows = ops.take_rows(memory.reshape(extent * batch, size), there)
-        return ops.put_rows(self.memory(rows), there, extent * batch).reshape(extent, batch, self.query.out_features)
+        return ops.scatter_rows(self.memory(rows), there, extent * batch).reshape(
+            extent, batch, self.query.out_features
+        )
 
     def forward(
         self, query: Tensor, memory: Tensor, lengths: Any = None, keys: Tensor | None = None
@@ -90,14 +92,14 @@ class Attention(Module):
         extent, batch, _ = memory.shape
         if query.ndim not in (2, 3) or query.shape[-2:] != (batch, self.query.in_features):
             raise ShapeError(
-                f"Attention: wanted query [T, N, {self.query.in_features}], or [N, {self.query.in_features}] for a "
+                f"Attention: expected query [T, N, {self.query.in_features}], or [N, {self.query.in_features}] for a "
                 f"single step, and memory [S, N, {self.memory_size}], got {list(query.shape)} and {list(memory.shape)}"
             )
         counts = self._counts(memory, lengths)
         keys = self.keys(memory, counts) if keys is None else keys
         if keys.shape != (extent, batch, self.query.out_features):
             raise ShapeError(
-                f"Attention: wanted keys [{extent}, {batch}, {self.query.out_features}], as keys(memory) returns "
+                f"Attention: expected keys [{extent}, {batch}, {self.query.out_features}], as keys(memory) returns "
                 f"them, got {list(keys.shape)}"
             )
         queries = self.query(query if query.ndim == 3 else query.unsqueeze(0))
@@ -109,11 +111,11 @@ class Attention(Module):
         memory = ops.as_tensor(memory, self.query.weight)
         if memory.ndim != 3 or memory.shape[2] != self.memory_size or not len(memory):
             raise ShapeError(
-                f"Attention: wanted memory [S, N, {self.memory_size}] with S at least 1, got {list(memory.shape)}"
+                f"Attention: expected memory [S, N, {self.memory_size}] with S at least 1, got {list(memory.shape)}"
             )
         return memory
 
     @staticmethod
     def _counts(memory: Tensor, lengths: Any) -> np.ndarray:
         extent, batch, _ = memory.shape
-        return checked_lengths("Attention", lengths, extent, batch)
+        return check_lengths("Attention", lengths, extent, batch)

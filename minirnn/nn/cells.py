@@ -24,19 +24,19 @@ State = Any
 """A tensor, or a tuple of tensors."""
 
 
-def members_of(state: State) -> tuple[Tensor, ...]:
+def unpack_state(state: State) -> tuple[Tensor, ...]:
     """The tensors of a state; none where it is None."""
     if state is None:
         return ()
     return tuple(state) if isinstance(state, (tuple, list)) else (state,)
 
 
-def state_of(members: Sequence[Tensor]) -> State:
+def pack_state(members: Sequence[Tensor]) -> State:
     """The state with these tensors: None, one tensor or a tuple."""
     return tuple(members) if len(members) > 1 else members[0] if members else None
 
 
-def checked_lengths(kind: str, lengths: Any, length: int, batch: int) -> np.ndarray:
+def check_lengths(kind: str, lengths: Any, length: int, batch: int) -> np.ndarray:
     """``lengths`` as [batch] integers, each from 0 to ``length``; all ``length`` where None."""
     if lengths is None:
         return np.full(batch, length)
@@ -104,12 +104,12 @@ class RecurrentCell(Cell):
     def _zeros(self, *batch: int) -> State:
         device, shape = self.weight_ih.device, (*batch, self.hidden_size)
         zeros = [Tensor(kernels.on(device).zeros(shape, self.weight_ih.dtype), device=device) for _ in self.cell.states]
-        return state_of(zeros)
+        return pack_state(zeros)
 
     def forward(self, x: Any, state: State = None) -> State:
         """The state after x [N, I] (or [I]), a tensor [N, H] or a tuple of them; zeros before it where None."""
         x, cell, size = ops.as_tensor(x, self.weight_ih), self.cell, self.hidden_size
-        members = members_of(self._zeros(*x.shape[:-1]) if state is None else state)
+        members = unpack_state(self._zeros(*x.shape[:-1]) if state is None else state)
         if len(members) != len(cell.states):
             expected = f"a pair ({', '.join(cell.states)})" if len(cell.states) == 2 else f"({', '.join(cell.states)})"
             raise ShapeError(f"{self._kind}: expected {expected} as state")

@@ -46,7 +46,7 @@ def layer_norm(
     x = ops.as_tensor(x, weight)
     count = len(normalized_shape)
     if x.shape[x.ndim - count :] != tuple(normalized_shape):
-        raise ShapeError(f"layer_norm: wanted [..., {list(normalized_shape)}], got {list(x.shape)}")
+        raise ShapeError(f"layer_norm: expected [..., {list(normalized_shape)}], got {list(x.shape)}")
     dims = tuple(range(-count, 0))
     centred = x - x.mean(dims, keepdim=True)
     y = centred / ((centred * centred).mean(dims, keepdim=True) + eps).sqrt()
@@ -74,25 +74,25 @@ def _class_rows(name: str, input: Tensor, target: Any, ignore_index: int) -> tup
     """Scores as rows [S, C], targets [S] with ignored ones at -1, and the shape of the losses."""
     if input.dtype.kind != "f":
         raise DTypeError(f"{name}: scores must be floating-point, got {input.dtype}")
-    wanted = ops.as_index(f"{name} target", target)
+    expected = ops.as_index(f"{name} target", target)
     fitting = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
-    if input.ndim == 0 or wanted.shape != fitting:
+    if input.ndim == 0 or expected.shape != fitting:
         raise ShapeError(
             f"{name}: scores {list(input.shape)} want targets {list(fitting)} "
-            f"([N, C] and [N], or [N, C, d...] and [N, d...]), got {list(wanted.shape)}"
+            f"([N, C] and [N], or [N, C, d...] and [N, d...]), got {list(expected.shape)}"
         )
     classes = input.shape[min(1, input.ndim - 1)]
     if input.ndim > 2:
         input = input.permute(0, *range(2, input.ndim), 1)
-    rows, flat = input.reshape(-1, classes), wanted.reshape(-1)
+    rows, flat = input.reshape(-1, classes), expected.reshape(-1)
     outside = bool(flat.size) and (flat.min() < 0 or flat.max() >= classes)
     if not outside and not 0 <= ignore_index < classes:
-        return rows, flat, wanted.shape
+        return rows, flat, expected.shape
     ignored = flat == ignore_index
     bad = flat[((flat < 0) | (flat >= classes)) & ~ignored]
     if bad.size:
         raise IndexRangeError(f"{name}: target {bad[0]} is out of range for {classes} classes")
-    return rows, np.where(ignored, -1, flat), wanted.shape
+    return rows, np.where(ignored, -1, flat), expected.shape
 
 
 def _class_weight(name: str, weight: Any, like: Tensor) -> np.ndarray | None:
@@ -101,7 +101,7 @@ def _class_weight(name: str, weight: Any, like: Tensor) -> np.ndarray | None:
         return None
     array = np.ascontiguousarray(ops.as_tensor(weight).numpy(), dtype=like.dtype)
     if array.shape != like.shape[1:]:
-        raise ShapeError(f"{name}: wanted a weight for each of {like.shape[1]} classes, got {list(array.shape)}")
+        raise ShapeError(f"{name}: expected a weight for each of {like.shape[1]} classes, got {list(array.shape)}")
     return array
 
 

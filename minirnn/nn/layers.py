@@ -16,9 +16,9 @@ from minirnn.nn.module import Module, Parameter
 
 
 def positive(name: str, value: int) -> int:
-    """``value`` where it is a whole number of at least 1, else :class:`OptionError`."""
+    """``value`` where it is an int of at least 1, else :class:`OptionError`."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
+        raise OptionError(f"{name} must be an int of at least 1, got {value!r}")
     return int(value)
 
 
@@ -68,7 +68,7 @@ class Embedding(Module):
         """An embedding with given rows [V, E], not trained unless ``freeze`` is off."""
         rows = np.asarray(embeddings)
         if rows.ndim != 2:
-            raise ShapeError(f"Embedding.from_pretrained: wanted rows [V, E], got shape {list(rows.shape)}")
+            raise ShapeError(f"Embedding.from_pretrained: expected rows [V, E], got shape {list(rows.shape)}")
         dtype = rows.dtype if rows.dtype == np.float64 else np.dtype(np.float32)
         embedding = cls(rows.shape[0], rows.shape[1], padding_idx, dtype)
         embedding.weight.data[...] = rows

@@ -118,9 +118,9 @@ class Module:
         arrays = {name: np.asarray(state[name]) for name in own if name in state}
         for name, array in arrays.items():
             if array.shape != own[name].shape:
-                problems.append(f"{name} has shape {list(array.shape)}, wanted {list(own[name].shape)}")
+                problems.append(f"{name} has shape {list(array.shape)}, expected {list(own[name].shape)}")
             elif array.dtype.kind not in "fiu":
-                problems.append(f"{name} holds {array.dtype}, wanted numbers")
+                problems.append(f"{name} holds {array.dtype}, expected numbers")
         if problems:
             raise CheckpointError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems)}")
         for name, array in arrays.items():

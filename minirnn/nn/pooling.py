@@ -13,7 +13,7 @@ from minirnn.errors import OptionError
 from minirnn.nn import init
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
-from minirnn.nn.recurrent import checked_lengths
+from minirnn.nn.recurrent import check_lengths
 
 POOLINGS = ("mean", "max", "attention")
 
@@ -40,7 +40,7 @@ class Pooling(Module):
     def forward(self, y: Tensor, lengths: Any = None) -> Tensor:
         """y [T, N, H], zero past the lengths [N] (all T where None), to [N, H]."""
         steps, batch, size = y.shape
-        counts = checked_lengths("pooling", lengths, steps, batch)
+        counts = check_lengths("pooling", lengths, steps, batch)
         if self.kind == "attention":
             query = self.bias + np.zeros((1, batch, 1), y.dtype)
             context, _ = attend(query, self.memory(y), y, self.score, counts, 1.0)

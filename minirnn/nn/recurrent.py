@@ -18,7 +18,7 @@ from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.graph import Equations
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 from minirnn.nn import init
-from minirnn.nn.cells import State, checked_lengths, members_of, state_of
+from minirnn.nn.cells import State, check_lengths, pack_state, unpack_state
 from minirnn.nn.layers import positive
 from minirnn.nn.module import Module, Parameter
 from minirnn.nn.unrolled import Unrolled
@@ -198,7 +198,7 @@ class Recurrent(Module):
             if layer + 1 < self.num_layers:
                 rows = ops.dropout(rows, self.dropout, self.training)
         if forward.packed is not None:
-            rows = ops.put_rows(rows, forward.packed, length * batch)
+            rows = ops.scatter_rows(rows, forward.packed, length * batch)
         y = rows.reshape(length, batch, rows.shape[1])
         if single:
             y = y.squeeze(1)
@@ -225,7 +225,7 @@ class Recurrent(Module):
     def _steps(self, length: int, batch: int, lengths: Any) -> tuple[Steps, Steps]:
         if lengths is None:
             return dense_steps(length, batch), dense_steps(length, batch, True)
-        counts = checked_lengths(self._kind, lengths, length, batch)
+        counts = check_lengths(self._kind, lengths, length, batch)
         if counts.size == 0 or counts.min() == length:
             return dense_steps(length, batch), dense_steps(length, batch, True)
         return ragged_steps(counts, length)
@@ -242,7 +242,7 @@ class Recurrent(Module):
             K, device = kernels.on(self.weight_ih_l0.device), self.weight_ih_l0.device
             zeros = {n: Tensor(K.zeros((batch, n), self.dtype), device=device) for n in {*sum(layers, ())}}
             return [tuple([zeros[n] for n in sizes]) for sizes in layers]
-        names, members = [f"{state}_0" for state in self.cell.states], members_of(hx)
+        names, members = [f"{state}_0" for state in self.cell.states], unpack_state(hx)
         differ = len(set(layers)) > 1
         if differ and len(names) == 1 and len(members) == len(layers):
             members = (hx,)
@@ -278,7 +278,7 @@ class Recurrent(Module):
             else:
                 member = ops.concatenate(parts) if len(parts) > 1 else parts[0]
                 members.append(member.squeeze(1) if single else member)
-        return state_of(members)
+        return pack_state(members)
 
     def _gate_input(self, rows: Any, weight: Tensor, bias: Tensor | None, embedding: Tensor | None) -> GateInput:
         """x W_ih^T + b for all packed rows, or for every token where that is less."""

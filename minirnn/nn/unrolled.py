@@ -10,7 +10,7 @@ import numpy as np
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.nn.cells import Cell, State, checked_lengths, members_of
+from minirnn.nn.cells import Cell, State, check_lengths, unpack_state
 from minirnn.nn.module import Module, ModuleList
 
 
@@ -54,7 +54,7 @@ class Unrolled(Module):
         length, batch = x.shape[:2]
         if length == 0:
             raise ShapeError("Recurrent: expected at least one step, got none")
-        counts = None if lengths is None else checked_lengths("Recurrent", lengths, length, batch)
+        counts = None if lengths is None else check_lengths("Recurrent", lengths, length, batch)
         steps = [step.squeeze(0) for step in x.split(1)]  # one node: indexing would make T gradients as large as x
         if isinstance(self.cell, ModuleList):
             layers = len(self.cell)
@@ -82,7 +82,7 @@ class Unrolled(Module):
             following = cell(steps[t], state)
             running = None if counts is None or counts.min(initial=length) > t else t < counts
             state = following if running is None else _chosen(running, following, state)
-            output = members_of(state)[0]
+            output = unpack_state(state)[0]
             outputs[t] = output if running is None else _chosen(running, output, 0.0)
         return outputs, state
 

@@ -63,7 +63,7 @@ def clip_grad_norm_(
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite shows in the result
         norm = _norm(gradients, norm_type)
         if error_if_nonfinite and not math.isfinite(norm):
-            raise GradientError(f"clip_grad_norm_: the norm of the gradients is {norm}, wanted a finite one")
+            raise GradientError(f"clip_grad_norm_: the norm of the gradients is {norm}, expected a finite one")
         scale = max_norm / (norm + 1e-6)
         if not scale >= 1:  # so written that NaN scales too
             for g, _ in gradients:

@@ -38,7 +38,7 @@ class FlatParameters:
     def __init__(self, params: Sequence[Tensor]) -> None:
         kinds = {(p.dtype.name, p.device) for p in params}
         if len(kinds) != 1:
-            raise OptionError(f"FlatParameters: wanted parameters of one dtype and device, got {sorted(kinds)}")
+            raise OptionError(f"FlatParameters: expected parameters of one dtype and device, got {sorted(kinds)}")
         self.params = tuple(params)
         self.shapes = [p.shape for p in params]
         dtype, self.device = self.params[0].dtype, self.params[0].device

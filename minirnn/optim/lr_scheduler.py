@@ -26,15 +26,15 @@ class LRScheduler:
 
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise OptionError(f"{type(self).__name__}: wanted an Optimizer, got a {type(optimizer).__name__}")
+            raise OptionError(f"{type(self).__name__}: expected an Optimizer, got a {type(optimizer).__name__}")
         self.optimizer = optimizer
         self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
         self.last_epoch = 0
         self._last_lr = [group["lr"] for group in optimizer.param_groups]
 
-    def _require(self, holds: bool, option: str, wanted: str, got: object) -> None:
+    def _require(self, holds: bool, option: str, expected: str, got: object) -> None:
         if not holds:
-            raise OptionError(f"{type(self).__name__}: {option} must be {wanted}, got {got!r}")
+            raise OptionError(f"{type(self).__name__}: {option} must be {expected}, got {got!r}")
 
     def get_lr(self) -> list[float]:
         """The groups' rates at ``last_epoch``, from those before."""

@@ -98,7 +98,9 @@ class Optimizer:
             elif id(p) in taken:
                 problem = "is here already"
             if problem:
-                raise OptionError(f"{self._name}: wanted distinct leaf tensors of floats; parameter {number} {problem}")
+                raise OptionError(
+                    f"{self._name}: expected distinct leaf tensors of floats; parameter {number} {problem}"
+                )
             taken.add(id(p))
         group = {**self.defaults, **group, "params": params}
         self._check(group)
@@ -126,7 +128,7 @@ class Optimizer:
         """Update every parameter that has a gradient.
 
         Args:
-            closure: computes the loss and its gradients anew; its result is returned.
+            closure: computes the loss and its gradients again; its result is returned.
 
         Raises:
             GradientError: an assigned gradient does not have its parameter's shape.
@@ -269,7 +271,7 @@ class Optimizer:
         problems = [f"{name} is unknown" for name in arrays if name not in self.state_names]
         problems += [f"{name} is missing" for name in self._buffers(group) if name not in arrays]
         problems += [
-            f"{name} has shape {list(array.shape)}, wanted {list(p.shape)}"
+            f"{name} has shape {list(array.shape)}, expected {list(p.shape)}"
             for name, array in arrays.items()
             if array.shape != p.shape
         ]
@@ -343,8 +345,8 @@ class RMSprop(Optimizer):
         )  # fmt: skip
 
     def _buffers(self, group: Mapping[str, Any]) -> dict[str, float]:
-        wanted = {"square_avg": True, "grad_avg": group["centered"], "momentum_buffer": group["momentum"]}
-        return dict.fromkeys((name for name, needed in wanted.items() if needed), 0.0)
+        expected = {"square_avg": True, "grad_avg": group["centered"], "momentum_buffer": group["momentum"]}
+        return dict.fromkeys((name for name, needed in expected.items() if needed), 0.0)
 
     def _update(self, kernel: Any, group: Mapping[str, Any], step: int, p: Any, g: Any, *state: Any) -> None:
         kernel.rmsprop(

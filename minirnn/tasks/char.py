@@ -1,4 +1,4 @@
-"""Character models: contiguous streams, state carried from chunk to chunk (truncated BPTT), nats a symbol."""
+"""Character models: contiguous streams, state carried from chunk to chunk (truncated BPTT), nats per symbol."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from minirnn.data.text import Bytes, Characters, Streams, in_pieces, symbols_fro
 from minirnn.errors import DataError
 from minirnn.models.body import CellLike, Rates
 from minirnn.models.char_lm import CharLM
-from minirnn.nn.cells import members_of, state_of
+from minirnn.nn.cells import pack_state, unpack_state
 from minirnn.tasks.common import Trained, check_fraction, rebuild
 
 NAME = "char"
 
 _EVALUATION_STREAMS = 32
 _EVALUATION_STEPS = 256
-_MOST_EVALUATED = 1 << 17  # symbols; of a larger validation part the beginning is evaluated
+_MOST_EVALUATED = 1 << 17  # symbols; of a larger validation set the beginning is evaluated
 
 
 class CharTask:
@@ -52,7 +52,7 @@ class CharTask:
         cut = tokens.size - max(2, round(tokens.size * val_fraction))
         if cut < 2:
             raise DataError(
-                f"the corpus has only {tokens.size} symbols; wanted at least 4, and many more to learn from"
+                f"the corpus has only {tokens.size} symbols; expected at least 4, and many more to learn from"
             )
         self.symbols = symbols
         self.train = Streams.of(tokens[:cut], batch_size, seq_length)
@@ -76,7 +76,7 @@ class CharTask:
     def loss(self, number: int, progress: float) -> tuple[Tensor, int]:
         inputs, targets = self.train.chunk(number)
         loss, state = self.model.loss(inputs, targets, self._state, self._recompute_every)
-        self._state = state_of([member.detach() for member in members_of(state)])
+        self._state = pack_state([member.detach() for member in unpack_state(state)])
         return loss, targets.size
 
     def evaluate(self) -> dict[str, float]:
@@ -89,15 +89,15 @@ class CharTask:
         }  # fmt: skip
 
     def carried(self) -> dict[str, np.ndarray]:
-        return {str(number): member.numpy() for number, member in enumerate(members_of(self._state))}
+        return {str(number): member.numpy() for number, member in enumerate(unpack_state(self._state))}
 
     def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
         device = self.model.head.weight.device
-        self._state = state_of([Tensor(arrays[str(number)]).to(device) for number in range(len(arrays))])
+        self._state = pack_state([Tensor(arrays[str(number)]).to(device) for number in range(len(arrays))])
 
 
 def evaluate(model: CharLM, streams: Streams) -> float:
-    """Mean loss in nats a symbol; each stream starts from the zero state and carries it to its end."""
+    """Mean loss in nats per symbol; each stream starts from the zero state and carries it to its end."""
     total, state = 0.0, None
     with model.evaluating():
         for inputs, targets in streams:
@@ -135,7 +135,7 @@ class TextModel(Trained):
         return cls(model, symbols)
 
     def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
-        """``loss`` in nats a symbol, and in bits, on text files; characters never seen in training are left out.
+        """``loss`` in nats per symbol, and in bits, on text files; characters never seen in training are left out.
 
         Raises:
             DataError: a source cannot be read, or nothing of it is in the vocabulary.

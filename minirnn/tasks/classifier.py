@@ -40,7 +40,7 @@ _SPREADS = {"word": 0.1, "char": 1.0}  # standard deviation of the first embeddi
 _DROPOUTS = {"word": 0.6, "char": 0.3}
 _TOKEN_DROPOUT = 0.1
 _AT_ONCE = 128  # texts of a batch that nothing is learnt from
-_MOST_EVALUATED = 10_000  # texts; of a larger validation part, evenly spread ones are evaluated while training
+_MOST_EVALUATED = 10_000  # texts; of a larger validation set, evenly spread ones are evaluated while training
 
 # ------------------------------------------------------------------------------------------------------- data
 
@@ -57,7 +57,7 @@ def read_texts(sources: Sequence[str]) -> tuple[list[str], list[str], Where]:
     """
     folders = [source for source in sources if Path(source).is_dir()]
     if folders and len(sources) > 1:
-        raise DataError(f"{folders[0]} is a folder; wanted one folder alone, or files only")
+        raise DataError(f"{folders[0]} is a folder; expected one folder alone, or files only")
     return read_classes(folders[0]) if folders else read_pairs(sources)
 
 
@@ -140,7 +140,7 @@ class Classifier(Predictor):
         return found
 
     def predict(self, lines: Sequence[Line]) -> list[Prediction]:
-        """The likeliest label of every line, and the probability of each; of a blank line nothing, as label None."""
+        """The most likely label of every line, and the probability of each; of a blank line nothing, as label None."""
         found = [Prediction("", {"text": line.text, "label": None}) for line in lines]
         filled = [n for n, line in enumerate(lines) if line.text.strip()]
         logits = self.logits([self.encode(lines[n].text) for n in filled])
@@ -165,7 +165,7 @@ class Classifier(Predictor):
         return self.measure([self.encode(text) for text in texts], classes)
 
     def measure(self, texts: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
-        """Mean loss in nats a text, the share of texts with the right label, and the mean F1 of the labels."""
+        """Mean loss in nats per text, the share of texts with the right label, and the mean F1 of the labels."""
         logits = self.logits(texts)
         predicted = logits.argmax(1)
         return {
@@ -219,11 +219,11 @@ class ClassifierTask(ExampleTask):
         if max_length < 1:
             raise OptionError(f"max_length must be at least 1, got {max_length}")
         if len(set(labels)) == 1:
-            raise DataError(f"{where[0]}: every text has the label {labels[0]!r}; wanted two or more")
+            raise DataError(f"{where[0]}: every text has the label {labels[0]!r}; expected two or more")
         train, held = _split(labels, val_fraction, seed)
         if not held.size:
             raise DataError(
-                f"{where[0]}: no text is left to validate with, for their labels occur nowhere else; wanted more texts "
+                f"{where[0]}: no text is left to validate with, for their labels occur nowhere else; expected more texts "
                 f"than {len(texts)}"
             )
         words = sum(len(texts[n].split()) for n in train) / len(train)

@@ -62,7 +62,7 @@ class Trained(ABC):
         """
         arrays, config = checkpoint.load(path)
         if config.get("task") != cls.task:
-            raise CheckpointError(f"{path} holds a {config.get('task')!r} model; wanted {cls.kind}")
+            raise CheckpointError(f"{path} holds a {config.get('task')!r} model; expected {cls.kind}")
         try:
             return cls._from_parts(config, checkpoint.part(arrays, "model."))
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MinirnnError) as error:
@@ -142,7 +142,7 @@ def random_split(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np
     """
     check_fraction(fraction)
     if count < 2:
-        raise DataError(f"wanted at least 2 examples, to train on some and validate with others, got {count}")
+        raise DataError(f"expected at least 2 examples, to train on some and validate with others, got {count}")
     kept = min(count - 1, max(1, round(count * fraction)))
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[kept:]), np.sort(order[:kept])

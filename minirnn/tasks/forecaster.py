@@ -24,7 +24,7 @@ NAME = "forecaster"
 BASES = ("last", "season", "trend")
 
 _AT_ONCE = 1024  # windows that go through the model together where nothing is learnt
-_MOST_EVALUATED = 1 << 14  # rows; of a longer validation part the beginning is evaluated in training
+_MOST_EVALUATED = 1 << 14  # rows; of a longer validation set the beginning is evaluated in training
 _CLEARLY_BETTER = 0.5  # of the square of an error or a variation
 _STRETCH, _STRETCHES = 12, 4  # rows over which a spread is measured, how often: at least
 _MOST_LOG = 700.0  # e^709 is the largest double
@@ -74,14 +74,14 @@ class Series:
     def __len__(self) -> int:
         return len(self.values)
 
-    def check_rows(self, wanted: int, purpose: str) -> None:
+    def check_rows(self, expected: int, purpose: str) -> None:
         """Make sure that there are enough.
 
         Raises:
-            DataError: there are fewer rows than ``wanted``.
+            DataError: there are fewer rows than ``expected``.
         """
-        if len(self) < wanted:
-            message = f"{self.table.name}: wanted at least {wanted} rows, {purpose}, got {len(self)}"
+        if len(self) < expected:
+            message = f"{self.table.name}: expected at least {expected} rows, {purpose}, got {len(self)}"
             if self.validate:
                 message += f": of the table's {len(self.table)} rows {self.validate} validate, {len(self)} are left"
             raise DataError(message)
@@ -99,7 +99,7 @@ def _transformed(series: Series, log: bool) -> np.ndarray:
     if column.min() <= 0:
         row = int(np.argmax(column[:, 0] <= 0))
         raise DataError(
-            f"{series.table.where(row)}: column {series.names[0]!r}: wanted a number above 0, for the model takes "
+            f"{series.table.where(row)}: column {series.names[0]!r}: expected a number above 0, for the model takes "
             f"logarithms (unless trained with --no-log), got {column[row, 0]:g}"
         )
     return np.concatenate([np.log(column), series.values[:, 1:]], axis=1)
@@ -127,15 +127,15 @@ def base_forecasts(values: np.ndarray, first: int, horizon: int, base: str, seas
 
 
 def _choose_base(values: np.ndarray, horizon: int, season: int) -> str:
-    """The base with the smallest error on the training part; "last" unless another one at least halves its square.
+    """The base with the smallest error on the training set; "last" unless another one at least halves its square.
 
     A season in the base brings the noise of older values with it, so it must be clear that it pays.
     """
     first = season + 1
     if len(values) - first - horizon + 1 < season:
         return "last"
-    wanted = windows(values[first - 1 :, None], 1, horizon)[1]
-    errors = {base: rmse(base_forecasts(values, first, horizon, base, season), wanted) for base in BASES}
+    expected = windows(values[first - 1 :, None], 1, horizon)[1]
+    errors = {base: rmse(base_forecasts(values, first, horizon, base, season), expected) for base in BASES}
     best = min(errors, key=lambda base: errors[base])
     return best if errors[best] <= math.sqrt(_CLEARLY_BETTER) * errors["last"] else "last"  # a square may overflow
 
@@ -212,7 +212,7 @@ class View:
         view = cls(train.names, seq_length, horizon, season, base, log, scaler, np.ones(horizon))
         train.check_rows(view.needs + horizon, f"to train on ({view.needs} to look at, {horizon} to forecast)")
         examples = view.examples(train, view.needs)
-        errors = np.sqrt(np.mean((examples.wanted - examples.base) ** 2, axis=0))
+        errors = np.sqrt(np.mean((examples.expected - examples.base) ** 2, axis=0))
         spread = np.where(errors > 1e-9 * scaler.std[0], errors, scaler.std[0])  # a base without errors, but rounding
         return replace(view, spread=spread)
 
@@ -225,8 +225,8 @@ class View:
         """All windows whose forecasts begin at row ``first`` or later."""
         x = _transformed(series, self.log)
         z, _ = windows(self.scaler.apply(x[first - self.seq_length :]), self.seq_length, self.horizon)
-        _, wanted = windows(x[first - self.seq_length :], self.seq_length, self.horizon)
-        return Examples(z, base_forecasts(x[:, 0], first, self.horizon, self.base, self.season), wanted, self.spread)
+        _, expected = windows(x[first - self.seq_length :], self.seq_length, self.horizon)
+        return Examples(z, base_forecasts(x[:, 0], first, self.horizon, self.base, self.season), expected, self.spread)
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """Forecasts in the column's own units."""
@@ -262,13 +262,13 @@ class Examples:
 
     Attributes:
         z: [L, N, C] scaled columns.
-        base, wanted: [N, h] the plain forecasts, and what came true.
+        base, expected: [N, h] the plain forecasts, and what came true.
         spread: [h] see :class:`View`.
     """
 
     z: np.ndarray
     base: np.ndarray
-    wanted: np.ndarray
+    expected: np.ndarray
     spread: np.ndarray
 
     def __len__(self) -> int:
@@ -281,7 +281,7 @@ class Examples:
 
     def targets(self, numbers: np.ndarray | slice) -> np.ndarray:
         """The outputs that would make forecasts come true, [n, h]."""
-        return (self.wanted[numbers] - self.base[numbers]) / self.spread
+        return (self.expected[numbers] - self.base[numbers]) / self.spread
 
     def forecasts(self, model: ManyToOne) -> np.ndarray:
         """x as the model forecasts it, [N, h]."""
@@ -305,15 +305,15 @@ def evaluate(model: ManyToOne, view: View, series: Series, first: int) -> dict[s
     examples = view.examples(series, first)
     x = examples.forecasts(model)
     column = series.values[:, 0]
-    wanted = windows(column[first - 1 :, None], 1, view.horizon)[1]
+    expected = windows(column[first - 1 :, None], 1, view.horizon)[1]
     found = view.values(x)
     metrics = {
-        "loss": float(np.mean(((x - examples.wanted) / view.spread) ** 2)),
-        "rmse": rmse(found, wanted), "mae": mae(found, wanted), "base_rmse": rmse(view.values(examples.base), wanted),
+        "loss": float(np.mean(((x - examples.expected) / view.spread) ** 2)),
+        "rmse": rmse(found, expected), "mae": mae(found, expected), "base_rmse": rmse(view.values(examples.base), expected),
     }  # fmt: skip
     for name, period in (("persistence", 1), ("seasonal_naive", view.season)):
         naive = naive_forecasts(column, first, view.horizon, period)
-        metrics |= {f"{name}_rmse": rmse(naive, wanted), f"{name}_mae": mae(naive, wanted)}
+        metrics |= {f"{name}_rmse": rmse(naive, expected), f"{name}_mae": mae(naive, expected)}
     return metrics
 
 

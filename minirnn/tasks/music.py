@@ -1,4 +1,4 @@
-"""Polyphonic music: which of 88 keys sound at the next step, given all steps so far; nats a step.
+"""Polyphonic music: which of 88 keys sound at the next step, given all steps so far; nats per step.
 
 Learning and measuring are many-to-many, composing is one-to-many. Every key is a choice of its own, given the past:
 -log p(x_{t+1} | x_1 ... x_t) is a binary cross-entropy summed over the keys, and the figure its mean over steps 2 to T
@@ -46,7 +46,7 @@ KEYS = 88
 _LOWEST = 21  # MIDI pitch of a piano's first key
 _EVALUATION_BATCH = 32
 _EVALUATION_STEPS = 256  # a piece goes through the model in stretches of so many, the state carried
-_MOST_EVALUATED = 1 << 14  # steps; while training only so much of a larger validation part is evaluated
+_MOST_EVALUATED = 1 << 14  # steps; while training only so much of a larger validation set is evaluated
 _MOST_SHAPES = 2048  # of chords, for composing
 _TEMPO = 96.0  # steps a minute in MIDI and WAV files
 
@@ -67,7 +67,7 @@ def read_rolls(source: str) -> dict[str, Rolls]:
         for number, piece in enumerate(pieces):
             where = f"{name}: {part}[{number}]"
             if len(piece) < 2:
-                raise DataError(f"{where} has one step; wanted at least 2, one to follow the other")
+                raise DataError(f"{where} has one step; expected at least 2, one to follow the other")
             parts[part].append(_roll(piece, where))
     return parts
 
@@ -101,7 +101,7 @@ def _batch(model: ManyToMany, rolls: Rolls) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def evaluate(model: ManyToMany, rolls: Rolls) -> float:
-    """Mean nats a step over steps 2 to T of all pieces."""
+    """Mean nats per step over steps 2 to T of all pieces."""
     total = 0.0
     with model.evaluating():
         for examples in Buckets([len(roll) for roll in rolls], _EVALUATION_BATCH).in_order():
@@ -129,7 +129,7 @@ class MusicTask(ExampleTask):
     """A model of the next step of music and the pieces it is trained on.
 
     It is trained on the part "train" and validated on "valid", or where there is none on pieces split off; "test" is
-    left alone. A piece is transposed anew in every epoch, all its notes by the same interval, which is drawn among
+    left alone. A piece is transposed again in every epoch, all its notes by the same interval, which is drawn among
     those that keep it on the piano.
 
     Args:
@@ -159,7 +159,7 @@ class MusicTask(ExampleTask):
         if not 0 <= transpose < KEYS:
             raise OptionError(f"transpose must be from 0 to {KEYS - 1} semitones, got {transpose}")
         if "train" not in parts:
-            raise DataError(f"wanted a part 'train', or pieces alone; got {', '.join(map(repr, parts))}")
+            raise DataError(f"expected a part 'train', or pieces alone; got {', '.join(map(repr, parts))}")
         train = parts["train"]
         if "valid" in parts:
             self.validation = parts["valid"]
@@ -236,7 +236,7 @@ class Chords:
             for shape, count in shapes
         )
         if not (0 < len(shapes) <= _MOST_SHAPES and chords and 0 <= frequency <= 1):
-            raise DataError("wanted chords as semitones above their lowest key, and how often each occurs")
+            raise DataError("expected chords as semitones above their lowest key, and how often each occurs")
         self.shapes, self.frequency = shapes, frequency
         width = max(len(shape) for shape, _ in shapes)
         keys, counts = [], []
@@ -262,7 +262,7 @@ class Chords:
 
         Args:
             logits: [88] log(p_k / (1 - p_k)).
-            temperature: 0 takes the likeliest chord.
+            temperature: 0 takes the most likely chord.
         """
         odds = np.append(logits.astype(np.float64), 0)
         scores = self._log_prior + odds[self._keys].sum(1)
@@ -287,7 +287,7 @@ class Composer(Predictor):
 
     where p_k is the model's probability of key k, q that of a key at any time, and n(S) how many steps of the training
     pieces are S, transposed or not: had the model nothing to say, all p_k = q, the chords would come as often as there.
-    Temperature 0 takes the likeliest.
+    Temperature 0 takes the most likely.
 
     Args:
         model: of 88 keys.
@@ -312,7 +312,7 @@ class Composer(Predictor):
         return cls(model, [tuple(step) for step in config["starts"]], Chords(**config["chords"]))
 
     def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
-        """``loss`` and ``nll``, both the mean nats a step; and how many ``pieces`` with how many predicted ``steps``.
+        """``loss`` and ``nll``, both the mean nats per step; and how many ``pieces`` with how many predicted ``steps``.
 
         Of a file the part "test" alone counts; where there is none, "valid"; where there is neither, all there is.
 
@@ -361,7 +361,7 @@ class Composer(Predictor):
         """``start`` and ``length`` steps after it; without a start, ``length`` steps, the first one drawn.
 
         Args:
-            temperature: below 1 safer, above 1 wilder, 0 always the likeliest.
+            temperature: below 1 safer, above 1 wilder, 0 always the most likely.
             seed: the same seed gives the same piece; drawn from :mod:`minirnn.random` where None.
 
         Raises:
@@ -429,10 +429,12 @@ def read_start(line: Line, *more: Line) -> list[Step]:
         except (ValueError, RecursionError) as error:
             at = (line, *more)[error.lineno - 1].where if isinstance(error, json.JSONDecodeError) else line.where
             it = "it" if at == line.where else line.where
-            raise DataError(f"{at}: not JSON, though {it} begins with [; wanted steps as in [[60, 64], [62]]") from None
+            raise DataError(
+                f"{at}: not JSON, though {it} begins with [; expected steps as in [[60, 64], [62]]"
+            ) from None
     elif text.startswith("{"):
         raise DataError(
-            f"{line.where}: got a JSON object, as files to train on are; wanted the beginning of one piece: steps as "
+            f"{line.where}: got a JSON object, as files to train on are; expected the beginning of one piece: steps as "
             "in [[60, 64], [62]], or the notes of one step such as 60,64 or C4 E4"
         )
     else:
@@ -449,4 +451,4 @@ def _pitch(note: str, where: str) -> int:
         return int(note)
     if named := re.fullmatch(r"([A-Ga-g])([#♯b♭]?)(-?[0-9])", note):
         return 12 * (int(named[3]) + 1) + _SEMITONES[named[1].upper()] + _SIGNS[named[2]]
-    raise DataError(f"{where}: wanted notes such as 60 or C4, or steps as in [[60, 64], [62]]; got {note[:40]!r}")
+    raise DataError(f"{where}: expected notes such as 60 or C4, or steps as in [[60, 64], [62]]; got {note[:40]!r}")

@@ -35,7 +35,7 @@ from minirnn.tasks.common import (
 NAME = "tagger"
 
 _AT_ONCE = 64  # sentences of a batch that nothing is learnt from
-_MOST_EVALUATED = 1 << 15  # words; of a larger validation part, evenly spread sentences are evaluated in training
+_MOST_EVALUATED = 1 << 15  # words; of a larger validation set, evenly spread sentences are evaluated in training
 _LONGEST_SENTENCE = 5000  # words
 _LONGEST_WORD = 40  # characters; of a longer word both ends are read
 _WORD_DROPOUT = 0.25
@@ -100,7 +100,7 @@ class Sentences:
 
 def _check_length(sentence: Sequence[str], where: str, hint: str) -> None:
     if len(sentence) > _LONGEST_SENTENCE:
-        raise DataError(f"{where}: a sentence of {len(sentence)} words, wanted at most {_LONGEST_SENTENCE}; {hint}")
+        raise DataError(f"{where}: a sentence of {len(sentence)} words, expected at most {_LONGEST_SENTENCE}; {hint}")
 
 
 def _split(data: Sentences, fraction: float, seed: int) -> tuple[Sentences, Sentences]:
@@ -110,7 +110,7 @@ def _split(data: Sentences, fraction: float, seed: int) -> tuple[Sentences, Sent
     strange = np.array([not known.issuperset(data.tags[i]) for i in held])
     if strange.all():
         raise DataError(
-            f"{data.where[0]}: no sentence is left to validate with, for their tags occur nowhere else; wanted more "
+            f"{data.where[0]}: no sentence is left to validate with, for their tags occur nowhere else; expected more "
             f"sentences than {len(data.words)}"
         )
     return data.pick(np.union1d(train, held[strange])), data.pick(held[~strange])
@@ -229,16 +229,16 @@ def _wanted(classes: Sequence[np.ndarray], sentences: np.ndarray, batch: Batch) 
 
 
 def evaluate(model: TaggerModel, text: Text, classes: Sequence[np.ndarray]) -> dict[str, float]:
-    """Mean loss in nats a word, the share of words with the right tag, and the mean F1 of the tags."""
+    """Mean loss in nats per word, the share of words with the right tag, and the mean F1 of the tags."""
     total = 0.0
-    predicted, wanted = [], []
+    predicted, expected = [], []
     with model.evaluating():
         for sentences, batch in text.batches():
             logits, targets = model(batch), _wanted(classes, sentences, batch)
             total += F.cross_entropy(logits, targets, reduction="sum").item()
             predicted.append(logits.numpy().argmax(1))
-            wanted.append(targets)
-    p, w = np.concatenate(predicted), np.concatenate(wanted)
+            expected.append(targets)
+    p, w = np.concatenate(predicted), np.concatenate(expected)
     return {"loss": total / w.size, "accuracy": accuracy(p, w), "macro_f1": macro_f1(p, w, model.tags)}
 
 
@@ -279,7 +279,7 @@ class TaggerTask(ExampleTask):
         train, held = _split(data, val_fraction, seed) if validation is None else (data, validation)
         self.labels = Labels.of(tag for tags in train.tags for tag in tags)
         if len(self.labels) < 2:
-            raise DataError(f"{data.where[0]}: every word has the tag {self.labels.names[0]!r}; wanted two or more")
+            raise DataError(f"{data.where[0]}: every word has the tag {self.labels.names[0]!r}; expected two or more")
         self._classes, held_classes = train.classes(self.labels), held.classes(self.labels)
         self.words = Vocabulary.of(([word.lower() for word in words] for words in train.words), min_count)
         self.characters = Vocabulary.of(dict.fromkeys(word for words in train.words for word in words), min_count)
@@ -371,7 +371,7 @@ class Tagger(Predictor):
         """
         sentences = [line.text.split() for line in lines]
         for sentence, line in zip(sentences, lines, strict=True):
-            _check_length(sentence, line.where, "wanted a line for each sentence")
+            _check_length(sentence, line.where, "expected a line for each sentence")
         return [
             Prediction(" ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True)),
                        {"tokens": words, "tags": tags})
@@ -379,7 +379,7 @@ class Tagger(Predictor):
         ]  # fmt: skip
 
     def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
-        """``loss`` in nats a word, ``accuracy`` and ``macro_f1`` on files like those of the training.
+        """``loss`` in nats per word, ``accuracy`` and ``macro_f1`` on files like those of the training.
 
         Raises:
             DataError: as :meth:`Sentences.read`, or a tag was never seen in training.

@@ -34,7 +34,7 @@ LEVELS = ("word", "char")
 _BEAM, _LENGTH_PENALTY = 4, 1.0
 _SMOOTHING = {"word": 0.1, "char": 0.0}  # of words several are right; of letters one
 _AT_ONCE = 64  # sentences that go through the model together, except in training
-_MOST_EVALUATED = 500  # pairs; of a larger validation part, evenly spread ones are evaluated while training
+_MOST_EVALUATED = 500  # pairs; of a larger validation set, evenly spread ones are evaluated while training
 _BLEU_WORDS = 4  # its longest n-grams: shorter translations have none
 _SHOWN = 4  # translations in a sample
 
@@ -104,9 +104,9 @@ class Translator(Predictor):
         """How well ``texts`` are translated.
 
         Returns:
-            ``loss``: nats a wanted token, <end> counted, with teacher forcing and without label smoothing;
-            ``exact_match``: the share of translations that are the wanted ones, as the tokenizer normalises them;
-            ``bleu``: from 0 to 100, against the wanted translations as they are; left out where none of them has
+            ``loss``: nats a expected token, <end> counted, with teacher forcing and without label smoothing;
+            ``exact_match``: the share of translations that are the expected ones, as the tokenizer normalises them;
+            ``bleu``: from 0 to 100, against the expected translations as they are; left out where none of them has
             four words (of :func:`~minirnn.metrics.words_13a`), for then even perfect ones would have 0.
         """
         sources = _split(self.tokenizer, texts, where)
@@ -119,7 +119,7 @@ class Translator(Predictor):
         found = self._search(sources, beam, _LENGTH_PENALTY, None)
         written = [self.tokenizer.join(self._written(*pair)) for pair in zip(sources, found, strict=True)]
         metrics = {
-            "loss": total / pairs.wanted,
+            "loss": total / pairs.expected,
             "exact_match": exact_match(written, [self.tokenizer.normalize(text) for text in translations]),
         }
         if any(len(words_13a(text)) >= _BLEU_WORDS for text in translations):
@@ -163,7 +163,7 @@ class TranslatorTask(ExampleTask):
             :class:`~minirnn.models.EncoderDecoder`; attention "none" for none.
         teacher_forcing, teacher_forcing_end, schedule: see
             :func:`~minirnn.models.encoder_decoder.teacher_forcing_ratio`; the end is 0 where None.
-        draw: teacher forcing is drawn anew at every "step", or once a "sequence".
+        draw: teacher forcing is drawn again at every "step", or once a "sequence".
         label_smoothing: of the training's loss, not of the validation's; where None, 0.1 for words, 0 for characters.
         batch_size: pairs in a batch.
         val_fraction: share of the pairs kept for validation, chosen by the seed.
@@ -230,7 +230,7 @@ class TranslatorTask(ExampleTask):
         return {"val_loss": metrics.pop("loss"), **metrics}
 
     def sample(self) -> str:
-        """Some translations of the validation part."""
+        """Some translations of the validation set."""
         texts, _, where = self._validation
         lines = [Line(text, at) for text, at in zip(texts[:_SHOWN], where, strict=False)]
         return "\n".join(f"{p.facts['source']} -> {p.text}" for p in self.translator.predict(lines))
@@ -248,7 +248,7 @@ class _Pairs:
     """Sentences as numbers, targets with <start> and <end>.
 
     Attributes:
-        lengths: of the sources and of the targets, [E] each. wanted: tokens to be predicted.
+        lengths: of the sources and of the targets, [E] each. expected: tokens to be predicted.
     """
 
     def __init__(
@@ -257,7 +257,7 @@ class _Pairs:
         self._sources = [source.encode(tokens) for tokens in sources]
         self._targets = [np.array([START, *target.encode(tokens), END]) for tokens in targets]
         self.lengths = tuple(np.array([len(one) for one in side]) for side in (self._sources, self._targets))
-        self.wanted = int(self.lengths[1].sum()) - len(targets)
+        self.expected = int(self.lengths[1].sum()) - len(targets)
 
     def __len__(self) -> int:
         return len(self._sources)

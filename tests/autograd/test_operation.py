@@ -382,6 +382,6 @@ def test_tensor_by_keyword_is_an_error_not_a_lost_gradient() -> None:
         swish(leaf(1.0), beta=leaf(1.0))
 
 
-def test_tensors_on_two_devices(card: str) -> None:
+def test_tensors_on_two_devices(gpu: str) -> None:
     with pytest.raises(DeviceError, match="sum_and_product: inputs on cpu and cuda"):
-        sum_and_product(mr.tensor([1.0]), mr.tensor([1.0], device=card))
+        sum_and_product(mr.tensor([1.0]), mr.tensor([1.0], device=gpu))

@@ -158,7 +158,7 @@ for _lead in ((), (3,), (2, 2), (2, 1, 2)):
 for _tokens in (1, [0, 2, 2], [[1, 1], [1, 0]]):
     case("embedding", lambda t, k=_tokens: ops.embedding(t, k), spaced(3, 2))
 case("take_rows", lambda a: ops.take_rows(a, np.array([2, 0])), spaced(3, 2))
-case("put_rows", lambda a: ops.put_rows(a, np.array([3, 1]), 5), spaced(2, 3))
+case("scatter_rows", lambda a: ops.scatter_rows(a, np.array([3, 1]), 5), spaced(2, 3))
 
 
 def _seeded_dropout(a: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def drawn(shape: tuple[int, ...], dtype: np.dtype, seed: int, positive: bool = F
 
 
 def leaf(array: np.ndarray, device: str) -> Tensor:
-    """A leaf that lies as the array does; contiguous on a card."""
+    """A leaf that lies as the array does; contiguous on a GPU."""
     return Tensor(kernels.on(device).asarray(array), requires_grad=True, device=device)
 
 
@@ -62,10 +62,10 @@ def check(
     upstream = np.random.default_rng(7).standard_normal(y.shape).astype(y.dtype)
     y.backward(upstream)
     t.backward(torch.tensor(upstream))
-    for x, wanted in zip(xs, ts, strict=True):
+    for x, expected in zip(xs, ts, strict=True):
         assert x.grad is not None
         assert x.grad.dtype == x.dtype
-        np.testing.assert_allclose(x.grad.numpy(), wanted.grad.numpy(), rtol=10 * tolerance, atol=10 * tolerance)
+        np.testing.assert_allclose(x.grad.numpy(), expected.grad.numpy(), rtol=10 * tolerance, atol=10 * tolerance)
 
 
 UNARY: dict[str, str | None] = {
@@ -224,9 +224,9 @@ def test_shapes(torch: Any, device: str, dtype: np.dtype, shape: tuple[int, ...]
     check(torch, device, lambda x: ops.stack([x, x], dim), lambda t: torch.stack([t, t], dim), [array])
     for mine, theirs in (("split", size), ("chunk", size)):
         pieces = getattr(ops, mine)(Tensor(array), theirs, dim)
-        wanted = getattr(torch.tensor(array.copy()), mine)(theirs, dim)
+        expected = getattr(torch.tensor(array.copy()), mine)(theirs, dim)
         if array.shape[dim]:  # PyTorch gives several empty chunks of nothing, minirnn one
-            assert [p.tolist() for p in pieces] == [w.tolist() for w in wanted]
+            assert [p.tolist() for p in pieces] == [w.tolist() for w in expected]
 
 
 @pytest.mark.needs_torch
@@ -248,9 +248,9 @@ def test_basic_indices_are_numpys(device: str, shape: tuple[int, ...], seed: int
     np.testing.assert_array_equal(y.numpy(), array[key])
     upstream = np.random.default_rng(1).standard_normal(y.shape)
     y.backward(upstream)
-    wanted = np.zeros(shape)
-    wanted[key] += upstream
-    np.testing.assert_array_equal(x.grad.numpy(), wanted)
+    expected = np.zeros(shape)
+    expected[key] += upstream
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
 
 
 @given(shape=hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=5), seed=NUMBERS, data=st.data())
@@ -262,9 +262,9 @@ def test_integer_array_indices_count_repeats(device: str, shape: tuple[int, ...]
     np.testing.assert_array_equal(y.numpy(), array[key])
     upstream = np.random.default_rng(1).standard_normal(y.shape)
     y.backward(upstream)
-    wanted = np.zeros(shape)
-    np.add.at(wanted, key, upstream)
-    np.testing.assert_allclose(x.grad.numpy(), wanted, rtol=1e-12, atol=1e-12)
+    expected = np.zeros(shape)
+    np.add.at(expected, key, upstream)
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.needs_torch
@@ -303,8 +303,8 @@ def test_abs_relu_and_extremes_at_kinks(dtype: np.dtype) -> None:
 def test_infinities_and_nan(torch: Any, device: str, dtype: np.dtype, name: str) -> None:
     array = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1e4, -1e4, np.finfo(dtype).max, np.finfo(dtype).tiny], dtype)
     theirs = torch.nn.functional.softplus if name == "softplus" else getattr(torch, name)
-    wanted = theirs(torch.tensor(array)).numpy()
-    np.testing.assert_allclose(getattr(ops, name)(leaf(array, device)).numpy(), wanted, rtol=1e-6, atol=1e-7)
+    expected = theirs(torch.tensor(array)).numpy()
+    np.testing.assert_allclose(getattr(ops, name)(leaf(array, device)).numpy(), expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.needs_torch
@@ -342,8 +342,8 @@ def test_gradients_of_erf_and_log1p_at_extremes(device: str, dtype: np.dtype) ->
 ])  # fmt: skip
 def test_softmax_of_extremes(torch: Any, dtype: np.dtype, row: list[float]) -> None:
     for name in ("softmax", "log_softmax"):
-        wanted = getattr(torch, name)(torch.tensor(np.array(row, dtype)), -1).numpy()
-        np.testing.assert_allclose(getattr(ops, name)(np.array(row, dtype)).numpy(), wanted, rtol=1e-6)
+        expected = getattr(torch, name)(torch.tensor(np.array(row, dtype)), -1).numpy()
+        np.testing.assert_allclose(getattr(ops, name)(np.array(row, dtype)).numpy(), expected, rtol=1e-6)
 
 
 @pytest.mark.needs_torch
@@ -353,10 +353,10 @@ def test_masked_rows_get_no_nan_gradient(torch: Any, dtype: np.dtype) -> None:
     scores = drawn((2, 3), dtype, 5)
     x, t = Tensor(scores, requires_grad=True), torch.tensor(scores.copy(), requires_grad=True)
     y = x.masked_fill(mask, -math.inf).softmax()
-    wanted = t.masked_fill(torch.tensor(mask), -math.inf).softmax(-1)
-    np.testing.assert_allclose(y.numpy(), wanted.detach().numpy(), rtol=1e-6)
+    expected = t.masked_fill(torch.tensor(mask), -math.inf).softmax(-1)
+    np.testing.assert_allclose(y.numpy(), expected.detach().numpy(), rtol=1e-6)
     (y * [1.0, 2.0, 3.0]).sum().backward()
-    (wanted * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    (expected * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
     np.testing.assert_allclose(x.grad, t.grad.numpy(), rtol=1e-5, atol=1e-7)
 
 
@@ -408,15 +408,15 @@ def test_element_types_follow_pytorch(torch: Any) -> None:
             theirs = {"power": "pow"}.get(operation, operation)
             for b in (f32, f64, i64, i32):
                 mine = getattr(ops, operation)(Tensor(a), Tensor(b))
-                wanted = getattr(torch, theirs)(torch.tensor(a), torch.tensor(b))
-                assert str(mine.dtype) == str(wanted.dtype)[6:], (operation, a.dtype, b.dtype)
-                np.testing.assert_allclose(mine.numpy(), wanted.numpy(), rtol=1e-6)
+                expected = getattr(torch, theirs)(torch.tensor(a), torch.tensor(b))
+                assert str(mine.dtype) == str(expected.dtype)[6:], (operation, a.dtype, b.dtype)
+                np.testing.assert_allclose(mine.numpy(), expected.numpy(), rtol=1e-6)
             for number in numbers:
                 if operation == "power" and number is True:
                     continue
                 mine = getattr(ops, operation)(Tensor(a), number)
-                wanted = getattr(torch, theirs)(torch.tensor(a), number)
-                assert str(mine.dtype) == str(wanted.dtype)[6:], (operation, a.dtype, number)
+                expected = getattr(torch, theirs)(torch.tensor(a), number)
+                assert str(mine.dtype) == str(expected.dtype)[6:], (operation, a.dtype, number)
     for name in ("exp", "log", "log1p", "sqrt", "tanh", "sigmoid", "softplus", "erf"):
         assert getattr(ops, name)(Tensor(i64)).dtype == np.float32
         assert getattr(ops, name)(Tensor(f64)).dtype == np.float64
@@ -450,9 +450,9 @@ def test_constants_of_other_precision(dtype: np.dtype) -> None:
 @pytest.mark.parametrize("data", [[1, 2], [1.0, 2.0]])
 def test_clip_has_the_type_pytorch_gives_it(torch: Any, bounds: tuple[Any, Any], data: list[Any]) -> None:
     plain = tuple(None if b is None else float(b) if isinstance(b, float) else b for b in bounds)
-    wanted = torch.tensor(data).clip(*plain)
+    expected = torch.tensor(data).clip(*plain)
     result = mr.tensor(data).clip(*bounds)
-    assert (str(result.dtype), result.tolist()) == (str(wanted.dtype)[6:], wanted.tolist())
+    assert (str(result.dtype), result.tolist()) == (str(expected.dtype)[6:], expected.tolist())
 
 
 def test_linear_takes_arrays_and_lists() -> None:
@@ -482,9 +482,9 @@ def test_squeeze_of_several_dimensions(torch: Any, device: str, dims: tuple[int,
 def test_argmin_and_argmax(torch: Any, dim: int | None, keepdim: bool) -> None:
     array = np.random.default_rng(0).permutation(12).reshape(3, 4).astype(np.float32)
     for name in ("argmin", "argmax"):
-        wanted = getattr(torch.tensor(array), name)(dim, keepdim).tolist()
-        assert getattr(mr.tensor(array), name)(dim, keepdim).tolist() == wanted
-        assert getattr(mr, name)(array, dim, keepdim).tolist() == wanted
+        expected = getattr(torch.tensor(array), name)(dim, keepdim).tolist()
+        assert getattr(mr.tensor(array), name)(dim, keepdim).tolist() == expected
+        assert getattr(mr, name)(array, dim, keepdim).tolist() == expected
 
 
 def test_where_as_a_method(torch: Any, device: str) -> None:
@@ -498,11 +498,11 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "matmul": (ShapeError, r"matmul: cannot multiply \[2, 3\] by \[2\]", lambda: mr.zeros(2, 3) @ mr.zeros(2)),
     "matmul of stacks": (ShapeError, "leading ones must broadcast", lambda: mr.zeros(2, 1, 3) @ mr.zeros(3, 3, 1)),
     "matmul of numbers": (ShapeError, "matmul", lambda: mr.tensor(1.0) @ mr.zeros(2)),
-    "linear shape": (ShapeError, r"linear: wanted input \[..., 3\], got \[2\]",
+    "linear shape": (ShapeError, r"linear: expected input \[..., 3\], got \[2\]",
                      lambda: ops.linear(mr.zeros(2), mr.zeros(4, 3))),
     "linear type": (DTypeError, "linear: the input is float64, the weight float32",
                     lambda: ops.linear(mr.zeros(3, dtype="float64"), mr.zeros(4, 3))),
-    "softmax of integers": (DTypeError, r"softmax: wanted a floating-point tensor, got int64; .*\.to\('float32'\)",
+    "softmax of integers": (DTypeError, r"softmax: expected a floating-point tensor, got int64; .*\.to\('float32'\)",
                             lambda: mr.softmax(mr.tensor([1, 2]))),
     "softmax dimension": (ShapeError, "softmax: dimension 2 is out of range for a tensor of 2 dimensions",
                           lambda: mr.zeros(2, 2).softmax(2)),
@@ -512,39 +512,39 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "dropout": (OptionError, "dropout: p must be from 0 to 1, got 1.5", lambda: mr.zeros(2).dropout(1.5)),
     "dropout of integers": (DTypeError, "dropout", lambda: mr.tensor([1, 2]).dropout(0.5)),
     "reshape": (ShapeError, r"reshape: \[2, 3\] has 6 elements, \[4\] does not", lambda: mr.zeros(2, 3).reshape(4)),
-    "permute": (ShapeError, "permute: wanted an order of 2 dimensions", lambda: mr.zeros(2, 3).permute(0)),
+    "permute": (ShapeError, "permute: expected an order of 2 dimensions", lambda: mr.zeros(2, 3).permute(0)),
     "index": (IndexRangeError, r"index: .*out of bounds.*shape \[2\]", lambda: mr.zeros(2)[2]),
     "too many indices": (IndexRangeError, "index: too many", lambda: mr.zeros(2)[0, 0]),
     "index type": (IndexRangeError, "index", lambda: mr.zeros(2)[1.5]),
     "concatenate": (ShapeError, r"concatenate: shapes \[2, 2\], \[2, 3\] differ in more than dimension 0",
                     lambda: mr.cat([mr.zeros(2, 2), mr.zeros(2, 3)])),
-    "concatenate none": (ShapeError, "concatenate: wanted at least one", lambda: mr.cat([])),
+    "concatenate none": (ShapeError, "concatenate: expected at least one", lambda: mr.cat([])),
     "concatenate numbers": (ShapeError, "concatenate", lambda: mr.cat([mr.tensor(1.0)])),
-    "stack": (ShapeError, "stack: wanted tensors of one shape", lambda: mr.stack([mr.zeros(2), mr.zeros(3)])),
+    "stack": (ShapeError, "stack: expected tensors of one shape", lambda: mr.stack([mr.zeros(2), mr.zeros(3)])),
     "stack none": (ShapeError, "stack", lambda: mr.stack([])),
     "split sizes": (ShapeError, r"split: sizes \[1, 2\] do not add up to 4", lambda: mr.zeros(4).split([1, 2])),
     "split size": (OptionError, "split: the size must be at least 1", lambda: mr.zeros(4).split(0)),
-    "split a number": (ShapeError, "split: wanted a tensor of at least one dimension", lambda: mr.tensor(1.0).split(1)),
+    "split a number": (ShapeError, "split: expected a tensor of at least one dimension", lambda: mr.tensor(1.0).split(1)),
     "chunk": (OptionError, "chunk", lambda: mr.zeros(4).chunk(0)),
     "chunk a number": (ShapeError, "chunk", lambda: mr.tensor(1.0).chunk(1)),
-    "gather type": (DTypeError, "gather index: wanted integers", lambda: mr.zeros(2).gather(0, [0.5])),
+    "gather type": (DTypeError, "gather index: expected integers", lambda: mr.zeros(2).gather(0, [0.5])),
     "gather range": (IndexRangeError, "gather: index 2 is out of range", lambda: mr.zeros(2).gather(0, [2])),
     "gather negative": (IndexRangeError, "gather: index -1", lambda: mr.zeros(2).gather(0, [-1])),
     "gather shape": (ShapeError, r"gather: an index of shape \[1, 1\] does not fit",
                      lambda: mr.zeros(2).gather(0, [[0]])),
     "embedding": (IndexRangeError, "embedding: index 5 is out of range; the table has 4 rows, 0 to 3",
                   lambda: ops.embedding(mr.zeros(4, 2), [0, 5])),
-    "embedding type": (DTypeError, "embedding: wanted integers, got float",
+    "embedding type": (DTypeError, "embedding: expected integers, got float",
                        lambda: ops.embedding(mr.zeros(4, 2), [0.5])),
     "where": (ShapeError, r"where: the condition \[2\] does not broadcast",
               lambda: mr.where([True, False], mr.zeros(3), mr.zeros(3))),
     "squeeze": (ShapeError, "squeeze: dimension 3", lambda: mr.zeros(2).squeeze(3)),
     "squeeze twice": (ShapeError, "squeeze: dimension given twice", lambda: mr.zeros(1, 1).squeeze((0, -2))),
     "flatten": (ShapeError, "flatten: start_dim 1 comes after end_dim 0 in 2", lambda: mr.zeros(2, 2).flatten(1, 0)),
-    "linear weight": (ShapeError, r"linear: wanted a weight \[O, I\], got \[3\]",
+    "linear weight": (ShapeError, r"linear: expected a weight \[O, I\], got \[3\]",
                       lambda: ops.linear(mr.zeros(3), mr.zeros(3))),
     "integer power": (OptionError, "power: an integer to a negative power", lambda: mr.tensor([2]) ** -1),
-    "words": (DTypeError, "wanted a tensor or numbers, got str", lambda: mr.zeros(2) + "no"),
+    "words": (DTypeError, "expected a tensor or numbers, got str", lambda: mr.zeros(2) + "no"),
     "max of nothing": (ShapeError, r"max: a tensor of shape \[0\] has no elements", lambda: mr.zeros(0).max()),
     "argmax of nothing": (ShapeError, "argmax", lambda: mr.argmax(mr.zeros(0))),
     "argmin of nothing": (ShapeError, "argmin", lambda: mr.argmin(mr.zeros(0))),

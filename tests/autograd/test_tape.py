@@ -445,7 +445,7 @@ def test_element_types_of_new_tensors() -> None:
         with pytest.raises(DTypeError):
             mr.tensor([1.0], dtype=bad)
     for data in ("text", ["a"], [1j], [None]):
-        with pytest.raises(DTypeError, match="wanted numbers"):
+        with pytest.raises(DTypeError, match="expected numbers"):
             mr.tensor(data)
     with pytest.raises(DTypeError, match="only floating-point tensors have gradients, got int64"):
         mr.tensor([1], requires_grad=True)
@@ -515,12 +515,12 @@ def test_numpy_sees_tensors_and_gradients(dtype: np.dtype) -> None:
 ])  # fmt: skip
 def test_arrays_and_numbers_on_either_side(operation: Any) -> None:
     array, other = np.array([1.0, 2.0, 4.0], np.float32), np.array([2.0, 2.0, 0.5], np.float32)
-    wanted = operation(array, other)
+    expected = operation(array, other)
     for a, b in ((mr.tensor(array), other), (array, mr.tensor(other)), (mr.tensor(array), mr.tensor(other))):
         result = operation(a, b)
         assert isinstance(result, Tensor)
-        np.testing.assert_array_equal(result.numpy(), wanted)
-    if wanted.ndim:
+        np.testing.assert_array_equal(result.numpy(), expected)
+    if expected.ndim:
         for number in (2, 2.0, np.float32(2), np.float64(2), np.int64(2)):
             np.testing.assert_array_equal(operation(mr.tensor(array), number).numpy(), operation(array, np.float32(2)))
             np.testing.assert_array_equal(operation(number, mr.tensor(array)).numpy(), operation(np.float32(2), array))
@@ -545,7 +545,7 @@ def test_python_protocols() -> None:
     assert x.matmul(x).tolist() == (x @ x).tolist()
     assert x.argmax().item() == 3
     for bad, kind in ((float, ShapeError), (bool, ShapeError), (int, ShapeError)):
-        with pytest.raises(kind, match=r"item: wanted a tensor of one element, got shape \[2, 2\]"):
+        with pytest.raises(kind, match=r"item: expected a tensor of one element, got shape \[2, 2\]"):
             bad(x)
     with pytest.raises(DTypeError, match="an index must be an integer"):
         [1, 2][mr.tensor(1.0)]

@@ -61,9 +61,9 @@ def test_train_predict_eval(data: Path) -> None:
     assert measured.exit_code == 0, measured.output
     metrics = json.loads(measured.stdout)
     assert metrics.keys() == {"loss", "accuracy", "macro_f1"}
-    texts, wanted = zip(*(line.split("\t") for line in LABELLED.splitlines()), strict=True)
+    texts, expected = zip(*(line.split("\t") for line in LABELLED.splitlines()), strict=True)
     found = runner.invoke(app, ["predict", run], input="\n".join(texts)).stdout.split()
-    right = sum(a == b for a, b in zip(found, wanted, strict=True))
+    right = sum(a == b for a, b in zip(found, expected, strict=True))
     assert metrics["accuracy"] == pytest.approx(right / 30)
     plain = runner.invoke(app, ["eval", run, "-"], input=data.read_bytes())
     assert plain.stdout.splitlines()[0] == f"loss {metrics['loss']:.6g}"
@@ -107,15 +107,15 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
-        ("a b\tA\nc d\n", [], "bad.tsv:2: wanted 2 columns separated by a tab, got 1"),
-        ("a b\tA\nc\td\te\n", [], "bad.tsv:2: wanted 2 columns separated by a tab, got 3"),
+        ("a b\tA\nc d\n", [], "bad.tsv:2: expected 2 columns separated by a tab, got 1"),
+        ("a b\tA\nc\td\te\n", [], "bad.tsv:2: expected 2 columns separated by a tab, got 3"),
         ("a b\tA\n\nc d\tB\n", [], "bad.tsv:2: empty line"),
         ("a b\tA\nc d\t\n", [], "bad.tsv:2: column 2 is empty"),
-        ("a b\tA\nc d\tA\n", [], "bad.tsv:1: every text has the label 'A'; wanted two or more"),
+        ("a b\tA\nc d\tA\n", [], "bad.tsv:1: every text has the label 'A'; expected two or more"),
         ("a b\tA\nc d\tB\n", [], "bad.tsv:1: no text is left to validate with"),
         ("\n\n", [], "nothing to read in bad.tsv"),
         (b"\xff\tA\n", [], "bad.tsv is not UTF-8 text"),
-        (LABELLED, ["empty"], "empty is a folder; wanted one folder alone, or files only"),
+        (LABELLED, ["empty"], "empty is a folder; expected one folder alone, or files only"),
         (LABELLED, ["nowhere.tsv"], "cannot read nowhere.tsv"),
         (LABELLED, ["--freeze"], "only vectors that come from a file can be frozen"),
         (LABELLED, ["--embeddings", "bad.tsv"], "bad.tsv:1: "),
@@ -139,7 +139,7 @@ def test_mistakes_in_training(data: Path, text: str | bytes, arguments: list[str
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "folder: no class; wanted a file for every class, two or more"),
+        ({}, "folder: no class; expected a file for every class, two or more"),
         ({"A.txt": "x\n"}, "folder: one class only, 'A'"),
         ({"A.txt": "x\n", "B.txt": ""}, "B.txt: no text of class 'B' in it"),
         ({"A.txt": "x\n\ny\n", "B.txt": "z\n"}, "A.txt:2: empty line"),
@@ -162,9 +162,9 @@ def test_mistakes_in_use(data: Path) -> None:
     run = "checkpoints/reviews"
     for arguments, message in (
         (["eval", run, "strange.tsv"], "strange.tsv:2: label 'meh' is none of the 2 known: neg, pos"),
-        (["eval", run, "plain.txt"], "plain.txt:1: wanted 2 columns separated by a tab, got 1"),
+        (["eval", run, "plain.txt"], "plain.txt:1: expected 2 columns separated by a tab, got 1"),
         (["predict", run, "a film", "--beam", "2"], "--beam is not for the model in"),
-        (["sample", run], "holds a 'classifier' model; wanted a character model"),
+        (["sample", run], "holds a 'classifier' model; expected a character model"),
     ):
         done = runner.invoke(app, arguments)
         assert done.exit_code == 2, done.output

@@ -271,7 +271,7 @@ def test_sample_finds_the_newest_character_model(corpus: Path) -> None:
     assert done.exit_code == 0, done.output
     done = runner.invoke(app, ["sample", "checkpoints/reviews"])
     assert done.exit_code == 2
-    assert "holds a 'classifier' model; wanted a character model" in done.stderr
+    assert "holds a 'classifier' model; expected a character model" in done.stderr
 
 
 def test_input_of_predict(corpus: Path) -> None:
@@ -280,7 +280,7 @@ def test_input_of_predict(corpus: Path) -> None:
     assert runner.invoke(app, ["train-classifier", "reviews.tsv", "--steps", "1", "--hidden", "4"]).exit_code == 0
     text = "a good\u2028film\r\nbad\x0cfilm\rgood\ufeff"
     Path("in.txt").write_bytes(text.encode())
-    wanted = ["a good\u2028film", "bad\x0cfilm", "good"]
+    expected = ["a good\u2028film", "bad\x0cfilm", "good"]
     for arguments, typed in (([text], None), (["in.txt"], None), ([], text), (["-"], text)):
         done = runner.invoke(
             app,
@@ -289,9 +289,9 @@ def test_input_of_predict(corpus: Path) -> None:
         )
         assert done.exit_code == 0, done.output
         found = [json.loads(line)["text"].removesuffix("\ufeff") for line in done.stdout.split("\n") if line]
-        assert found == wanted, arguments
+        assert found == expected, arguments
     for argument, message in {
-        ".": ". is a folder; wanted a file, or a text", "no.json": "there is no file no.json",
+        ".": ". is a folder; expected a file, or a text", "no.json": "there is no file no.json",
         "./no": "there is no file ./no",
     }.items():  # fmt: skip
         done = runner.invoke(app, ["predict", "checkpoints/reviews", argument])

@@ -47,9 +47,9 @@ def test_every_task(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         assert (done.exit_code, done.output) == (0, "")
     assert spawned.wait(120) == 0
     assert shares >= {1, 2, 3}
-    wanted = _written(Path("threads-1"))
+    expected = _written(Path("threads-1"))
     for folder in ("threads-2", "threads-3", "spawned"):
-        assert _written(Path(folder)) == wanted, folder
+        assert _written(Path(folder)) == expected, folder
     other = CliRunner().invoke(app, [*arguments, "--seed", "5", "--out", "other"])
     assert other.exit_code == 0
-    assert _written(Path("other"))[1] != wanted[1]
+    assert _written(Path("other"))[1] != expected[1]

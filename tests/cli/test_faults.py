@@ -224,7 +224,7 @@ class Mounted:
 
 
 class ReadOnly(Mounted):
-    """The same disk, mounted anew so that nothing can be written."""
+    """The same disk, mounted again so that nothing can be written."""
 
     words = "Read-only file system"
 

@@ -100,7 +100,7 @@ def test_logarithms(data: Path) -> None:
     Path("zero.csv").write_text("a\n" + rows + "0\n")
     done = runner.invoke(app, ["predict", "checkpoints/grows", "zero.csv"])
     assert done.exit_code == 2
-    assert done.stderr.startswith("minirnn: zero.csv:62: column 'a': wanted a number above 0")
+    assert done.stderr.startswith("minirnn: zero.csv:62: column 'a': expected a number above 0")
     assert runner.invoke(app, ["predict", "checkpoints/grows-2", "zero.csv"]).exit_code == 0
 
 
@@ -132,19 +132,19 @@ def test_standard_input(data: Path) -> None:
         (None, [], "cannot read bad.csv: No such file or directory"),
         ("", [], "nothing to read in bad.csv"),
         ("a,b\n", [], "bad.csv: no row below the header"),
-        ("1,2\n3,4\n", [], "bad.csv:1: wanted a header with the names of the columns, got numbers"),
-        ("a,b\n1,2\n3\n", [], "bad.csv:3: wanted 2 columns as in the header, got 1"),
+        ("1,2\n3,4\n", [], "bad.csv:1: expected a header with the names of the columns, got numbers"),
+        ("a,b\n1,2\n3\n", [], "bad.csv:3: expected 2 columns as in the header, got 1"),
         ("a,b\n1,2\n\n3,4\n", [], "bad.csv:3: empty line"),
-        ("a,b\n1,2\n3,n/a\n", [], "bad.csv:3: column 'b': wanted a finite number, got 'n/a'"),
-        ("a,b\n1,2\n,4\n", ["--column", "a"], "bad.csv:3: column 'a': wanted a finite number, the cell is empty"),
+        ("a,b\n1,2\n3,n/a\n", [], "bad.csv:3: column 'b': expected a finite number, got 'n/a'"),
+        ("a,b\n1,2\n,4\n", ["--column", "a"], "bad.csv:3: column 'a': expected a finite number, the cell is empty"),
         ("a,b\nx,y\nz,w\n", [], "bad.csv: no column holds numbers; there are 'a', 'b'"),
         ("a,b\n1,2\n3,4\n", ["--column", "c"], "bad.csv: no column 'c'; there are 'a', 'b'"),
         ("a,b\n1,2\n3,4\n", ["--inputs", "a,c"], "bad.csv: no column 'c'; there are 'a', 'b'"),
         ("a,b\n1,2\n3,4\n", ["--inputs", "b"], "column 'b' is named twice"),
-        ("a\n1\n2\n3\n", [], "bad.csv: wanted at least 7 rows, to train on (6 to look at, 1 to forecast), got 2"),
+        ("a\n1\n2\n3\n", [], "bad.csv: expected at least 7 rows, to train on (6 to look at, 1 to forecast), got 2"),
         ("a\n" + "1\n2\n" * 20, ["--horizon", "80"], "got 0: of the table's 40 rows 40 validate, 0 are left"),
-        ("a\n" + "1\n2\n" * 20, ["--season", "50"], "bad.csv: wanted at least 52 rows, to train on (a season of 50"),
-        ("a\n" + "0\n2\n" * 20, ["--log"], "bad.csv:2: column 'a': wanted a number above 0"),
+        ("a\n" + "1\n2\n" * 20, ["--season", "50"], "bad.csv: expected at least 52 rows, to train on (a season of 50"),
+        ("a\n" + "0\n2\n" * 20, ["--log"], "bad.csv:2: column 'a': expected a number above 0"),
         ("a\n" + "0\n2\n" * 20, ["--base", "mean"], "mean"),
         ("a\n" + "0\n2\n" * 20, ["--horizon", "0"], "horizon"),
     ],
@@ -163,14 +163,14 @@ def test_mistakes_in_training(data: Path, text: str | None, options: list[str], 
 @pytest.mark.parametrize(
     ("command", "source", "message"),
     [
-        ("predict", "short.csv", "short.csv: wanted at least 6 rows, to forecast from, got 3"),
+        ("predict", "short.csv", "short.csv: expected at least 6 rows, to forecast from, got 3"),
         ("predict", "other.csv", "other.csv: no column 'a'; there are 'x', 'y'"),
-        ("predict", "text.csv", "text.csv:8: column 'a': wanted a finite number, got '?'"),
+        ("predict", "text.csv", "text.csv:8: column 'a': expected a finite number, got '?'"),
         ("predict", "nowhere.csv", "there is no file nowhere.csv"),
-        ("predict", "1.5", "the text given:1: wanted a header"),
-        ("predict", "empty.csv", "standard input:1: wanted a header"),
-        ("eval", "short.csv", "short.csv: wanted at least 7 rows, 6 before those to score and 1 to forecast, got 3"),
-        ("eval", "text.csv", "text.csv:8: column 'a': wanted a finite number, got '?'"),
+        ("predict", "1.5", "the text given:1: expected a header"),
+        ("predict", "empty.csv", "standard input:1: expected a header"),
+        ("eval", "short.csv", "short.csv: expected at least 7 rows, 6 before those to score and 1 to forecast, got 3"),
+        ("eval", "text.csv", "text.csv:8: column 'a': expected a finite number, got '?'"),
         ("eval", "nowhere.csv", "cannot read nowhere.csv: No such file or directory"),
         ("eval", "empty.csv", "nothing to read in empty.csv"),
     ],

@@ -116,14 +116,14 @@ def test_pieces_alone_are_split_and_a_run_goes_on(tunes: str) -> None:
     [
         ("", "nothing to read in bad.json"),
         ("{", "bad.json:1: not JSON"),
-        ("[]", "bad.json: wanted a list of pieces"),
-        ("[[60, 62]]", "wanted at least 2 examples"),
-        ("[[60, 62], [60, 200]]", "bad.json: [1][1]: pitch 200 is not a whole number from 0 to 127"),
+        ("[]", "bad.json: expected a list of pieces"),
+        ("[[60, 62]]", "expected at least 2 examples"),
+        ("[[60, 62], [60, 200]]", "bad.json: [1][1]: pitch 200 is not an integer from 0 to 127"),
         ("[[60, 62], [60, [64, 10]]]", "bad.json: train[1]: step 1: pitch 10 is outside 21 to 108"),
-        ("[[60, 62], [60]]", "bad.json: train[1] has one step; wanted at least 2"),
-        ('[[60, 62], [60, "C4"]]', "bad.json: [1][1]: pitch 'C4' is not a whole number"),
-        ('{"test": [[60, 62]]}', "wanted a part 'train', or pieces alone; got 'test'"),
-        ('{"pieces": [[60, 62]]}', "bad.json: wanted the parts 'train', 'valid' and 'test'"),
+        ("[[60, 62], [60]]", "bad.json: train[1] has one step; expected at least 2"),
+        ('[[60, 62], [60, "C4"]]', "bad.json: [1][1]: pitch 'C4' is not an integer"),
+        ('{"test": [[60, 62]]}', "expected a part 'train', or pieces alone; got 'test'"),
+        ('{"pieces": [[60, 62]]}', "bad.json: expected the parts 'train', 'valid' and 'test'"),
     ],
 )
 def test_bad_data_is_one_line(
@@ -145,8 +145,8 @@ def test_mistakes_in_composing_are_one_line(trained: str) -> None:
     for arguments, message in [
         (["two.txt", "--midi", "a.mid"], "a MIDI file holds one piece, but 2 lines are given"),
         (["two.txt", "--wav", "a.wav"], "a WAV file holds one piece, but 2 lines are given"),
-        (["bad.txt"], "bad.txt:2: wanted notes such as 60 or C4, or steps as in [[60, 64], [62]]; got 'sixty'"),
-        (["tunes.json"], "tunes.json:1: got a JSON object, as files to train on are; wanted the beginning"),
+        (["bad.txt"], "bad.txt:2: expected notes such as 60 or C4, or steps as in [[60, 64], [62]]; got 'sixty'"),
+        (["tunes.json"], "tunes.json:1: got a JSON object, as files to train on are; expected the beginning"),
         (["[[60, 64], 12]"], "the text given: step 1: pitch 12 is outside 21 to 108, the keys of a piano"),
         (["60", "--midi", "."], "cannot write .: "),
         (["60", "--beam", "3"], f"--beam is not for the model in {RUN}/best.safetensors, a composer"),

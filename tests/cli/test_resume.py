@@ -48,7 +48,7 @@ def test_other_data_is_refused(name: str, folder: Path) -> None:
         assert other != TASKS[name].data
         (folder / TASKS[name].name).write_text(other)
         assert_refused(train(name, "--resume", "--steps", "5"), "the data is not what the run began with", last)
-    TASKS[name].write(folder)  # as it was, though written anew
+    TASKS[name].write(folder)  # as it was, though written again
     assert train(name, "--resume", "--steps", "5").exit_code == 0
     lines = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert lines == [1, 2, 3, 4, 5]

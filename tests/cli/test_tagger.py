@@ -97,17 +97,17 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
-        ("a\tA\nb\tB\tC\n", [], "bad.tsv:2: wanted 2 columns as in bad.tsv:1, got 3"),
-        ("a A\n\nb\n", [], "bad.tsv:3: wanted 2 columns as in bad.tsv:1, got 1"),
+        ("a\tA\nb\tB\tC\n", [], "bad.tsv:2: expected 2 columns as in bad.tsv:1, got 3"),
+        ("a A\n\nb\n", [], "bad.tsv:3: expected 2 columns as in bad.tsv:1, got 1"),
         ("a\tA\n", ["--column", "3"], "bad.tsv:1: no column 3 for tags; there are 2, tags in columns 2 to 2"),
         ("a\tA\n", ["--column", "1"], "bad.tsv:1: no column 1 for tags"),
-        ("a\nb\n", [], "bad.tsv:1: wanted a word and its tag in 2 columns or more, got 1"),
+        ("a\nb\n", [], "bad.tsv:1: expected a word and its tag in 2 columns or more, got 1"),
         ("a\tA\nb\t\n", [], "bad.tsv:2: the tag is empty"),
         ("\n\n", [], "nothing to read in bad.tsv"),
-        ("a\tA\nb\tB\n", [], "wanted at least 2 examples"),
-        ("a\tA\n\nb\tA\n", [], "bad.tsv:1: every word has the tag 'A'; wanted two or more"),
+        ("a\tA\nb\tB\n", [], "expected at least 2 examples"),
+        ("a\tA\n\nb\tA\n", [], "bad.tsv:1: every word has the tag 'A'; expected two or more"),
         ("a\tA\n\nb\tB\n", [], "bad.tsv:1: no sentence is left to validate with"),
-        ("a\tA\n" * 5001, [], "bad.tsv:1: a sentence of 5001 words, wanted at most 5000; is a blank line missing"),
+        ("a\tA\n" * 5001, [], "bad.tsv:1: a sentence of 5001 words, expected at most 5000; is a blank line missing"),
         (b"\xff\tA\n", [], "bad.tsv is not UTF-8 text"),
         (TAGGED, ["--val", "strange.tsv"], "strange.tsv:2: label 'VB' is none of the 5 known: DET, NOUN, PRON"),
         (TAGGED, ["--val", "nowhere.tsv"], "cannot read nowhere.tsv"),
@@ -135,10 +135,10 @@ def test_mistakes_in_use(data: Path) -> None:
     run = "checkpoints/tagged"
     for arguments, message in (
         (["eval", run, "strange.tsv"], "strange.tsv:2: label 'VB' is none of the 5 known"),
-        (["eval", run, "narrow.tsv"], "narrow.tsv:1: wanted a word and its tag in 2 columns or more, got 1"),
+        (["eval", run, "narrow.tsv"], "narrow.tsv:1: expected a word and its tag in 2 columns or more, got 1"),
         (["predict", run, "It barks", "--beam", "2"], "--beam is not for the model in"),
         (["predict", run, "long.txt"], "long.txt:2: a sentence of 5001 words"),
-        (["sample", run], "holds a 'tagger' model; wanted a character model"),
+        (["sample", run], "holds a 'tagger' model; expected a character model"),
     ):
         done = runner.invoke(app, arguments)
         assert done.exit_code == 2, done.output

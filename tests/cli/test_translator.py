@@ -127,13 +127,13 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
-        ("a\tb\nc\n", [], "bad.tsv:2: wanted 2 columns separated by a tab, got 1"),
-        ("a\tb\nc\td\te\n", [], "bad.tsv:2: wanted 2 columns separated by a tab, got 3"),
+        ("a\tb\nc\n", [], "bad.tsv:2: expected 2 columns separated by a tab, got 1"),
+        ("a\tb\nc\td\te\n", [], "bad.tsv:2: expected 2 columns separated by a tab, got 3"),
         ("a\tb\n\nc\td\n", [], "bad.tsv:2: empty line"),
         ("a\tb\nc\t \n", [], "bad.tsv:2: column 2 is empty"),
         ("a\tb\nc\t￭\n", [], "bad.tsv:2: there is no token in '￭'"),
         ("", [], "nothing to read in bad.tsv"),
-        ("a\tb\n", [], "wanted at least 2 examples, to train on some and validate with others, got 1"),
+        ("a\tb\n", [], "expected at least 2 examples, to train on some and validate with others, got 1"),
         ("a\tb\nc\td\n", ["--teacher-forcing-end", "0.5"], "teacher forcing with a constant schedule has no end"),
     ],
 )

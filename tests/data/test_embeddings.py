@@ -59,9 +59,9 @@ def test_wanted_words_and_the_first_of_two(write: Write) -> None:
     path = write("a 1 2\nb 3 4\na 5 6\nc 7 8\nb 9 9\n")
     words, rows = read_embeddings(path)
     assert (words, rows.tolist()) == (["a", "b", "c"], [[1, 2], [3, 4], [7, 8]])
-    words, rows = read_embeddings(str(path), wanted={"c", "b", "x"})
+    words, rows = read_embeddings(str(path), expected={"c", "b", "x"})
     assert (words, rows.tolist()) == (["b", "c"], [[3, 4], [7, 8]])
-    words, rows = read_embeddings(path, wanted=())
+    words, rows = read_embeddings(path, expected=())
     assert (words, rows.shape) == ([], (0, 2))
 
 
@@ -79,21 +79,21 @@ def test_every_number_comes_back(tmp_path: Path, vectors: dict[str, list[float]]
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", r"vectors\.txt: 0 columns; wanted lines of a word and its numbers, single spaces between$"),
+        (b"", r"vectors\.txt: 0 columns; expected lines of a word and its numbers, single spaces between$"),
         (b"\n\nword\n", r"vectors\.txt:3: 0 columns"),
         (b"a\t1\t2\n", r"vectors\.txt:1: 0 columns"),
-        (b"a 1 2\nb 1\n", r"vectors\.txt:2: 1 columns after the word, wanted 2 as the first line says"),
-        (b"a 1 2\nb 1 2\nc 1 2 3\n", r"vectors\.txt:3: 3 columns after the word, wanted 2"),
-        (b"a 1 2\n\n 1 2\n", r"vectors\.txt:3: 2 columns after the word, wanted 2"),
+        (b"a 1 2\nb 1\n", r"vectors\.txt:2: 1 columns after the word, expected 2 as the first line says"),
+        (b"a 1 2\nb 1 2\nc 1 2 3\n", r"vectors\.txt:3: 3 columns after the word, expected 2"),
+        (b"a 1 2\n\n 1 2\n", r"vectors\.txt:3: 2 columns after the word, expected 2"),
         (b"a 1 2\nb\n", r"vectors\.txt:2: 0 columns"),
-        (b"2 3\na 1 2\n", r"vectors\.txt:2: 2 columns after the word, wanted 3"),
-        (b"2 1\na 1 2\n", r"vectors\.txt:2: 2 columns after the word, wanted 1"),
+        (b"2 3\na 1 2\n", r"vectors\.txt:2: 2 columns after the word, expected 3"),
+        (b"2 1\na 1 2\n", r"vectors\.txt:2: 2 columns after the word, expected 1"),
         (b"3 2\na 1 2\nb 3 4\n", r"vectors\.txt: the first line promises 3 words, but 2 came; is the file whole\?"),
         (b"1 2\na 1 2\nb 3 4\n", "promises 1 words, but 2 came"),
         (b"5 0\na\n", r"vectors\.txt:1: 0 columns"),
         (b"999999999999999999 3\na 1 2 3\n", "promises 999999999999999999 words, but 1 came"),
         (b"0 999999999999999999\n", r"vectors\.txt:1: 999999999999999999 columns"),
-        (b"9999999999999999999999 300\na 1 2 3\n", r"vectors\.txt:2: 3 columns after the word, wanted 1"),
+        (b"9999999999999999999999 300\na 1 2 3\n", r"vectors\.txt:2: 3 columns after the word, expected 1"),
         (b"a 1 2\nb 3 x4\n", r"vectors\.txt:2: 'x4' is not a finite float32 number"),
         (b"a 1 2\nb  4\n", r"vectors\.txt:2: '' is not"),
         (b"a 1_0 2\n", r"vectors\.txt:1: '1_0' is not"),
@@ -125,7 +125,7 @@ def test_only_what_is_wanted_takes_memory(write: Write) -> None:
     tracemalloc.start()
     words, rows = read_embeddings(path, {"w5", "w2000", "w2999"})
     peak = tracemalloc.get_traced_memory()[1]
-    with pytest.raises(DataError, match="wanted 1000000"):
+    with pytest.raises(DataError, match="expected 1000000"):
         read_embeddings(write("1000000 1000000\na 1 2\n"))
     whole = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

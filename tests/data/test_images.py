@@ -35,13 +35,13 @@ def test_values_of_a_file_written_by_hand(tmp_path: Path) -> None:
 
 @given(st.sampled_from(sorted(TYPES)), st.lists(st.integers(0, 4), min_size=1, max_size=4), st.booleans())
 def test_every_type_and_number_of_axes(tmp_path: Path, kind: str, shape: list[int], packed: bool) -> None:
-    wanted = (np.arange(np.prod(shape)) * 37 % 251 - (0 if kind == "u1" else 125)).astype(kind).reshape(shape)
+    expected = (np.arange(np.prod(shape)) * 37 % 251 - (0 if kind == "u1" else 125)).astype(kind).reshape(shape)
     path = tmp_path / "any"
-    path.write_bytes(gzip.compress(idx(wanted)) if packed else idx(wanted))
+    path.write_bytes(gzip.compress(idx(expected)) if packed else idx(expected))
     got = read_idx(path)
-    assert got.dtype == wanted.dtype
-    assert got.shape == wanted.shape
-    assert (got == wanted).all()
+    assert got.dtype == expected.dtype
+    assert got.shape == expected.shape
+    assert (got == expected).all()
     if got.size:
         got.flat[0] = 1  # the caller's to change
 
@@ -66,7 +66,7 @@ def test_files_cut_short_anywhere_or_too_long(tmp_path: Path, packed: bool) -> N
 def test_other_files(tmp_path: Path, head: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(bytes.fromhex(head + "00000001 00"))
-    with pytest.raises(DataError, match=f"no idx file: wanted 00 00, a type and a number of axes, got '{head[:2]} "):
+    with pytest.raises(DataError, match=f"no idx file: expected 00 00, a type and a number of axes, got '{head[:2]} "):
         read_idx(path)
 
 
@@ -95,9 +95,9 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     ("shape", "message"),
     [
         ((1 << 29,), "more than the file can hold"),
-        ((1 << 30, 2), "wanted at most 1073741824 bytes"),
-        ((0, 1 << 31, 1 << 31), "wanted at most 1073741824 bytes"),
-        ((0xFFFFFFFF,) * 32, "wanted at most 1073741824 bytes"),
+        ((1 << 30, 2), "expected at most 1073741824 bytes"),
+        ((0, 1 << 31, 1 << 31), "expected at most 1073741824 bytes"),
+        ((0xFFFFFFFF,) * 32, "expected at most 1073741824 bytes"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])

@@ -46,8 +46,8 @@ def test_pairs_round_trip(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\tb\nc\n", "p:2: wanted 2 columns separated by a tab, got 1"),
-        ("a\tb\nc\td\te", "p:2: wanted 2 columns separated by a tab, got 3"),
+        ("a\tb\nc\n", "p:2: expected 2 columns separated by a tab, got 1"),
+        ("a\tb\nc\td\te", "p:2: expected 2 columns separated by a tab, got 3"),
         ("a\tb\n\nc\td\n", "p:2: empty line"),
         ("\na\tb\n", "p:1: empty line"),
         ("a\tb\n \t \nc\td\n", "p:2: empty line"),
@@ -65,7 +65,7 @@ def test_pairs_that_are_none(tmp_path: Path, text: str, message: str) -> None:
 
 def test_pairs_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a\tb\nc\n")))
-    with pytest.raises(DataError, match=r"^standard input:2: wanted 2 columns"):
+    with pytest.raises(DataError, match=r"^standard input:2: expected 2 columns"):
         read_pairs(["-"])
 
 
@@ -99,10 +99,10 @@ def test_classes_are_files(tmp_path: Path) -> None:
 def test_folders_that_hold_no_classes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
         read_classes(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=rf"^{tmp_path}: no class; wanted a file for every class, two or more$"):
+    with pytest.raises(DataError, match=rf"^{tmp_path}: no class; expected a file for every class, two or more$"):
         read_classes(str(tmp_path))
     write(tmp_path, pos="good\n")
-    with pytest.raises(DataError, match=r": one class only, 'pos'; wanted"):
+    with pytest.raises(DataError, match=r": one class only, 'pos'; expected"):
         read_classes(tmp_path)
     with pytest.raises(DataError, match=r"cannot read .*pos: Not a directory"):
         read_classes(tmp_path / "pos")
@@ -141,9 +141,9 @@ def test_columns_between_blanks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "column", "message"),
     [
-        ("a\tb\n\n# x\nc\td\te\n", -1, "c:4: wanted 2 columns as in {}/c:1, got 3"),
-        ("a\tb\nc\n", -1, "c:2: wanted 2 columns as in {}/c:1, got 1"),
-        ("a\nb\n", -1, "c:1: wanted a word and its tag in 2 columns or more, got 1"),
+        ("a\tb\n\n# x\nc\td\te\n", -1, "c:4: expected 2 columns as in {}/c:1, got 3"),
+        ("a\tb\nc\n", -1, "c:2: expected 2 columns as in {}/c:1, got 1"),
+        ("a\nb\n", -1, "c:1: expected a word and its tag in 2 columns or more, got 1"),
         ("a\tb\tc\n", 4, "c:1: no column 4 for tags; there are 3, tags in columns 2 to 3"),
         ("a\tb\tc\n", -3, "c:1: no column -3 for tags; there are 3, tags in columns 2 to 3"),
         ("a\tb\tc\n", -4, "c:1: no column -4 for tags; there are 3, tags in columns 2 to 3"),

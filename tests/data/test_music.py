@@ -44,23 +44,23 @@ def test_pieces_round_trip(tmp_path: Path, pieces: list[list[Step]]) -> None:
     [
         (
             '{"train": [[[60]], [[60]], [[60], [62, 200]]]}',
-            "train[2][1]: pitch 200 is not a whole number from 0 to 127",
+            "train[2][1]: pitch 200 is not an integer from 0 to 127",
         ),
-        ("[[[60]], [60, 61, -1]]", "[1][2]: pitch -1 is not a whole number from 0 to 127"),
-        ("[[[60.0]]]", "[0][0]: pitch 60.0 is not a whole number from 0 to 127"),
-        ("[[[true]]]", "[0][0]: pitch True is not a whole number from 0 to 127"),
-        ("[[[NaN]]]", "[0][0]: pitch nan is not a whole number from 0 to 127"),
-        ('[["C4"]]', "[0][0]: pitch 'C4' is not a whole number from 0 to 127"),
-        ("[[null]]", "[0][0]: pitch None is not a whole number from 0 to 127"),
-        ("[[[[60]]]]", "[0][0]: pitch [60] is not a whole number from 0 to 127"),
-        ('{"valid": [[60], []]}', "valid[1]: wanted a list of steps, got []"),
-        ("[[60], 61]", "[1]: wanted a list of steps, got 61"),
-        ('{"valid": []}', "valid: wanted a list of pieces, got []"),
-        ('{"valid": {"a": 1}}', "valid: wanted a list of pieces, got {'a': 1}"),
-        ('{"train": [[60]], "dev": []}', "wanted the parts 'train', 'valid' and 'test', got 'train', 'dev'"),
-        ("{}", "wanted the parts 'train', 'valid' and 'test', got nothing"),
-        ("60", "wanted a list of pieces, got 60"),
-        ("[" * 100_000, "lists nested too deeply; wanted pieces of steps of pitches"),
+        ("[[[60]], [60, 61, -1]]", "[1][2]: pitch -1 is not an integer from 0 to 127"),
+        ("[[[60.0]]]", "[0][0]: pitch 60.0 is not an integer from 0 to 127"),
+        ("[[[true]]]", "[0][0]: pitch True is not an integer from 0 to 127"),
+        ("[[[NaN]]]", "[0][0]: pitch nan is not an integer from 0 to 127"),
+        ('[["C4"]]', "[0][0]: pitch 'C4' is not an integer from 0 to 127"),
+        ("[[null]]", "[0][0]: pitch None is not an integer from 0 to 127"),
+        ("[[[[60]]]]", "[0][0]: pitch [60] is not an integer from 0 to 127"),
+        ('{"valid": [[60], []]}', "valid[1]: expected a list of steps, got []"),
+        ("[[60], 61]", "[1]: expected a list of steps, got 61"),
+        ('{"valid": []}', "valid: expected a list of pieces, got []"),
+        ('{"valid": {"a": 1}}', "valid: expected a list of pieces, got {'a': 1}"),
+        ('{"train": [[60]], "dev": []}', "expected the parts 'train', 'valid' and 'test', got 'train', 'dev'"),
+        ("{}", "expected the parts 'train', 'valid' and 'test', got nothing"),
+        ("60", "expected a list of pieces, got 60"),
+        ("[" * 100_000, "lists nested too deeply; expected pieces of steps of pitches"),
     ],
 )
 def test_pieces_that_are_none(tmp_path: Path, text: str, message: str) -> None:
@@ -87,7 +87,7 @@ def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.Monk
     with open(tmp_path / "large", "wb") as file:
         file.truncate((1 << 25) + 1)
     tracemalloc.start()
-    with pytest.raises(DataError, match="large has 33554433 bytes; wanted at most 33554432"):
+    with pytest.raises(DataError, match="large has 33554433 bytes; expected at most 33554432"):
         read_pieces(str(tmp_path / "large"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -96,7 +96,7 @@ def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"[[60]]")))
     assert read_pieces("-") == {"train": [[(60,)]]}
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"[[60]] ")))
-    with pytest.raises(DataError, match="standard input has 7 bytes; wanted at most 6"):
+    with pytest.raises(DataError, match="standard input has 7 bytes; expected at most 6"):
         read_pieces("-")
 
 
@@ -120,7 +120,7 @@ def test_piano_rolls_have_a_range() -> None:
     for pitch in (20, 109):
         with pytest.raises(DataError, match=f"step 1: pitch {pitch} is outside 21 to 108"):
             piano_roll([(60,), (60, pitch)])
-    with pytest.raises(DataError, match="step 0: pitch 128 is not a whole number"):
+    with pytest.raises(DataError, match="step 0: pitch 128 is not an integer"):
         piano_roll([(128,)])
     with pytest.raises(ShapeError, match=r"\[T, count\], got \[3\]"):
         steps_of(np.zeros(3))
@@ -267,7 +267,7 @@ def test_sound_of_nothing_and_of_too_much() -> None:
     assert heard(wav_bytes([]))[0].size == 0
     samples, rate = heard(wav_bytes([(), ()], 0.5, 8000))
     assert (len(samples), rate, samples.any()) == (8000, 8000, False)
-    with pytest.raises(DataError, match="the steps last 26 minutes; wanted at most 25"):
+    with pytest.raises(DataError, match="the steps last 26 minutes; expected at most 25"):
         wav_bytes([()] * 3900, 0.4)
     for seconds in (0, -1, math.nan, math.inf):
         with pytest.raises(OptionError, match="seconds_per_step must be above 0"):

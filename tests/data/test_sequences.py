@@ -54,11 +54,11 @@ def test_padding_what_is_not_contiguous() -> None:
 @pytest.mark.parametrize(
     ("sequences", "error", "message"),
     [
-        ([[1], [1.5]], DTypeError, r"sequence 1 holds float64; wanted whole numbers \[t\], or vectors \[t, F\]"),
+        ([[1], [1.5]], DTypeError, r"sequence 1 holds float64; expected integers \[t\], or vectors \[t, F\]"),
         ([["a"]], DTypeError, "sequence 0 holds <U1"),
         ([[], [[1, 2]], [[1]]], ShapeError, r"sequence 1 is \[1, 2\] but sequence 2 \[1, 1\]"),
         ([[1], [[1]]], ShapeError, r"sequence 0 is \[1\] but sequence 1 \[1, 1\]"),
-        ([[1], 3], ShapeError, r"sequence 1 has shape \[\]; wanted numbers \[t\] or vectors \[t, F\]"),
+        ([[1], 3], ShapeError, r"sequence 1 has shape \[\]; expected numbers \[t\] or vectors \[t, F\]"),
         ([np.zeros((2, 2, 2))], ShapeError, r"sequence 0 has shape \[2, 2, 2\]"),
         ([[[1, 2], [3]]], ShapeError, "sequence 0 is ragged itself"),
     ],
@@ -117,7 +117,7 @@ def test_the_order_is_the_generators() -> None:
 
 def test_buckets_refuse_what_they_cannot_sort() -> None:
     for wrong in (([1, 2], [3]), (1, 2), (), np.zeros((2, 2))):
-        with pytest.raises(ShapeError, match=r"wanted lengths \[S\], or a tuple of such"):
+        with pytest.raises(ShapeError, match=r"expected lengths \[S\], or a tuple of such"):
             Buckets(wrong, 2)
     with pytest.raises(OptionError, match="at least 1, got 0"):
         Buckets([1], 0)

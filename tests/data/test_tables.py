@@ -63,7 +63,9 @@ def test_text_that_was_read_before(tmp_path: Path) -> None:
     table = parse_table("x", "a;b\n1;2\n")
     assert table == type(table)("x", ("a", "b"), 1, ";", "a;b\n1;2\n")
     for text in ("", "\n"):
-        with pytest.raises(DataError, match=r"^x:1: wanted a header with the names of the columns, got an empty line$"):
+        with pytest.raises(
+            DataError, match=r"^x:1: expected a header with the names of the columns, got an empty line$"
+        ):
             parse_table("x", text)
 
 
@@ -111,15 +113,15 @@ def test_what_the_csv_module_writes(tmp_path: Path, rows: list[tuple[str, float]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n3\n", "t.csv:3: wanted 2 columns as in the header, got 1"),
-        ('a,b\n"1\n\n",2\n3,4,5\n', "t.csv:5: wanted 2 columns as in the header, got 3"),
+        ("a,b\n1,2\n3\n", "t.csv:3: expected 2 columns as in the header, got 1"),
+        ('a,b\n"1\n\n",2\n3,4,5\n', "t.csv:5: expected 2 columns as in the header, got 3"),
         ("a,b\n1,2\n\n3,4\n", "t.csv:3: empty line"),
         ("a,b\n\n \n3,4\n", "t.csv:2: empty line"),
         ("a,b\n", "t.csv: no row below the header"),
         ("a,b\n\n\n", "t.csv: no row below the header"),
         ("a,b, a \n1,2,3\n", "t.csv:1: 2 columns are called 'a'"),
-        ("\na,b\n1,2\n", "t.csv:1: wanted a header with the names of the columns, got an empty line"),
-        ("1,2.5\n3,4\n", "t.csv:1: wanted a header with the names of the columns, got numbers"),
+        ("\na,b\n1,2\n", "t.csv:1: expected a header with the names of the columns, got an empty line"),
+        ("1,2.5\n3,4\n", "t.csv:1: expected a header with the names of the columns, got numbers"),
         ('a,b\n1,2\n3,"4\n5,6\n', "t.csv:3: unexpected end of data; is there a quote that does not end?"),
         ('a,b\n1,"2"3\n', "t.csv:2: ',' expected after '\"'; is there a quote that does not end?"),
         ('"a,b\n1,2\n', "t.csv:1: unexpected end of data; is there a quote that does not end?"),
@@ -142,8 +144,8 @@ def test_cells_that_are_no_numbers(tmp_path: Path, cell: str, got: str) -> None:
     table = read_table(write(tmp_path, '"a\nb",c\n"1\n",x\n2,3\n{},4\n'.format(cell.replace("'", '"'))))
     with pytest.raises(DataError) as caught:
         table.columns(["a\nb"])
-    assert str(caught.value) == f"{tmp_path}/t.csv:6: column 'a\\nb': wanted a finite number, {got}"
-    with pytest.raises(DataError, match=r"t\.csv:3: column 'c': wanted a finite number, got 'x'"):
+    assert str(caught.value) == f"{tmp_path}/t.csv:6: column 'a\\nb': expected a finite number, {got}"
+    with pytest.raises(DataError, match=r"t\.csv:3: column 'c': expected a finite number, got 'x'"):
         table.columns(["c"])
     with pytest.raises(DataError, match=r"t\.csv: no column 'd'; there are 'a\\nb', 'c'$"):
         table.columns(["c", "d"])
@@ -184,15 +186,15 @@ def test_scaling_by_hand() -> None:
 def test_scaling_refuses() -> None:
     with pytest.raises(DataError, match="at least one row"):
         Scaler.fit(np.zeros((0, 2)))
-    with pytest.raises(ShapeError, match=r"wanted a series \[R, C\], got \[3\]"):
+    with pytest.raises(ShapeError, match=r"expected a series \[R, C\], got \[3\]"):
         Scaler.fit(np.zeros(3))
     for bad in (math.nan, math.inf, 1.7e308):
         with pytest.raises(DataError, match="NaN, infinity, or numbers too large"):
             Scaler.fit(np.array([[1.0], [bad], [-bad]]))
     scaler = Scaler.fit(np.zeros((2, 3)))
-    with pytest.raises(ShapeError, match=r"Scaler\.apply: wanted \[\.\.\., 3\], got \[4, 1\]"):
+    with pytest.raises(ShapeError, match=r"Scaler\.apply: expected \[\.\.\., 3\], got \[4, 1\]"):
         scaler.apply(np.zeros((4, 1)))
-    with pytest.raises(ShapeError, match=r"Scaler\.undo: wanted \[\.\.\., 3\], got \[2\]"):
+    with pytest.raises(ShapeError, match=r"Scaler\.undo: expected \[\.\.\., 3\], got \[2\]"):
         scaler.undo(np.zeros(2))
     for config in (
         {},
@@ -201,10 +203,10 @@ def test_scaling_refuses() -> None:
         {"mean": None, "std": {}},
         {"mean": [[1], 2], "std": [1]},
     ):
-        with pytest.raises(DataError, match="wanted the numbers 'mean' and 'std'"):
+        with pytest.raises(DataError, match="expected the numbers 'mean' and 'std'"):
             Scaler.from_config(config)
     for mean, std in (([0], [0]), ([0], [-1]), ([0, 1], [1]), ([math.nan], [1]), ([0], [math.inf]), (0, 1)):
-        with pytest.raises(DataError, match="wanted finite means"):
+        with pytest.raises(DataError, match="expected finite means"):
             Scaler.from_config({"mean": mean, "std": std})
 
 
@@ -224,11 +226,11 @@ def test_windows_hold_the_rows_in_order(L: int, h: int, C: int, extra: int, data
 
 
 def test_windows_refuse() -> None:
-    with pytest.raises(DataError, match=r"wanted at least 13 rows \(12 to look at, 1 to forecast\), got 12"):
+    with pytest.raises(DataError, match=r"expected at least 13 rows \(12 to look at, 1 to forecast\), got 12"):
         windows(np.zeros((12, 1)), 12)
     with pytest.raises(DataError, match="got 0"):
         windows(np.zeros((0, 1)), 1)
-    with pytest.raises(ShapeError, match=r"windows: wanted a series \[R, C\], got \[12\]"):
+    with pytest.raises(ShapeError, match=r"windows: expected a series \[R, C\], got \[12\]"):
         windows(np.zeros(12), 2)
     for target in (-1, 2):
         with pytest.raises(OptionError, match=f"target must be a column from 0 to 1, got {target}"):
@@ -263,25 +265,25 @@ def test_naive_forecasts_by_hand_and_refused() -> None:
     assert naive_forecasts(values, 3, 3, 2).tolist() == [[2, 3, 2]]
     assert naive_forecasts(values, 3, 2).tolist() == [[3, 3], [4, 4]]
     assert naive_forecasts(values, 3, 1, 3).tolist() == [[1], [2], [3]]
-    with pytest.raises(DataError, match="wanted at least 2 rows from row 5 on, got 1"):
+    with pytest.raises(DataError, match="expected at least 2 rows from row 5 on, got 1"):
         naive_forecasts(values, 5, 2)
-    with pytest.raises(DataError, match="wanted at least 1 rows from row 9 on, got 0"):
+    with pytest.raises(DataError, match="expected at least 1 rows from row 9 on, got 0"):
         naive_forecasts(values, 9)
     with pytest.raises(OptionError, match="period must be at least 1, got 0"):
         naive_forecasts(values, 3, 1, 0)
-    with pytest.raises(ShapeError, match=r"wanted values \[R\], got \[6, 1\]"):
+    with pytest.raises(ShapeError, match=r"expected values \[R\], got \[6, 1\]"):
         naive_forecasts(values[:, None], 3)
 
 
 def test_naive_forecasts_of_airline_passengers() -> None:
     """Last third, one step ahead; the errors of both forecasts, worked out with two lines of NumPy."""
-    for period, wanted in ((1, 48.04121494), (12, 41.85366372)):
+    for period, expected in ((1, 48.04121494), (12, 41.85366372)):
         forecasts = naive_forecasts(AIRLINE, 96, 1, period)[:, 0]
         rmse = math.sqrt(np.mean((forecasts - AIRLINE[96:]) ** 2))
         assert rmse == pytest.approx(
             math.sqrt(np.mean((AIRLINE[96 - period : -period] - AIRLINE[96:]) ** 2)), rel=1e-14
         )
-        assert rmse == pytest.approx(wanted, rel=1e-8)
+        assert rmse == pytest.approx(expected, rel=1e-8)
 
 
 def test_season_of_airline_passengers() -> None:
@@ -330,5 +332,5 @@ def test_season_of_series_without_one() -> None:
         assert season_of(np.arange(rows) % 2.0 if rows else np.empty(0)) in (1, 2)
     assert season_of(np.empty(0)) == season_of(np.zeros(50)) == season_of(np.full(50, 0.1)) == 1
     assert season_of(np.arange(100.0)) == season_of(1e6 - 0.1 * np.arange(99)) == 1
-    with pytest.raises(ShapeError, match=r"wanted values \[R\], got \[4, 1\]"):
+    with pytest.raises(ShapeError, match=r"expected values \[R\], got \[4, 1\]"):
         season_of(np.zeros((4, 1)))

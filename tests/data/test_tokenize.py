@@ -108,7 +108,7 @@ def test_description() -> None:
     assert Tokenizer().to_config() == {"rule": "word", "lower": False}
     with pytest.raises(dataclasses.FrozenInstanceError):
         Tokenizer().rule = "char"  # type: ignore[misc]
-    with pytest.raises(OptionError, match="rule 'bpe' is unknown; wanted one of space, char, word"):
+    with pytest.raises(OptionError, match="rule 'bpe' is unknown; expected one of space, char, word"):
         Tokenizer("bpe")
 
 
@@ -117,5 +117,5 @@ def test_description() -> None:
                {"rule": "word", "lower": 1}],
 )  # fmt: skip
 def test_a_strangers_description_is_checked(config: Any) -> None:
-    with pytest.raises(DataError, match=r"tokenizer: wanted a rule \(space, char, word\) and whether lower"):
+    with pytest.raises(DataError, match=r"tokenizer: expected a rule \(space, char, word\) and whether lower"):
         Tokenizer.from_config(config)

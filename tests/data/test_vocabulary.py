@@ -68,11 +68,11 @@ def test_decoding_stops_at_the_end_and_leaves_out_specials() -> None:
 def test_decoding_refuses_what_is_no_token() -> None:
     vocabulary = Vocabulary.of(SENTENCES)
     for wrong in (-1, 9, 2**40):
-        with pytest.raises(IndexRangeError, match=rf"Vocabulary\.decode: {wrong} is out of range; wanted 0 to 8"):
+        with pytest.raises(IndexRangeError, match=rf"Vocabulary\.decode: {wrong} is out of range; expected 0 to 8"):
             vocabulary.decode([4, wrong])
-    with pytest.raises(DTypeError, match="wanted whole numbers, got float64"):
+    with pytest.raises(DTypeError, match="expected integers, got float64"):
         vocabulary.decode([4.0])
-    with pytest.raises(ShapeError, match=r"wanted numbers \[T\], got shape \[2, 1\]"):
+    with pytest.raises(ShapeError, match=r"expected numbers \[T\], got shape \[2, 1\]"):
         vocabulary.decode(np.zeros((2, 1), np.int64))
 
 
@@ -104,9 +104,9 @@ def test_options_out_of_range(options: dict[str, int]) -> None:
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [(None, "wanted a description with a list of strings as 'tokens', got None"), ([], "got "), ({}, "got {}"),
-     ({"tokens": "abc"}, "wanted a description"), ({"tokens": {"a": 1}}, "wanted a description"),
-     ({"tokens": ["a", 1]}, "token 5 is 1, wanted a string"), ({"tokens": [["a"]]}, "wanted a string"),
+    [(None, "expected a description with a list of strings as 'tokens', got None"), ([], "got "), ({}, "got {}"),
+     ({"tokens": "abc"}, "expected a description"), ({"tokens": {"a": 1}}, "expected a description"),
+     ({"tokens": ["a", 1]}, "token 5 is 1, expected a string"), ({"tokens": [["a"]]}, "expected a string"),
      ({"tokens": ["a", "b", "a"]}, "token 'a' stands at 4 and again at 6")],
 )  # fmt: skip
 def test_a_strangers_vocabulary_is_checked(config: Any, message: str) -> None:
@@ -131,13 +131,13 @@ def test_labels_never_seen_are_named() -> None:
         Labels(["neg", "pos"]).encode(["pos", "neutral"])
     with pytest.raises(DataError, match=r"label 'z' is none of the 12 known: a, b, c, d, e, f, g, h, i, j, \.\.\.$"):
         Labels("abcdefghijkl").encode(["z"])
-    with pytest.raises(IndexRangeError, match=r"Labels\.decode: 2 is out of range; wanted 0 to 1"):
+    with pytest.raises(IndexRangeError, match=r"Labels\.decode: 2 is out of range; expected 0 to 1"):
         Labels(["neg", "pos"]).decode([1, 2])
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [({"names": []}, "there is no class"), ({"names": ["b", "a"]}, "'a' after 'b'; wanted different names in sorted"),
+    [({"names": []}, "there is no class"), ({"names": ["b", "a"]}, "'a' after 'b'; expected different names in sorted"),
      ({"names": ["a", "a"]}, "'a' after 'a'"), ({"names": ["a", None]}, "None is no string"),
      ({"names": 3}, "as 'names'"), ("names", "as 'names', got 'names'")],
 )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Matrix products on the card: the kernel, and what cuBLAS is asked for where that is installed.
+"""Matrix products on the GPU: the kernel, and what cuBLAS is asked for where that is installed.
 
-cuBLAS itself needs a card. Here a stand-in with its interface, at its place behind C pointers, computes what its
+cuBLAS itself needs a GPU. Here a stand-in with its interface, at its place behind C pointers, computes what its
 documentation says a call computes; everything on this side of it is the real thing.
 """
 
@@ -23,7 +23,7 @@ try:
     from minirnn.kernels.cuda.device import asarray
     from minirnn.kernels.cuda.jit import SIMULATOR
 except DeviceError as error:
-    pytest.skip(f"no card: {error}", allow_module_level=True)
+    pytest.skip(f"no GPU: {error}", allow_module_level=True)
 
 _INVALID_VALUE = 7
 
@@ -91,10 +91,10 @@ def check(dtype: np.dtype, M: int, N: int, K: int, way: str, with_bias: bool) ->
     rng = np.random.default_rng(M + 10 * N + 100 * K)
     rows = None
     a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
-    wanted = a.astype(float) @ b.astype(float)
+    expected = a.astype(float) @ b.astype(float)
     bias = rng.standard_normal(N).astype(dtype) if with_bias and way != "transpose_a" else None
     if bias is not None:
-        wanted = wanted + bias
+        expected = expected + bias
     options: dict[str, Any] = {}
     if way == "transpose_a":
         a = np.concatenate([a, rng.standard_normal((2, K)).astype(dtype)]).T.copy()  # more columns than are asked for
@@ -103,10 +103,10 @@ def check(dtype: np.dtype, M: int, N: int, K: int, way: str, with_bias: bool) ->
     elif way == "transpose_b":
         b, options = b.T.copy(), {"transpose_b": True}
     out = asarray(np.full((M, N), np.nan, dtype))
-    made = matrix.product(asarray(a), asarray(b), None if bias is None else asarray(bias), out, **options)
+    made = matrix.gemm(asarray(a), asarray(b), None if bias is None else asarray(bias), out, **options)
     assert made is out
     tolerance = 1e-5 if dtype == np.float32 else 1e-12
-    np.testing.assert_allclose(made.numpy(), wanted, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(made.numpy(), expected, rtol=tolerance, atol=tolerance)
 
 
 SIZES = st.integers(1, 11)
@@ -139,13 +139,13 @@ def test_stacked_products(by_cublas: bool, dtype: np.dtype, request: pytest.Fixt
 
 @pytest.mark.skipif(not SIMULATOR, reason="the stand-in reads the host's memory")
 def test_a_refusal_says_what_to_do(library: SimpleNamespace) -> None:
-    """As on a card whose cuBLAS is newer than its driver."""
+    """As on a GPU whose cuBLAS is newer than its driver."""
     library.cublasCreate_v2 = lambda handle: 1
     cublas._handle.cache_clear()
     with pytest.raises(DeviceError, match=r"cublasCreate failed with status 1.*cublas12"):
-        matrix.product(asarray(np.ones((2, 2))), asarray(np.ones((2, 2))))
+        matrix.gemm(asarray(np.ones((2, 2))), asarray(np.ones((2, 2))))
 
 
-@pytest.mark.skipif(not SIMULATOR, reason="on a card it may be installed")
+@pytest.mark.skipif(not SIMULATOR, reason="on a GPU it may be installed")
 def test_without_it_the_kernel_is_used() -> None:
     assert not cublas.available()

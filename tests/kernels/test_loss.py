@@ -41,8 +41,8 @@ def test_against_the_formula(dtype: np.dtype, classes: int, smoothing: float, we
     weight = rng.random(classes).astype(dtype) if weighted else None
     losses, grad = cpu.cross_entropy(logits, targets, weight, smoothing, 0.25, True)
     tolerance = 3e-6 if dtype == np.float32 else 1e-13
-    wanted, wanted_grad = naive(logits, targets, weight, smoothing, 0.25)
-    np.testing.assert_allclose(losses, wanted, rtol=tolerance, atol=2 * tolerance)
+    expected, wanted_grad = naive(logits, targets, weight, smoothing, 0.25)
+    np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=2 * tolerance)
     np.testing.assert_allclose(grad, wanted_grad, rtol=tolerance, atol=tolerance)
     assert losses[2] == losses[8] == 0
     assert not grad[[2, 8]].any()
@@ -57,8 +57,8 @@ def test_any_number_of_rows_and_classes(dtype: np.dtype, rows: int, classes: int
     logits = rng.standard_normal((rows, classes)).astype(dtype)
     targets = rng.integers(-1, classes, rows)
     losses, grad = cpu.cross_entropy(logits, targets, None, 0.0, 1.0, True)
-    wanted, wanted_grad = naive(logits, targets, None, 0.0, 1.0)
-    np.testing.assert_allclose(losses, wanted, rtol=1e-5, atol=1e-5)
+    expected, wanted_grad = naive(logits, targets, None, 0.0, 1.0)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(grad, wanted_grad, rtol=1e-5, atol=1e-6)
 
 
@@ -84,8 +84,8 @@ def test_digits_are_kept_far_from_zero(dtype: np.dtype, shift: float, smoothing:
     """The largest logit must not be added to the logarithm of a small sum."""
     logits = (np.arange(130) % 7 + dtype.type(shift)).reshape(2, 65).astype(dtype)
     losses, _ = cpu.cross_entropy(logits, np.array([3, 5]), None, smoothing, 1.0, False)
-    wanted, _ = naive(logits, np.array([3, 5]), None, smoothing, 1.0)
-    np.testing.assert_allclose(losses, wanted, rtol=2e-6)
+    expected, _ = naive(logits, np.array([3, 5]), None, smoothing, 1.0)
+    np.testing.assert_allclose(losses, expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("classes", [1, 5, 64, 70, 130])
@@ -112,8 +112,8 @@ def test_infinite_logits_do_what_pytorch_does(torch: Any, dtype: np.dtype, smoot
     with np.errstate(all="ignore"):
         losses, grad = cpu.cross_entropy(logits, targets, None, smoothing, 1.0, True)
     t = torch.tensor(logits, requires_grad=True)
-    wanted = torch.nn.functional.cross_entropy(t, torch.tensor(targets), reduction="none", label_smoothing=smoothing)
-    np.testing.assert_allclose(losses, wanted.detach().numpy(), rtol=1e-6)
+    expected = torch.nn.functional.cross_entropy(t, torch.tensor(targets), reduction="none", label_smoothing=smoothing)
+    np.testing.assert_allclose(losses, expected.detach().numpy(), rtol=1e-6)
     if not smoothing:
-        wanted.sum().backward()
+        expected.sum().backward()
         np.testing.assert_allclose(grad, t.grad.numpy(), rtol=1e-6, atol=1e-7)

@@ -70,10 +70,10 @@ GRIDS = {
 @pytest.mark.parametrize("name", GRIDS)
 def test_tanh_in_float32(name: str) -> None:
     x = single(GRIDS[name])
-    y, wanted = TANH(x), np.tanh(x.astype(np.float64))
-    assert np.abs(y - wanted).max() <= (3e-7 if HAS_FMA else 3.8e-7)
+    y, expected = TANH(x), np.tanh(x.astype(np.float64))
+    assert np.abs(y - expected).max() <= (3e-7 if HAS_FMA else 3.8e-7)
     small = np.abs(x) < 0.5  # relatively exact where tanh is small
-    error = np.abs(y - wanted)[small & (x != 0)] / np.abs(wanted)[small & (x != 0)]
+    error = np.abs(y - expected)[small & (x != 0)] / np.abs(expected)[small & (x != 0)]
     normal = np.abs(x[small & (x != 0)]) > 1e-37
     assert error[normal].max(initial=0) <= 4e-7
     assert np.abs(y).max() <= 1 + 2**-22
@@ -101,8 +101,8 @@ def test_sigmoid_in_float32(name: str) -> None:
 
 def test_exp_in_float32() -> None:
     x = single(np.linspace(-87.33, 88.72, DENSE))
-    wanted = np.exp(x.astype(np.float64))
-    assert (np.abs(EXP(x) - wanted) / wanted).max() <= 3e-7
+    expected = np.exp(x.astype(np.float64))
+    assert (np.abs(EXP(x) - expected) / expected).max() <= 3e-7
     assert EXP(single([0.0, -0.0])).tolist() == [1, 1]
     beyond = EXP(single([88.73, 89, 1e4, 3e38, np.inf, -88, -104, -1e4, -3e38, -np.inf]))
     assert (beyond[:5] == np.inf).all()
@@ -267,7 +267,7 @@ def test_the_derivative_of_tanh_from_its_result() -> None:
 
 
 def splitmix64(seed: int, counter: int) -> int:
-    """Steele, Lea & Flood 2014, figure 14, in whole numbers of any size."""
+    """Steele, Lea & Flood 2014, figure 14, in integers of any size."""
     z = (seed + 0x9E3779B97F4A7C15 * (counter + 1)) % 2**64
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64

@@ -63,13 +63,13 @@ def test_several_callers_at_once_get_their_own_numbers(set_threads: Any, monkeyp
     set_threads(2)
     rng = np.random.default_rng(0)
     jobs = [(rng.standard_normal((40 + n, 30)), rng.standard_normal((30, 50))) for n in range(4)]
-    cpu.product(*jobs[0])  # compiled before the race
+    cpu.gemm(*jobs[0])  # compiled before the race
     wrong: list[Any] = []
 
     def work(number: int) -> None:
         a, b = jobs[number]
         for _ in range(20):
-            got = cpu.product(a, b)
+            got = cpu.gemm(a, b)
             if not np.allclose(got, a @ b, atol=1e-10):
                 wrong.append(number)
 
@@ -113,24 +113,24 @@ def test_a_forked_child_can_compute(set_threads: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(threads, "GRAIN", 1)
     set_threads(2)
     a = np.random.default_rng(0).standard_normal((50, 30))
-    wanted = cpu.product(a, np.ascontiguousarray(a.T))
+    expected = cpu.gemm(a, np.ascontiguousarray(a.T))
     assert threads._pool.workers >= 1, "the parent has a pool to lose"
     child = os.fork()
     if child == 0:  # no assertion may escape into pytest from here
         code = 1
         try:
             signal.alarm(30)
-            got = cpu.product(a, np.ascontiguousarray(a.T))
-            code = 0 if np.array_equal(got, wanted) and threads._pool.workers == 1 else 2
+            got = cpu.gemm(a, np.ascontiguousarray(a.T))
+            code = 0 if np.array_equal(got, expected) and threads._pool.workers == 1 else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    np.testing.assert_array_equal(cpu.product(a, np.ascontiguousarray(a.T)), wanted)
+    np.testing.assert_array_equal(cpu.gemm(a, np.ascontiguousarray(a.T)), expected)
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "2", None, 1025, 10**30])
 def test_the_number_of_threads_is_checked(count: Any) -> None:
-    with pytest.raises(OptionError, match="set_num_threads: wanted a whole number from 1 to 1024, got"):
+    with pytest.raises(OptionError, match="set_num_threads: expected an integer from 1 to 1024, got"):
         mr.set_num_threads(count)
 
 
@@ -142,7 +142,7 @@ def test_the_number_of_threads_from_the_environment(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MINIRNN_NUM_THREADS", "9" * 30)
     assert threads._default_threads() == 1024
     monkeypatch.setenv("MINIRNN_NUM_THREADS", "many")
-    with pytest.raises(OptionError, match="MINIRNN_NUM_THREADS must be a whole number, got 'many'"):
+    with pytest.raises(OptionError, match="MINIRNN_NUM_THREADS must be an int, got 'many'"):
         threads._default_threads()
     monkeypatch.delenv("MINIRNN_NUM_THREADS")
     assert threads._default_threads() >= 1

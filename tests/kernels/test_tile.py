@@ -114,12 +114,12 @@ def test_tile_of_a_row_against_several_panels(kind: str, lanes: int) -> None:
         a = random(1, depth, dtype=dtype, seed=3)
         for columns in range((tile.WIDE - 1) * width + 1, tile.WIDE * width + 1):
             before = random(1, tile.WIDE * width + 3, dtype=dtype, seed=9)
-            got, wanted = before.copy(), before.copy()
+            got, expected = before.copy(), before.copy()
             run(0, a, 0, depth, 1, panels, 0, size, got, 0, 0, depth, columns)
             for number in range(tile.WIDE):
                 used = min(width, columns - number * width)
-                run(1, a, 0, depth, 1, panels, number * size, 0, wanted, number * width, 0, depth, used)
-            np.testing.assert_array_equal(got, wanted)
+                run(1, a, 0, depth, 1, panels, number * size, 0, expected, number * width, 0, depth, used)
+            np.testing.assert_array_equal(got, expected)
             np.testing.assert_array_equal(got[:, columns:], before[:, columns:], "wrote past its columns")
 
 
@@ -146,9 +146,9 @@ def test_product(dtype: np.dtype, m: int, k: int, n: int, transpose_b: bool, wit
     bias = random(n, dtype=dtype, seed=2) if with_bias else None
     right = np.ascontiguousarray(b.T) if transpose_b else b
     plus = 0.0 if bias is None else bias.astype(np.float64)
-    assert_product(cpu.product(a, right, bias, transpose_b=transpose_b), a, b, plus)
+    assert_product(cpu.gemm(a, right, bias, transpose_b=transpose_b), a, b, plus)
     out = np.full((m, n), np.nan, dtype)
-    assert cpu.product(a, right, bias, out=out, transpose_b=transpose_b) is out
+    assert cpu.gemm(a, right, bias, out=out, transpose_b=transpose_b) is out
     assert_product(out, a, b, plus)
 
 
@@ -158,7 +158,7 @@ def test_transposed_product(dtype: np.dtype, m: int, k: int, n: int, with_rows: 
     b = random(k + 3, n, dtype=dtype, seed=1)
     rows = np.random.default_rng(5).integers(0, k + 3, k) if with_rows else None
     out = np.full((m, n), np.nan, dtype)
-    assert cpu.product(a, b if with_rows else b[:k], out=out, transpose_a=True, rows=rows) is out
+    assert cpu.gemm(a, b if with_rows else b[:k], out=out, transpose_a=True, rows=rows) is out
     assert_product(out, a.T, b[rows] if rows is not None else b[:k])
 
 
@@ -166,16 +166,16 @@ def test_transposed_product(dtype: np.dtype, m: int, k: int, n: int, with_rows: 
 def test_products_deeper_than_one_panel(dtype: np.dtype, depth: int) -> None:
     a, b = random(7, depth, dtype=dtype), random(depth, 5, dtype=dtype)
     bias = random(5, dtype=dtype)
-    assert_product(cpu.product(a, b, bias), a, b, bias.astype(np.float64))
-    assert_product(cpu.product(a, np.ascontiguousarray(b.T), transpose_b=True), a, b)
-    assert_product(cpu.product(np.ascontiguousarray(a.T), b, transpose_a=True), a, b)
+    assert_product(cpu.gemm(a, b, bias), a, b, bias.astype(np.float64))
+    assert_product(cpu.gemm(a, np.ascontiguousarray(b.T), transpose_b=True), a, b)
+    assert_product(cpu.gemm(np.ascontiguousarray(a.T), b, transpose_a=True), a, b)
 
 
 def test_products_keep_infinities_and_nan(dtype: np.dtype) -> None:
     a = np.ones((3, 4), dtype)
     a[1, 2], a[2, 0] = np.inf, np.nan
     with np.errstate(all="ignore"):
-        got = cpu.product(a, np.ones((4, 2), dtype))
+        got = cpu.gemm(a, np.ones((4, 2), dtype))
     np.testing.assert_array_equal(got, [[4, 4], [np.inf, np.inf], [np.nan, np.nan]])
 
 
@@ -210,12 +210,12 @@ def losses(dtype: Any) -> list[np.ndarray]:
 
 
 JOBS: dict[str, Callable[[Any], list[np.ndarray]]] = {
-    "product": lambda d: [cpu.product(random(61, 45, dtype=d), random(45, 83, dtype=d), random(83, dtype=d))],
+    "product": lambda d: [cpu.gemm(random(61, 45, dtype=d), random(45, 83, dtype=d), random(83, dtype=d))],
     "product with transposed B": lambda d: [
-        cpu.product(random(61, 45, dtype=d), random(83, 45, dtype=d), transpose_b=True)],
+        cpu.gemm(random(61, 45, dtype=d), random(83, 45, dtype=d), transpose_b=True)],
     "product with transposed A": lambda d: [
-        cpu.product(random(300, 61, dtype=d), random(300, 45, dtype=d), transpose_a=True)],
-    "product of chosen rows": lambda d: [cpu.product(
+        cpu.gemm(random(300, 61, dtype=d), random(300, 45, dtype=d), transpose_a=True)],
+    "product of chosen rows": lambda d: [cpu.gemm(
         random(300, 61, dtype=d), random(9, 45, dtype=d), transpose_a=True, rows=np.arange(300) % 9)],
     "rnn": lambda d: recurrent("rnn", d, dense_steps(6, 11), 19),
     "rnn ragged": lambda d: recurrent("rnn", d, ragged(True), 19),
@@ -224,7 +224,7 @@ JOBS: dict[str, Callable[[Any], list[np.ndarray]]] = {
     "lstm": lambda d: recurrent("lstm", d, dense_steps(6, 11), 19),
     "lstm ragged": lambda d: recurrent("lstm", d, ragged(True), 19),
     "lstm projected": lambda d: recurrent("lstm", d, ragged(False), 19, projected=7),
-    "add_rows_at": lambda d: [cpu.add_rows_at(random(200, 83, dtype=d), np.arange(200) * 7 % 13, 13)],
+    "scatter_add_rows": lambda d: [cpu.scatter_add_rows(random(200, 83, dtype=d), np.arange(200) * 7 % 13, 13)],
     "column_sums": lambda d: [cpu.column_sums(random(200, 83, dtype=d))],
     "dropout": lambda d: [cpu.dropout(random(41, 83, dtype=d), 0.4, 12345)],
     "cross_entropy": losses,
@@ -267,10 +267,10 @@ def test_square_sum_and_column_sums_and_rows(dtype: np.dtype) -> None:
             x = random(rows, columns, dtype=dtype)
             np.testing.assert_allclose(cpu.column_sums(x), x.astype(np.float64).sum(0), rtol=1e-5, atol=1e-5)
             index = np.arange(rows) * 5 % 7
-            wanted = np.zeros((7, columns))
-            np.add.at(wanted, index, x.astype(np.float64))
-            np.testing.assert_allclose(cpu.add_rows_at(x, index, 7), wanted, rtol=1e-5, atol=1e-5)
-            assert cpu.take_rows(wanted, index).tolist() == wanted[index].tolist()
+            expected = np.zeros((7, columns))
+            np.add.at(expected, index, x.astype(np.float64))
+            np.testing.assert_allclose(cpu.scatter_add_rows(x, index, 7), expected, rtol=1e-5, atol=1e-5)
+            assert cpu.take_rows(expected, index).tolist() == expected[index].tolist()
 
 
 def test_dropout_is_the_same_whatever_the_size_and_layout(dtype: np.dtype) -> None:
@@ -324,8 +324,8 @@ def test_a_host_without_avx_and_fma(tmp_path: Path) -> None:
         assert got["bytes"] == 16
         assert got["tanh"] <= 3.8e-7
         for name in LESSER:
-            for number, wanted in enumerate(JOBS[name](np.dtype("float32"))):
-                np.testing.assert_allclose(got[f"{name} {number}"], wanted, rtol=1e-4, atol=1e-4)
+            for number, expected in enumerate(JOBS[name](np.dtype("float32"))):
+                np.testing.assert_allclose(got[f"{name} {number}"], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not DISABLED, reason="compiled, it does not check")

@@ -10,7 +10,7 @@ import minirnn as mr
 from minirnn.autograd import ops
 from minirnn.cells import Cell, dropout, layer_norm, product, sigmoid, tanh
 from minirnn.errors import IndexRangeError, OptionError, ShapeError
-from minirnn.nn.cells import members_of
+from minirnn.nn.cells import unpack_state
 
 
 @mr.cell
@@ -40,7 +40,7 @@ def _step_by_step(model: mr.models.CharLM, tokens: np.ndarray) -> mr.Tensor:
         state, outputs = None, []
         for step in steps:
             state = cell(step, state)
-            outputs.append(members_of(state)[0])
+            outputs.append(unpack_state(state)[0])
         steps = outputs
     return model.head(ops.stack(steps))
 
@@ -69,7 +69,7 @@ def test_the_state_carries_on(cell: str | Cell) -> None:
     first, state = model(tokens[:4])
     second, state = model(tokens[4:], state)
     np.testing.assert_allclose(np.concatenate([first, second]), whole.numpy(), rtol=1e-12)
-    for one, other in zip(members_of(state), members_of(final), strict=True):
+    for one, other in zip(unpack_state(state), unpack_state(final), strict=True):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-12)
 
 
@@ -182,10 +182,10 @@ def test_nothing_asked_for() -> None:
         (lambda m: m.generate([], 3), ShapeError, "P at least 1, got"),
         (lambda m: m.generate([11], 3), IndexRangeError, "index 11 is out of range; the table has 11 rows"),
         (lambda m: m.generate([1], -1), OptionError, "length must be at least 0, got -1"),
-        (lambda m: m.generate([1], 3.5), OptionError, "length must be a whole number, got 3.5"),
+        (lambda m: m.generate([1], 3.5), OptionError, "length must be an int, got 3.5"),
         (lambda m: m.generate([1], 3, seed=-1), OptionError, "seed must be at least 0, got -1"),
-        (lambda m: m.generate([1], 3, seed=0.5), OptionError, "seed must be a whole number, got 0.5"),
-        (lambda m: m.generate([1], 3, top_k=1.5), OptionError, "top_k must be a whole number, got 1.5"),
+        (lambda m: m.generate([1], 3, seed=0.5), OptionError, "seed must be an int, got 0.5"),
+        (lambda m: m.generate([1], 3, top_k=1.5), OptionError, "top_k must be an int, got 1.5"),
         (lambda m: m.stream([1], 3, chunk=0), OptionError, "chunk must be at least 1, got 0"),
         (lambda m: m.generate([1], 3, temperature=-1), OptionError, "temperature must be at least 0, got -1"),
         (lambda m: m.generate([1], 3, top_k=0), OptionError, "top_k must be at least 1, got 0"),

@@ -127,7 +127,7 @@ class Reference:
         return self.linear(h, "head"), state
 
     def losses(self, batch: tuple, smoothing: float = 0.0) -> list[Any]:
-        """The loss of every wanted token of every sequence."""
+        """The loss of every expected token of every sequence."""
         losses = []
         for n, length in enumerate(batch[3]):
             if length > 1:
@@ -154,10 +154,10 @@ def test_loss_and_gradients_are_pytorchs(
     model = _model(cell=cell, num_layers=layers, bidirectional=bidirectional, attention=attention)
     reference, batch = Reference(torch, model), _batch()
     loss = model.loss(*batch)
-    wanted = torch.cat(reference.losses(batch)).mean()
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-12)
+    expected = torch.cat(reference.losses(batch)).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     loss.backward()
-    gradients, ours = reference.gradients(wanted), _gradients(model)
+    gradients, ours = reference.gradients(expected), _gradients(model)
     assert gradients.keys() == ours.keys()
     for name, gradient in gradients.items():
         assert ours[name].any(), name
@@ -168,21 +168,21 @@ def test_loss_and_gradients_are_pytorchs(
 @pytest.mark.parametrize("merge", ["sum", "mul", "ave"])
 @pytest.mark.parametrize("attention", ["additive", "dot"])
 def test_merged_directions_label_smoothing_and_sums(torch: Any, merge: str, attention: str) -> None:
-    """A target of no wanted token among them, and one where <start> is missing too."""
+    """A target of no expected token among them, and one where <start> is missing too."""
     model = _model(cell="gru", merge=merge, attention=attention)
     reference, batch = Reference(torch, model), _batch([4, 1, 6, 3, 2], [1, 5, 3, 7, 0])
     loss = model.loss(*batch, label_smoothing=0.2, reduction="sum")
-    wanted = torch.cat(reference.losses(batch, 0.2)).sum()
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-12)
+    expected = torch.cat(reference.losses(batch, 0.2)).sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     loss.backward()
-    for name, gradient in reference.gradients(wanted).items():
+    for name, gradient in reference.gradients(expected).items():
         np.testing.assert_allclose(_gradients(model)[name], gradient, rtol=1e-10, atol=1e-13, err_msg=name)
 
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_greedy_decoding_is_pytorchs(torch: Any, attention: str | None) -> None:
-    """Step by step, the likeliest token read by the next; weights of the attention too."""
+    """Step by step, the most likely token read by the next; weights of the attention too."""
     model = _lively(_model(attention=attention))
     reference = Reference(torch, model)
     source, _, lengths, _ = _batch()
@@ -291,11 +291,11 @@ def test_a_full_beam_finds_the_likeliest_sequence() -> None:
     for body in bodies:
         target = np.array([START, *body, END])[:, None]
         log_probs = model(source, target).log_softmax(2).numpy()[:, 0]
-        wanted = np.take_along_axis(log_probs, target[1:], 1)[:, 0]
+        expected = np.take_along_axis(log_probs, target[1:], 1)[:, 0]
         if len(body) < 3:
-            best[body] = wanted.sum() / ((5 + len(body) + 1) / 6) ** 0.5
+            best[body] = expected.sum() / ((5 + len(body) + 1) / 6) ** 0.5
         else:  # as long as may be, without an end
-            best[body] = wanted[:-1].sum() / ((5 + 3) / 6) ** 0.5
+            best[body] = expected[:-1].sum() / ((5 + 3) / 6) ** 0.5
     (found,) = model.generate(source, max_length=3, beam_width=100, length_penalty=0.5)
     likeliest = max(best, key=best.__getitem__)
     assert tuple(found.tokens.tolist()) == likeliest
@@ -307,7 +307,7 @@ def test_nothing_to_translate() -> None:
     assert model.generate(np.zeros((3, 0), np.int64)) == []
     (one,) = model.generate([[5]], max_length=1)
     assert len(one.tokens) <= 1
-    with pytest.raises(ShapeError, match=r"wanted a source \[S, N\] with S at least 1, got \[0, 2\]"):
+    with pytest.raises(ShapeError, match=r"expected a source \[S, N\] with S at least 1, got \[0, 2\]"):
         model.generate(np.zeros((0, 2), np.int64))
 
 
@@ -318,7 +318,7 @@ def test_nothing_to_translate() -> None:
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
 @pytest.mark.parametrize("draw", ["step", "sequence"])
 def test_scheduled_sampling_is_a_loop_over_the_steps(attention: str | None, ratio: float, draw: str) -> None:
-    """One step at a time on a tape, each reading the wanted token or the guess of the one before."""
+    """One step at a time on a tape, each reading the expected token or the guess of the one before."""
     model, batch = _model(attention=attention), _batch()
     source, target, source_lengths, target_lengths = batch
     steps = len(target) - 1
@@ -350,7 +350,7 @@ def test_scheduled_sampling_is_a_loop_over_the_steps(attention: str | None, rati
 
 
 def _forced(ratio: float, draw: str, steps: int = 41, batch: int = 500) -> np.ndarray:
-    """Which steps [T, N] after the first read the wanted token of a model that always guesses another."""
+    """Which steps [T, N] after the first read the expected token of a model that always guesses another."""
     model = EncoderDecoder(5, 6, 2, embedding_size=1, attention=None)
     model.head.weight.data[...] = 0
     model.head.bias.data[...] = [0, 0, 0, 0, 0, 9]
@@ -475,9 +475,9 @@ def test_one_hot_is_an_embedding_that_is_the_identity() -> None:
         (lambda m: EncoderDecoder(2, 5, 3), OptionError, "vocabularies hold <pad>, <start>, <end> and more; got 2 and"),
         (lambda m: EncoderDecoder(5, 5, 3, attention="loud"), OptionError, "got 'loud'"),
         (lambda m: EncoderDecoder(5, 5, 3, cell="qrnn"), OptionError, "cell must be one of coupled_lstm, gru"),
-        (lambda m: m.loss([[4, 4]], [[1]]), ShapeError, r"wanted a target \[T, 2\] with T at least 2 .* got \[1, 1\]"),
+        (lambda m: m.loss([[4, 4]], [[1]]), ShapeError, r"expected a target \[T, 2\] with T at least 2 .* got \[1, 1\]"),
         (lambda m: m.loss([[4]], [[1]]), ShapeError, r"with T at least 2 \(<start> and <end>\), got \[1, 1\]"),
-        (lambda m: m.loss([4], [[1], [2]]), ShapeError, r"wanted a target \[T, N\]"),
+        (lambda m: m.loss([4], [[1], [2]]), ShapeError, r"expected a target \[T, N\]"),
         (lambda m: m.loss([[9]], [[1], [2]]), IndexRangeError, "index 9 is out of range; the table has 9 rows"),
         (lambda m: m.loss([[4]], [[8], [2]]), IndexRangeError, "index 8 is out of range; the table has 8 rows"),
         (lambda m: m.loss([[4]], [[1], [8]]), IndexRangeError, "target 8 is out of range for 8 classes"),
@@ -485,8 +485,8 @@ def test_one_hot_is_an_embedding_that_is_the_identity() -> None:
         (lambda m: m.loss([[4]], [[1], [2]], [1], [3]), OptionError, "target: lengths must be from 0 to 2, got 3 to 3"),
         (lambda m: m.loss([[4]], [[1], [2]], teacher_forcing_ratio=1.5), OptionError, "from 0 to 1, got 1.5"),
         (lambda m: m.loss([[4]], [[1], [2]], draw="coin"), OptionError, "must be 'step' or 'sequence', got 'coin'"),
-        (lambda m: m.generate([[4]], beam_width=0), OptionError, "width and max_length must be whole numbers of at le"),
-        (lambda m: m.generate([4]), ShapeError, r"wanted a source \[S, N\] with S at least 1, got \[1\]"),
+        (lambda m: m.generate([[4]], beam_width=0), OptionError, "width and max_length must be integers of at le"),
+        (lambda m: m.generate([4]), ShapeError, r"expected a source \[S, N\] with S at least 1, got \[1\]"),
         (lambda m: teacher_forcing_ratio("cosine", 1, 0, 0), OptionError, "one of constant, linear, inverse-sigmoid"),
         (lambda m: teacher_forcing_ratio("linear", 1, -0.1, 0), OptionError, "must be from 0 to 1, got 1 and -0"),
     ],

@@ -77,8 +77,8 @@ def test_padding_changes_nothing(cell: str, merge: str, pooling: str) -> None:
 def test_pooling_by_hand(kind: str) -> None:
     y = mr.tensor([[[1.0, -5.0], [7.0, -1.0]], [[3.0, -9.0], [0.0, 0.0]]], dtype="float64", requires_grad=True)
     pooled = Pooling(kind, 2, "float64")(y, [2, 1])
-    wanted = {"mean": [[2, -7], [7, -1]], "max": [[3, -5], [7, -1]]}[kind]
-    np.testing.assert_array_equal(pooled, wanted)
+    expected = {"mean": [[2, -7], [7, -1]], "max": [[3, -5], [7, -1]]}[kind]
+    np.testing.assert_array_equal(pooled, expected)
     pooled.sum().backward()
     gradient = {  # of the mean the padded step, zero in y, has a share, which ends in the layer below
         "mean": [[[0.5, 0.5], [1, 1]], [[0.5, 0.5], [1, 1]]],
@@ -94,8 +94,8 @@ def test_attention_pooling_written_out() -> None:
     scores = np.tanh(y @ pooling.memory.weight.numpy().T + pooling.bias.numpy()) @ pooling.score.numpy()
     for n, length in enumerate(LENGTHS):
         e = np.exp(scores[:length, n])
-        wanted = (e / e.sum() if length else e) @ y[:length, n]
-        np.testing.assert_allclose(pooling(mr.tensor(y, dtype="float64"), LENGTHS).numpy()[n], wanted, rtol=1e-10)
+        expected = (e / e.sum() if length else e) @ y[:length, n]
+        np.testing.assert_allclose(pooling(mr.tensor(y, dtype="float64"), LENGTHS).numpy()[n], expected, rtol=1e-10)
 
 
 def test_last_is_each_sequence_s_own_last_step_in_both_directions() -> None:
@@ -127,8 +127,8 @@ def test_merged_directions_written_out(merge: str) -> None:
     both = model.body.rnn(X, None, LENGTHS)[0].numpy()
     ahead, back = both[..., :4], both[..., 4:]
     joined = {"concat": both, "sum": ahead + back, "mul": ahead * back, "ave": (ahead + back) / 2}[merge]
-    wanted = joined @ model.head.weight.numpy().T + model.head.bias.numpy()
-    np.testing.assert_allclose(model(X, LENGTHS)[0], wanted, rtol=1e-11)
+    expected = joined @ model.head.weight.numpy().T + model.head.bias.numpy()
+    np.testing.assert_allclose(model(X, LENGTHS)[0], expected, rtol=1e-11)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -275,5 +275,5 @@ def test_errors_say_what_was_expected() -> None:
         mr.models.OneToMany(3, 4, 2)([1])
     with pytest.raises(ShapeError, match=r"expected a first input \[N, I\], or labels \[N\], got \[1, 2, 3\]"):
         mr.models.OneToMany(3, 4, 2)(np.zeros((1, 2, 3), np.float32), length=2)
-    with pytest.raises(ShapeError, match=r"wanted targets \[.T., 2, 2\], got \[4, 3, 2\]"):
+    with pytest.raises(ShapeError, match=r"expected targets \[.T., 2, 2\], got \[4, 3, 2\]"):
         mr.models.OneToMany(3, 4, 2)([1, 0], targets=np.zeros((4, 3, 2), np.float32))

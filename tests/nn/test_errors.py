@@ -1,4 +1,4 @@
-"""What does not fit is refused: the right exception, and a message with the operation, what came, what was wanted.
+"""What does not fit is refused: the right exception, and a message with the operation, what came, what was expected.
 
 Each exception is also the built-in one a Python programmer expects.
 """

@@ -211,7 +211,7 @@ def test_layer_on_tokens_equals_pytorch_embedding_and_layer(config: Config, asse
 
 
 def small(config: Config) -> Config:
-    """The same but for its sizes, for a card that is simulated."""
+    """The same but for its sizes, for a GPU that is simulated."""
     lengths = None if config.lengths is None else (2, 0, 3)
     return replace(
         config, T=3, N=1 if config.layout == "TI" else 3, lengths=lengths, layers=min(config.layers, 2),
@@ -220,8 +220,8 @@ def small(config: Config) -> Config:
 
 
 @pytest.mark.parametrize("config", [small(draw(n, n % 2 == 1)) for n in range(0, 39, 3)], ids=str)
-def test_layer_on_a_card_equals_pytorch(config: Config, assert_close: Callable[..., None], card: str) -> None:
-    check(config, assert_close, card)
+def test_layer_on_a_card_equals_pytorch(config: Config, assert_close: Callable[..., None], gpu: str) -> None:
+    check(config, assert_close, gpu)
 
 
 def test_the_drawn_configurations_cover_what_they_should() -> None:

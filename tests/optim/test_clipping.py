@@ -19,7 +19,7 @@ SHAPES = [(3, 5), (7,), (), (4, 1, 3), (33, 700)]
 def with_gradients(flat: bool, dtype: str = "float64", device: str = "cpu") -> list[mr.Tensor]:
     """Parameters with a gradient each, except the second."""
     rng = np.random.default_rng(1)
-    shapes = SHAPES if device == "cpu" else SHAPES[:-1]  # a simulated card is slow
+    shapes = SHAPES if device == "cpu" else SHAPES[:-1]  # a simulated GPU is slow
     params = [mr.tensor(np.zeros(shape), True, dtype, device) for shape in shapes]
     if flat:
         SGD(params)
@@ -46,8 +46,8 @@ def test_norm_and_clipped_gradients_are_those_of_pytorch(
     theirs = [torch.nn.Parameter(torch.tensor(p.numpy())) for p in params]
     for p, q in zip(params, theirs, strict=True):
         q.grad = None if p.grad is None else torch.tensor(p.grad.numpy())
-    wanted = torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type).item()
-    assert clip_grad_norm_(iter(params), max_norm, norm_type) == pytest.approx(wanted, rel=tolerance)
+    expected = torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type).item()
+    assert clip_grad_norm_(iter(params), max_norm, norm_type) == pytest.approx(expected, rel=tolerance)
     for p, q in zip(params, theirs, strict=True):
         if p.grad is None:
             assert q.grad is None
@@ -94,12 +94,12 @@ def test_what_is_not_finite_is_treated_as_in_pytorch(flat: bool, bad: float, nor
     for p, q in zip(params, theirs, strict=True):
         q.grad = None if p.grad is None else torch.tensor(p.grad.numpy())
     before = [None if p.grad is None else p.grad.numpy().copy() for p in params]
-    with pytest.raises(GradientError, match="wanted a finite one"):
+    with pytest.raises(GradientError, match="expected a finite one"):
         clip_grad_norm_(params, 1.0, norm_type, error_if_nonfinite=True)
     for p, value in zip(params, before, strict=True):
         assert p.grad is None or np.array_equal(p.grad.numpy(), value, equal_nan=True)
-    wanted = torch.nn.utils.clip_grad_norm_(theirs, 1.0, norm_type).item()
-    np.testing.assert_equal(clip_grad_norm_(params, 1.0, norm_type), wanted)
+    expected = torch.nn.utils.clip_grad_norm_(theirs, 1.0, norm_type).item()
+    np.testing.assert_equal(clip_grad_norm_(params, 1.0, norm_type), expected)
     for p, q in zip(params, theirs, strict=True):
         if p.grad is not None:
             np.testing.assert_equal(np.abs(p.grad.numpy()), np.abs(q.grad.numpy()))  # zeros may differ in sign

@@ -96,10 +96,10 @@ def test_many_steps_are_those_of_pytorch(
     steps = 100 if device == "cpu" else 5
     params = make_params(dtype=dtype, device=device)
     before = [p.numpy().copy() for p in params]
-    _, wanted = torch_train(kind.__name__, options, before, steps)
+    _, expected = torch_train(kind.__name__, options, before, steps)
     optimizer = kind(params, **options)
     train(optimizer, params, range(steps))
-    for p, start, value in zip(params, before, wanted, strict=True):
+    for p, start, value in zip(params, before, expected, strict=True):
         assert p.dtype == dtype
         np.testing.assert_allclose(p.numpy(), value, rtol=tolerance, atol=tolerance * np.abs(value).max(initial=0))
         assert not np.any(p.numpy() == start)
@@ -122,7 +122,7 @@ def test_state_of_pytorch_is_taken_over(kind: type[Optimizer], options: dict[str
     params = make_params()
     values = [p.numpy().copy() for p in params]
     theirs, reached = torch_train(kind.__name__, options, values, 20)
-    _, wanted = torch_train(kind.__name__, options, values, 40)
+    _, expected = torch_train(kind.__name__, options, values, 40)
     state = theirs.state_dict()
     for entry in state["state"].values():
         for name, value in entry.items():
@@ -132,7 +132,7 @@ def test_state_of_pytorch_is_taken_over(kind: type[Optimizer], options: dict[str
         p.data[...] = value
     optimizer.load_state_dict(state)
     train(optimizer, params, range(20, 40))
-    for p, value in zip(params, wanted, strict=True):
+    for p, value in zip(params, expected, strict=True):
         np.testing.assert_allclose(p.numpy(), value, rtol=1e-10, atol=1e-10)
 
 
@@ -140,7 +140,7 @@ def test_state_of_pytorch_is_taken_over(kind: type[Optimizer], options: dict[str
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "wanted"),
+    ("kind", "options", "expected"),
     [
         # two steps from p = 1 with gradients 2, then 4
         (SGD, {"lr": 0.1, "momentum": 0.5}, [0.8, 0.8 - 0.1 * 5]),
@@ -165,10 +165,10 @@ def test_state_of_pytorch_is_taken_over(kind: type[Optimizer], options: dict[str
         (Adam, {"lr": 0.1, "betas": (0.5, 0.75), "eps": 1.0, "weight_decay": 1.0}, [1 - 0.1 * 3 / 4]),
     ],
 )
-def test_first_steps_by_hand(kind: type[Optimizer], options: dict[str, Any], wanted: list[float]) -> None:
+def test_first_steps_by_hand(kind: type[Optimizer], options: dict[str, Any], expected: list[float]) -> None:
     p = mr.tensor([1.0, 1.0], requires_grad=True, dtype="float64")
     optimizer = kind([p], **options)
-    for value, gradient in zip(wanted, (2.0, 4.0), strict=False):
+    for value, gradient in zip(expected, (2.0, 4.0), strict=False):
         set_gradients([p], gradient)
         optimizer.step()
         np.testing.assert_allclose(p.numpy(), [value, value], rtol=1e-12)
@@ -285,7 +285,7 @@ def test_unstepped_parameters_keep_the_initial_accumulator_through_a_round_trip(
         (lambda s: s["param_groups"][0].pop("betas"), "betas"),
         (lambda s: s["state"][0].pop("exp_avg"), "exp_avg is missing"),
         (lambda s: s["state"][0].update(max_exp_avg_sq=np.zeros((3, 5))), "max_exp_avg_sq is unknown"),
-        (lambda s: s["state"][0].update(exp_avg=np.zeros((5, 3))), r"\[5, 3\], wanted \[3, 5\]"),
+        (lambda s: s["state"][0].update(exp_avg=np.zeros((5, 3))), r"\[5, 3\], expected \[3, 5\]"),
     ],
 )
 def test_state_that_does_not_fit_changes_nothing(break_it: Any, message: str) -> None:
@@ -350,9 +350,9 @@ def test_runs_are_the_longest_possible() -> None:
     flat = FlatParameters(params)
     assert flat.runs([0] * 5) == []
     for with_gradient in itertools.product([False, True], repeat=5):
-        for p, wanted in zip(params, with_gradient, strict=True):
+        for p, expected in zip(params, with_gradient, strict=True):
             p.grad = None
-            if wanted:
+            if expected:
                 p.add_grad(np.ones(1))
         covered = [i for first, last, _ in flat.runs([0] * 5) for i in range(first, last)]
         assert covered == [i for i in range(5) if with_gradient[i]]
@@ -400,7 +400,7 @@ def test_assigned_gradient_is_used_and_left_alone() -> None:
     p.grad = mine
     optimizer.step()
     np.testing.assert_allclose(before - p.numpy(), [1.0, 2.0, 3.0], rtol=1e-12)
-    mine.data[...] = 10.0  # one gradient tensor, filled anew at each step
+    mine.data[...] = 10.0  # one gradient tensor, filled again at each step
     optimizer.step()
     np.testing.assert_allclose(before - p.numpy(), [11.0, 12.0, 13.0], rtol=1e-12)
     optimizer.zero_grad()

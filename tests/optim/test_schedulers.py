@@ -67,19 +67,19 @@ def trajectory(scheduler: Any, optimizer: Any, steps: int = STEPS, metrics: list
 def test_trajectories_are_those_of_pytorch(name: str, options: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     theirs, ours = torch_optimizer(torch), make_optimizer()
-    wanted = trajectory(getattr(torch.optim.lr_scheduler, name)(theirs, **options), theirs)
+    expected = trajectory(getattr(torch.optim.lr_scheduler, name)(theirs, **options), theirs)
     got = trajectory(getattr(mr.optim.lr_scheduler, name)(ours, **options), ours)
-    np.testing.assert_allclose(got, wanted, rtol=1e-14)
+    np.testing.assert_allclose(got, expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("options", PLATEAUS)
 def test_plateaus_are_those_of_pytorch(options: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     theirs, ours = torch_optimizer(torch), make_optimizer()
-    wanted = trajectory(torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, **options), theirs, metrics=METRICS)
+    expected = trajectory(torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, **options), theirs, metrics=METRICS)
     got = trajectory(ReduceLROnPlateau(ours, **options), ours, metrics=METRICS)
-    assert len(np.unique(wanted[:, 0])) > 1
-    np.testing.assert_allclose(got, wanted, rtol=1e-14)
+    assert len(np.unique(expected[:, 0])) > 1
+    np.testing.assert_allclose(got, expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("warmup", [1, 5])
@@ -89,9 +89,9 @@ def test_warmup_is_pytorchs_linear_then_the_next(warmup: int) -> None:
     theirs, ours = torch_optimizer(torch), make_optimizer()
     linear = schedulers.LinearLR(theirs, start_factor=1 / warmup, total_iters=warmup - 1)
     cosine = schedulers.CosineAnnealingLR(theirs, 20)
-    wanted = trajectory(schedulers.SequentialLR(theirs, [linear, cosine], [warmup]), theirs)
+    expected = trajectory(schedulers.SequentialLR(theirs, [linear, cosine], [warmup]), theirs)
     got = trajectory(LinearWarmup(ours, warmup, CosineAnnealingLR(ours, 20)), ours)
-    np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-15)
 
 
 def one_rate(make: Callable[[SGD], LRScheduler], steps: int, metrics: list[float] | None = None) -> list[float]:
@@ -153,7 +153,7 @@ def test_state_dict_continues_bit_for_bit(make: Callable[[SGD], LRScheduler], op
     straight, halted, resumed = make_optimizer(), make_optimizer(), make_optimizer()
     schedule, before = make(straight), make(halted)
     metrics = METRICS if isinstance(schedule, ReduceLROnPlateau) else None
-    wanted = trajectory(schedule, straight, STEPS, metrics)
+    expected = trajectory(schedule, straight, STEPS, metrics)
     trajectory(before, halted, 20, metrics)
     state = json.loads(json.dumps(before.state_dict()))  # plain numbers and strings
     if optimizer_first:
@@ -163,13 +163,13 @@ def test_state_dict_continues_bit_for_bit(make: Callable[[SGD], LRScheduler], op
     if not optimizer_first:
         resumed.load_state_dict(halted.state_dict())
     got = trajectory(after, resumed, STEPS - 20, None if metrics is None else metrics[20:])
-    np.testing.assert_array_equal(got, wanted[20:])
+    np.testing.assert_array_equal(got, expected[20:])
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda o: StepLR(3, 1), "StepLR: wanted an Optimizer, got a int"),  # type: ignore[arg-type]
+        (lambda o: StepLR(3, 1), "StepLR: expected an Optimizer, got a int"),  # type: ignore[arg-type]
         (lambda o: StepLR(o, 0), "step_size must be at least 1, got 0"),
         (lambda o: CosineAnnealingLR(o, 0), "T_max must be at least 1"),
         (lambda o: ReduceLROnPlateau(o, "least"), "mode must be 'min' or 'max', got 'least'"),

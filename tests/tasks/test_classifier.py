@@ -79,7 +79,7 @@ def test_files_or_one_folder(tmp_path: Path) -> None:
     assert [where[n] for n in (1, 2)] == [f"{folder}/neg.txt:2", f"{folder}/pos.txt:1"]
     a, b = write(tmp_path / "a", ["x y"], ["pos"]), write(tmp_path / "b", ["z"], ["neg"])
     assert read_texts([a, b])[:2] == (["x y", "z"], ["pos", "neg"])
-    with pytest.raises(DataError, match="folder is a folder; wanted one folder alone, or files only"):
+    with pytest.raises(DataError, match="folder is a folder; expected one folder alone, or files only"):
         read_texts([a, str(folder)])
 
 
@@ -141,15 +141,15 @@ def test_the_split_keeps_lone_labels_for_training() -> None:
     assert 0 < len(held) < 15
     assert classes.tolist() == [0] * len(held)
     assert len(made._train) + len(held) == 30
-    with pytest.raises(DataError, match=r"data.tsv:1: no text is left to validate with, .*wanted more texts than 3"):
+    with pytest.raises(DataError, match=r"data.tsv:1: no text is left to validate with, .*expected more texts than 3"):
         task(["a b", "c d", "e f"], ["A", "B", "C"])
 
 
 def test_data_and_options_that_will_not_do() -> None:
     texts, labels = reviews(9)
-    with pytest.raises(DataError, match=r"data.tsv:1: every text has the label 'A'; wanted two or more"):
+    with pytest.raises(DataError, match=r"data.tsv:1: every text has the label 'A'; expected two or more"):
         task(texts, ["A"] * 9)
-    with pytest.raises(DataError, match="wanted at least 2 examples"):
+    with pytest.raises(DataError, match="expected at least 2 examples"):
         task([], [])
     for changed, message in [
         ({"level": "line"}, "level must be one of auto, word, char, got 'line'"),
@@ -241,8 +241,8 @@ def test_metrics_are_those_of_every_text_once(monkeypatch: pytest.MonkeyPatch) -
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     best, f1 = logits.argmax(1), []
     for c in sorted({*best.tolist(), *CLASSES.tolist()}):
-        predicted, wanted = best == c, np.equal(CLASSES, c)
-        f1.append(2 * (predicted & wanted).sum() / (predicted.sum() + wanted.sum()))
+        predicted, expected = best == c, np.equal(CLASSES, c)
+        f1.append(2 * (predicted & expected).sum() / (predicted.sum() + expected.sum()))
     assert made.measure(texts, CLASSES) == {
         "loss": pytest.approx(-log_p[np.arange(6), CLASSES].mean()),
         "accuracy": pytest.approx((best == CLASSES).mean()),
@@ -417,8 +417,8 @@ def test_a_checkpoint_brings_all_it_needs(tmp_path: Path) -> None:
     assert trained.encode("The film was a plot").size == 3
     arrays, config = checkpoint.load(tmp_path / LAST)
     bad = [
-        ("labels", {"names": ["A"]}, r"head.weight has shape \[2, 9\], wanted \[1, 9\]"),
-        ("vocabulary", {"tokens": ["a"]}, r"embedding.weight has shape .*, wanted \[5, 7\]"),
+        ("labels", {"names": ["A"]}, r"head.weight has shape \[2, 9\], expected \[1, 9\]"),
+        ("vocabulary", {"tokens": ["a"]}, r"embedding.weight has shape .*, expected \[5, 7\]"),
         ("vocabulary", 3, "bad is damaged: vocabulary"), ("tokenizer", {}, "bad is damaged: tokenizer"),
         ("max_length", None, "bad is damaged"), ("model", {"cell": 4}, "bad is damaged"),
         ("model", 5, "bad is damaged"),
@@ -428,5 +428,5 @@ def test_a_checkpoint_brings_all_it_needs(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=message):
             Classifier.load(tmp_path / "bad")
     checkpoint.save(tmp_path / "bad", arrays, config | {"task": "char"})
-    with pytest.raises(CheckpointError, match="bad holds a 'char' model; wanted a classifier"):
+    with pytest.raises(CheckpointError, match="bad holds a 'char' model; expected a classifier"):
         Classifier.load(tmp_path / "bad")

@@ -180,7 +180,7 @@ def test_what_the_model_sees() -> None:
         np.testing.assert_allclose(seen[:, n, 0], scaled[0][window] - scaled[0][n + 2], atol=1e-15)
         np.testing.assert_allclose(seen[:, n, 1], np.tanh(scaled[0][window] / 2), atol=1e-15)
         np.testing.assert_allclose(seen[:, n, 2], np.tanh([-0.5, 0.5, -0.5] if n == 0 else [0.5, -0.5, 0.5]))
-    assert examples.wanted.tolist() == [[6, 4], [4, 8]]
+    assert examples.expected.tolist() == [[6, 4], [4, 8]]
     assert examples.base.tolist() == [[3, 2], [2, 6]]
     spread = np.sqrt([(9 + 4) / 2, (4 + 4) / 2])
     np.testing.assert_allclose(view.spread, spread)
@@ -243,7 +243,7 @@ def test_every_training_row_that_can_be_is_a_target_and_no_other() -> None:
     made = task(growing(), horizon=2, val_fraction=0.3)
     assert made.train_rows == 63
     made.start_epoch(0)
-    seen = np.concatenate([made._examples.wanted[batch] for batch in made._order])
+    seen = np.concatenate([made._examples.expected[batch] for batch in made._order])
     expected = np.lib.stride_tricks.sliding_window_view(np.log(growing()[7:63]), 2)
     assert sorted(map(tuple, seen)) == sorted(map(tuple, expected))
     assert made.batches == -(-len(expected) // 8)
@@ -420,9 +420,11 @@ def test_eval_scores_what_was_not_trained_on(tmp_path: Path) -> None:
     assert same["loss"] == made.evaluate()["val_loss"]
     new = forecaster.evaluate([write(tmp_path, a[1:], b[1:])])
     assert new == evaluate(made.model, view, make(a[1:], b[1:]), 7) | {"scored_rows": 112, "first_row": 8}
-    with pytest.raises(DataError, match=r"s\.csv: wanted at least 92 rows, 90 before those to score and 2 to forecast"):
+    with pytest.raises(
+        DataError, match=r"s\.csv: expected at least 92 rows, 90 before those to score and 2 to forecast"
+    ):
         forecaster.evaluate([write(tmp_path, a[:91], b[:91])])
-    with pytest.raises(DataError, match=r"s\.csv: wanted at least 9 rows, 7 before .*, got 8"):
+    with pytest.raises(DataError, match=r"s\.csv: expected at least 9 rows, 7 before .*, got 8"):
         forecaster.evaluate([write(tmp_path, a[-8:], b[-8:])])
     with pytest.raises(OptionError, match="one table at a time, got 2"):
         forecaster.evaluate(["s.csv", "s.csv"])
@@ -440,11 +442,11 @@ def test_eval_of_a_new_table_waits_for_a_season(tmp_path: Path) -> None:
 
 def test_eval_looks_at_the_columns_of_the_model_only(tmp_path: Path) -> None:
     made = stirred(task(growing()[:72]))
-    wanted = made.forecaster().evaluate([write(tmp_path, growing())])
-    assert wanted["first_row"] == 73
+    expected = made.forecaster().evaluate([write(tmp_path, growing())])
+    assert expected["first_row"] == 73
     rows = [f"{value!r};x;{n}" for n, value in enumerate(growing().tolist())]
     (tmp_path / "o.csv").write_text("\n".join(["a;text;n", *rows]))
-    assert made.forecaster().evaluate([str(tmp_path / "o.csv")]) == wanted
+    assert made.forecaster().evaluate([str(tmp_path / "o.csv")]) == expected
 
 
 def test_a_forecast_is_that_of_the_row_to_come(tmp_path: Path) -> None:
@@ -459,19 +461,19 @@ def test_a_forecast_is_that_of_the_row_to_come(tmp_path: Path) -> None:
     needed = lines(a[88 - made.view.needs : 88], b[88 - made.view.needs : 88])
     short = forecaster.predict(needed)[0].facts["horizon"]  # older rows count for nothing
     np.testing.assert_allclose(short, expected[0], rtol=1e-12)
-    with pytest.raises(DataError, match=r"^s\.csv: wanted at least 7 rows, to forecast from, got 6$"):
+    with pytest.raises(DataError, match=r"^s\.csv: expected at least 7 rows, to forecast from, got 6$"):
         forecaster.predict([needed[0], *needed[2:]])
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "standard input:1: wanted a header"),
+        ([], "standard input:1: expected a header"),
         (["b,a"], "s.csv: no row below the header"),
-        (["b,a", "1,2", "3"], "s.csv:3: wanted 2 columns as in the header, got 1"),
-        (["b,a", "1,2", "3,x"], "s.csv:3: column 'a': wanted a finite number, got 'x'"),
+        (["b,a", "1,2", "3"], "s.csv:3: expected 2 columns as in the header, got 1"),
+        (["b,a", "1,2", "3,x"], "s.csv:3: column 'a': expected a finite number, got 'x'"),
         (["b,c", "1,2"], "s.csv: no column 'a'; there are 'b', 'c'"),
-        (["b,a", "x,3", "x,0"], "s.csv:3: column 'a': wanted a number above 0, for the model takes logarithms"),
+        (["b,a", "x,3", "x,0"], "s.csv:3: column 'a': expected a number above 0, for the model takes logarithms"),
     ],
 )
 def test_tables_that_cannot_be_forecast(rows: list[str], message: str) -> None:
@@ -506,7 +508,7 @@ def test_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is damaged"):
         Forecaster.load(tmp_path / "x")
     checkpoint.save(tmp_path / "x", arrays, config | {"task": "char"})
-    with pytest.raises(CheckpointError, match="wanted a forecaster"):
+    with pytest.raises(CheckpointError, match="expected a forecaster"):
         Forecaster.load(tmp_path / "x")
 
 
@@ -516,21 +518,21 @@ def test_checkpoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "options", "error", "message"),
     [
-        ((noise(8),), {}, DataError, "s.csv: wanted at least 8 rows, to train on (7 to look at, 1 to forecast), got 6: "
+        ((noise(8),), {}, DataError, "s.csv: expected at least 8 rows, to train on (7 to look at, 1 to forecast), got 6: "
          "of the table's 8 rows 2 validate, 6 are left"),
         ((noise(1),), {}, DataError, "got 0: of the table's 1 rows 1 validate, 0 are left"),
-        ((noise(15),), {"horizon": 20}, DataError, "s.csv: wanted at least 27 rows, to train on (7 to look at, 20 to "
+        ((noise(15),), {"horizon": 20}, DataError, "s.csv: expected at least 27 rows, to train on (7 to look at, 20 to "
          "forecast), got 0: of the table's 15 rows 15 validate, 0 are left"),
-        ((noise(20),), {"season": 16}, DataError, "wanted at least 18 rows, to train on (a season of 16 before 1 to"),
-        ((noise(20),), {"horizon": 20}, DataError, "wanted at least 27 rows"),
+        ((noise(20),), {"season": 16}, DataError, "expected at least 18 rows, to train on (a season of 16 before 1 to"),
+        ((noise(20),), {"horizon": 20}, DataError, "expected at least 27 rows"),
         ((noise(20),), {"horizon": 0}, OptionError, "horizon must be at least 1, got 0"),
         ((noise(20),), {"season": 0}, OptionError, "season must be at least 1, got 0"),
         ((noise(20),), {"base": "mean"}, OptionError, "base must be one of last, season, trend, got 'mean'"),
         ((noise(20),), {"val_fraction": 1.0}, OptionError, "val_fraction must be between 0 and 1"),
         ((noise(20),), {"penalty": -1.0}, OptionError, "penalty must be at least 0"),
-        ((noise(20),), {"batch_size": 0}, OptionError, "batch size must be a whole number of at least 1"),
-        ((noise(20),), {"log": True}, DataError, "s.csv:3: column 'a': wanted a number above 0"),
-        ((np.r_[noise(29), np.inf],), {"val_fraction": 0.01}, DataError, "wanted a finite number, got 'inf'"),
+        ((noise(20),), {"batch_size": 0}, OptionError, "batch size must be an int of at least 1"),
+        ((noise(20),), {"log": True}, DataError, "s.csv:3: column 'a': expected a number above 0"),
+        ((np.r_[noise(29), np.inf],), {"val_fraction": 0.01}, DataError, "expected a finite number, got 'inf'"),
     ],
 )  # fmt: skip
 def test_mistakes(columns: tuple, options: dict, error: type[Exception], message: str) -> None:
@@ -544,7 +546,7 @@ def test_a_zero_in_the_validation_part_of_a_logarithm() -> None:
     values[80] = 0
     made = task(values)
     assert made.view.log  # the training rows cannot know
-    with pytest.raises(DataError, match=r"^s\.csv:82: column 'a': wanted a number above 0.*--no-log"):
+    with pytest.raises(DataError, match=r"^s\.csv:82: column 'a': expected a number above 0.*--no-log"):
         made.evaluate()
 
 

@@ -179,7 +179,7 @@ def _lengths_of_split(rolls: list[Any]) -> tuple[list[int], list[int]]:
 
 
 def test_what_cannot_be_trained_on() -> None:
-    with pytest.raises(DataError, match="wanted a part 'train', or pieces alone; got 'test', 'valid'"):
+    with pytest.raises(DataError, match="expected a part 'train', or pieces alone; got 'test', 'valid'"):
         _task({"test": _rolls(), "valid": _rolls()})
     with pytest.raises(DataError, match="at least 2 examples"):
         _task({"train": _rolls((5,))})
@@ -187,7 +187,7 @@ def test_what_cannot_be_trained_on() -> None:
         _task(transpose=-1)
     with pytest.raises(OptionError, match="seq_length must be at least 1, got 0"):
         _task(seq_length=0)
-    with pytest.raises(OptionError, match="batch size must be a whole number of at least 1, got 0"):
+    with pytest.raises(OptionError, match="batch size must be an int of at least 1, got 0"):
         _task(batch_size=0)
 
 
@@ -196,8 +196,8 @@ def test_what_cannot_be_trained_on() -> None:
     [
         ('{"train": [[60, 62], [60, [20, 60]]]}', r"m.json: train\[1\]: step 1: pitch 20 is outside 21 to 108"),
         ("[[60, 109]]", r"m.json: train\[0\]: step 1: pitch 109 is outside 21 to 108, the keys of a piano"),
-        ('{"train": [[60, 62]], "test": [[[60, 64]]]}', r"m.json: test\[0\] has one step; wanted at least 2"),
-        ("[[60, 61.5]]", r"pitch 61.5 is not a whole number"),
+        ('{"train": [[60, 62]], "test": [[[60, 64]]]}', r"m.json: test\[0\] has one step; expected at least 2"),
+        ("[[60, 61.5]]", r"pitch 61.5 is not an integer"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
@@ -309,7 +309,7 @@ def test_chords_are_drawn_as_often_as_they_should_be(temperature: float, q: floa
     assert len(shares) == (88 - 85) + 1 + 1 + 88
     expected = {keys: draws * share for keys, share in shares.items() if draws * share >= 5}
     assert expected
-    statistic = sum((counted[keys] - wanted) ** 2 / wanted for keys, wanted in expected.items())
+    statistic = sum((counted[keys] - expected) ** 2 / expected for keys, expected in expected.items())
     assert statistic < len(expected) + 5 * math.sqrt(2 * len(expected))
 
 
@@ -342,7 +342,7 @@ def test_chords_of_pieces() -> None:
      ([([0], 0)], 0.1), ([([0], 1)], 1.5), ([([0], 1)] * 2049, 0.1)],
 )  # fmt: skip
 def test_what_is_no_chord(shapes: Any, frequency: float) -> None:
-    with pytest.raises(DataError, match="wanted chords as semitones above their lowest key"):
+    with pytest.raises(DataError, match="expected chords as semitones above their lowest key"):
         Chords(shapes, frequency)
 
 
@@ -358,7 +358,7 @@ def test_only_the_most_frequent_chords_are_kept(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_state_is_carried_from_step_to_step(cell: str, layers: int) -> None:
-    """Each step composed is the one that the whole piece so far, read anew, makes likeliest."""
+    """Each step composed is the one that the whole piece so far, read again, makes most likely."""
     model = _model(cell, layers)
     chords = Chords(CHORDS, 0.1)
     piece = Composer(model, [(60,)], chords).compose([(60, 64), (62,)], 6, temperature=0)
@@ -436,12 +436,15 @@ def test_a_beginning_may_go_over_several_lines(text: str, starts: list[Any]) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("\n[\n [60],\n [62\n]\n", r"x:5: not JSON, though x:2 begins with \[; wanted steps as in"),
+        ("\n[\n [60],\n [62\n]\n", r"x:5: not JSON, though x:2 begins with \[; expected steps as in"),
         ("[\n [60],\n oops\n]", r"x:3: not JSON, though x:1 begins with \["),
         ("[[60\n62", r"x:2: not JSON, though x:1 begins with \["),
         ("60\n[[60\n]]", r"x:2: not JSON, though it begins with \["),
         ("[\n[60],\n[12]\n]", "x:1: step 1: pitch 12 is outside"),
-        ('{"train": [[[60], [62]]]}', "x:1: got a JSON object, as files to train on are; wanted the beginning of one"),
+        (
+            '{"train": [[[60], [62]]]}',
+            "x:1: got a JSON object, as files to train on are; expected the beginning of one",
+        ),
         ('\n{\n "train": [\n', "x:2: got a JSON object"),
     ],
 )
@@ -454,21 +457,21 @@ def test_lines_that_together_begin_no_piece(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("H4", "x:3: wanted notes such as 60 or C4, or steps as in .*; got 'H4'"),
-        ("60 sixty", "x:3: wanted notes .* got 'sixty'"),
-        ("60.5", "x:3: wanted notes .* got '60.5'"),
-        ("-60", "x:3: wanted notes .* got '-60'"),
-        ("9" * 5000, "x:3: wanted notes .* got '9{40}'"),
-        ('{"piece": [[60]]}', "x:3: got a JSON object, as files to train on are; wanted .* one piece: steps as in"),
+        ("H4", "x:3: expected notes such as 60 or C4, or steps as in .*; got 'H4'"),
+        ("60 sixty", "x:3: expected notes .* got 'sixty'"),
+        ("60.5", "x:3: expected notes .* got '60.5'"),
+        ("-60", "x:3: expected notes .* got '-60'"),
+        ("9" * 5000, "x:3: expected notes .* got '9{40}'"),
+        ('{"piece": [[60]]}', "x:3: got a JSON object, as files to train on are; expected .* one piece: steps as in"),
         ("C9", "x:3: step 0: pitch 120 is outside 21 to 108, the keys of a piano"),
         ("12", "x:3: step 0: pitch 12 is outside"),
-        ("200", "x:3: step 0: pitch 200 is not a whole number from 0 to 127"),
+        ("200", "x:3: step 0: pitch 200 is not an integer from 0 to 127"),
         ("[60", "x:3: not JSON, though it begins with"),
         ("[" * 100_000, "x:3: not JSON"),
         ("[" + "9" * 5000 + "]", "x:3: not JSON"),
-        ("[[60], [[62]]]", r"x:3: step 1: pitch \[62\] is not a whole number"),
-        ('[["C4"]]', "x:3: step 0: pitch 'C4' is not a whole number"),
-        ("[[60], true]", "x:3: step 1: pitch True is not a whole number"),
+        ("[[60], [[62]]]", r"x:3: step 1: pitch \[62\] is not an integer"),
+        ('[["C4"]]', "x:3: step 0: pitch 'C4' is not an integer"),
+        ("[[60], true]", "x:3: step 1: pitch True is not an integer"),
     ],
 )
 def test_lines_that_begin_no_piece(text: str, message: str) -> None:
@@ -481,11 +484,11 @@ def test_predict(tmp_path: Path) -> None:
     composer = Composer(_model(), [(60,)], Chords(CHORDS, 0.1))
     lines = [Line("60,64", "a:1"), Line("[[62], [65]]", "a:2"), Line("", "a:3")]
     found = composer.predict(lines, length=5, seed=4, temperature=0.5)
-    wanted = [
+    expected = [
         composer.compose([(60, 64)], 5, 0.5, 4), composer.compose([(62,), (65,)], 5, 0.5, 5),
         composer.compose([], 5, 0.5, 6),
     ]  # fmt: skip
-    assert [json.loads(one.text) for one in found] == [[list(step) for step in piece] for piece in wanted]
+    assert [json.loads(one.text) for one in found] == [[list(step) for step in piece] for piece in expected]
     assert [one.facts for one in found] == [{"piece": json.loads(one.text)} for one in found]
     assert [len(one.facts["piece"]) for one in composer.predict([])] == [64]
 
@@ -513,9 +516,9 @@ def test_from_training_to_a_composer(tmp_path: Path) -> None:
     composer = Composer.load(tmp_path / BEST)
     firsts = {steps_of(next(row[None] for row in roll if row.any()))[0] for roll in parts["train"][:4]}
     assert composer.starts == sorted(firsts)
-    wanted = Chords.of(parts["train"])
-    assert composer.chords.shapes == [[list(shape), count] for shape, count in wanted.shapes]
-    assert composer.chords.frequency == wanted.frequency
+    expected = Chords.of(parts["train"])
+    assert composer.chords.shapes == [[list(shape), count] for shape, count in expected.shapes]
+    assert composer.chords.frequency == expected.frequency
     assert composer.compose([], 9, seed=3) == task.composer().compose([], 9, seed=3)
     assert not composer.model.training
 
@@ -536,7 +539,7 @@ def test_from_training_to_a_composer(tmp_path: Path) -> None:
     assert task.evaluate()["val_loss"] == pytest.approx(loss)
 
     arrays, config = checkpoint.load(tmp_path / BEST)
-    for change, message in [({"task": "char"}, "holds a 'char' model; wanted a model of music"),
+    for change, message in [({"task": "char"}, "holds a 'char' model; expected a model of music"),
                             ({"starts": 3}, "is damaged"),
                             ({"chords": {"shapes": [], "frequency": 0.1}}, "is damaged"),
                             ({"model": {}}, "is damaged")]:  # fmt: skip

@@ -112,7 +112,7 @@ def test_the_split_keeps_rare_tags_for_training(tmp_path: Path) -> None:
     assert task(data, val_fraction=0.5, seed=4).validation != made.validation
     assert task(data, val_fraction=0.5).validation == made.validation
     lone = Sentences.read([write(tmp_path / "lone", [[(f"w{n}", f"T{n}")] for n in range(5)])])
-    with pytest.raises(DataError, match=r"lone:1: no sentence is left .*wanted more sentences than 5"):
+    with pytest.raises(DataError, match=r"lone:1: no sentence is left .*expected more sentences than 5"):
         task(lone)
 
 
@@ -129,11 +129,13 @@ def test_a_tag_that_was_never_seen_is_named_by_file_and_line(tmp_path: Path, dat
 
 
 def test_data_that_will_not_do(tmp_path: Path, data: Sentences) -> None:
-    with pytest.raises(DataError, match="wanted at least 2 examples"):
+    with pytest.raises(DataError, match="expected at least 2 examples"):
         task(Sentences.read([write(tmp_path / "one", [[("a", "A"), ("b", "B")]])]))
-    with pytest.raises(DataError, match=r"same:1: every word has the tag 'A'; wanted two or more"):
+    with pytest.raises(DataError, match=r"same:1: every word has the tag 'A'; expected two or more"):
         task(Sentences.read([write(tmp_path / "same", [[("a", "A"), ("b", "A")]] * 3)]))
-    with pytest.raises(DataError, match=r"long:3: a sentence of 5001 words, wanted at most 5000; is a blank line miss"):
+    with pytest.raises(
+        DataError, match=r"long:3: a sentence of 5001 words, expected at most 5000; is a blank line miss"
+    ):
         Sentences.read([write(tmp_path / "long", [[("a", "A")], [("a", "A")] * 5001])])
     with pytest.raises(OptionError, match="only vectors that come from a file can be frozen"):
         task(data, freeze=True)
@@ -218,16 +220,16 @@ def test_metrics_are_those_of_every_word_once(monkeypatch: pytest.MonkeyPatch) -
     model = small_model("rnn", True, 1)
     text = Text(SENTENCES, WORDS, CHARACTERS)
     logits = np.concatenate([model(text.batch(np.array([n]))).numpy() for n in range(4)])
-    wanted = np.concatenate(CLASSES)
+    expected = np.concatenate(CLASSES)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     best, f1 = logits.argmax(1), []
-    for c in sorted({*best.tolist(), *wanted.tolist()}):
-        right = ((best == c) & (wanted == c)).sum()
-        f1.append(2 * right / ((best == c).sum() + (wanted == c).sum()))
+    for c in sorted({*best.tolist(), *expected.tolist()}):
+        right = ((best == c) & (expected == c)).sum()
+        f1.append(2 * right / ((best == c).sum() + (expected == c).sum()))
     metrics = evaluate(model, text, CLASSES)
     assert metrics == {
-        "loss": pytest.approx(-log_p[np.arange(10), wanted].mean()),
-        "accuracy": pytest.approx((best == wanted).mean()),
+        "loss": pytest.approx(-log_p[np.arange(10), expected].mean()),
+        "accuracy": pytest.approx((best == expected).mean()),
         "macro_f1": pytest.approx(np.mean(f1)),
     }
     assert model.training
@@ -314,7 +316,9 @@ def test_a_line_is_cut_at_white_space_alone(data: Sentences) -> None:
     assert found.facts["tokens"] == ["I'm", "1/2", "here."]
     assert found.text.split()[1] == f"1/2/{found.facts['tags'][1]}"
     assert predictor(task(data)).predict([]) == []
-    with pytest.raises(DataError, match="x:7: a sentence of 5001 words, wanted at most 5000; wanted a line for each"):
+    with pytest.raises(
+        DataError, match="x:7: a sentence of 5001 words, expected at most 5000; expected a line for each"
+    ):
         predictor(task(data)).predict([Line("a " * 5001, "x:7")])
 
 
@@ -386,7 +390,7 @@ def test_resume_refuses_other_settings(
 
 
 def test_resume_refuses_other_data(data: Sentences, tmp_path: Path) -> None:
-    """One word or tag is enough, in the training part or in the other."""
+    """One word or tag is enough, in the training set or in the other."""
     held = Sentences.read([write(tmp_path / "held", language(3, seed=5))])
     run(Trainer(task(data, held), Options(steps=1), tmp_path / "run"))
     sentences = language(40)
@@ -418,5 +422,5 @@ def test_a_checkpoint_brings_all_it_needs(data: Sentences, tmp_path: Path) -> No
         with pytest.raises(CheckpointError, match=message):
             Tagger.load(tmp_path / "bad")
     checkpoint.save(tmp_path / "bad", arrays, config | {"task": "char"})
-    with pytest.raises(CheckpointError, match="bad holds a 'char' model; wanted a tagger"):
+    with pytest.raises(CheckpointError, match="bad holds a 'char' model; expected a tagger"):
         Tagger.load(tmp_path / "bad")

@@ -57,11 +57,11 @@ def lines(texts: Sequence[str]) -> list[Line]:
 def test_a_batch_by_hand() -> None:
     source, target = Vocabulary("ab"), Vocabulary("xyz")
     data = _Pairs(source, target, [["a"], ["b", "a", "q"], ["b", "b"]], [["x", "y"], ["z"], ["q", "z", "y", "x"]])
-    assert (len(data), data.wanted) == (3, 3 + 2 + 5)
+    assert (len(data), data.expected) == (3, 3 + 2 + 5)
     assert [side.tolist() for side in data.lengths] == [[1, 3, 2], [4, 3, 6]]
-    tokens, wanted, source_lengths, target_lengths = data.batch(np.array([1, 0]))
+    tokens, expected, source_lengths, target_lengths = data.batch(np.array([1, 0]))
     assert tokens.T.tolist() == [[5, 4, UNK], [4, 0, 0]]
-    assert wanted.T.tolist() == [[START, 6, END, 0], [START, 4, 5, END]]
+    assert expected.T.tolist() == [[START, 6, END, 0], [START, 4, 5, END]]
     assert (source_lengths.tolist(), target_lengths.tolist()) == ([3, 1], [3, 4])
 
 
@@ -132,10 +132,10 @@ def test_padding_changes_nothing(attention: str) -> None:
     made.model.zero_grad()
     total, tokens = 0.0, 0
     for n in examples:
-        one, wanted = made.batch_loss(np.array([n]), 0.0)
-        (one * (wanted / count)).backward()
-        total += one.item() * wanted
-        tokens += wanted
+        one, expected = made.batch_loss(np.array([n]), 0.0)
+        (one * (expected / count)).backward()
+        total += one.item() * expected
+        tokens += expected
     assert count == tokens
     assert loss.item() == pytest.approx(total / count, rel=1e-12)
     for name, parameter in made.model.named_parameters():
@@ -212,11 +212,11 @@ def test_greedy_and_beam_are_the_models_own() -> None:
     text = "three one five."
     source = made.source.encode(made.tokenizer.split(text))[:, None]
     for beam, penalty, limit in [(1, 1.0, None), (4, 0.0, None), (2, 2.0, 3)]:
-        (wanted,) = made.model.generate(source, None, limit, beam, penalty)
+        (expected,) = made.model.generate(source, None, limit, beam, penalty)
         (found,) = made.predict([Line(text, "")], beam, penalty, limit)
-        assert found.facts["score"] == pytest.approx(wanted.score)
-        assert len(found.facts["tokens"]) == len(wanted.tokens)
-        assert np.shape(found.facts["attention"]) == (len(wanted.tokens), 4)
+        assert found.facts["score"] == pytest.approx(expected.score)
+        assert len(found.facts["tokens"]) == len(expected.tokens)
+        assert np.shape(found.facts["attention"]) == (len(expected.tokens), 4)
 
 
 # -------------------------------------------------------------------------------------------------- measuring
@@ -225,9 +225,9 @@ def test_greedy_and_beam_are_the_models_own() -> None:
 def test_metrics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is that of every token of every pair alone, without smoothing; texts are compared as people see them."""
     made = small()
-    texts, wanted = ["go", "Tom go!", "Tom Tom Tom"], ["va", "Tom  va.", "l'￭va va va va"]
+    texts, expected = ["go", "Tom go!", "Tom Tom Tom"], ["va", "Tom  va.", "l'￭va va va va"]
     total, tokens = 0.0, 0
-    for text, translation in zip(texts, wanted, strict=True):
+    for text, translation in zip(texts, expected, strict=True):
         source = made.source.encode(made.tokenizer.split(text))[:, None]
         target = np.array([START, *made.target.encode(made.tokenizer.split(translation)), END])[:, None]
         log_probs = made.model(source, target).log_softmax(2).numpy()[:, 0].astype(np.float64)
@@ -238,11 +238,11 @@ def test_metrics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Tom", "go", "￭!"): Hypothesis(np.array([UNK, 4, 5]), 0.0, 0.0, np.eye(3)),
         ("Tom", "Tom", "Tom"): Hypothesis(np.array([6, 4, 4, 4, 4]), 0.0, 0.0, np.eye(5, 3)),
     })  # fmt: skip
-    metrics = made.measure(texts, wanted, texts)
+    metrics = made.measure(texts, expected, texts)
     assert metrics.keys() == {"loss", "exact_match", "bleu"}
     assert metrics["loss"] == pytest.approx(total / tokens, rel=1e-6)
     assert metrics["exact_match"] == pytest.approx(2 / 3)  # a second space does not count
-    assert metrics["bleu"] == pytest.approx(bleu(["va", "Tom va.", "l'va va va va"], wanted))
+    assert metrics["bleu"] == pytest.approx(bleu(["va", "Tom va.", "l'va va va va"], expected))
     assert metrics["bleu"] > 0
 
 
@@ -396,10 +396,10 @@ def test_checkpoints_that_will_not_do(tmp_path: Path) -> None:
     arrays = {f"model.{name}": array for name, array in made.model.state_dict().items()}
     config = json.loads(json.dumps(made.config()))
     for changed, message in [
-        ({"task": "tagger"}, "holds a 'tagger' model; wanted a translator"),
-        ({"tokenizer": None}, "is damaged: tokenizer: wanted a rule"),
-        ({"source": {"tokens": ["a"]}}, "encoder.embedding.weight has shape .10, 7., wanted .5, 7."),
-        ({"target": {"tokens": "a"}}, "is damaged: vocabulary: wanted a description"),
+        ({"task": "tagger"}, "holds a 'tagger' model; expected a translator"),
+        ({"tokenizer": None}, "is damaged: tokenizer: expected a rule"),
+        ({"source": {"tokens": ["a"]}}, "encoder.embedding.weight has shape .10, 7., expected .5, 7."),
+        ({"target": {"tokens": "a"}}, "is damaged: vocabulary: expected a description"),
         ({"model": config["model"] | {"cell": "qrnn"}}, "is damaged: cell must be one of"),
         ({"model": config["model"] | {"color": 1}}, "is damaged: .*unexpected keyword argument 'color'"),
     ]:
@@ -420,10 +420,10 @@ def test_checkpoints_that_will_not_do(tmp_path: Path) -> None:
         ({"teacher_forcing": 1.5}, OptionError, "teacher forcing ratios must be from 0 to 1, got 1.5 and 0"),
         ({"teacher_forcing_end": 0.5}, OptionError, "constant schedule has no end; choose another schedule"),
         ({"attention": "loud"}, OptionError, "got 'loud'"),
-        ({"batch_size": 0}, OptionError, "batch size must be a whole number of at least 1"),
+        ({"batch_size": 0}, OptionError, "batch size must be an int of at least 1"),
         ({"val_fraction": 0}, OptionError, "val_fraction must be between 0 and 1"),
         ({"min_count": 0}, OptionError, "min_count and max_size must be at least 1"),
-        ({"count": 1}, DataError, "wanted at least 2 examples"),
+        ({"count": 1}, DataError, "expected at least 2 examples"),
     ],
 )
 def test_mistakes_are_named(changed: dict[str, Any], error: type[Exception], message: str) -> None:

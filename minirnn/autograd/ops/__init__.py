@@ -36,7 +36,7 @@ from minirnn.autograd.ops.arithmetic import (
 )
 from minirnn.autograd.ops.operands import as_tensor, cast, move
 from minirnn.autograd.ops.reductions import Extreme, argmax, argmin, max, mean, min, sum
-from minirnn.autograd.ops.rows import as_index, check_range, embedding, put_rows, take_rows
+from minirnn.autograd.ops.rows import as_index, check_range, embedding, scatter_rows, take_rows
 from minirnn.autograd.ops.shapes import (
     cat,
     chunk,

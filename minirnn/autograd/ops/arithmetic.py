@@ -9,16 +9,16 @@ import numpy as np
 
 from minirnn import kernels, random
 from minirnn.autograd.ops.operands import (
-    alike,
     as_rows,
     as_tensor,
-    axis_of,
     cast,
     check_floating,
-    fold,
+    ignore_fp_errors,
+    normalize_dim,
     pair,
-    quietly,
+    promote,
     real,
+    unbroadcast,
 )
 from minirnn.autograd.tensor import Tensor, record, same_device
 from minirnn.errors import DTypeError, OptionError, ShapeError
@@ -27,13 +27,13 @@ from minirnn.errors import DTypeError, OptionError, ShapeError
 def add(a: Any, b: Any) -> Tensor:
     """a + b."""
     x, y, K = pair("add", a, b)
-    return record("add", (x, y), K.add(x.data, y.data), lambda g: (fold(g, x), fold(g, y)))
+    return record("add", (x, y), K.add(x.data, y.data), lambda g: (unbroadcast(g, x), unbroadcast(g, y)))
 
 
 def subtract(a: Any, b: Any) -> Tensor:
     """a - b."""
     x, y, K = pair("subtract", a, b)
-    return record("subtract", (x, y), K.subtract(x.data, y.data), lambda g: (fold(g, x), fold(-g, y)))
+    return record("subtract", (x, y), K.subtract(x.data, y.data), lambda g: (unbroadcast(g, x), unbroadcast(-g, y)))
 
 
 def multiply(a: Any, b: Any) -> Tensor:
@@ -41,8 +41,8 @@ def multiply(a: Any, b: Any) -> Tensor:
     x, y, K = pair("multiply", a, b)
 
     def gradients(g: Any) -> tuple[Any, Any]:
-        dx = fold(K.multiply(g, y.data), x) if x.requires_grad else None
-        return dx, fold(K.multiply(g, x.data), y) if y.requires_grad else None
+        dx = unbroadcast(K.multiply(g, y.data), x) if x.requires_grad else None
+        return dx, unbroadcast(K.multiply(g, x.data), y) if y.requires_grad else None
 
     return record("multiply", (x, y), K.multiply(x.data, y.data), gradients)
 
@@ -50,13 +50,13 @@ def multiply(a: Any, b: Any) -> Tensor:
 def divide(a: Any, b: Any) -> Tensor:
     """a / b."""
     x, y, K = pair("divide", a, b)
-    quotient = quietly(K.divide, x.data, y.data)
+    quotient = ignore_fp_errors(K.divide, x.data, y.data)
     if x.dtype.kind != "f" and y.dtype.kind != "f":
         quotient = quotient.astype(np.float32)
 
     def gradients(g: Any) -> tuple[Any, Any]:
-        dx = quietly(K.divide, g, y.data)
-        return fold(dx, x), fold(-dx * quotient, y) if y.requires_grad else None
+        dx = ignore_fp_errors(K.divide, g, y.data)
+        return unbroadcast(dx, x), unbroadcast(-dx * quotient, y) if y.requires_grad else None
 
     return record("divide", (x, y), quotient, gradients)
 
@@ -66,16 +66,16 @@ def power(a: Any, b: Any) -> Tensor:
     x, y, K = pair("power", a, b)
     if x.dtype.kind in "iu" and y.dtype.kind in "iu" and (y.data < 0).any():
         raise OptionError("power: an integer to a negative power is not an integer; convert it with .to('float32')")
-    result = quietly(K.power, x.data, y.data)
+    result = ignore_fp_errors(K.power, x.data, y.data)
 
     def gradients(g: Any) -> tuple[Any, Any]:
         dx = dy = None
         if x.requires_grad:
-            slope = K.where(y.data == 0, 0, y.data * quietly(K.power, x.data, y.data - 1))
-            dx = fold(g * slope, x)
+            slope = K.where(y.data == 0, 0, y.data * ignore_fp_errors(K.power, x.data, y.data - 1))
+            dx = unbroadcast(g * slope, x)
         if y.requires_grad:
-            log_x = quietly(K.log, K.where(x.data == 0, 1, x.data))
-            dy = fold(g * result * log_x, y)
+            log_x = ignore_fp_errors(K.log, K.where(x.data == 0, 1, x.data))
+            dy = unbroadcast(g * result * log_x, y)
         return dx, dy
 
     return record("power", (x, y), result, gradients)
@@ -96,7 +96,7 @@ def _extremum(name: str, a: Any, b: Any) -> Tensor:
 
     def gradients(g: Any) -> tuple[Any, Any]:
         second = K.less(y.data, x.data) if name == "minimum" else K.less(x.data, y.data)
-        return fold(K.where(second, 0, g), x), fold(K.where(second, g, 0), y)
+        return unbroadcast(K.where(second, 0, g), x), unbroadcast(K.where(second, g, 0), y)
 
     return record(name, (x, y), getattr(K, name)(x.data, y.data), gradients)
 
@@ -109,7 +109,7 @@ def negative(a: Any) -> Tensor:
 
 def matmul(a: Any, b: Any) -> Tensor:
     """Matrix product with NumPy's rules: vectors, matrices, and stacks of matrices that broadcast."""
-    x, y = alike((a, b))
+    x, y = promote((a, b))
     fits = x.ndim > 0 and y.ndim > 0 and x.shape[-1] == y.shape[-2 if y.ndim > 1 else 0]
     if fits:
         try:
@@ -131,11 +131,11 @@ def matmul(a: Any, b: Any) -> Tensor:
         g = g.reshape(1, 1) if x.ndim == y.ndim == 1 else g
         dx = dy = None
         if x.requires_grad:
-            dx = fold(K.matmul(g, right.swapaxes(-1, -2)), Tensor(left)).reshape(x.shape)
+            dx = unbroadcast(K.matmul(g, right.swapaxes(-1, -2)), Tensor(left)).reshape(x.shape)
         if y.requires_grad and right.ndim == 2 and left.ndim > 2:  # one product over all leading dimensions
             dy = K.matmul(as_rows(K, left).T, as_rows(K, g)).reshape(y.shape)
         elif y.requires_grad:
-            dy = fold(K.matmul(left.swapaxes(-1, -2), g), Tensor(right)).reshape(y.shape)
+            dy = unbroadcast(K.matmul(left.swapaxes(-1, -2), g), Tensor(right)).reshape(y.shape)
         return dx, dy
 
     return record("matmul", (x, y), K.matmul(x.data, y.data), gradients)
@@ -150,9 +150,9 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     weight = as_tensor(weight)
     x, bias = as_tensor(x, weight), None if bias is None else as_tensor(bias, weight)
     if weight.ndim != 2:
-        raise ShapeError(f"linear: wanted a weight [O, I], got {list(weight.shape)}")
+        raise ShapeError(f"linear: expected a weight [O, I], got {list(weight.shape)}")
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(f"linear: wanted input [..., {weight.shape[1]}], got {list(x.shape)}")
+        raise ShapeError(f"linear: expected input [..., {weight.shape[1]}], got {list(x.shape)}")
     if x.dtype != weight.dtype:
         raise DTypeError(f"linear: the input is {x.dtype}, the weight {weight.dtype}; convert one with .to(...)")
     K = kernels.on(weight.device)
@@ -160,12 +160,12 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     rows = as_rows(K, x.data)
     w = weight.data
     b = None if bias is None else bias.data
-    out = K.product(rows, w, b, transpose_b=True)
+    out = K.gemm(rows, w, b, transpose_b=True)
 
     def gradients(g: Any) -> tuple[Any, Any, Any]:
         g = as_rows(K, g)
-        dx = K.product(g, w).reshape(x.shape) if x.requires_grad else None
-        dw = K.product(g, rows, transpose_a=True) if weight.requires_grad else None
+        dx = K.gemm(g, w).reshape(x.shape) if x.requires_grad else None
+        dw = K.gemm(g, rows, transpose_a=True) if weight.requires_grad else None
         return dx, dw, K.column_sums(g) if bias is not None and bias.requires_grad else None
 
     return record("linear", (x, weight, bias), out.reshape(*x.shape[:-1], w.shape[0]), gradients)
@@ -174,7 +174,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
 def exp(a: Any) -> Tensor:
     """e^a."""
     x = real(a)
-    y = quietly(kernels.on(x.device).exp, x.data)
+    y = ignore_fp_errors(kernels.on(x.device).exp, x.data)
     return record("exp", (x,), y, lambda g: (g * y,))
 
 
@@ -182,22 +182,24 @@ def log(a: Any) -> Tensor:
     """Natural logarithm."""
     x = real(a)
     K = kernels.on(x.device)
-    return record("log", (x,), quietly(K.log, x.data), lambda g: (quietly(K.divide, g, x.data),))
+    return record("log", (x,), ignore_fp_errors(K.log, x.data), lambda g: (ignore_fp_errors(K.divide, g, x.data),))
 
 
 def log1p(a: Any) -> Tensor:
     """log(1 + a), accurate for small a too."""
     x = real(a)
     K = kernels.on(x.device)
-    return record("log1p", (x,), quietly(K.log1p, x.data), lambda g: (quietly(K.divide, g, 1 + x.data),))
+    return record(
+        "log1p", (x,), ignore_fp_errors(K.log1p, x.data), lambda g: (ignore_fp_errors(K.divide, g, 1 + x.data),)
+    )
 
 
 def sqrt(a: Any) -> Tensor:
     """Square root."""
     x = real(a)
     K = kernels.on(x.device)
-    y = quietly(K.sqrt, x.data)
-    return record("sqrt", (x,), y, lambda g: (quietly(K.divide, g, 2 * y),))
+    y = ignore_fp_errors(K.sqrt, x.data)
+    return record("sqrt", (x,), y, lambda g: (ignore_fp_errors(K.divide, g, 2 * y),))
 
 
 def tanh(a: Any) -> Tensor:
@@ -226,7 +228,9 @@ def erf(a: Any) -> Tensor:
     x = real(a)
     K = kernels.on(x.device)
     slope = 2 / math.sqrt(math.pi)
-    return record("erf", (x,), K.erf(x.data), lambda g: (g * slope * quietly(lambda: K.exp(-x.data * x.data)),))
+    return record(
+        "erf", (x,), K.erf(x.data), lambda g: (g * slope * ignore_fp_errors(lambda: K.exp(-x.data * x.data)),)
+    )
 
 
 def relu(a: Any) -> Tensor:
@@ -264,8 +268,8 @@ def softmax(a: Any, dim: int = -1) -> Tensor:
     """e^a / sum(e^a) along ``dim``."""
     x = as_tensor(a)
     check_floating("softmax", x)
-    d = axis_of("softmax", dim, x.ndim)
-    y = quietly(kernels.on(x.device).softmax, x.data, d)
+    d = normalize_dim("softmax", dim, x.ndim)
+    y = ignore_fp_errors(kernels.on(x.device).softmax, x.data, d)
     return record("softmax", (x,), y, lambda g: (y * (g - (g * y).sum(axis=d, keepdims=True)),))
 
 
@@ -273,9 +277,9 @@ def log_softmax(a: Any, dim: int = -1) -> Tensor:
     """a - log(sum(e^a)) along ``dim``."""
     x = as_tensor(a)
     check_floating("log_softmax", x)
-    d = axis_of("log_softmax", dim, x.ndim)
+    d = normalize_dim("log_softmax", dim, x.ndim)
     K = kernels.on(x.device)
-    y = quietly(K.log_softmax, x.data, d)
+    y = ignore_fp_errors(K.log_softmax, x.data, d)
     return record("log_softmax", (x,), y, lambda g: (g - K.exp(y) * g.sum(axis=d, keepdims=True),))
 
 
@@ -319,7 +323,9 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         raise ShapeError(
             f"where: the condition {list(mask.shape)} does not broadcast with {list(x.shape)} and {list(y.shape)}"
         ) from None
-    return record("where", (x, y), result, lambda g: (fold(K.where(mask, g, 0), x), fold(K.where(mask, 0, g), y)))
+    return record(
+        "where", (x, y), result, lambda g: (unbroadcast(K.where(mask, g, 0), x), unbroadcast(K.where(mask, 0, g), y))
+    )
 
 
 def masked_fill(a: Any, mask: Any, value: float) -> Tensor:

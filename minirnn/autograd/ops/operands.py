@@ -32,7 +32,7 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     else:
         array = as_array("constant", value)
         if array.dtype.kind not in "fiub":
-            raise DTypeError(f"wanted a tensor or numbers, got {type(value).__name__}")
+            raise DTypeError(f"expected a tensor or numbers, got {type(value).__name__}")
         if array.dtype == np.float16:
             array = array.astype(np.float32)
         elif array.dtype.kind == "f" and array.dtype.itemsize > 8:
@@ -42,14 +42,14 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     return Tensor(kernels.on(device).asarray(array), device=device)
 
 
-def alike(tensors: Sequence[Any]) -> list[Tensor]:
+def promote(tensors: Sequence[Any]) -> list[Tensor]:
     """All as tensors; where some are floating-point, integers take their type, as in PyTorch (not in NumPy)."""
     like = next((t for t in tensors if isinstance(t, Tensor)), None)
     xs = [as_tensor(t, like) for t in tensors]
     kinds = {x.dtype.kind for x in xs}
     if "f" in kinds and len(kinds) > 1:
-        wanted = np.result_type(*(x.dtype for x in xs if x.dtype.kind == "f"))
-        xs = [cast(x, wanted) if x.dtype.kind in "iu" else x for x in xs]
+        expected = np.result_type(*(x.dtype for x in xs if x.dtype.kind == "f"))
+        xs = [cast(x, expected) if x.dtype.kind in "iu" else x for x in xs]
     return xs
 
 
@@ -66,7 +66,7 @@ def as_rows(K: Any, array: Any) -> Any:
 
 def pair(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor, Any]:
     """Both operands as tensors that broadcast, and their kernels."""
-    x, y = alike((a, b))
+    x, y = promote((a, b))
     if x.shape == y.shape:
         return x, y, kernels.on(x.device)
     try:
@@ -79,7 +79,7 @@ def pair(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor, Any]:
     return x, y, kernels.on(x.device)
 
 
-def fold(g: Any, like: Tensor) -> Any:
+def unbroadcast(g: Any, like: Tensor) -> Any:
     """Sum ``g`` over the dimensions in which ``like`` was broadcast, and give it the type of ``like``."""
     shape = like.shape
     if g.shape != shape:
@@ -91,19 +91,19 @@ def fold(g: Any, like: Tensor) -> Any:
     return g if g.dtype == like.dtype else g.astype(like.dtype)
 
 
-def axis_of(name: str, dim: int, ndim: int) -> int:
+def normalize_dim(name: str, dim: int, ndim: int) -> int:
     if not isinstance(dim, (int, np.integer)) or not -ndim <= dim < builtins.max(ndim, 1):
         raise ShapeError(f"{name}: dimension {dim!r} is out of range for a tensor of {ndim} dimensions")
     return int(dim) % ndim if ndim else 0
 
 
-def axes_of(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
+def normalize_dims(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
     if dim is None:
         return tuple(range(ndim))
-    wanted = (dim,) if isinstance(dim, (int, np.integer)) else tuple(dim)
-    result = tuple(axis_of(name, d, ndim) for d in wanted) if ndim else ()
+    expected = (dim,) if isinstance(dim, (int, np.integer)) else tuple(dim)
+    result = tuple(normalize_dim(name, d, ndim) for d in expected) if ndim else ()
     if len(set(result)) != len(result):
-        raise ShapeError(f"{name}: dimension given twice in {wanted}")
+        raise ShapeError(f"{name}: dimension given twice in {expected}")
     return result
 
 
@@ -111,19 +111,19 @@ def flat_ints(values: tuple[Any, ...]) -> tuple[int, ...]:
     """``f(1, 2)`` and ``f((1, 2))`` mean the same.
 
     Raises:
-        ShapeError: not all of them are whole numbers.
+        ShapeError: not all of them are integers.
     """
     if len(values) == 1 and isinstance(values[0], (tuple, list)):
         values = tuple(values[0])
     try:
         return tuple(operator.index(v) for v in values)
     except TypeError:
-        raise ShapeError(f"wanted whole numbers for a shape or dimensions, got {list(values)}") from None
+        raise ShapeError(f"expected integers for a shape or dimensions, got {list(values)}") from None
 
 
 def check_floating(name: str, x: Tensor) -> None:
     if x.dtype.kind != "f":
-        raise DTypeError(f"{name}: wanted a floating-point tensor, got {x.dtype}; convert it with .to('float32')")
+        raise DTypeError(f"{name}: expected a floating-point tensor, got {x.dtype}; convert it with .to('float32')")
 
 
 def cast(a: Any, dtype: np.dtype) -> Tensor:
@@ -149,7 +149,7 @@ def move(a: Any, device: str) -> Tensor:
     return record("to", (x,), there.asarray(here.to_numpy(x.data)), gradients, device)
 
 
-def quietly(function: Any, *args: Any) -> Any:
+def ignore_fp_errors(function: Any, *args: Any) -> Any:
     """IEEE arithmetic without NumPy's warnings: infinities and NaN speak for themselves."""
     with np.errstate(all="ignore"):
         return function(*args)

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from minirnn import kernels
-from minirnn.autograd.ops.operands import Dims, as_tensor, axes_of, axis_of, check_floating
+from minirnn.autograd.ops.operands import Dims, as_tensor, check_floating, normalize_dim, normalize_dims
 from minirnn.autograd.tensor import Tensor, record
 from minirnn.errors import ShapeError
 
@@ -21,7 +21,7 @@ class Extreme(NamedTuple):
 def sum(a: Any, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Sum over ``dim`` (one, several or all dimensions)."""
     x = as_tensor(a)
-    dims = axes_of("sum", dim, x.ndim)
+    dims = normalize_dims("sum", dim, x.ndim)
     shape = x.shape
     K = kernels.on(x.device)
 
@@ -36,7 +36,7 @@ def mean(a: Any, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Arithmetic mean over ``dim``."""
     x = as_tensor(a)
     check_floating("mean", x)
-    count = math.prod(x.shape[d] for d in axes_of("mean", dim, x.ndim))
+    count = math.prod(x.shape[d] for d in normalize_dims("mean", dim, x.ndim))
     return sum(x, dim, keepdim) / float(count) if count else sum(x, dim, keepdim) * math.nan
 
 
@@ -47,7 +47,7 @@ def _not_empty(name: str, x: Tensor, dim: int | None) -> None:
 
 def _extreme(name: str, a: Any, dim: int | None, keepdim: bool) -> Tensor | Extreme:
     x = as_tensor(a)
-    d = None if dim is None else axis_of(name, dim, x.ndim)
+    d = None if dim is None else normalize_dim(name, dim, x.ndim)
     _not_empty(name, x, d)
     K = kernels.on(x.device)
     if d is None:
@@ -93,7 +93,7 @@ def argmin(a: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
 
 def _where_extreme(name: str, a: Any, dim: int | None, keepdim: bool) -> Tensor:
     x = as_tensor(a)
-    d = None if dim is None else axis_of(name, dim, x.ndim)
+    d = None if dim is None else normalize_dim(name, dim, x.ndim)
     _not_empty(name, x, d)
     K = kernels.on(x.device)
     return Tensor(K.asarray(getattr(K, name)(x.data, axis=d, keepdims=keepdim)), device=x.device)

@@ -23,7 +23,7 @@ def as_index(name: str, values: Any) -> np.ndarray:
     """Integers as a contiguous int64 array on the host, where they are checked; a device's are waited for."""
     array = values.numpy() if isinstance(values, Tensor) else as_array(name, values)
     if array.size and array.dtype.kind not in "iu":
-        raise DTypeError(f"{name}: wanted integers, got {array.dtype}")
+        raise DTypeError(f"{name}: expected integers, got {array.dtype}")
     return np.asarray(array, dtype=np.int64, order="C")
 
 
@@ -43,7 +43,7 @@ def embedding(table: Tensor, tokens: Any, padding_idx: int | None = None) -> Ten
     count, width = table.shape
 
     def gradients(g: Any) -> tuple[Any]:
-        d_table = K.add_rows_at(as_rows(K, g), rows, count)
+        d_table = K.scatter_add_rows(as_rows(K, g), rows, count)
         if padding_idx is not None:
             d_table[padding_idx] = 0
         return (d_table,)
@@ -58,10 +58,10 @@ def take_rows(x: Tensor, rows: np.ndarray) -> Tensor:
     return record("take_rows", (x,), K.take_rows(x.data, rows), lambda g: (_scattered(K, g, rows, x.shape[0]),))
 
 
-def put_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
+def scatter_rows(x: Tensor, rows: np.ndarray, count: int) -> Tensor:
     """[count, H], zero but for out[rows] = x, [S, H] with distinct rows."""
     K = kernels.on(x.device)
-    return record("put_rows", (x,), _scattered(K, x.data, rows, count), lambda g: (K.take_rows(g, rows),))
+    return record("scatter_rows", (x,), _scattered(K, x.data, rows, count), lambda g: (K.take_rows(g, rows),))
 
 
 def _scattered(K: Any, values: Any, rows: np.ndarray, count: int) -> Any:

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from minirnn import kernels
-from minirnn.autograd.ops.operands import Dims, alike, as_tensor, axes_of, axis_of, flat_ints, fold
+from minirnn.autograd.ops.operands import (
+    Dims,
+    as_tensor,
+    flat_ints,
+    normalize_dim,
+    normalize_dims,
+    promote,
+)
 from minirnn.autograd.ops.rows import as_index, check_range
 from minirnn.autograd.tensor import Tensor, record, record_many, same_device
 from minirnn.errors import IndexRangeError, OptionError, ShapeError
@@ -19,20 +26,20 @@ from minirnn.errors import IndexRangeError, OptionError, ShapeError
 def reshape(a: Any, *shape: int | Sequence[int]) -> Tensor:
     """The same elements in another shape; one extent may be -1."""
     x = as_tensor(a)
-    wanted = flat_ints(shape)
+    expected = flat_ints(shape)
     try:
-        y = x.data.reshape(wanted)
+        y = x.data.reshape(expected)
     except ValueError:
-        raise ShapeError(f"reshape: {list(x.shape)} has {x.numel()} elements, {list(wanted)} does not") from None
+        raise ShapeError(f"reshape: {list(x.shape)} has {x.numel()} elements, {list(expected)} does not") from None
     return record("reshape", (x,), y, lambda g: (g.reshape(x.shape),))
 
 
 def permute(a: Any, *dims: int | Sequence[int]) -> Tensor:
     """Dimensions in another order."""
     x = as_tensor(a)
-    order = axes_of("permute", flat_ints(dims), x.ndim)
+    order = normalize_dims("permute", flat_ints(dims), x.ndim)
     if len(order) != x.ndim:
-        raise ShapeError(f"permute: wanted an order of {x.ndim} dimensions, got {list(order)}")
+        raise ShapeError(f"permute: expected an order of {x.ndim} dimensions, got {list(order)}")
     back = tuple(int(d) for d in np.argsort(order))
     return record("permute", (x,), x.data.transpose(order), lambda g: (g.transpose(back),))
 
@@ -40,7 +47,7 @@ def permute(a: Any, *dims: int | Sequence[int]) -> Tensor:
 def transpose(a: Any, dim0: int, dim1: int) -> Tensor:
     """Two dimensions swapped."""
     x = as_tensor(a)
-    d0, d1 = axis_of("transpose", dim0, x.ndim), axis_of("transpose", dim1, x.ndim)
+    d0, d1 = normalize_dim("transpose", dim0, x.ndim), normalize_dim("transpose", dim1, x.ndim)
     return record("transpose", (x,), x.data.swapaxes(d0, d1), lambda g: (g.swapaxes(d0, d1),))
 
 
@@ -49,7 +56,7 @@ def flatten(a: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     x = as_tensor(a)
     if not x.shape:
         return reshape(x, (1,))
-    first, last = axis_of("flatten", start_dim, x.ndim), axis_of("flatten", end_dim, x.ndim)
+    first, last = normalize_dim("flatten", start_dim, x.ndim), normalize_dim("flatten", end_dim, x.ndim)
     if first > last:
         raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim} in {x.ndim} dimensions")
     return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
@@ -58,7 +65,11 @@ def flatten(a: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def squeeze(a: Any, dim: Dims = None) -> Tensor:
     """Without dimensions of extent 1; of those in ``dim`` alone where given."""
     x = as_tensor(a)
-    dims = (axis_of("squeeze", dim, x.ndim),) if isinstance(dim, (int, np.integer)) else axes_of("squeeze", dim, x.ndim)
+    dims = (
+        (normalize_dim("squeeze", dim, x.ndim),)
+        if isinstance(dim, (int, np.integer))
+        else normalize_dims("squeeze", dim, x.ndim)
+    )
     shape = tuple(size for d, size in enumerate(x.shape) if size != 1 or d not in dims)
     return x if shape == x.shape and dim is not None else reshape(x, shape)
 
@@ -66,7 +77,7 @@ def squeeze(a: Any, dim: Dims = None) -> Tensor:
 def unsqueeze(a: Any, dim: int) -> Tensor:
     """With a dimension of extent 1 put in at ``dim``."""
     x = as_tensor(a)
-    d = axis_of("unsqueeze", dim, x.ndim + 1)
+    d = normalize_dim("unsqueeze", dim, x.ndim + 1)
     return reshape(x, (*x.shape[:d], 1, *x.shape[d:]))
 
 
@@ -101,10 +112,10 @@ def index(a: Any, key: Any) -> Tensor:
 
 def concatenate(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     """Tensors one after the other along ``dim``; all other extents must agree."""
-    xs = alike(tensors)
+    xs = promote(tensors)
     if not xs:
-        raise ShapeError("concatenate: wanted at least one tensor")
-    d = axis_of("concatenate", dim, xs[0].ndim)
+        raise ShapeError("concatenate: expected at least one tensor")
+    d = normalize_dim("concatenate", dim, xs[0].ndim)
     rests = {(*t.shape[:d], -1, *t.shape[d + 1 :]) if t.ndim == xs[0].ndim else None for t in xs}
     if xs[0].ndim == 0 or len(rests) != 1:
         shapes = ", ".join(str(list(t.shape)) for t in xs)
@@ -121,10 +132,10 @@ cat = concatenate
 
 def stack(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new dimension."""
-    xs = alike(tensors)
+    xs = promote(tensors)
     if len({t.shape for t in xs}) != 1:
-        raise ShapeError(f"stack: wanted tensors of one shape, got {[list(t.shape) for t in xs]}")
-    d = axis_of("stack", dim, xs[0].ndim + 1)
+        raise ShapeError(f"stack: expected tensors of one shape, got {[list(t.shape) for t in xs]}")
+    d = normalize_dim("stack", dim, xs[0].ndim + 1)
     same_device("stack", *xs)
     K = kernels.on(xs[0].device)
     data = K.stack([t.data for t in xs], axis=d)
@@ -133,8 +144,8 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Tensor:
 
 def _extent(name: str, x: Tensor, dim: int) -> tuple[int, int]:
     if not x.shape:
-        raise ShapeError(f"{name}: wanted a tensor of at least one dimension, got a single number")
-    d = axis_of(name, dim, x.ndim)
+        raise ShapeError(f"{name}: expected a tensor of at least one dimension, got a single number")
+    d = normalize_dim(name, dim, x.ndim)
     return d, x.shape[d]
 
 
@@ -173,7 +184,7 @@ def chunk(a: Any, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 def flip(a: Any, *dims: int | Sequence[int]) -> Tensor:
     """The order of elements reversed along ``dims``."""
     x = as_tensor(a)
-    axes = axes_of("flip", flat_ints(dims), x.ndim)
+    axes = normalize_dims("flip", flat_ints(dims), x.ndim)
     K = kernels.on(x.device)
     return record("flip", (x,), K.flip(x.data, axes), lambda g: (K.flip(g, axes),))
 

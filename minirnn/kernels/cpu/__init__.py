@@ -54,7 +54,7 @@ from minirnn.kernels.cpu.array import (
 from minirnn.kernels.cpu.attention import attention_backward, attention_forward
 from minirnn.kernels.cpu.generate import Sampler
 from minirnn.kernels.cpu.loss import cross_entropy
-from minirnn.kernels.cpu.matrix import product
+from minirnn.kernels.cpu.matrix import gemm
 from minirnn.kernels.cpu.optimizer import adagrad, adam, rmsprop, sgd, square_sum
 from minirnn.kernels.cpu.recurrence import Recurrence
-from minirnn.kernels.cpu.rows import add_rows_at, column_sums, dropout, take_rows
+from minirnn.kernels.cpu.rows import column_sums, dropout, scatter_add_rows, take_rows

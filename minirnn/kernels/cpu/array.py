@@ -43,7 +43,7 @@ from numpy import (
 )
 
 from minirnn.kernels import memory, pointwise
-from minirnn.kernels.cpu.matrix import product
+from minirnn.kernels.cpu.matrix import gemm
 from minirnn.kernels.jit import jit
 
 empty, zeros = memory.empty, memory.zeros
@@ -133,6 +133,6 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     transpose_b = not b.flags.c_contiguous and b.T.flags.c_contiguous
     right = b.T if transpose_b else np.ascontiguousarray(b)
     if a.ndim == 2 and not transpose_b and not a.flags.c_contiguous and a.T.flags.c_contiguous:
-        return product(a.T, right, transpose_a=True)
+        return gemm(a.T, right, transpose_a=True)
     left = np.ascontiguousarray(a).reshape(-1, a.shape[-1])
-    return product(left, right, transpose_b=transpose_b).reshape(*a.shape[:-1], b.shape[1])
+    return gemm(left, right, transpose_b=transpose_b).reshape(*a.shape[:-1], b.shape[1])

@@ -85,7 +85,7 @@ def _transposed_times_rows(
 _NO_ROWS = np.empty(0, np.int64)
 
 
-def product(
+def gemm(
     a: np.ndarray,
     b: np.ndarray,
     bias: np.ndarray | None = None,

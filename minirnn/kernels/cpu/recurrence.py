@@ -20,7 +20,7 @@ from minirnn.kernels.build import build_function
 from minirnn.kernels.codegen import POINTWISE, Level, loop_body, schedule
 from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.cpu import step as step_functions
-from minirnn.kernels.cpu.matrix import product
+from minirnn.kernels.cpu.matrix import gemm
 from minirnn.kernels.cpu.rows import column_sums
 from minirnn.kernels.graph import Equations, ancestors
 from minirnn.kernels.jit import jit
@@ -356,7 +356,7 @@ class Recurrence:
             result.weight_hh = memory.empty(weights.weight_hh.shape, self._dtype)
         for run, out in zip(plan.runs, self._by_run(result.weight_hh), strict=True):
             a, at = flat[run.array], run.index * size
-            product(a, self._source, out=out, transpose_a=True, rows=self._steps.previous, column=at)
+            gemm(a, self._source, out=out, transpose_a=True, rows=self._steps.previous, column=at)
         if plan.own and weights.bias is not None:
             result.bias = column_sums(flat["products"])[: plan.own * size]
         for number, weight in enumerate(weights.inner):
@@ -365,10 +365,10 @@ class Recurrence:
                 continue
             operand, column = np.ascontiguousarray(arrays["inputs"][:, number]), (plan.own + number) * size
             out = memory.empty(weight.shape, weight.dtype)
-            result.inner.append(product(flat["products"], operand, out=out, transpose_a=True, column=column))
+            result.inner.append(gemm(flat["products"], operand, out=out, transpose_a=True, column=column))
         if weights.vectors is not None:
             sums = column_sums(arrays["d_vectors"].reshape(self._steps.batch, weights.vectors.size))
             result.vectors = sums.reshape(weights.vectors.shape)
         if weights.weight_hr is not None:
-            result.weight_hr = product(arrays["d_projected"], arrays["hidden"], transpose_a=True)
+            result.weight_hr = gemm(arrays["d_projected"], arrays["hidden"], transpose_a=True)
         return result

@@ -68,7 +68,7 @@ def take_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.take(table, rows, axis=0, out=out, mode="clip")  # checked by the caller; "raise" would buffer
 
 
-def add_rows_at(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+def scatter_add_rows(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     """out [count, H] with out[rows[s]] += values[s], values [S, H]; deterministic."""
     out = memory.empty((count, values.shape[1]), values.dtype)
     threads.run(_add_rows_at, 4.0 * (values.size + out.size), max(1, out.shape[1] // 16), values, rows, out)

@@ -1,4 +1,4 @@
-"""The kernel contract on a card, through Numba."""
+"""The kernel contract on a GPU, through Numba."""
 
 from minirnn.kernels.cuda.array import (
     abs,
@@ -48,8 +48,8 @@ from minirnn.kernels.cuda.attention import attention_backward, attention_forward
 from minirnn.kernels.cuda.device import to_numpy, zeros
 from minirnn.kernels.cuda.generate import Sampler
 from minirnn.kernels.cuda.loss import cross_entropy
-from minirnn.kernels.cuda.matrix import product
+from minirnn.kernels.cuda.matrix import gemm
 from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, sgd, square_sum
 from minirnn.kernels.cuda.recurrence import Recurrence
 from minirnn.kernels.cuda.reductions import argmax, argmin, has_nan, log_softmax, softmax
-from minirnn.kernels.cuda.rows import add_rows_at, column_sums, dropout, take_rows
+from minirnn.kernels.cuda.rows import column_sums, dropout, scatter_add_rows, take_rows

@@ -1,4 +1,4 @@
-"""Elementwise arithmetic, indexing and shapes on the card, with NumPy's rules for shapes and types."""
+"""Elementwise arithmetic, indexing and shapes on the GPU, with NumPy's rules for shapes and types."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from minirnn.kernels import pointwise
 from minirnn.kernels.cuda import device, jit
 from minirnn.kernels.cuda.device import DeviceArray, asarray, empty, full, launch
 from minirnn.kernels.cuda.jit import cuda, device_function, kernel, larger, smaller
-from minirnn.kernels.cuda.matrix import product, stacked_product
-from minirnn.kernels.cuda.rows import put_rows, take_rows
+from minirnn.kernels.cuda.matrix import gemm, stacked_product
+from minirnn.kernels.cuda.rows import scatter_rows, take_rows
 from minirnn.kernels.cuda.strided import collapsed, copied, made, overwrite, place, plan_of
 
 
@@ -29,7 +29,9 @@ def from_raw(raw: Any, owner: Any) -> DeviceArray:
     """
     device.check_type(raw.dtype)
     if not raw.is_c_contiguous():
-        raise ShapeError(f"device 'cuda': wanted a C-contiguous array, got {list(raw.shape)} with gaps; copy it first")
+        raise ShapeError(
+            f"device 'cuda': expected a C-contiguous array, got {list(raw.shape)} with gaps; copy it first"
+        )
     return device.borrowed(raw, owner)
 
 
@@ -102,7 +104,7 @@ def setitem(x: DeviceArray, key: Any, value: Any) -> None:
         copied(x, to, source, np.broadcast_to(plan_of(source.shape), to.shape))
         return
     if _is_rows(key):
-        put_rows(x, _row_numbers(x, key), broadcast_to(source, (key.size, *x.shape[1:])))
+        scatter_rows(x, _row_numbers(x, key), broadcast_to(source, (key.size, *x.shape[1:])))
         return
     at = _positions(x.shape, key)
     if at.size:
@@ -246,7 +248,7 @@ def where(mask: DeviceArray, a: Any, b: Any) -> DeviceArray:
 
 
 def scaled(x: DeviceArray, factor: DeviceArray) -> DeviceArray:
-    """x times one number, whatever it is: to look would be to wait for the card."""
+    """x times one number, whatever it is: to look would be to wait for the GPU."""
     return multiply(x, factor)
 
 
@@ -270,7 +272,7 @@ def contiguous(x: DeviceArray) -> DeviceArray:
         DeviceError: x is an array of the host.
     """
     if not isinstance(x, DeviceArray):
-        raise DeviceError("wanted an array of 'cuda', got one of the host; move it there with .to('cuda')")
+        raise DeviceError("expected an array of 'cuda', got one of the host; move it there with .to('cuda')")
     return x
 
 
@@ -331,11 +333,11 @@ def take_along_axis(x: DeviceArray, index: Any, axis: int) -> DeviceArray:
     return out
 
 
-def _line_starts(shape: tuple[int, ...], wanted: tuple[int, ...], axis: int) -> tuple[np.ndarray, int]:
-    """For each element of ``wanted`` where its line along ``axis`` begins in ``shape``, and a line's step."""
+def _line_starts(shape: tuple[int, ...], expected: tuple[int, ...], axis: int) -> tuple[np.ndarray, int]:
+    """For each element of ``expected`` where its line along ``axis`` begins in ``shape``, and a line's step."""
     plan = plan_of(shape)
-    window = plan[tuple(slice(1) if d == axis else slice(n) for d, n in enumerate(wanted))]
-    return np.broadcast_to(window, wanted), plan.strides[axis]
+    window = plan[tuple(slice(1) if d == axis else slice(n) for d, n in enumerate(expected))]
+    return np.broadcast_to(window, expected), plan.strides[axis]
 
 
 @kernel
@@ -392,7 +394,7 @@ def matmul(a: DeviceArray, b: DeviceArray) -> DeviceArray:
     rows, depth, columns = left.shape[-2], left.shape[-1], right.shape[-1]
     if right.ndim == 2:  # one product over all leading dimensions
         outer = left.shape[:-2]
-        out = product(left.reshape(math.prod(outer) * rows, depth), right)
+        out = gemm(left.reshape(math.prod(outer) * rows, depth), right)
     else:
         outer = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
         stacked = (

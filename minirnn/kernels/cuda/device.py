@@ -1,7 +1,7 @@
-"""Arrays in a card's memory: :class:`DeviceArray`, the memory behind it, and how kernels are started on them.
+"""Arrays in a GPU's memory: :class:`DeviceArray`, the memory behind it, and how kernels are started on them.
 
 Everything runs in the order of one stream, so memory given back by an array's last view may be handed out at once:
-whatever still reads it was started before whatever writes it. Nothing here waits for the card but
+whatever still reads it was started before whatever writes it. Nothing here waits for the GPU but
 :meth:`DeviceArray.numpy` and what is made of it.
 """
 
@@ -81,7 +81,7 @@ def _sizes(args: tuple[Any, ...]) -> list[int]:
 
 
 def _argument(arg: Any) -> Any:
-    """What Numba takes for it. It would bring an array of the host to the card and back, and not its ``flat``."""
+    """What Numba takes for it. It would bring an array of the host to the GPU and back, and not its ``flat``."""
     if isinstance(arg, DeviceArray):
         return arg.raw
     if isinstance(arg, (np.ndarray, np.flatiter)):
@@ -194,7 +194,7 @@ def _allocate(nbytes: int) -> _Block:
             raise
         raise DeviceError(
             f"device 'cuda': no room for {nbytes / 2**20:,.0f} MB; lower the batch size, the sequence length or the "
-            "hidden size, or end what else uses the card"
+            "hidden size, or end what else uses the GPU"
         ) from None
 
 
@@ -212,7 +212,7 @@ def release() -> None:
 
 
 class DeviceArray:
-    """What ``Tensor.data`` is on this device: an array in the card's memory, always C-contiguous.
+    """What ``Tensor.data`` is on this device: an array in the GPU's memory, always C-contiguous.
 
     It has the names of :class:`numpy.ndarray` that the floors above use. Reshaping, and slices and numbers along
     the first dimension, give views; everything else a copy. Whatever would bring values to the host unasked,
@@ -294,11 +294,11 @@ class DeviceArray:
     # ---------------------------------------------------------------------------------------- to the host
 
     def numpy(self) -> np.ndarray:
-        """The values on the host; waits for the card."""
+        """The values on the host; waits for the GPU."""
         return self.raw.copy_to_host() if self.size else np.empty(self.shape, self.dtype)
 
     def item(self) -> Any:
-        """The only element as a Python number; waits for the card."""
+        """The only element as a Python number; waits for the GPU."""
         return self.numpy().item()
 
     def __float__(self) -> float:
@@ -314,22 +314,22 @@ class DeviceArray:
         raise DeviceError(f"{ufunc.__name__}: arrays of 'cuda' and of the host; move them to one device with .to(...)")
 
     def __bool__(self) -> NoReturn:
-        raise DeviceError("this array is on 'cuda': a condition would wait for the card; say .item()")
+        raise DeviceError("this array is on 'cuda': a condition would wait for the GPU; say .item()")
 
     def __iter__(self) -> NoReturn:
-        raise DeviceError("this array is on 'cuda': iteration would wait for the card at each element; say .numpy()")
+        raise DeviceError("this array is on 'cuda': iteration would wait for the GPU at each element; say .numpy()")
 
     # ---------------------------------------------------------------------------------------------- views
 
     def reshape(self, *shape: Any) -> DeviceArray:
         """The same memory in another shape; one extent may be -1."""
-        wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        known = math.prod(n for n in wanted if n != -1)
-        if -1 in wanted and known:
-            wanted = tuple(self.size // known if n == -1 else int(n) for n in wanted)
-        if math.prod(wanted) != self.size or min(wanted, default=0) < 0:
-            raise ValueError(f"cannot reshape {self.shape} to {wanted}")
-        return self if wanted == self.shape else self.view(0, wanted)
+        expected = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        known = math.prod(n for n in expected if n != -1)
+        if -1 in expected and known:
+            expected = tuple(self.size // known if n == -1 else int(n) for n in expected)
+        if math.prod(expected) != self.size or min(expected, default=0) < 0:
+            raise ValueError(f"cannot reshape {self.shape} to {expected}")
+        return self if expected == self.shape else self.view(0, expected)
 
     # ------------------------------------------------------------------------------------------ operators
 
@@ -364,7 +364,7 @@ class DeviceArray:
         return reductions.sum(self, axis, keepdims, dtype)
 
     def any(self) -> bool:
-        """Whether any element is true; waits for the card."""
+        """Whether any element is true; waits for the GPU."""
         return reductions.any(self)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> DeviceArray:
@@ -442,7 +442,7 @@ def _fill(out: Any, value: Any) -> None:
 
 
 def full(shape: tuple[int, ...], value: Any, dtype: np.dtype | type) -> DeviceArray:
-    """An array of one number, which no transfer but a kernel's argument brings to the card."""
+    """An array of one number, which no transfer but a kernel's argument brings to the GPU."""
     out = empty(shape, dtype)
     if out.size:
         launch(_fill, out.size, out.flat, out.dtype.type(value))
@@ -480,11 +480,11 @@ def asarray(values: Any, dtype: Any = None) -> DeviceArray:
 def check_type(dtype: np.dtype) -> None:
     """Raise :class:`DTypeError` for element types that kernels do not have."""
     if dtype.kind not in "fiub" or (dtype.kind == "f" and dtype.itemsize not in (4, 8)):
-        raise DTypeError(f"device 'cuda': wanted float32, float64, an integer type or bool, got {dtype}")
+        raise DTypeError(f"device 'cuda': expected float32, float64, an integer type or bool, got {dtype}")
 
 
 def to_numpy(x: DeviceArray) -> np.ndarray:
-    """This device's array on the host; waits for the card."""
+    """This device's array on the host; waits for the GPU."""
     return x.numpy()
 
 

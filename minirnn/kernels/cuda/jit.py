@@ -25,7 +25,7 @@ except (ImportError, AttributeError) as error:  # its parts, or Numba's, do not 
     raise DeviceError(f"device 'cuda': numba-cuda cannot be loaded ({error}); install minirnn[cuda12] again") from None
 
 SIMULATOR: bool = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
-"""True under ``NUMBA_ENABLE_CUDASIM=1``: kernels run as plain Python, one thread of the host for each of the card's."""
+"""True under ``NUMBA_ENABLE_CUDASIM=1``: kernels run as plain Python, one thread of the host for each of the GPU's."""
 
 THREADS: int = 4 if SIMULATOR else 256
 """Threads of a block, a power of two; what a simulated thread costs is why it has few."""
@@ -39,19 +39,19 @@ def _check_available() -> None:
             "device 'cuda' needs numba-cuda: pip install 'minirnn[cuda12]', or [cuda13] for a driver of CUDA 13"
         )
     raise DeviceError(
-        "device 'cuda': no card, or no driver for it, was found; see that nvidia-smi lists one, and that the extra "
+        "device 'cuda': no GPU, or no driver for it, was found; see that nvidia-smi lists one, and that the extra "
         "installed, cuda12 or cuda13, is not newer than the CUDA version it shows"
     )
 
 
 _check_available()
 
-if not SIMULATOR:  # Numba warns at every start of a grid that does not fill the card, as those of small arrays cannot
+if not SIMULATOR:  # Numba warns at every start of a grid that does not fill the GPU, as those of small arrays cannot
     cuda.dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 
-def card_name() -> str:
-    """The current card's, as its maker calls it."""
+def device_name() -> str:
+    """The current GPU's, as its maker calls it."""
     if SIMULATOR:
         return "simulated"
     name = cuda.get_current_device().name
@@ -66,7 +66,7 @@ def _storage() -> Any:
 
     class Storage(numbas):
         def rebuild(self, target_context: Any, payload: Any) -> Any:
-            """What was stored goes to the card now, under the compiler's lock: Numba fails where two do so at once."""
+            """What was stored goes to the GPU now, under the compiler's lock: Numba fails where two do so at once."""
             found = super().rebuild(target_context, payload)
             found.bind()
             return found
@@ -105,7 +105,7 @@ def device_function(function: Callable) -> Any:
 
 
 def _without_warnings(function: Callable) -> Callable:
-    """A card divides by zero in silence; as plain Python, on NumPy's numbers, a kernel shall too."""
+    """A GPU divides by zero in silence; as plain Python, on NumPy's numbers, a kernel shall too."""
     errstate = np.errstate
 
     def quiet(*args: Any) -> None:
@@ -117,7 +117,7 @@ def _without_warnings(function: Callable) -> Callable:
 
 
 log, log1p, sqrt = (np.log, np.log1p, np.sqrt) if SIMULATOR else (math.log, math.log1p, math.sqrt)
-"""Functions of kernels' numbers: a card's give NaN where Python's raise, which is why the simulator has NumPy's."""
+"""Functions of kernels' numbers: a GPU's give NaN where Python's raise, which is why the simulator has NumPy's."""
 
 
 @device_function

@@ -72,7 +72,7 @@ def _make_product(each: int, dtype: Any, a_along_k: bool, b_along_k: bool) -> An
     fetch_a, put_a = _make_part(tile, a_along_k)
     fetch_b, put_b = _make_part(tile, b_along_k)
 
-    def product(
+    def gemm(
         out: Any, a: Any, b: Any, bias: Any, rows: Any, M: int, N: int, K: int, a_step: int, b_step: int, k_step: int,
         a_lead: int, b_lead: int,
     ) -> None:  # fmt: skip
@@ -124,7 +124,7 @@ def _make_product(each: int, dtype: Any, a_along_k: bool, b_along_k: bool) -> An
                         value += bias[np.uintp(n)]
                     out[np.uintp((z * M + m) * N + n)] = value
 
-    return kernel(product, max_registers=128 if each == 8 else None)  # two blocks, or more, at a time
+    return kernel(gemm, max_registers=128 if each == 8 else None)  # two blocks, or more, at a time
 
 
 @kernel
@@ -157,7 +157,7 @@ def _by_cublas(out: DeviceArray, depth: int) -> bool:
     return out.size > 0 and depth > 0 and out.dtype.kind == "f" and cublas.available()
 
 
-def product(
+def gemm(
     a: DeviceArray,
     b: DeviceArray,
     bias: DeviceArray | None = None,

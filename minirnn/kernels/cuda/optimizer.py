@@ -133,7 +133,7 @@ def adam(
 
 
 def square_sum(x: DeviceArray) -> float:
-    """Sum of squares of a flat array, in a fixed order; waits for the card."""
+    """Sum of squares of a flat array, in a fixed order; waits for the GPU."""
     if x.size == 0:
         return 0.0
     sums = empty((-(-x.size // _BLOCK),), np.float64)

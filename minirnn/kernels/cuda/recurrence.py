@@ -21,7 +21,7 @@ from numba import from_dtype
 from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.cuda.device import DeviceArray, asarray, empty, zeros
 from minirnn.kernels.cuda.jit import SIMULATOR, cuda, device_function
-from minirnn.kernels.cuda.matrix import product
+from minirnn.kernels.cuda.matrix import gemm
 from minirnn.kernels.cuda.planning import WARP, plan
 from minirnn.kernels.cuda.resident import (
     cache_weights,
@@ -400,7 +400,7 @@ class Recurrence:
             result.weight_hh = empty(weights.weight_hh.shape, dtype)
         for run in cell.runs:
             out = result.weight_hh[run.first * size : (run.first + run.count) * size]
-            product(
+            gemm(
                 d_gates if run.array == "gates" else d_products, self._source, out=out, transpose_a=True,
                 rows=layout(self._steps)[1], column=run.index * size,
             )  # fmt: skip
@@ -408,10 +408,10 @@ class Recurrence:
             result.bias = column_sums(d_products)[: cell.own * size]
         for number in range(cell.inputs):
             out, column = empty((size, size), dtype), (cell.own + number) * size
-            product(d_products, self._inputs[:, number], out=out, transpose_a=True, column=column)
+            gemm(d_products, self._inputs[:, number], out=out, transpose_a=True, column=column)
             result.inner.append(out)
         if count:
             result.vectors = column_sums(d_vectors.reshape(batch, count * size)).reshape(count, size)
         if weights.weight_hr is not None:
-            result.weight_hr = product(d_projected, hidden, transpose_a=True)
+            result.weight_hr = gemm(d_projected, hidden, transpose_a=True)
         return [d_states[0], *(others[k] for k in range(len(d_states) - 1))], result

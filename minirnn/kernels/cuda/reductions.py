@@ -1,4 +1,4 @@
-"""Sums, extremes and their places on the card, along any dimensions, in an order that depends on the shape alone."""
+"""Sums, extremes and their places on the GPU, along any dimensions, in an order that depends on the shape alone."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ def min(x: DeviceArray, axis: Any = None, keepdims: bool = False) -> DeviceArray
 
 
 def any(x: DeviceArray) -> bool:
-    """Whether any element is true; waits for the card."""
+    """Whether any element is true; waits for the GPU."""
     return bool(max(array.not_equal(x, 0)).item())
 
 
 def has_nan(x: DeviceArray) -> bool:
-    """Whether any element is not a number; waits for the card."""
+    """Whether any element is not a number; waits for the GPU."""
     return x.dtype.kind == "f" and any(array.not_equal(x, x))
 
 

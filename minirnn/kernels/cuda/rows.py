@@ -85,14 +85,14 @@ def take_rows(table: DeviceArray, rows: Any) -> DeviceArray:
     return out
 
 
-def put_rows(out: DeviceArray, rows: Any, values: DeviceArray) -> None:
+def scatter_rows(out: DeviceArray, rows: Any, values: DeviceArray) -> None:
     """out[rows] = values for distinct rows [S], values [S, ...]."""
     at = asarray(rows, np.int64)
     if values.size:
         launch(_put, values.size, out.flat, values.flat, at, values.size // at.size)
 
 
-def add_rows_at(values: DeviceArray, rows: Any, count: int) -> DeviceArray:
+def scatter_add_rows(values: DeviceArray, rows: Any, count: int) -> DeviceArray:
     """out [count, H] with out[rows[s]] += values[s] in their order, values [S, H]."""
     out = empty((count, values.shape[1]), values.dtype)
     if out.size:

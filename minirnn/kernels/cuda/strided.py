@@ -1,7 +1,7 @@
-"""Where elements lie: views and copies of a card's arrays, with NumPy's rules.
+"""Where elements lie: views and copies of a GPU's arrays, with NumPy's rules.
 
 NumPy itself works out what a slice, a transposition or a broadcast means: on a *plan*, an array with the shape of
-the one on the card whose strides count elements and whose memory nobody reads. What the plan says becomes a view
+the one on the GPU whose strides count elements and whose memory nobody reads. What the plan says becomes a view
 where it is contiguous, and a copy by one strided kernel where it is not.
 """
 

@@ -1,0 +1,58 @@
+"""Checks of single arguments, each with one form of message: ``name: expected ..., got ...``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, SupportsFloat
+
+import numpy as np
+
+from minirnn.errors import OptionError
+
+
+def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
+    """Return ``value`` as an int from ``minimum`` to ``maximum`` (None: no upper limit).
+
+    Raises:
+        OptionError: it is not an integer (a bool is not), or out of range.
+    """
+    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise OptionError(f"{name}: expected an int {limits}, got {value!r}")
+    if value < minimum or (maximum is not None and value > maximum):
+        raise OptionError(f"{name}: expected an int {limits}, got {value}")
+    return int(value)
+
+
+def check_float(
+    name: str, value: Any, minimum: float = 0.0, maximum: float = math.inf, exclude_minimum: bool = False
+) -> float:
+    """Return ``value`` as a float from ``minimum`` (or above it) to ``maximum``; NaN is out of range.
+
+    Raises:
+        OptionError: it is not a real number, or out of range.
+    """
+    lower = f"above {minimum:g}" if exclude_minimum else f"of at least {minimum:g}"
+    limits = lower if maximum == math.inf else f"{lower} and at most {maximum:g}"
+    if not isinstance(value, SupportsFloat) or isinstance(value, (str, bool)):
+        raise OptionError(f"{name}: expected a number {limits}, got {value!r}")
+    number = float(value)
+    if not minimum <= number <= maximum or (exclude_minimum and number == minimum):
+        raise OptionError(f"{name}: expected a number {limits}, got {value}")
+    return number
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return ``value`` where it is one of ``choices``; the message suggests the closest one.
+
+    Raises:
+        OptionError: it is not.
+    """
+    names = list(choices)
+    if value in names:
+        return str(value)
+    close = get_close_matches(str(value), names, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise OptionError(f"{name}: expected one of {', '.join(names)}, got {value!r}{hint}")
