@@ -102,7 +102,7 @@ def _state(device: str, config: dict[str, Any], cell: Cell | None) -> str:
     from minirnn.kernels.cuda.resident import limits
     from minirnn.kernels.cuda.step import steps_of
 
-    usable = f"usable ({card_name()}); products: {'cuBLAS' if cublas.available() else 'own kernel'}"
+    usable = f"usable ({device_name()}); products: {'cuBLAS' if cublas.available() else 'own kernel'}"
     if cell is None:
         return usable
     try:

@@ -124,7 +124,7 @@ def concatenate(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     same_device("concatenate", *xs)
     K = kernels.on(xs[0].device)
     data = K.concatenate([t.data for t in xs], axis=d)
-    return record("concatenate", xs, data, lambda g: tuple(map(fold, K.split(g, borders, axis=d), xs)))
+    return record("concatenate", xs, data, lambda g: tuple(map(unbroadcast, K.split(g, borders, axis=d), xs)))
 
 
 cat = concatenate
@@ -139,7 +139,7 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     same_device("stack", *xs)
     K = kernels.on(xs[0].device)
     data = K.stack([t.data for t in xs], axis=d)
-    return record("stack", xs, data, lambda g: tuple(map(fold, K.unstack(g, d), xs)))
+    return record("stack", xs, data, lambda g: tuple(map(unbroadcast, K.unstack(g, d), xs)))
 
 
 def _extent(name: str, x: Tensor, dim: int) -> tuple[int, int]:
