@@ -98,6 +98,7 @@ def _state(device: str, config: dict[str, Any], cell: Cell | None) -> str:
     if device == "cpu":
         return "usable"
     from minirnn.kernels.cuda import cublas
+    from minirnn.kernels.cuda.jit import device_name
     from minirnn.kernels.cuda.planning import plan
     from minirnn.kernels.cuda.resident import limits
     from minirnn.kernels.cuda.step import steps_of

@@ -17,6 +17,7 @@ from minirnn.autograd.ops.operands import (
     normalize_dim,
     normalize_dims,
     promote,
+    unbroadcast,
 )
 from minirnn.autograd.ops.rows import as_index, check_range
 from minirnn.autograd.tensor import Tensor, record, record_many, same_device
