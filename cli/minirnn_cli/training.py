@@ -105,7 +105,7 @@ def _train(
     how: dict[str, Any], data: str, default_minutes: float,
 ) -> None:  # fmt: skip
     from minirnn import kernels
-    from minirnn.data.sources import stamps
+    from minirnn.data.sources import file_stamps
     from minirnn.runs import BEST
     from minirnn.training import Options, Trainer
     from minirnn_cli.show import say, show_training
@@ -128,7 +128,7 @@ def _train(
         chosen["minutes"] = default_minutes
     options = Options(**{name: chosen[name] for name in _TRAINING})
     files = [*sources, *(chosen[name] for name in _FILES if chosen.get(name) is not None)]
-    unchanged = stamps(files)
+    unchanged = file_stamps(files)
     plan = make(**{name: chosen[name] for name in expected})
     plan.task.model.to(device)
     notes = {"command": context.command.name, "settings": {name: chosen[name] for name in chosen if name != data}}
@@ -149,7 +149,7 @@ def _train(
         name, count = next((name, chosen[name]) for name in _BUDGETS if chosen[name] is not None)
         budget = f"{count:g} {name.removesuffix('s') if count == 1 else name}"
         say(f"going on at step {at.step}, to {budget}, in {folder}" if resume else f"training {budget} into {folder}")
-    show_training(trainer, plan.sample, quiet, how["json"], plan.unit, lambda: _changed(unchanged, stamps(files)))
+    show_training(trainer, plan.sample, quiet, how["json"], plan.unit, lambda: _changed(unchanged, file_stamps(files)))
     if not quiet:
         say(f"best validation loss {at.best_loss:.4f}; now try: {plan.hint.format(folder / BEST)}")
 

@@ -103,7 +103,7 @@ def _lines(input: str | None) -> Iterator[Line]:
 
 
 def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
-    """Line by line as they come, with the line ends and byte order marks of :func:`minirnn.data.sources.unified`."""
+    """Line by line as they come, see :func:`minirnn.data.sources.normalize_newlines`."""
     from minirnn.tasks.common import Line
 
     number = 0
@@ -119,9 +119,9 @@ def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
 
 def _split(text: str) -> list[str]:
     """At line ends of any kind, and at nothing else."""
-    from minirnn.data.sources import unified
+    from minirnn.data.sources import normalize_newlines
 
-    return unified(text).removesuffix("\n").split("\n")
+    return normalize_newlines(text).removesuffix("\n").split("\n")
 
 
 def evaluate(

@@ -12,7 +12,7 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.data.corpus import read_bytes, read_characters
-from minirnn.data.text import Bytes, Characters, Streams, in_pieces, symbols_from_config
+from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config
 from minirnn.errors import DataError
 from minirnn.models.body import CellLike, Rates
 from minirnn.models.char_lm import CharLM
@@ -61,7 +61,7 @@ class CharTask:
         self.model = CharLM(len(symbols), hidden_size, num_layers, cell, dropout=dropout, **rates)
         self.batches = len(self.train)
         digest = hashlib.sha256()
-        for piece in in_pieces(tokens):
+        for piece in iter_chunks(tokens):
             digest.update(np.ascontiguousarray(piece).data)
         self._data = {
             "sha256": digest.hexdigest(),

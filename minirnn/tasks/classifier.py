@@ -10,7 +10,7 @@ import numpy as np
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
-from minirnn.data.lines import Where, read_classes, read_pairs
+from minirnn.data.lines import Locations, read_classes, read_pairs
 from minirnn.data.sequences import Buckets, pad
 from minirnn.data.tokenize import GLUE, Tokenizer
 from minirnn.data.vocabulary import PAD, SPECIALS, UNK, Labels, Vocabulary
@@ -45,7 +45,7 @@ _MOST_EVALUATED = 10_000  # texts; of a larger validation set, evenly spread one
 # ------------------------------------------------------------------------------------------------------- data
 
 
-def read_texts(sources: Sequence[str]) -> tuple[list[str], list[str], Where]:
+def read_texts(sources: Sequence[str]) -> tuple[list[str], list[str], Locations]:
     """Texts, the label of each, and where they stand.
 
     Args:
@@ -70,7 +70,7 @@ def tokens_of(tokenizer: Tokenizer, text: str, max_length: int) -> list[str]:
     return [token.rstrip("'\u2019") or token for token in bare]
 
 
-def _numbers(labels: Labels, names: Sequence[str], where: Sequence[str] | Where) -> np.ndarray:
+def _numbers(labels: Labels, names: Sequence[str], where: Sequence[str] | Locations) -> np.ndarray:
     """The number of every label.
 
     Raises:
@@ -207,7 +207,7 @@ class ClassifierTask(ExampleTask):
     """
 
     def __init__(
-        self, texts: Sequence[str], labels: Sequence[str], where: Sequence[str] | Where, *, level: str = "auto",
+        self, texts: Sequence[str], labels: Sequence[str], where: Sequence[str] | Locations, *, level: str = "auto",
         lower: bool | None = None, min_count: int = 1, max_words: int | None = None, max_length: int = 500,
         embeddings: str | Path | None = None, freeze: bool = False, embedding_size: int | None = None,
         hidden_size: int = 128, num_layers: int = 1, cell: CellLike = "lstm", bidirectional: bool = True,

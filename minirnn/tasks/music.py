@@ -23,7 +23,7 @@ from minirnn import random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.checkpoint import write_atomically
-from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, steps_of, wav_bytes
+from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, roll_to_steps, wav_bytes
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.errors import DataError, OptionError
 from minirnn.models.body import CellLike, Rates
@@ -175,7 +175,7 @@ class MusicTask(ExampleTask):
         random.manual_seed(seed)
         self.model = ManyToMany(KEYS, hidden_size, KEYS, num_layers, cell, dropout=dropout, **rates)
         self._begin_at_frequencies(train)
-        self._starts = sorted({steps_of(roll[roll.any(1)][:1], _LOWEST)[0] for roll in train if roll.any()})
+        self._starts = sorted({roll_to_steps(roll[roll.any(1)][:1], _LOWEST)[0] for roll in train if roll.any()})
         self._chords = Chords.of(train)
         self._data = {
             "sha256": fingerprint(*train, np.zeros(0), *self.validation), "batch_size": batch_size,
@@ -375,14 +375,14 @@ class Composer(Predictor):
         rng = random.generator_of(seed)
         if not start:
             start, length = [self.starts[rng.integers(len(self.starts))]], length - 1
-        piece = list(steps_of(_roll(start, "the start"), _LOWEST))
+        piece = list(roll_to_steps(_roll(start, "the start"), _LOWEST))
         fed = _roll(piece, "the start")
         state: State = None
         with self.model.evaluating():
             for _ in range(length):
                 logits, state = self.model(fed[:, None].astype(self.model.head.weight.dtype), None, state)
                 fed = self.chords.draw(logits.numpy()[-1, 0], temperature, rng)[None]
-                piece += steps_of(fed, _LOWEST)
+                piece += roll_to_steps(fed, _LOWEST)
         return piece
 
 
@@ -439,7 +439,7 @@ def read_start(line: Line, *more: Line) -> list[Step]:
         )
     else:
         piece = [[_pitch(note, line.where) for note in re.findall(r"[^,\s]+", text)]] if text else []
-    return list(steps_of(_roll(piece, line.where), _LOWEST))
+    return list(roll_to_steps(_roll(piece, line.where), _LOWEST))
 
 
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}

@@ -11,7 +11,7 @@ import numpy as np
 from minirnn import cells, random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
-from minirnn.data.lines import Where, read_columns
+from minirnn.data.lines import Locations, read_columns
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.data.vocabulary import UNK, Labels, Vocabulary
 from minirnn.errors import DataError
@@ -56,7 +56,7 @@ class Sentences:
 
     words: list[list[str]]
     tags: list[list[str]]
-    where: Where
+    where: Locations
     numbers: Sequence[int]
 
     @classmethod

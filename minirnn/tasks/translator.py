@@ -9,7 +9,7 @@ import numpy as np
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
-from minirnn.data.lines import Where, read_pairs
+from minirnn.data.lines import Locations, read_pairs
 from minirnn.data.sequences import Buckets, pad
 from minirnn.data.tokenize import Tokenizer
 from minirnn.data.vocabulary import END, PAD, START, UNK, Vocabulary
@@ -99,7 +99,7 @@ class Translator(Predictor):
         return self.measure(texts, translations, where)
 
     def measure(
-        self, texts: Sequence[str], translations: Sequence[str], where: Sequence[str] | Where, beam: int = _BEAM
+        self, texts: Sequence[str], translations: Sequence[str], where: Sequence[str] | Locations, beam: int = _BEAM
     ) -> dict[str, float]:
         """How well ``texts`` are translated.
 
@@ -174,7 +174,7 @@ class TranslatorTask(ExampleTask):
     """
 
     def __init__(
-        self, texts: Sequence[str], translations: Sequence[str], where: Sequence[str] | Where, level: str = "word",
+        self, texts: Sequence[str], translations: Sequence[str], where: Sequence[str] | Locations, level: str = "word",
         lower: bool = False, min_count: int = 2, max_words: int | None = None, hidden_size: int = 256,
         num_layers: int = 1, cell: CellLike = "lstm", bidirectional: bool = True, embedding_size: int = 256,
         dropout: float = 0.2, attention: str = "additive", teacher_forcing: float = 1.0,
@@ -269,7 +269,7 @@ class _Pairs:
         return source, target, source_lengths, target_lengths
 
 
-def _split(tokenizer: Tokenizer, texts: Sequence[str], where: Sequence[str] | Where) -> list[list[str]]:
+def _split(tokenizer: Tokenizer, texts: Sequence[str], where: Sequence[str] | Locations) -> list[list[str]]:
     """The tokens of every text.
 
     Raises:

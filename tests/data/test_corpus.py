@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from minirnn.data import corpus, text
 from minirnn.data.corpus import read_bytes, read_characters, text_pieces
-from minirnn.data.sources import BUILT_IN, open_sources, read_sources, stamps
-from minirnn.data.text import Bytes, Characters, Streams, in_pieces
+from minirnn.data.sources import BUILT_IN, open_sources, read_sources, file_stamps
+from minirnn.data.text import Bytes, Characters, Streams, iter_chunks
 from minirnn.errors import DataError
 from minirnn.tasks.char import CharTask
 
@@ -92,14 +92,14 @@ def test_tokens_in_a_file_train_like_those_in_memory(tmp_path: Path, monkeypatch
     data = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8)
     (tmp_path / "data").write_bytes(data.tobytes())
     mapped = np.memmap(tmp_path / "data", np.uint8, "r")
-    assert np.concatenate(list(in_pieces(mapped))).tobytes() == data.tobytes()
+    assert np.concatenate(list(iter_chunks(mapped))).tobytes() == data.tobytes()
     for _ in range(2):
         for (x, y), (u, v) in zip(Streams.of(mapped, 7, 30), Streams.of(data, 7, 30), strict=True):
             np.testing.assert_array_equal(x, u)
             np.testing.assert_array_equal(y, v)
     ours = np.memmap(tmp_path / "data", np.uint8, "c")  # changes to it are in memory only
     ours[:] = 7
-    assert all((piece == 7).all() for piece in in_pieces(ours))
+    assert all((piece == 7).all() for piece in iter_chunks(ours))
     assert (ours == 7).all()
     assert CharTask(mapped, Bytes(), 3, 1, "rnn", 0.0, 2, 5).config() == CharTask(
         data, Bytes(), 3, 1, "rnn", 0.0, 2, 5
@@ -175,11 +175,11 @@ def test_a_corpus_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pyt
 def test_a_later_change_shows_in_the_stamps(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_text("abc")
-    before = stamps([str(path), "-", "@python"])
+    before = file_stamps([str(path), "-", "@python"])
     assert list(before) == [str(path)]
-    assert stamps([str(path)]) == before
+    assert file_stamps([str(path)]) == before
     path.write_text("abcd")
-    assert stamps([str(path)]) != before
+    assert file_stamps([str(path)]) != before
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

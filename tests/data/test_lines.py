@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirnn.data.lines import Where, read_classes, read_columns, read_pairs
+from minirnn.data.lines import Locations, read_classes, read_columns, read_pairs
 from minirnn.errors import DataError
 
 FIELD = st.text(
@@ -185,7 +185,7 @@ def test_columns_round_trip(tmp_path: Path, sentences: list[list[tuple[str, str]
 
 
 def test_where_takes_four_bytes_an_item() -> None:
-    where = Where()
+    where = Locations()
     where.begin("f")
     for line in range(1, 100_001):
         where.add(line)

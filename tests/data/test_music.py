@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn.data import music
-from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, steps_of, wav_bytes
+from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, roll_to_steps, wav_bytes
 from minirnn.errors import DataError, OptionError, ShapeError
 
 STEPS = st.lists(st.frozensets(st.integers(0, 127), max_size=4).map(lambda step: tuple(sorted(step))), max_size=12)
@@ -108,22 +108,22 @@ def test_piano_rolls_and_back(steps: list[Step]) -> None:
     for row, step in zip(roll, steps, strict=True):
         assert np.flatnonzero(row).tolist() == list(step)
     assert set(np.unique(roll)) <= {0, 1}
-    assert steps_of(roll, low=0) == steps
-    assert steps_of(np.asfortranarray(roll)[:, 3:], low=3) == [tuple(p for p in step if p >= 3) for step in steps]
+    assert roll_to_steps(roll, low=0) == steps
+    assert roll_to_steps(np.asfortranarray(roll)[:, 3:], low=3) == [tuple(p for p in step if p >= 3) for step in steps]
 
 
 def test_piano_rolls_have_a_range() -> None:
     roll = piano_roll([(21, 108), ()])
     assert roll.shape == (2, 88)
     assert np.argwhere(roll).tolist() == [[0, 0], [0, 87]]
-    assert steps_of(np.array([[0.5, 0.6]])) == [(22,)]
+    assert roll_to_steps(np.array([[0.5, 0.6]])) == [(22,)]
     for pitch in (20, 109):
         with pytest.raises(DataError, match=f"step 1: pitch {pitch} is outside 21 to 108"):
             piano_roll([(60,), (60, pitch)])
     with pytest.raises(DataError, match="step 0: pitch 128 is not an integer"):
         piano_roll([(128,)])
     with pytest.raises(ShapeError, match=r"\[T, count\], got \[3\]"):
-        steps_of(np.zeros(3))
+        roll_to_steps(np.zeros(3))
 
 
 def events(data: bytes) -> tuple[list[tuple[int, str, int]], int, int]:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from minirnn.data.tables import Scaler, naive_forecasts, parse_table, read_table, season_of, windows
+from minirnn.data.tables import Scaler, naive_forecasts, parse_table, read_table, seasonal_period, windows
 from minirnn.errors import DataError, OptionError, ShapeError
 
 # Monthly totals of airline passengers 1949 to 1960 in thousands (Box & Jenkins 1976, series G).
@@ -287,12 +287,12 @@ def test_naive_forecasts_of_airline_passengers() -> None:
 
 
 def test_season_of_airline_passengers() -> None:
-    assert season_of(AIRLINE[:96]) == 12
-    assert season_of(AIRLINE) == 12
-    assert season_of(AIRLINE.astype(np.int64)[:60]) == 12
-    assert season_of(np.log(AIRLINE)) == 12
-    assert season_of(np.repeat(AIRLINE, 2)[::2]) == 12
-    assert season_of(AIRLINE * 1e300) == season_of(AIRLINE * 1e-300) == 12
+    assert seasonal_period(AIRLINE[:96]) == 12
+    assert seasonal_period(AIRLINE) == 12
+    assert seasonal_period(AIRLINE.astype(np.int64)[:60]) == 12
+    assert seasonal_period(np.log(AIRLINE)) == 12
+    assert seasonal_period(np.repeat(AIRLINE, 2)[::2]) == 12
+    assert seasonal_period(AIRLINE * 1e300) == seasonal_period(AIRLINE * 1e-300) == 12
 
 
 @pytest.mark.parametrize("period", [2, 3, 5, 7, 12, 24, 30])
@@ -300,12 +300,12 @@ def test_season_of_airline_passengers() -> None:
 def test_season_of_a_sine(period: int, count: int) -> None:
     at = np.arange(count)
     sine = np.sin(2 * np.pi * at / period + 0.3)
-    assert season_of(sine) == period
-    assert season_of(1e4 + 0.3 * at + 10 * sine) == period
+    assert seasonal_period(sine) == period
+    assert seasonal_period(1e4 + 0.3 * at + 10 * sine) == period
 
 
 def many(make, count: int = 200) -> list[int]:  # type: ignore[no-untyped-def]
-    return [season_of(make(np.random.default_rng(seed))) for seed in range(count)]
+    return [seasonal_period(make(np.random.default_rng(seed))) for seed in range(count)]
 
 
 @pytest.mark.parametrize("rows", [40, 200, 1000])
@@ -329,8 +329,8 @@ def test_season_beneath_noise_and_wandering() -> None:
 
 def test_season_of_series_without_one() -> None:
     for rows in range(8):
-        assert season_of(np.arange(rows) % 2.0 if rows else np.empty(0)) in (1, 2)
-    assert season_of(np.empty(0)) == season_of(np.zeros(50)) == season_of(np.full(50, 0.1)) == 1
-    assert season_of(np.arange(100.0)) == season_of(1e6 - 0.1 * np.arange(99)) == 1
+        assert seasonal_period(np.arange(rows) % 2.0 if rows else np.empty(0)) in (1, 2)
+    assert seasonal_period(np.empty(0)) == seasonal_period(np.zeros(50)) == seasonal_period(np.full(50, 0.1)) == 1
+    assert seasonal_period(np.arange(100.0)) == seasonal_period(1e6 - 0.1 * np.arange(99)) == 1
     with pytest.raises(ShapeError, match=r"expected values \[R\], got \[4, 1\]"):
-        season_of(np.zeros((4, 1)))
+        seasonal_period(np.zeros((4, 1)))
