@@ -111,7 +111,7 @@ def decode_stream(file: BinaryIO, name: str, hint: str = "") -> Iterator[str]:
             byte = read - incomplete + error.start
             raise DataError(f"{name} is not UTF-8 text (byte {byte}, line {line}){hint}") from None
         read, lines = read + len(data), lines + data.count(b"\n")
-        yield newlines.decode(text, final=not data).replace("\ufeff", "")
+        yield newlines.decode(text.replace("\ufeff", ""), final=not data)
 
 
 def normalize_newlines(text: str) -> str:
