@@ -104,7 +104,7 @@ class Tokenizer:
         """
         rule, lower = (config.get("rule"), config.get("lower")) if isinstance(config, dict) else (None, None)
         if rule not in RULES or not isinstance(lower, bool):
-            raise DataError(f"tokenizer: expected 'rule' ({', '.join(RULES)}) and 'lower', a bool, got {config!r}")
+            raise DataError(f"tokenizer: expected a rule ({', '.join(RULES)}) and lower, a bool, got {config!r}")
         return cls(rule, lower)
 
 

@@ -27,9 +27,11 @@ class _Numbered:
         self._numbers: dict[str, int] = {}
         for number, string in enumerate(strings, first):
             if not isinstance(string, str):
-                raise DataError(f"{type(self).__name__}: expected strings, got {string!r} as number {number}")
+                raise DataError(f"{type(self).__name__.lower()}: expected strings, got {string!r} as number {number}")
             if self._numbers.setdefault(string, number) != number:
-                raise DataError(f"{type(self).__name__}: {string!r} stands at {self._numbers[string]} and again at {number}")
+                raise DataError(
+                    f"{type(self).__name__.lower()}: {string!r} stands at {self._numbers[string]} and again at {number}"
+                )
 
     def to_config(self) -> dict[str, list[str]]:
         """A description for JSON."""
@@ -45,7 +47,7 @@ class _Numbered:
         found = config.get(cls._key) if isinstance(config, dict) else None
         if not isinstance(found, list):
             expected = f"expected a description with a list of strings as {cls._key!r}"
-            raise DataError(f"{cls.__name__}: {expected}, got {reprlib.repr(config)}")
+            raise DataError(f"{cls.__name__.lower()}: {expected}, got {reprlib.repr(config)}")
         return cls(found)  # type: ignore[call-arg] # subclasses take the strings alone
 
 
@@ -87,9 +89,9 @@ class Vocabulary(_Numbered):
         Raises:
             OptionError: ``min_count`` or ``max_size`` is not an int of at least 1.
         """
-        check_int("Vocabulary: min_count", min_count)
+        check_int("vocabulary: min_count", min_count)
         if max_size is not None:
-            check_int("Vocabulary: max_size", max_size)
+            check_int("vocabulary: max_size", max_size)
         counts = Counter(token for sequence in sequences for token in sequence)
         return cls(token for token, count in counts.most_common(max_size) if count >= min_count)
 
@@ -133,10 +135,10 @@ class Labels(_Numbered):
         super().__init__(names, 0)
         self.names = list(self._numbers)
         if not self.names:
-            raise DataError("Labels: expected at least one class, got none")
+            raise DataError("labels: expected at least one class, got none")
         for name, following in pairwise(self.names):
             if following < name:
-                raise DataError(f"Labels: expected names in sorted order, got {following!r} after {name!r}")
+                raise DataError(f"labels: expected names in sorted order, got {following!r} after {name!r}")
 
     @classmethod
     def of(cls, labels: Iterable[str]) -> Self:

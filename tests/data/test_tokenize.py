@@ -118,5 +118,5 @@ def test_config_round_trip() -> None:
 @pytest.mark.parametrize("container", [dict, list, lambda config: None])
 def test_untrusted_configs_are_checked(rule: Any, lower: Any, container: Any) -> None:
     config = container({"rule": rule, "lower": lower})
-    with pytest.raises(DataError, match=r"tokenizer: expected 'rule' \(space, char, word\) and 'lower', a bool, got"):
+    with pytest.raises(DataError, match=r"tokenizer: expected a rule \(space, char, word\) and lower, a bool, got"):
         Tokenizer.from_config(config)

@@ -187,7 +187,7 @@ def test_what_cannot_be_trained_on() -> None:
         _task(transpose=-1)
     with pytest.raises(OptionError, match="seq_length must be at least 1, got 0"):
         _task(seq_length=0)
-    with pytest.raises(OptionError, match="batch size must be an int of at least 1, got 0"):
+    with pytest.raises(OptionError, match="batch size: expected an int of at least 1, got 0"):
         _task(batch_size=0)
 
 
