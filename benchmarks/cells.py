@@ -2,8 +2,9 @@
 
     python benchmarks/cells.py TEXT [CELL ...] [--minutes 3]
 
-Each cell is trained by ``minirnn train-char TEXT --cell NAME`` in a process and a folder of its own; kernels are compiled
-before, so that all of the time is training. The end of the text is the validation set; the loss is the best checkpoint's.
+Each cell is trained by ``minirnn train-char TEXT --cell NAME`` in a process and a folder of its own; kernels are
+compiled before, so that all of the time is training. The end of the text is the validation set; the loss is that of the
+best checkpoint.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@
 - layer-norm: the LSTM with layer normalization against a PyTorch loop.
 - cells: every built-in cell against the LSTM, 2x128.
 
-One unit is a forward and backward pass of the layers alone, the loss a sum of all outputs; the input requires a gradient.
-PyTorch projects the inputs of all steps at once, as minirnn does. The programs alternate and medians are printed as in
-`minirnn bench`; a ratio is the time of a program divided by that of the first line of its table.
+One unit is a forward and backward pass of the layers alone, the loss a sum of all outputs; the input requires a
+gradient. PyTorch projects the inputs of all steps at once, as minirnn does. The programs alternate and medians are
+printed as in `minirnn bench`; a ratio is the time of a program divided by that of the first line of its table.
 """
 
 from __future__ import annotations

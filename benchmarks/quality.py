@@ -173,12 +173,18 @@ def _series(cwd: Path, table: Path, seed: int) -> dict[str, Any]:
     return train_and_score(cwd, "train-forecaster", ["train.csv"], table, 1, seed)
 
 
-_ROWS = (
-    *(sentiment, surnames, tagging, sorting, french, french_without_attention),
-    *(digits, music, airline, sunspots, temperatures),
-)
 ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
-    function.__name__.replace("_", "-"): function for function in _ROWS
+    "sentiment": sentiment,
+    "surnames": surnames,
+    "tagging": tagging,
+    "sorting": sorting,
+    "french": french,
+    "french-without-attention": french_without_attention,
+    "digits": digits,
+    "music": music,
+    "airline": airline,
+    "sunspots": sunspots,
+    "temperatures": temperatures,
 }
 
 

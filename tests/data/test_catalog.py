@@ -20,8 +20,8 @@ class Handler(BaseHTTPRequestHandler):
     """``/good`` is DATA, ``/short`` and ``/long`` are not, ``/cut`` ends early, ``/away`` leads to plain http."""
 
     def do_GET(self) -> None:
-        body = {"/good.txt": DATA, "/short.txt": DATA[:-1], "/long.txt": DATA + b"x", "/other.txt": DATA[::-1],
-                "/cut.txt": DATA[:1000]}.get(self.path)  # fmt: skip
+        bodies = {"good": DATA, "short": DATA[:-1], "long": DATA + b"x", "other": DATA[::-1], "cut": DATA[:1000]}
+        body = bodies.get(self.path.strip("/").removesuffix(".txt"))
         if self.path == "/away.txt":
             self.send_response(302)
             self.send_header("Location", "http://example.com/good.txt")

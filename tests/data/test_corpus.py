@@ -1,12 +1,10 @@
 """Reading corpora: block by block they are what they are as a whole, in memory or in a file."""
 
 import errno
-import os
 import tempfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -15,13 +13,12 @@ from hypothesis import strategies as st
 
 from minirnn.data import corpus, sources, text
 from minirnn.data.corpus import iter_text, read_bytes, read_characters
-from minirnn.data.sources import BUILT_IN, decode_text, file_stamps, normalize_newlines, open_sources, read_sources
+from minirnn.data.sources import BUILT_IN, decode_text, normalize_newlines, open_sources
 from minirnn.data.text import Bytes, Characters, Streams, iter_chunks
 from minirnn.errors import DataError
 from minirnn.tasks.char import CharTask
 
 Write = Callable[..., str]
-READERS = (read_characters, read_bytes, read_sources)
 
 
 def _text(*paths: str) -> str:
@@ -118,20 +115,6 @@ def test_full_disk_is_reported_with_the_folder(write: Write, monkeypatch: pytest
         read_characters([write("abc")])
 
 
-@pytest.mark.parametrize("read", READERS)
-def test_unreadable_and_blank_sources_are_refused(write: Write, tmp_path: Path, read: Callable[..., object]) -> None:
-    with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
-        read([str(tmp_path / "nowhere")])
-    with pytest.raises(DataError, match=r"cannot read .*directory"):
-        read([str(tmp_path)])
-    with pytest.raises(DataError, match="corpus '@perl' is unknown; built in: @python"):
-        read(["@perl"])
-    for blank in (b"", b"\n \n"):
-        if read is not read_bytes or not blank:
-            with pytest.raises(DataError, match=r"nothing to read in .*file"):
-                read([write(blank)])
-
-
 @pytest.mark.parametrize("block", [1, 2, 3, 4, 100])
 def test_bytes_that_are_not_utf8_are_located(write: Write, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(sources, "_BLOCK", block)
@@ -159,41 +142,8 @@ def test_corpus_that_changes_while_it_is_read_is_refused(
         read_characters([path])
 
 
-def test_file_stamps_show_a_change(write: Write, tmp_path: Path) -> None:
-    path = write("abc")
-    before = file_stamps([path, "-", "@python"])
-    assert list(before) == [path]
-    assert file_stamps([path]) == file_stamps([str(tmp_path)]) == before
-    write("abcd")
-    assert file_stamps([path]) != before
-
-
-def test_standard_input_is_read(stdin: Callable[[bytes], None]) -> None:
-    stdin(b"hello")
-    tokens, symbols = read_characters(["-"])
-    assert symbols.decoder()(tokens) == "hello"
-    stdin(b"hello")
-    assert read_bytes(["-"])[0].tobytes() == b"hello"
-    stdin(b"hello")
-    assert read_sources(["-"]) == [("standard input", b"hello")]
-
-
 def test_the_built_in_corpus_is_real_text() -> None:
     tokens, symbols = read_characters(["@python"])
     assert tokens.size > 1_000_000
     assert "def " in symbols.decoder()(tokens[:100_000])
     assert all(path.suffix == ".py" for path in BUILT_IN["@python"]())
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_pipes_are_read_once_and_devices_refused(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    writer = Thread(target=pipe.write_text, args=("from a pipe",))
-    writer.start()
-    tokens, symbols = read_characters([str(pipe)])
-    writer.join()
-    assert symbols.decoder()(tokens) == "from a pipe"
-    for read in READERS:
-        with pytest.raises(DataError, match="cannot read /dev/zero: it is a device"):
-            read(["/dev/zero"])

@@ -106,13 +106,6 @@ def test_damaged_files_are_refused_with_the_line(write: Write, data: bytes, mess
         read_embeddings(write(data))
 
 
-def test_unreadable_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
-        read_embeddings(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"cannot read .*directory"):
-        read_embeddings(tmp_path)
-
-
 def test_only_words_to_keep_take_memory(write: Write, memory: Callable[[int], AbstractContextManager]) -> None:
     """1.5 MB of file and a header that promises 4 TB, for three rows."""
     path = write("".join(f"w{k} {'0.25 ' * 99}{k}\n" for k in range(3000)))

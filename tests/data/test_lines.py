@@ -1,6 +1,5 @@
 """Files of lines: what is in them is read, and errors name the file and the line."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,21 +58,6 @@ def test_malformed_pairs_are_refused(tmp_path: Path, text: str, message: str) ->
     with pytest.raises(DataError) as caught:
         read_pairs([path])
     assert str(caught.value) == (message + path if message.endswith(" ") else f"{tmp_path}/{message}")
-
-
-def test_standard_input_is_named_in_errors(stdin: Callable[[bytes], None]) -> None:
-    stdin(b"a\tb\nc\n")
-    with pytest.raises(DataError, match=r"^standard input:2: expected 2 columns"):
-        read_pairs(["-"])
-
-
-def test_bytes_that_are_not_utf8_are_located(tmp_path: Path) -> None:
-    (tmp_path / "p").write_bytes(b"a\tb\nc\t\xff\n")
-    (tmp_path / "q").write_bytes(b"fine\n")
-    path = [str(tmp_path / "p")]
-    for read in (lambda: read_pairs(path), lambda: read_classes(tmp_path), lambda: read_columns(path)):
-        with pytest.raises(DataError, match=r"p is not UTF-8 text \(byte 6, line 2\)"):
-            read()
 
 
 def test_classes_are_files_of_a_folder(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Padding against plain loops, and batches of similar lengths that contain every sequence once."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -121,16 +123,16 @@ def test_order_depends_on_the_generator_alone() -> None:
     assert short != sorted(short)
 
 
-def test_buckets_check_their_arguments() -> None:
-    for wrong in (([1, 2], [3]), (1, 2), (), np.zeros((2, 2))):
-        with pytest.raises(ShapeError, match=r"expected lengths \[S\], or a tuple of such"):
-            Buckets(wrong, 2)
-    with pytest.raises(OptionError, match="at least 1, got 0"):
-        Buckets([1], 0)
-
-
 def test_valid_rows_are_those_before_each_end() -> None:
     assert valid_rows(3, np.array([2, 0, 3])).tolist() == [0, 2, 3, 5, 8]
     assert valid_rows(0, np.array([0])).tolist() == []
     _, lengths = pad([[1, 2], [], [3, 4, 5]])
     assert valid_rows(3, lengths).tolist() == [0, 2, 3, 5, 8]
+
+
+@pytest.mark.parametrize("lengths", [([1, 2], [3]), (1, 2), (), np.zeros((2, 2))])
+def test_buckets_check_their_arguments(lengths: Any) -> None:
+    with pytest.raises(ShapeError, match=r"expected lengths \[S\], or a tuple of such"):
+        Buckets(lengths, 2)
+    with pytest.raises(OptionError, match="batch size: expected an int of at least 1, got 0"):
+        Buckets([1], 0)
