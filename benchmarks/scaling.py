@@ -139,7 +139,7 @@ def main() -> None:
     if "threads" in parts:
         threads()
     if "memory" in parts:
-        print("\n| LSTM 2x512 | peak MB | page faults a step | KB allocated in Python at most |\n|---|---|---|---|")
+        print("\n| LSTM 2x512 | peak MB | page faults per step | peak KB allocated in Python |\n|---|---|---|---|")
         for program in ("minirnn", "torch"):
             sys.stdout.flush()
             run_child("memory", program)

@@ -47,7 +47,7 @@ class Checkout:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
 
     def seconds(self, **job: Any) -> float:
-        """The median time of a step, or of a sampled symbol, in one turn."""
+        """The median time of a step, or of a sampled token, in one turn."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, build_opener
 
 from minirnn.errors import DataError
 from minirnn.validation import check_choice
@@ -138,72 +141,65 @@ def download(name: str, folder: str | Path, progress: Callable[[int, int], None]
             one; a different file of its name is in ``folder``; the file cannot be written.
     """
     corpus = find(name)
-    if corpus.url is None or corpus.size is None:
+    if corpus.url is None:
         raise DataError(f"{name} is built in and needs no download; give its name in place of a file")
     path = Path(folder) / corpus.filename
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.exists():
-            if path.stat().st_size == corpus.size and _sha256(path) == corpus.sha256:
+            if path.stat().st_size == corpus.size and _sha256(path.read_bytes()) == corpus.sha256:
                 return path
             raise DataError(f"{path} exists and is not {name} as published; move it away or choose another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _fetch(corpus.url, corpus.size, file, progress)
-        if _sha256(Path(temporary)) != corpus.sha256:
+        data = _fetch(corpus.url, corpus.size or 0, progress)
+        if _sha256(data) != corpus.sha256:
             raise DataError(f"{corpus.url} is not the file that was published as {name} (its SHA-256 differs)")
-        os.chmod(temporary, 0o644)  # mkstemp makes files for one user only
-        os.replace(temporary, path)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return path
 
 
-def _fetch(url: str, size: int, file: BinaryIO, progress: Callable[[int, int], None] | None) -> None:
-    """Write the ``size`` bytes at ``url`` to ``file``."""
-    from http.client import HTTPException
-    from ssl import SSLError
-    from urllib.error import HTTPError, URLError
-    from urllib.parse import urlsplit
-    from urllib.request import HTTPRedirectHandler, build_opener
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
-    def check_scheme(address: str) -> None:
-        parts = urlsplit(address)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL_HOSTS):
-            raise DataError(f"{address}: expected an https address")
 
-    class SafeRedirects(HTTPRedirectHandler):
-        def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-            check_scheme(newurl)
-            return super().redirect_request(req, fp, code, msg, headers, newurl)
+def _check_scheme(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL_HOSTS):
+        raise DataError(f"{url}: expected an https address")
 
-    check_scheme(url)
-    received = 0
+
+class _SecureRedirects(HTTPRedirectHandler):
+    """Refuses redirects to addresses without https."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        _check_scheme(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _fetch(url: str, size: int, progress: Callable[[int, int], None] | None) -> bytes:
+    """The ``size`` bytes at ``url``; the corpora are small enough for memory."""
+    _check_scheme(url)
+    data = bytearray()
     try:
-        with build_opener(SafeRedirects).open(url, timeout=_TIMEOUT) as answer:
-            while received <= size and (block := answer.read(_BLOCK)):
-                received += len(block)
-                file.write(block)
+        with build_opener(_SecureRedirects).open(url, timeout=_TIMEOUT) as answer:
+            while len(data) <= size and (block := answer.read(_BLOCK)):
+                data += block
                 if progress is not None:
-                    progress(received, size)
+                    progress(len(data), size)
     except HTTPError as error:
         raise DataError(f"{url}: the server answered {error.code} {error.reason}") from None
-    except (URLError, TimeoutError, ConnectionError, SSLError, HTTPException) as error:
+    except (OSError, HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"cannot reach {urlsplit(url).hostname} ({reason}); download {url} by hand, or use @python, "
             "which needs no network"
         ) from None
-    if received != size:
-        got = "more" if received > size else received
-        raise DataError(f"{url}: expected {size} bytes, got {got}")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if len(data) != size:
+        raise DataError(f"{url}: expected {size} bytes, got {'more' if len(data) > size else len(data)}")
+    return bytes(data)

@@ -91,7 +91,6 @@ def test_download_writes_the_published_file_once(server: str, tmp_path: Path, th
     else:
         assert calls[-1] == (len(DATA), len(DATA))
         assert calls == sorted(calls)
-        assert path.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(
