@@ -7,8 +7,8 @@
 Only Python files count, and every line of them. Import circles are strongly connected components of the modules of the
 package; an import inside a function counts, one under ``TYPE_CHECKING`` does not, nor does the package of a module that
 is imported by its own name. Two figures for docstrings: every parameter is named under ``Args`` (of a class: in its
-docstring or that of ``__init__``, or under ``Attributes``); or there or in double backticks, as in a first line that says
-what the function does with ``x``.
+docstring or that of ``__init__``, or under ``Attributes``); or there or in double backticks, as in a first line that
+says what the function does with ``x``.
 """
 
 from __future__ import annotations
