@@ -291,7 +291,8 @@ class Trainer:
             self.save()  # the first state to roll back to; and an unwritable folder is known at once
         while not (self.finished or self.stopping):
             progress = self.progress
-            lr = self.schedule.set_progress(progress, factor=0.5**position.rollbacks)
+            self.schedule.set_progress(progress, factor=0.5**position.rollbacks)
+            lr = self.optimizer.param_groups[0]["lr"]
             grad_norm = self._train_batch(progress)
             rolled_back = position.skipped >= MAX_SKIPPED_STEPS
             if rolled_back:
