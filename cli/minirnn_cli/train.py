@@ -49,7 +49,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         **options: Any,
     ) -> None:
         from minirnn import kernels
-        from minirnn.data.sources import stamps
+        from minirnn.data.sources import file_stamps
         from minirnn.runs import BEST
 
         o.use_threads(threads)
@@ -73,7 +73,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
 
         data_files = [chosen[field] for field, info in task.Config.options().items() if info.is_data]
         files = [*sources, *(file for file in data_files if file is not None)]
-        before = stamps(files)
+        before = file_stamps(files)
         made = task.build(task.read(sources, settings), settings)
         made.model.to(device)
         folder = folder if resume and folder else runs.new_folder(out, name)
@@ -83,7 +83,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
             _refuse_finished(trainer, folder)
         if not quiet:
             _describe(made, settings, trainer, folder, resume)
-        show_training(trainer, made, quiet, json, lambda: _changed(before, stamps(files)))
+        show_training(trainer, made, quiet, json, lambda: _changed(before, file_stamps(files)))
         if not quiet:
             loss = trainer.position.best_loss
             say(f"best validation loss {loss:.4f}; now try: {task.example.format(folder / BEST)}")

@@ -106,9 +106,9 @@ def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
 
 def _split(text: str) -> list[str]:
     """Split at line ends of any kind, and at nothing else."""
-    from minirnn.data.sources import unified
+    from minirnn.data.sources import normalize_newlines
 
-    return unified(text).removesuffix("\n").split("\n")
+    return normalize_newlines(text).removesuffix("\n").split("\n")
 
 
 def evaluate(

@@ -16,7 +16,7 @@ from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config as BaseConfig
 from minirnn.config import option
 from minirnn.data.embeddings import pretrained_rows
-from minirnn.data.lines import Where
+from minirnn.data.lines import Locations
 from minirnn.data.sequences import Buckets
 from minirnn.data.vocabulary import Labels, Vocabulary
 from minirnn.errors import CheckpointError, DataError, MinirnnError, OptionError
@@ -287,7 +287,7 @@ def random_split(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np
 
 
 def split_by_label(
-    labels: Sequence[Collection[str]], fraction: float, seed: int, example: str, where: Sequence[str] | Where
+    labels: Sequence[Collection[str]], fraction: float, seed: int, example: str, where: Sequence[str] | Locations
 ) -> tuple[np.ndarray, np.ndarray]:
     """As :func:`random_split`; examples with a label that occurs in no training example move to the training set.
 

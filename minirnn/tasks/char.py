@@ -14,7 +14,7 @@ from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
 from minirnn.data.corpus import read_bytes, read_characters
-from minirnn.data.text import Bytes, Characters, Streams, in_pieces, symbols_from_config
+from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config
 from minirnn.errors import DataError
 from minirnn.models import CharLM
 from minirnn.nn.cells import State, pack_state, unpack_state
@@ -137,7 +137,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
         task._validation = Streams.of(tokens[cut:][:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
         task._recompute_every = config.recompute_every
         digest = hashlib.sha256()
-        for piece in in_pieces(tokens):
+        for piece in iter_chunks(tokens):
             digest.update(np.ascontiguousarray(piece).data)
         task._data = {
             "sha256": digest.hexdigest(),

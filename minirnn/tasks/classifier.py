@@ -12,7 +12,7 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import option
-from minirnn.data.lines import Where, read_classes, read_pairs
+from minirnn.data.lines import Locations, read_classes, read_pairs
 from minirnn.data.sequences import Buckets, pad
 from minirnn.data.tokenize import GLUE, Tokenizer
 from minirnn.data.vocabulary import PAD, SPECIALS, UNK, Labels, Vocabulary
@@ -76,7 +76,7 @@ class LabelledTexts(NamedTuple):
 
     texts: Sequence[str]
     labels: Sequence[str]
-    where: Sequence[str] | Where
+    where: Sequence[str] | Locations
 
 
 def read_texts(sources: Sequence[str]) -> LabelledTexts:

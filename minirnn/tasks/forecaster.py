@@ -12,7 +12,7 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import option
-from minirnn.data.tables import Scaler, Table, naive_forecasts, parse_table, read_table, season_of, windows
+from minirnn.data.tables import Scaler, Table, naive_forecasts, parse_table, read_table, seasonal_period, windows
 from minirnn.errors import DataError, OptionError
 from minirnn.metrics import mae, rmse
 from minirnn.models import ManyToOne
@@ -224,7 +224,7 @@ class Preprocessor:
         train.check_rows(seq_length + horizon, f"to train on ({seq_length} to look at, {horizon} to forecast)")
         column = train.values[:, 0]
         if season is None:
-            season = season_of(column)
+            season = seasonal_period(column)
         train.check_rows(season + 1 + horizon, f"to train on (a season of {season} before {horizon} to forecast)")
         if log is None:
             log = _grows_with_level(column, season)

@@ -24,7 +24,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.checkpoint import write_atomically
 from minirnn.config import Config, option
-from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, steps_of, wav_bytes
+from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, roll_to_steps, wav_bytes
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.errors import DataError, OptionError
 from minirnn.models import ManyToMany
@@ -275,7 +275,7 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         frequency = (steps.sum(0) + 1) / (len(steps) + 2)
         assert model.head.bias is not None
         model.head.bias.data[:] = np.log(frequency / (1 - frequency))  # untrained, it knows how often each key sounds
-        starts = sorted({steps_of(roll[roll.any(1)][:1], LOWEST_PITCH)[0] for roll in train if roll.any()})
+        starts = sorted({roll_to_steps(roll[roll.any(1)][:1], LOWEST_PITCH)[0] for roll in train if roll.any()})
         task = cls(model, starts, Chords.of(train))
         task.validation = validation
         task.train = [roll[at : at + length + 1] for roll in train for at in range(0, len(roll) - 1, length)]
@@ -370,13 +370,13 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
             start = [self.starts[rng.integers(len(self.starts))] if self.starts else ()]
             length -= 1
         fed = _roll(start, "the start")
-        piece = steps_of(fed, LOWEST_PITCH)
+        piece = roll_to_steps(fed, LOWEST_PITCH)
         state: State = None
         with self.model.evaluating():
             for _ in range(length):
                 logits, state = self.model(fed[:, None].astype(self.model.head.weight.dtype), None, state)
                 fed = self.chords.draw(logits.numpy()[-1, 0], options.temperature, rng)[None]
-                piece += steps_of(fed, LOWEST_PITCH)
+                piece += roll_to_steps(fed, LOWEST_PITCH)
         return piece
 
 
@@ -433,7 +433,7 @@ def read_start(line: Line, *more: Line) -> list[Step]:
         )
     else:
         piece = [[_pitch(note, line.where) for note in re.findall(r"[^,\s]+", text)]] if text else []
-    return steps_of(_roll(piece, line.where), LOWEST_PITCH)
+    return roll_to_steps(_roll(piece, line.where), LOWEST_PITCH)
 
 
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}

@@ -13,7 +13,7 @@ from minirnn import cells, random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.config import option
-from minirnn.data.lines import Where, read_columns
+from minirnn.data.lines import Locations, read_columns
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.data.vocabulary import UNK, Labels, Vocabulary
 from minirnn.errors import DataError
@@ -76,7 +76,7 @@ class Sentences:
 
     words: list[list[str]]
     tags: list[list[str]]
-    where: Where
+    where: Locations
     numbers: Sequence[int]
 
     @classmethod

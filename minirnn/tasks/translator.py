@@ -11,7 +11,7 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
-from minirnn.data.lines import Where, read_pairs
+from minirnn.data.lines import Locations, read_pairs
 from minirnn.data.sequences import Buckets, pad
 from minirnn.data.tokenize import Tokenizer
 from minirnn.data.vocabulary import END, PAD, START, UNK, Vocabulary
@@ -89,7 +89,7 @@ class Pairs(NamedTuple):
 
     texts: Sequence[str]
     translations: Sequence[str]
-    where: Sequence[str] | Where
+    where: Sequence[str] | Locations
 
     def pick(self, numbers: np.ndarray) -> Pairs:
         """Return some of the pairs."""
@@ -121,7 +121,7 @@ class EncodedPairs:
         return source, target, source_lengths, target_lengths
 
 
-def _tokenize(tokenizer: Tokenizer, texts: Sequence[str], where: Sequence[str] | Where) -> list[list[str]]:
+def _tokenize(tokenizer: Tokenizer, texts: Sequence[str], where: Sequence[str] | Locations) -> list[list[str]]:
     """The tokens of every text.
 
     Raises:
@@ -137,7 +137,7 @@ def _tokenize(tokenizer: Tokenizer, texts: Sequence[str], where: Sequence[str] |
 class Translator(ExampleTask[Pairs, TranslatorConfig]):
     """A translator of sentences: an encoder-decoder with attention.
 
-    Where the model has attention, an unknown token in the output is replaced by the token of the source with the
+    Locations the model has attention, an unknown token in the output is replaced by the token of the source with the
     largest weight (Luong et al. 2015, "Addressing the Rare Word Problem"; by attention: Jean et al. 2015): names and
     numbers pass through. Without attention it reads ``<unk>``.
 

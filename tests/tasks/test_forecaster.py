@@ -530,7 +530,7 @@ def test_checkpoints(tmp_path: Path) -> None:
         ((noise(20),), {"base": "mean"}, OptionError, "base must be one of last, season, trend, got 'mean'"),
         ((noise(20),), {"val_fraction": 1.0}, OptionError, "val_fraction must be between 0 and 1"),
         ((noise(20),), {"penalty": -1.0}, OptionError, "penalty must be at least 0"),
-        ((noise(20),), {"batch_size": 0}, OptionError, "batch size must be an int of at least 1"),
+        ((noise(20),), {"batch_size": 0}, OptionError, "batch size: expected an int of at least 1"),
         ((noise(20),), {"log": True}, DataError, "s.csv:3: column 'a': expected a number above 0"),
         ((np.r_[noise(29), np.inf],), {"val_fraction": 0.01}, DataError, "expected a finite number, got 'inf'"),
     ],

@@ -15,7 +15,7 @@ from support import run
 
 import minirnn as mr
 from minirnn import checkpoint
-from minirnn.data.music import midi_bytes, piano_roll, steps_of, wav_bytes
+from minirnn.data.music import midi_bytes, piano_roll, roll_to_steps, wav_bytes
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.runs import BEST, LAST, METRICS
 from minirnn.tasks import music
@@ -187,7 +187,7 @@ def test_what_cannot_be_trained_on() -> None:
         _task(transpose=-1)
     with pytest.raises(OptionError, match="seq_length must be at least 1, got 0"):
         _task(seq_length=0)
-    with pytest.raises(OptionError, match="batch size must be an int of at least 1, got 0"):
+    with pytest.raises(OptionError, match="batch size: expected an int of at least 1, got 0"):
         _task(batch_size=0)
 
 
@@ -367,7 +367,7 @@ def test_the_state_is_carried_from_step_to_step(cell: str, layers: int) -> None:
     for t in range(2, 8):
         logits = model(piano_roll(piece[:t])[:, None].astype(np.float64))[0].numpy()[-1, 0]
         keys = chords.draw(logits, 0, np.random.default_rng())
-        assert [piece[t]] == steps_of(keys[None])
+        assert [piece[t]] == roll_to_steps(keys[None])
     model.train()
     assert Composer(model, [(60,)], chords).compose([(60, 64), (62,)], 6, temperature=0) == piece
     assert model.training
@@ -514,7 +514,7 @@ def test_from_training_to_a_composer(tmp_path: Path) -> None:
     task = _task(parts)
     run(Trainer(task, Options(steps=3), tmp_path))
     composer = Composer.load(tmp_path / BEST)
-    firsts = {steps_of(next(row[None] for row in roll if row.any()))[0] for roll in parts["train"][:4]}
+    firsts = {roll_to_steps(next(row[None] for row in roll if row.any()))[0] for roll in parts["train"][:4]}
     assert composer.starts == sorted(firsts)
     expected = Chords.of(parts["train"])
     assert composer.chords.shapes == [[list(shape), count] for shape, count in expected.shapes]
@@ -522,7 +522,7 @@ def test_from_training_to_a_composer(tmp_path: Path) -> None:
     assert composer.compose([], 9, seed=3) == task.composer().compose([], 9, seed=3)
     assert not composer.model.training
 
-    pieces = {part: [[list(step) for step in steps_of(roll)] for roll in rolls] for part, rolls in parts.items()}
+    pieces = {part: [[list(step) for step in roll_to_steps(roll)] for roll in rolls] for part, rolls in parts.items()}
     (tmp_path / "parts.json").write_text(json.dumps({**pieces, "test": pieces["valid"][:1]}), encoding="utf-8")
     (tmp_path / "alone.json").write_text(json.dumps(pieces["valid"]), encoding="utf-8")
     loss = evaluate(composer.model, parts["valid"][:1])

@@ -420,9 +420,9 @@ def test_checkpoints_that_will_not_do(tmp_path: Path) -> None:
         ({"teacher_forcing": 1.5}, OptionError, "teacher forcing ratios must be from 0 to 1, got 1.5 and 0"),
         ({"teacher_forcing_end": 0.5}, OptionError, "constant schedule has no end; choose another schedule"),
         ({"attention": "loud"}, OptionError, "got 'loud'"),
-        ({"batch_size": 0}, OptionError, "batch size must be an int of at least 1"),
+        ({"batch_size": 0}, OptionError, "batch size: expected an int of at least 1"),
         ({"val_fraction": 0}, OptionError, "val_fraction must be between 0 and 1"),
-        ({"min_count": 0}, OptionError, "min_count and max_size must be at least 1"),
+        ({"min_count": 0}, OptionError, "min_count: expected an int of at least 1"),
         ({"count": 1}, DataError, "expected at least 2 examples"),
     ],
 )
