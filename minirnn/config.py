@@ -32,7 +32,8 @@ class OptionInfo:
 
     Attributes:
         help: one sentence for a person.
-        minimum, maximum: limits of a number, both included unless ``exclude_minimum``.
+        minimum, maximum: limits of a number, both included unless ``exclude_minimum``; infinity is allowed only as
+            ``maximum``.
         choices: the values of a string; those of its type where that is a Literal.
         flags: its names on the command line, the preferred one first; for a bool ``"--on/--off"``, as in Typer.
         group: heading under which it is shown; ``Config.group`` of its class where None.
@@ -137,6 +138,7 @@ def _check(name: str, value: Any, info: OptionInfo) -> None:
         check_int(name, value, -(2**63) if lowest is None else int(lowest), None if highest is None else int(highest))
     elif kind is float:
         least, most = -math.inf if lowest is None else lowest, math.inf if highest is None else highest
-        check_float(name, value, least, most, info.exclude_minimum)
+        if math.isinf(check_float(name, value, least, most, info.exclude_minimum)) and highest is None:
+            raise OptionError(f"{name}: expected a finite number, got {value}")
     elif set(info.types) <= {str, NoneType} and not isinstance(value, str):
         raise OptionError(f"{name}: expected a string, got {value!r}")

@@ -117,7 +117,7 @@ class TrainingConfig(Config):
         0.99, "Adam: decay of the mean squared gradient.", minimum=0, maximum=0.9999999, group="Training"
     )
     weight_decay: float = option(0.0, "Weight decay.", minimum=0, group="Training")
-    clip: float = option(1.0, "Maximum norm of the gradient; 0 for no clipping.", minimum=0, group="Training")
+    clip: float = option(1.0, "Maximum norm of the gradient; 0 for no clipping.", 0, math.inf, group="Training")
     evaluations: int = option(20, "Evaluations over the whole budget, evenly spaced.", minimum=1, group="Run")
     log_every: int = option(10, "Steps between two lines of metrics.jsonl.", minimum=1, group="Run")
     save_every: int | None = option(

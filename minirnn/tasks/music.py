@@ -64,7 +64,7 @@ class ComposeConfig(Config):
 
     group = "Composer"
     length: int = option(64, "Time steps to compose.", 1)
-    temperature: float = option(1.0, "Lower is safer, higher more surprising, 0 the most likely chord.", 0, 1e300)
+    temperature: float = option(1.0, "Lower is safer, higher more surprising, 0 the most likely chord.", 0)
     seed: int | None = option(None, "Random seed: the same seed gives the same piece.", 0)
     midi: str | None = option(None, "Write the piece to this MIDI file.")
     wav: str | None = option(None, "Write the piece to this WAV file.")
