@@ -17,9 +17,8 @@ def list_corpora(context: typer.Context) -> None:
 
     if context.invoked_subcommand is None:
         for corpus in catalog.entries():
-            size = "built in" if corpus.size is None else f"{corpus.size / 1e6:,.2f} MB"
-            command = f"train-{corpus.task}"
-            print(f"{corpus.name:<24}{size:>10}  {command:<17} {corpus.description} ({corpus.license})")
+            size = "built in" if corpus.size is None else f"{corpus.size / 1000:,.0f} kB"
+            print(f"{corpus.name:<24}{size:>10}  train-{corpus.task:<11} {corpus.description} ({corpus.license})")
 
 
 def get(

@@ -189,8 +189,8 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         return cls(model, tokenizer, vocabulary, labels, int(config["max_length"]))
 
     def vocabulary_config(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).to_config() for name in ("tokenizer", "vocabulary", "labels")}
-        return parts | {"max_length": self.max_length}
+        parts = {name: getattr(self, name).to_config() for name in ("tokenizer", "labels", "vocabulary")}
+        return {"max_length": self.max_length, **parts}
 
     # ------------------------------------------------------------------------------------------- training
 
