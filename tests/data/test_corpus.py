@@ -16,9 +16,14 @@ from minirnn.data.corpus import iter_text, read_bytes, read_characters
 from minirnn.data.sources import BUILT_IN, decode_text, normalize_newlines, open_sources
 from minirnn.data.text import Bytes, Characters, Streams, iter_chunks
 from minirnn.errors import DataError
-from minirnn.tasks.char import CharTask
+from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
 
 Write = Callable[..., str]
+<<<<<<< HEAD
+=======
+TINY = CharConfig(cell="rnn", hidden_size=3, num_layers=1, batch_size=2, seq_length=5)
+READERS = (read_characters, read_bytes, read_sources)
+>>>>>>> w-tasks
 
 
 def _text(*paths: str) -> str:
@@ -80,7 +85,7 @@ def test_tokens_in_a_file_train_like_those_in_memory(tmp_path: Path, monkeypatch
     changed[:] = 7
     assert all((chunk == 7).all() for chunk in iter_chunks(changed))
     assert (changed == 7).all()
-    of_file, of_memory = (CharTask(tokens, Bytes(), 3, 1, "rnn", 0.0, 2, 5).config() for tokens in (mapped, data))
+    of_file, of_memory = (TextGenerator.build(Corpus(tokens, Bytes()), TINY).config() for tokens in (mapped, data))
     assert of_file == of_memory
 
 
@@ -96,7 +101,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.
         try:
             for read in (read_characters, read_bytes):
                 tokens, _ = read([str(path)])
-                CharTask(tokens, Bytes(), 3, 1, "rnn", 0.0, 2, 5)
+                TextGenerator.build(Corpus(tokens, Bytes()), TINY)
                 peaks.append(tracemalloc.get_traced_memory()[1])
                 tracemalloc.reset_peak()
         finally:
