@@ -19,11 +19,7 @@ from minirnn.errors import DataError
 from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
 
 Write = Callable[..., str]
-<<<<<<< HEAD
-=======
 TINY = CharConfig(cell="rnn", hidden_size=3, num_layers=1, batch_size=2, seq_length=5)
-READERS = (read_characters, read_bytes, read_sources)
->>>>>>> w-tasks
 
 
 def _text(*paths: str) -> str:
