@@ -382,7 +382,7 @@ def test_sampling_kernels_are_found_by_the_next_process(tmp_path: Path) -> None:
 
 TRAIN_AND_SAMPLE = """
 import sys
-from minirnn.kernels.cpu.recurrence import kernels_of
+from minirnn.kernels.cpu.kernel import kernels_of
 model = mr.models.CharLM(11, 16, 2)
 optimizer = mr.optim.Adam(model.parameters())
 tokens, targets = np.random.default_rng(0).integers(11, size=(2, 9, 4))
