@@ -1,10 +1,9 @@
 """The kernel cache: compiled kernels on disk, so that a second process does not compile them again.
 
-Numba's own cache raises when an entry is truncated, keeps running old code after a change in another file, and
-unpickles whatever it finds. This one keeps a folder that only its user can write, named after a digest of every kernel
-source. Each compiled kernel is one file, named after its code and argument types, that starts with a digest of its
-content. Whatever is wrong with a file counts as a miss: the kernel is compiled again. See
-``docs/internals/kernel_cache.md``.
+Numba's own cache raises when an entry is truncated, runs old code after a change in another file, and unpickles any
+file it finds. This one uses a folder that only its user can write, named after a digest of every kernel source. Each
+compiled kernel is one file, named after its code and argument types, that starts with a digest of its content. A
+damaged file counts as a miss: the kernel is compiled again. See ``docs/internals/kernel_cache.md``.
 """
 
 from __future__ import annotations

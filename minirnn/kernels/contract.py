@@ -195,8 +195,8 @@ class Sampler(Protocol):
 class Backend(Protocol[A]):
     """The functions of a device, on its array type ``A``."""
 
-    # Arrays. `empty` gives uninitialised memory; `asarray` copies host values to the device and shares what lies there;
-    # `contiguous` copies only where needed.
+    # Arrays. `empty` does not initialise; `asarray` copies host values to the device, and shares the memory of an array
+    # that is there; `contiguous` copies only where needed.
     def empty(self, shape: tuple[int, ...], dtype: DType) -> A: ...
     def zeros(self, shape: tuple[int, ...], dtype: DType) -> A: ...
     def zeros_like(self, x: A, /) -> A: ...

@@ -65,6 +65,13 @@ def _operator(op: str, reflected: bool = False) -> Callable[[Node, Any], Node]:
     return method
 
 
+def _unsupported(message: str) -> Callable[..., NoReturn]:
+    def method(self: Node, *args: Any) -> NoReturn:
+        raise CellError(message)
+
+    return method
+
+
 class Node:
     """An operation on other nodes, or a leaf.
 
@@ -108,24 +115,18 @@ class Node:
             result = result * self
         return result if exponent > 0 else 1 / result
 
-    def __bool__(self) -> NoReturn:
-        raise CellError("an `if`, `and`, `or` or `not` on a traced value; write where(condition, a, b) for a choice")
-
-    def __float__(self) -> NoReturn:
-        raise CellError("a traced value used as a number (by `math` or NumPy?); use the functions of minirnn.cells")
-
-    __int__ = __index__ = __float__
-
-    def __matmul__(self, other: Any) -> NoReturn:
-        raise CellError("a matrix product with @: equations are of one unit; product(x) is W x with weights of its own")
-
-    __rmatmul__ = __matmul__
-
-    def __iter__(self) -> NoReturn:
-        raise CellError("a traced value is one scalar, not a sequence: it cannot be unpacked or indexed")
-
-    def __getitem__(self, index: Any) -> NoReturn:
-        iter(self)
+    __bool__ = _unsupported(
+        "an `if`, `and`, `or` or `not` on a traced value; write where(condition, a, b) for a choice"
+    )
+    __float__ = __int__ = __index__ = _unsupported(
+        "a traced value used as a number (by `math` or NumPy?); use the functions of minirnn.cells"
+    )
+    __matmul__ = __rmatmul__ = _unsupported(
+        "a matrix product with @: equations are of one unit; product(x) is W x with weights of its own"
+    )
+    __iter__ = __getitem__ = _unsupported(
+        "a traced value is one scalar, not a sequence: it cannot be unpacked or indexed"
+    )
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):

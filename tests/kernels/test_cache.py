@@ -162,39 +162,35 @@ def test_entry_copied_from_other_sources_is_not_used(root: Path, monkeypatch: py
 # --------------------------------------------------------------------------------- folders that cannot be used
 
 
-@pytest.mark.needs_jit
-@pytest.mark.parametrize("make", ["file", "file above", "nowhere"])
-def test_kernels_run_without_a_cache_folder(root: Path, monkeypatch: pytest.MonkeyPatch, make: str) -> None:
-    if make != "nowhere":
-        root.write_text("in the way")
-    chosen = {"file": root, "file above": root / "below", "nowhere": Path("/proc/no/such/place")}[make]
-    monkeypatch.setenv("MINIRNN_CACHE_DIR", str(chosen))
-    cache.cache_folder.cache_clear()
-    assert cache.cache_folder() is None
-    assert run() == run() == [NAME]
-    if make != "nowhere":
-        assert root.read_text() == "in the way"
-
-
-@pytest.mark.needs_jit
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "denied")])
-def test_kernels_run_where_nothing_can_be_written(root: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
-    def refuse(self: Path, data: bytes) -> int:
+def _fail(error: Exception) -> Callable[..., Any]:
+    def fail(*args: Any, **options: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
-    assert run() == run() == [NAME]
-    assert list(folder().iterdir()) == []
+    return fail
+
+
+PLACES = {"file in its place": "cache", "file above it": "cache/below", "no such place": "/proc/no/such/place"}
+ERRORS = {"disk full": OSError(28, "No space left on device"), "denied": PermissionError(13, "denied")}
 
 
 @pytest.mark.needs_jit
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write everywhere")
-def test_kernels_run_with_a_read_only_folder(root: Path) -> None:
-    folder().chmod(0o500)
-    try:
-        assert run() == run() == [NAME]
-    finally:
-        folder().chmod(0o700)
+@pytest.mark.parametrize("case", [*PLACES, *ERRORS, "read-only"])
+def test_kernels_run_where_nothing_can_be_stored(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    if case in PLACES:
+        root.write_text("in the way")
+        monkeypatch.setenv("MINIRNN_CACHE_DIR", str(tmp_path / PLACES[case]))
+        assert cache.cache_folder() is None
+    elif case in ERRORS:
+        monkeypatch.setattr(Path, "write_bytes", _fail(ERRORS[case]))
+    elif os.name == "nt" or os.geteuid() == 0:
+        pytest.skip("this user may write everywhere")
+    else:
+        folder().chmod(0o500)
+    assert run() == run() == [NAME]
+    assert not list(root.rglob("*.nbc*"))
+    assert case not in PLACES or root.read_text() == "in the way"
 
 
 @pytest.mark.needs_jit
@@ -223,12 +219,9 @@ def test_folder_of_another_user_is_not_used(root: Path, monkeypatch: pytest.Monk
 
 
 def test_user_without_a_home_has_no_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
     for variable in ("MINIRNN_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setattr(Path, "home", _fail(RuntimeError("Could not determine home directory.")))
     assert cache.cache_folder() is None
 
 
@@ -270,10 +263,7 @@ def test_old_folders_are_deleted_when_a_new_one_is_made(root: Path, monkeypatch:
     folder()
     assert (root / names["recent"]).exists(), "only whoever makes a new folder deletes old ones"
 
-    def refuse(*args: Any, **options: Any) -> Any:
-        raise PermissionError(13, "denied")
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(Path, "iterdir", _fail(ERRORS["denied"]))
     shutil.rmtree(new)
     cache.cache_folder.cache_clear()
     assert folder() == new
@@ -356,6 +346,7 @@ print(json.dumps([value, compiled]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.needs_jit
 def test_kernels_with_and_without_bounds_checks_are_separate_entries(tmp_path: Path) -> None:
     said = [result(script(tmp_path, OUT_OF_BOUNDS, NUMBA_BOUNDSCHECK=flag)) for flag in "0101"]
@@ -405,6 +396,7 @@ print(json.dumps([[f.__name__, [str(a) for a in s.args]] for f in found for s in
 """
 
 
+@pytest.mark.slow
 @pytest.mark.needs_jit
 def test_float32_run_compiles_no_kernel_twice_and_none_for_float64() -> None:
     signatures = result(script(cache.cache_root(), TRAIN_AND_SAMPLE))

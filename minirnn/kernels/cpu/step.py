@@ -5,9 +5,15 @@ from __future__ import annotations
 from minirnn.kernels.jit import jit
 
 __all__ = [
-    "add_output_gradients", "clear_inner", "clear_rows", "copy_rows", "gather_inputs", "init_products",
-    "partition_sequences", "rows_of_step",
-]  # fmt: skip
+    "add_output_gradients",
+    "clear_inner",
+    "clear_rows",
+    "copy_rows",
+    "gather_inputs",
+    "init_products",
+    "partition_sequences",
+    "rows_of_step",
+]
 
 
 @jit(inline=True)
