@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from minirnn import kernels
-from minirnn.autograd.tensor import Tensor, record_many
+from minirnn.autograd.tape import record_many
+from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError
 
 

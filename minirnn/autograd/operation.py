@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from minirnn import kernels
-from minirnn.autograd.tape import Gradients
-from minirnn.autograd.tensor import Tensor, as_dtype, record_many, same_device
+from minirnn.autograd.ops.operands import as_dtype
+from minirnn.autograd.tape import Gradients, record_many, same_device
+from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, OptionError, ShapeError
 
 
@@ -69,7 +70,7 @@ def operation(function: Callable[..., tuple[Any, Gradients]]) -> Callable[..., A
         outputs = record_many(name, tensors, results, backward, device)
         for output in outputs:
             if output.dtype.kind != "f":  # such as indices: a leaf without a gradient
-                output.requires_grad, output.node, output.output = False, None, 0
+                output.requires_grad, output.node, output.output_nr = False, None, 0
         return outputs if isinstance(result, tuple) else outputs[0]
 
     return apply

@@ -9,7 +9,8 @@ import numpy as np
 
 from minirnn import kernels, random
 from minirnn.autograd import tape
-from minirnn.autograd.tensor import Tensor, record_many
+from minirnn.autograd.tape import record_many
+from minirnn.autograd.tensor import Tensor
 from minirnn.errors import OptionError
 
 
@@ -40,17 +41,17 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
     draws_before = random.generator().bit_generator.state
     with tape.no_grad():
         made = function(*inputs)
-    outputs = _listed(made)
+    outputs = _as_tuple(made)
     _check("output", outputs)
 
     def gradients(*given: Any) -> list[Any]:
         leaves = [t.detach().requires_grad_(t.requires_grad) for t in inputs]
         draws = random.generator().bit_generator
         draws_now, draws.state = draws.state, draws_before
-        with tape.grad():
+        with tape.enable_grad():
             again = function(*leaves)
         draws.state = draws_now
-        both = zip(_listed(again), given, strict=True)
+        both = zip(_as_tuple(again), given, strict=True)
         tape.backward([(output, g) for output, g in both if g is not None and output.requires_grad])
         return [None, *(leaf.grad.data if leaf.grad is not None else None for leaf in leaves)]
 
@@ -61,7 +62,7 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
     return recorded[0] if isinstance(made, Tensor) else recorded
 
 
-def _listed(made: Any) -> tuple[Any, ...]:
+def _as_tuple(made: Any) -> tuple[Any, ...]:
     return tuple(made) if isinstance(made, (tuple, list)) else (made,)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from minirnn import kernels
-from minirnn.autograd.tensor import Tensor, record, record_many
+from minirnn.autograd.tape import record, record_many
+from minirnn.autograd.tensor import Tensor
 from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.graph import Equations
 from minirnn.kernels.steps import Steps
