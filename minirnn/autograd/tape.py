@@ -20,18 +20,18 @@ import numpy as np
 
 from minirnn import kernels
 from minirnn.errors import AnomalyError, DeviceError, GradientError
+from minirnn.kernels.contract import Array
 
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
-    from minirnn.kernels.contract import Array
 
-Gradients: TypeAlias = "Callable[..., Sequence[Array | None]]"
+Gradients: TypeAlias = Callable[..., Sequence[Array | None]]
 """Takes one gradient array (or None) per output, returns one (or None) per input."""
 Edge: TypeAlias = "Tensor | tuple[Node, int] | None"
 """Where the gradient of an input goes: to a leaf, to an output of another node, or nowhere."""
 
-tensor_class: type[Tensor]
-"""The class of tensors that operations return; :mod:`minirnn.autograd.tensor` sets it, for it needs the operations."""
+tensor_class: type[Tensor] = object  # type: ignore[assignment]
+"""The class of tensors; :mod:`minirnn.autograd.tensor` sets it, for Tensor is defined last, with the operations."""
 
 _serials = itertools.count()
 
@@ -57,9 +57,7 @@ class Node:
 
     __slots__ = ("name", "device", "edges", "gradients", "num_outputs", "serial", "stack")
 
-    def __init__(
-        self, name: str, device: str, edges: tuple[Edge, ...], gradients: Gradients, num_outputs: int
-    ) -> None:
+    def __init__(self, name: str, device: str, edges: tuple[Edge, ...], gradients: Gradients, num_outputs: int) -> None:
         self.name, self.device, self.edges, self.num_outputs = name, device, edges, num_outputs
         self.gradients: Gradients | None = gradients
         self.serial = next(_serials)
@@ -214,14 +212,14 @@ def backward(roots: Sequence[tuple[Tensor, Array]]) -> None:
         before = given[index]
         given[index] = gradient if before is None else kernels.on(node.device).add(before, gradient)
 
-    for tensor, gradient in roots:
-        accumulate(tensor if tensor.node is None else (tensor.node, tensor.output_nr), gradient)
+    for root, seed in roots:
+        accumulate(root if root.node is None else (root.node, root.output_nr), seed)
     while heap:
         node, given = pending.pop(-heapq.heappop(heap))
         if node.gradients is None:
             raise GradientError(
-                f"backward: the values saved by {node.name} have been freed by an earlier backward through this part of "
-                "the graph. Compute it again, or add the losses up and call backward once"
+                f"backward: the values saved by {node.name} have been freed by an earlier backward through this part "
+                "of the graph. Compute it again, or add the losses up and call backward once"
             )
         computed = node.gradients(*given)
         if _mode.anomaly:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -11,11 +11,7 @@ from minirnn import kernels, random
 from minirnn.autograd import ops, tape
 from minirnn.autograd.ops.operands import KINDS, DType, TensorLike, as_array, as_dtype, int_tuple
 from minirnn.errors import DTypeError, GradientError, OptionError, ShapeError
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    from minirnn.kernels.contract import Array
+from minirnn.kernels.contract import Array
 
 
 class Tensor:
@@ -148,7 +144,7 @@ class Tensor:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        return self.data.__cuda_array_interface__  # NumPy's arrays have none: an AttributeError, as it should be
+        return self.data.__cuda_array_interface__  # type: ignore[attr-defined] # AttributeError on the CPU, as it should
 
     def __len__(self) -> int:
         if not self.shape:
@@ -218,10 +214,10 @@ class Tensor:
     def __rmatmul__(self, other: TensorLike) -> Tensor:
         return ops.matmul(other, self)
 
-    def __eq__(self, other: object) -> Any:  # no tensor equals None, as in PyTorch
+    def __eq__(self, other: Any) -> Any:  # no tensor equals None, as in PyTorch
         return False if other is None else ops.compare("equal", self, other)
 
-    def __ne__(self, other: object) -> Any:
+    def __ne__(self, other: Any) -> Any:
         return True if other is None else ops.compare("not_equal", self, other)
 
     def __lt__(self, other: TensorLike) -> Tensor:
@@ -264,9 +260,7 @@ def _default_dtype(given: np.dtype) -> np.dtype:
     return np.dtype({"f": np.float32, "b": np.bool_}.get(given.kind, np.int64))
 
 
-def tensor(
-    data: TensorLike, requires_grad: bool = False, dtype: DType | None = None, device: str = "cpu"
-) -> Tensor:
+def tensor(data: TensorLike, requires_grad: bool = False, dtype: DType | None = None, device: str = "cpu") -> Tensor:
     """A leaf tensor with a copy of ``data``.
 
     Args:

@@ -17,7 +17,7 @@ import pytest
 
 import minirnn as mr
 from minirnn.autograd import Tensor, ops, tape
-from minirnn.autograd.tensor import record, record_many
+from minirnn.autograd.tape import record, record_many
 from minirnn.errors import (
     AnomalyError,
     DeviceError,

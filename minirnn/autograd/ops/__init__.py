@@ -1,7 +1,8 @@
 """The operations. Each is declared once: what it computes, and a function that returns the gradients of its inputs.
 
-In the sources ``K`` is always the kernels of the inputs' device, ``x`` and ``y`` are tensors, ``g`` is the gradient of
-the result. What a module lists in its ``__all__`` is a function of :mod:`minirnn` as well.
+Inputs that do not fit raise ShapeError, DTypeError, DeviceError, IndexRangeError or OptionError, with the operation's
+name. In the sources ``K`` is always the kernels of the inputs' device, ``x`` and ``y`` are tensors, and ``g`` is the
+gradient of the result. What a module lists in its ``__all__`` is a function of :mod:`minirnn` as well.
 """
 
 from minirnn.autograd.ops import elementwise, linalg, reductions, shapes

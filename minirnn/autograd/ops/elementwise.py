@@ -1,4 +1,4 @@
-"""Arithmetic and functions of each element.
+"""Arithmetic and functions of each element, with one table of derivatives.
 
 Everywhere ``input`` and ``other`` are tensors, or constants: numbers, lists, NumPy arrays. Two of them broadcast.
 """
@@ -6,13 +6,15 @@ Everywhere ``input`` and ``other`` are tensors, or constants: numbers, lists, Nu
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from minirnn import kernels, random
 from minirnn.autograd import tape
 from minirnn.autograd.ops.operands import (
+    TensorLike,
     as_floating,
     as_tensor,
     broadcast_pair,
@@ -23,53 +25,102 @@ from minirnn.autograd.ops.operands import (
 )
 from minirnn.autograd.tape import record
 from minirnn.errors import OptionError, ShapeError
+from minirnn.kernels.contract import Array, Kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from minirnn.autograd.ops.operands import TensorLike
     from minirnn.autograd.tensor import Tensor
-    from minirnn.kernels.contract import Array
 
 __all__ = [
     "abs", "clip", "dropout", "erf", "exp", "log", "log1p", "masked_fill", "maximum", "minimum", "relu", "sigmoid",
     "softplus", "sqrt", "tanh", "where",
 ]  # fmt: skip
 
-# ------------------------------------------------------------------------------------------- two operands
+
+def _describe(function: Callable[..., Tensor], name: str, doc: str) -> None:
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+
+
+def _unary(
+    name: str,
+    doc: str,
+    saved: Literal["x", "y"],
+    derivative: Callable[[Kernels, Array, Array], Array],
+    quiet: bool = False,
+) -> Callable[[TensorLike], Tensor]:
+    """A function of one floating-point tensor: the kernel of this name, and the gradient from g and what is saved.
+
+    ``quiet`` functions may overflow or divide by zero: infinities and NaN come without NumPy's warnings.
+    """
+
+    def function(input: TensorLike) -> Tensor:
+        x, K = as_floating(input)
+        kernel = getattr(K, name)
+        y = ignore_fp_errors(kernel, x.data) if quiet else kernel(x.data)
+        save = x.data if saved == "x" else y
+        return record(name, (x,), y, lambda g: (derivative(K, g, save),))
+
+    _describe(function, name, doc)
+    return function
 
 
 def _record_binary(
-    name: str, x: Tensor, y: Tensor, data: Array, x_gradient: Callable[[Array], Array], y_gradient: Callable[[Array], Array]
+    name: str, x: Tensor, y: Tensor, data: Array, dx: Callable[[Array], Array], dy: Callable[[Array], Array]
 ) -> Tensor:
-    """Record ``data``, given the gradients of x and y before they are summed over the dimensions that were broadcast."""
+    """Record ``data``; dx and dy map the gradient of it to those of x and y, before broadcast dimensions are summed."""
 
     def gradients(g: Array) -> tuple[Array | None, Array | None]:
         return (
-            unbroadcast(x_gradient(g), x) if x.requires_grad else None,
-            unbroadcast(y_gradient(g), y) if y.requires_grad else None,
+            unbroadcast(dx(g), x) if x.requires_grad else None,
+            unbroadcast(dy(g), y) if y.requires_grad else None,
         )
 
     return record(name, (x, y), data, gradients)
 
 
-def add(input: TensorLike, other: TensorLike) -> Tensor:
-    """x + y."""
-    x, y, K = broadcast_pair("add", input, other)
-    return _record_binary("add", x, y, K.add(x.data, y.data), lambda g: g, lambda g: g)
+Derivative = Callable[[Kernels, Array, Array, Array], Array]
 
 
-def subtract(input: TensorLike, other: TensorLike) -> Tensor:
-    """x - y."""
-    x, y, K = broadcast_pair("subtract", input, other)
-    return _record_binary("subtract", x, y, K.subtract(x.data, y.data), lambda g: g, lambda g: -g)
+def _binary(name: str, doc: str, dx: Derivative, dy: Derivative) -> Callable[[TensorLike, TensorLike], Tensor]:
+    """A function of two tensors: the kernel of this name, and both gradients from g, x and y."""
+
+    def function(input: TensorLike, other: TensorLike) -> Tensor:
+        x, y, K = broadcast_pair(name, input, other)
+        data = getattr(K, name)(x.data, y.data)
+        return _record_binary(name, x, y, data, lambda g: dx(K, g, x.data, y.data), lambda g: dy(K, g, x.data, y.data))
+
+    _describe(function, name, doc)
+    return function
 
 
-def multiply(input: TensorLike, other: TensorLike) -> Tensor:
-    """x y."""
-    x, y, K = broadcast_pair("multiply", input, other)
-    data = K.multiply(x.data, y.data)
-    return _record_binary("multiply", x, y, data, lambda g: K.multiply(g, y.data), lambda g: K.multiply(g, x.data))
+_TWO_OVER_SQRT_PI = 2 / math.sqrt(math.pi)
+
+exp = _unary("exp", "e^x.", "y", lambda K, g, y: g * y, quiet=True)
+log = _unary("log", "Natural logarithm; dy/dx = 1 / x.", "x", lambda K, g, x: K.divide(g, x), quiet=True)
+log1p = _unary("log1p", "log(1 + x), accurate for small x too.", "x", lambda K, g, x: K.divide(g, 1 + x), quiet=True)
+sqrt = _unary("sqrt", "Square root; dy/dx = 1 / (2 y).", "y", lambda K, g, y: K.divide(g, 2 * y), quiet=True)
+tanh = _unary("tanh", "Hyperbolic tangent; dy/dx = 1 - y^2.", "y", lambda K, g, y: g * (1 - y * y))
+sigmoid = _unary("sigmoid", "1 / (1 + e^-x); dy/dx = y (1 - y).", "y", lambda K, g, y: g * y * (1 - y))
+softplus = _unary("softplus", "log(1 + e^x), without overflow.", "x", lambda K, g, x: g * K.sigmoid(x))
+erf = _unary(
+    "erf", "Error function; dy/dx = 2 / sqrt(pi) e^(-x^2).", "x", lambda K, g, x: g * _TWO_OVER_SQRT_PI * K.exp(-x * x)
+)
+
+add = _binary("add", "x + y.", lambda K, g, x, y: g, lambda K, g, x, y: g)
+subtract = _binary("subtract", "x - y.", lambda K, g, x, y: g, lambda K, g, x, y: -g)
+multiply = _binary("multiply", "x y.", lambda K, g, x, y: K.multiply(g, y), lambda K, g, x, y: K.multiply(g, x))
+minimum = _binary(
+    "minimum",
+    "The smaller of x and y; NaN where either is. Where they are equal, ``input`` gets the gradient.",
+    lambda K, g, x, y: K.where(K.less(y, x), 0, g),
+    lambda K, g, x, y: K.where(K.less(y, x), g, 0),
+)
+maximum = _binary(
+    "maximum",
+    "The larger of x and y; NaN where either is. Where they are equal, ``input`` gets the gradient.",
+    lambda K, g, x, y: K.where(K.less(x, y), 0, g),
+    lambda K, g, x, y: K.where(K.less(x, y), g, 0),
+)
 
 
 def divide(input: TensorLike, other: TensorLike) -> Tensor:
@@ -78,52 +129,27 @@ def divide(input: TensorLike, other: TensorLike) -> Tensor:
     data = ignore_fp_errors(K.divide, x.data, y.data)
     if x.dtype.kind != "f" and y.dtype.kind != "f":
         data = data.astype(np.float32)
-    return _record_binary(
-        "divide", x, y, data, lambda g: K.divide(g, y.data), lambda g: -K.divide(g, y.data) * data
-    )
+    return _record_binary("divide", x, y, data, lambda g: K.divide(g, y.data), lambda g: -K.divide(g, y.data) * data)
 
 
 def power(input: TensorLike, exponent: TensorLike) -> Tensor:
-    """x^y; d/dx = y x^(y-1), d/dy = x^y log x (0 where x = 0).
-
-    Raises:
-        OptionError: an integer to a negative power.
-    """
+    """x^y; d/dx = y x^(y-1), d/dy = x^y log x (0 where x = 0)."""
     x, y, K = broadcast_pair("power", input, exponent)
     if x.dtype.kind in "iu" and y.dtype.kind in "iu" and (y.data < 0).any():
         raise OptionError("power: an integer to a negative power is not an integer; convert it with .to('float32')")
     data = ignore_fp_errors(K.power, x.data, y.data)
     return _record_binary(
-        "power", x, y, data,
+        "power",
+        x,
+        y,
+        data,
         lambda g: g * K.where(y.data == 0, 0, y.data * K.power(x.data, y.data - 1)),
         lambda g: g * data * K.log(K.where(x.data == 0, 1, x.data)),
     )
 
 
-def minimum(input: TensorLike, other: TensorLike) -> Tensor:
-    """The smaller of x and y; NaN where either is. Where they are equal, ``input`` gets the gradient."""
-    x, y, K = broadcast_pair("minimum", input, other)
-    return _record_binary(
-        "minimum", x, y, K.minimum(x.data, y.data),
-        lambda g: K.where(K.less(y.data, x.data), 0, g), lambda g: K.where(K.less(y.data, x.data), g, 0),
-    )
-
-
-def maximum(input: TensorLike, other: TensorLike) -> Tensor:
-    """The larger of x and y; NaN where either is. Where they are equal, ``input`` gets the gradient."""
-    x, y, K = broadcast_pair("maximum", input, other)
-    return _record_binary(
-        "maximum", x, y, K.maximum(x.data, y.data),
-        lambda g: K.where(K.less(x.data, y.data), 0, g), lambda g: K.where(K.less(x.data, y.data), g, 0),
-    )
-
-
 def where(condition: TensorLike, input: TensorLike, other: TensorLike) -> Tensor:
-    """x where the condition holds, else y; all three broadcast.
-
-    Raises:
-        ShapeError: they do not.
-    """
+    """x where the condition holds, else y; all three broadcast."""
     x, y, K = broadcast_pair("where", input, other)
     mask = as_tensor(condition, x).data.astype(bool)
     try:
@@ -148,9 +174,6 @@ def compare(name: str, input: TensorLike, other: TensorLike) -> Tensor:
     return tape.new_tensor(getattr(K, name)(x.data, y.data), device)
 
 
-# -------------------------------------------------------------------------------------------- one operand
-
-
 def negative(input: TensorLike) -> Tensor:
     """-x."""
     x = as_tensor(input)
@@ -161,58 +184,6 @@ def clone(input: TensorLike) -> Tensor:
     """A copy."""
     x = as_tensor(input)
     return record("clone", (x,), x.data.copy(), lambda g: (g,))
-
-
-def exp(input: TensorLike) -> Tensor:
-    """e^x."""
-    x, K = as_floating(input)
-    y = ignore_fp_errors(K.exp, x.data)
-    return record("exp", (x,), y, lambda g: (g * y,))
-
-
-def log(input: TensorLike) -> Tensor:
-    """Natural logarithm."""
-    x, K = as_floating(input)
-    return record("log", (x,), ignore_fp_errors(K.log, x.data), lambda g: (K.divide(g, x.data),))
-
-
-def log1p(input: TensorLike) -> Tensor:
-    """log(1 + x), accurate for small x too."""
-    x, K = as_floating(input)
-    return record("log1p", (x,), ignore_fp_errors(K.log1p, x.data), lambda g: (K.divide(g, 1 + x.data),))
-
-
-def sqrt(input: TensorLike) -> Tensor:
-    """Square root; dy/dx = 1 / (2 y)."""
-    x, K = as_floating(input)
-    y = ignore_fp_errors(K.sqrt, x.data)
-    return record("sqrt", (x,), y, lambda g: (K.divide(g, 2 * y),))
-
-
-def tanh(input: TensorLike) -> Tensor:
-    """Hyperbolic tangent; dy/dx = 1 - y^2."""
-    x, K = as_floating(input)
-    y = K.tanh(x.data)
-    return record("tanh", (x,), y, lambda g: (g * (1 - y * y),))
-
-
-def sigmoid(input: TensorLike) -> Tensor:
-    """1 / (1 + e^-x); dy/dx = y (1 - y)."""
-    x, K = as_floating(input)
-    y = K.sigmoid(x.data)
-    return record("sigmoid", (x,), y, lambda g: (g * y * (1 - y),))
-
-
-def softplus(input: TensorLike) -> Tensor:
-    """log(1 + e^x), without overflow; dy/dx = sigmoid(x)."""
-    x, K = as_floating(input)
-    return record("softplus", (x,), K.softplus(x.data), lambda g: (g * K.sigmoid(x.data),))
-
-
-def erf(input: TensorLike) -> Tensor:
-    """Error function; dy/dx = 2 / sqrt(pi) e^(-x^2)."""
-    x, K = as_floating(input)
-    return record("erf", (x,), K.erf(x.data), lambda g: (g * (2 / math.sqrt(math.pi)) * K.exp(-x.data * x.data),))
 
 
 def relu(input: TensorLike) -> Tensor:
@@ -230,11 +201,7 @@ def abs(input: TensorLike) -> Tensor:
 
 
 def clip(input: TensorLike, min: float | None = None, max: float | None = None) -> Tensor:
-    """x, but at least ``min`` and at most ``max``; the gradient is 0 where x is outside.
-
-    Raises:
-        OptionError: neither is given.
-    """
+    """x, but at least ``min`` and at most ``max``; the gradient is 0 where x is outside."""
     x = as_tensor(input)
     if min is None and max is None:
         raise OptionError("clip: give min, max or both")
@@ -259,10 +226,6 @@ def dropout(input: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
     Args:
         p: from 0 to 1, in steps of 1/65536.
         training: otherwise ``input`` is returned as it is.
-
-    Raises:
-        OptionError: p is out of range.
-        DTypeError: ``input`` is not floating-point.
     """
     x = as_tensor(input)
     if not 0 <= p <= 1:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minirnn import kernels
-from minirnn.autograd.ops.operands import as_rows, as_tensor, promote, unbroadcast
+from minirnn.autograd.ops.operands import TensorLike, as_rows, as_tensor, promote, unbroadcast
 from minirnn.autograd.tape import record, same_device
 from minirnn.errors import DTypeError, ShapeError
+from minirnn.kernels.contract import Array
 
 if TYPE_CHECKING:
-    from minirnn.autograd.ops.operands import TensorLike
     from minirnn.autograd.tensor import Tensor
-    from minirnn.kernels.contract import Array
 
 __all__ = ["matmul"]
 
@@ -27,9 +26,6 @@ def matmul(input: TensorLike, other: TensorLike) -> Tensor:
 
     Returns:
         [..., M, N], without M or N where a factor is a vector.
-
-    Raises:
-        ShapeError: the shapes do not fit.
     """
     x, y = promote((input, other))
     fits = x.ndim > 0 and y.ndim > 0 and x.shape[-1] == y.shape[-2 if y.ndim > 1 else 0]
@@ -75,10 +71,6 @@ def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None
 
     Returns:
         [..., O].
-
-    Raises:
-        ShapeError: the weight is not a matrix, or the last dimension of ``input`` is not I.
-        DTypeError: ``input`` and ``weight`` are of different types.
     """
     weight = as_tensor(weight)
     x, bias = as_tensor(input, weight), None if bias is None else as_tensor(bias, weight)

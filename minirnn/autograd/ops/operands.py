@@ -13,12 +13,12 @@ from minirnn import kernels
 from minirnn.autograd import tape
 from minirnn.autograd.tape import record
 from minirnn.errors import DTypeError, ShapeError
+from minirnn.kernels.contract import Array, Kernels
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from minirnn.autograd.tensor import Tensor
-    from minirnn.kernels.contract import Array, Kernels
 
 DType: TypeAlias = str | type | np.dtype
 """``"float32"``, ``"float64"``, an integer type or ``"bool"``, by name or as NumPy has them."""

@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 from minirnn import kernels
 from minirnn.autograd import tape
-from minirnn.autograd.ops.operands import as_tensor, check_floating, ignore_fp_errors, normalize_dim, normalize_dims
+from minirnn.autograd.ops.operands import (
+    Dims,
+    TensorLike,
+    as_tensor,
+    check_floating,
+    ignore_fp_errors,
+    normalize_dim,
+    normalize_dims,
+)
 from minirnn.autograd.tape import record
 from minirnn.errors import ShapeError
+from minirnn.kernels.contract import Array
 
 if TYPE_CHECKING:
-    from minirnn.autograd.ops.operands import Dims, TensorLike
     from minirnn.autograd.tensor import Tensor
-    from minirnn.kernels.contract import Array
 
 __all__ = ["argmax", "argmin", "log_softmax", "max", "mean", "min", "softmax", "sum"]
 
@@ -39,11 +46,7 @@ def sum(input: TensorLike, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 
 def mean(input: TensorLike, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Arithmetic mean over one, several or (None) all dimensions; NaN over no elements.
-
-    Raises:
-        DTypeError: ``input`` is not floating-point.
-    """
+    """Arithmetic mean over one, several or (None) all dimensions; NaN over no elements."""
     x = as_tensor(input)
     check_floating("mean", x)
     count = math.prod(x.shape[d] for d in normalize_dims("mean", dim, x.ndim))
@@ -88,11 +91,7 @@ def max(input: TensorLike, dim: None = None, keepdim: bool = False) -> Tensor: .
 @overload
 def max(input: TensorLike, dim: int, keepdim: bool = False) -> ValuesAndIndices: ...
 def max(input: TensorLike, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesAndIndices:
-    """The largest element; along ``dim`` a pair (values, indices).
-
-    Raises:
-        ShapeError: there are no elements to choose from.
-    """
+    """The largest element; along ``dim`` a pair (values, indices)."""
     return _extreme("max", input, dim, keepdim)
 
 
@@ -101,11 +100,7 @@ def min(input: TensorLike, dim: None = None, keepdim: bool = False) -> Tensor: .
 @overload
 def min(input: TensorLike, dim: int, keepdim: bool = False) -> ValuesAndIndices: ...
 def min(input: TensorLike, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesAndIndices:
-    """The smallest element; along ``dim`` a pair (values, indices).
-
-    Raises:
-        ShapeError: there are no elements to choose from.
-    """
+    """The smallest element; along ``dim`` a pair (values, indices)."""
     return _extreme("min", input, dim, keepdim)
 
 

@@ -8,17 +8,16 @@ import numpy as np
 
 from minirnn import kernels
 from minirnn.autograd import tape
-from minirnn.autograd.ops.operands import as_array, as_rows
+from minirnn.autograd.ops.operands import TensorLike, as_array, as_rows
 from minirnn.autograd.tape import record
 from minirnn.errors import DTypeError, IndexRangeError
+from minirnn.kernels.contract import Array, Kernels
 
 if TYPE_CHECKING:
-    from minirnn.autograd.ops.operands import TensorLike
     from minirnn.autograd.tensor import Tensor
-    from minirnn.kernels.contract import Array, Kernels
 
 
-def check_range(name: str, index: np.ndarray, count: int) -> None:
+def check_range(name: str, index: Array, count: int) -> None:
     """Raise :class:`IndexRangeError` unless every index is from 0 to ``count`` - 1."""
     if index.size and (index.min() < 0 or index.max() >= count):
         bad = index[(index < 0) | (index >= count)].flat[0]
@@ -26,11 +25,7 @@ def check_range(name: str, index: np.ndarray, count: int) -> None:
 
 
 def as_index(name: str, values: TensorLike) -> np.ndarray:
-    """Integers as a contiguous int64 array on the host, where they can be checked; this waits for a GPU.
-
-    Raises:
-        DTypeError: they are not integers.
-    """
+    """Integers as a contiguous int64 array on the host, where they can be checked; this waits for a GPU."""
     array = values.numpy() if isinstance(values, tape.tensor_class) else as_array(name, values)
     if array.size and array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: expected integers, got {array.dtype}")
@@ -47,9 +42,6 @@ def embedding(table: Tensor, tokens: TensorLike, padding_idx: int | None = None)
 
     Returns:
         [..., E].
-
-    Raises:
-        IndexRangeError: a token is out of range.
     """
     index = as_index("embedding", tokens)
     check_range("embedding", index, table.shape[0])

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minirnn import kernels
 from minirnn.autograd import tape
-from minirnn.autograd.ops.operands import as_tensor, int_tuple, normalize_dim, normalize_dims, promote, unbroadcast
+from minirnn.autograd.ops.operands import (
+    Dims,
+    TensorLike,
+    as_tensor,
+    int_tuple,
+    normalize_dim,
+    normalize_dims,
+    promote,
+    unbroadcast,
+)
 from minirnn.autograd.ops.rows import as_index, check_range
 from minirnn.autograd.tape import record, record_many, same_device
 from minirnn.errors import IndexRangeError, OptionError, ShapeError
+from minirnn.kernels.contract import Array
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from minirnn.autograd.ops.operands import Dims, TensorLike
     from minirnn.autograd.tensor import Tensor
-    from minirnn.kernels.contract import Array
 
 __all__ = [
     "cat", "chunk", "concatenate", "flip", "gather", "permute", "reshape", "split", "squeeze", "stack", "transpose",
@@ -29,11 +35,7 @@ __all__ = [
 
 
 def reshape(input: TensorLike, *shape: int | Sequence[int]) -> Tensor:
-    """The same elements in another shape; one extent may be -1, which is found from the others.
-
-    Raises:
-        ShapeError: the number of elements differs.
-    """
+    """The same elements in another shape; one extent may be -1, which is found from the others."""
     x = as_tensor(input)
     expected = int_tuple(shape)
     try:
@@ -44,11 +46,7 @@ def reshape(input: TensorLike, *shape: int | Sequence[int]) -> Tensor:
 
 
 def permute(input: TensorLike, *dims: int | Sequence[int]) -> Tensor:
-    """Dimensions in another order: dimension k of the result is dimension ``dims[k]`` of ``input``.
-
-    Raises:
-        ShapeError: ``dims`` is not an order of all dimensions.
-    """
+    """Dimensions in another order: dimension k of the result is dimension ``dims[k]`` of ``input``."""
     x = as_tensor(input)
     order = normalize_dims("permute", int_tuple(dims), x.ndim)
     if len(order) != x.ndim:
@@ -78,8 +76,10 @@ def flatten(input: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def squeeze(input: TensorLike, dim: Dims = None) -> Tensor:
     """Without the dimensions of extent 1; only without those in ``dim`` where it is given."""
     x = as_tensor(input)
-    is_int = isinstance(dim, (int, np.integer))
-    dims = (normalize_dim("squeeze", dim, x.ndim),) if is_int else normalize_dims("squeeze", dim, x.ndim)
+    if isinstance(dim, (int, np.integer)):
+        dims: tuple[int, ...] = (normalize_dim("squeeze", dim, x.ndim),)
+    else:
+        dims = normalize_dims("squeeze", dim, x.ndim)
     shape = tuple(size for d, size in enumerate(x.shape) if size != 1 or d not in dims)
     return x if shape == x.shape and dim is not None else reshape(x, shape)
 
@@ -98,11 +98,7 @@ def _index_array(values: list[Any]) -> np.ndarray:
 
 
 def index(input: TensorLike, key: Any) -> Tensor:
-    """x[key] with NumPy's rules: integers, slices, None, ``...``, boolean masks and integer arrays.
-
-    Raises:
-        IndexRangeError: an index is out of range, or not an index.
-    """
+    """x[key] with NumPy's rules: integers, slices, None, ``...``, boolean masks and integer arrays."""
     x = as_tensor(input)
     parts = key if isinstance(key, tuple) else (key,)
     plain = tuple(
@@ -131,10 +127,6 @@ def gather(input: TensorLike, dim: int, index: TensorLike) -> Tensor:
 
     Args:
         index: integers, of as many dimensions as ``input``; no extent but that of ``dim`` may be larger.
-
-    Raises:
-        ShapeError: the shape of ``index`` does not fit.
-        IndexRangeError: an index is out of range.
     """
     x, at = as_tensor(input), as_index("gather index", index)
     d, _ = _extent("gather", x, dim)
@@ -163,11 +155,7 @@ def flip(input: TensorLike, *dims: int | Sequence[int]) -> Tensor:
 
 
 def concatenate(tensors: Sequence[TensorLike], dim: int = 0) -> Tensor:
-    """Tensors one after the other along ``dim``.
-
-    Raises:
-        ShapeError: there are none, or another extent differs.
-    """
+    """Tensors one after the other along ``dim``."""
     xs = promote(tensors)
     if not xs:
         raise ShapeError("concatenate: expected at least one tensor")
@@ -186,11 +174,7 @@ cat = concatenate
 
 
 def stack(tensors: Sequence[TensorLike], dim: int = 0) -> Tensor:
-    """Tensors of one shape along a new dimension.
-
-    Raises:
-        ShapeError: there are none, or their shapes differ.
-    """
+    """Tensors of one shape along a new dimension."""
     xs = promote(tensors)
     if len({t.shape for t in xs}) != 1:
         raise ShapeError(f"stack: expected tensors of one shape, got {[list(t.shape) for t in xs]}")
@@ -209,12 +193,7 @@ def _extent(name: str, x: Tensor, dim: int) -> tuple[int, int]:
 
 
 def split(input: TensorLike, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces of ``split_size`` elements (the last may be smaller), or of the sizes given, along ``dim``.
-
-    Raises:
-        OptionError: the size is not at least 1.
-        ShapeError: the sizes do not add up to the extent of ``dim``.
-    """
+    """Pieces of ``split_size`` elements (the last may be smaller), or of the sizes given, along ``dim``."""
     x = as_tensor(input)
     d, extent = _extent("split", x, dim)
     if isinstance(split_size, (int, np.integer)):
@@ -236,11 +215,7 @@ def split(input: TensorLike, split_size: int | Sequence[int], dim: int = 0) -> t
 
 
 def chunk(input: TensorLike, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """At most ``chunks`` pieces of equal size along ``dim``; the last may be smaller.
-
-    Raises:
-        OptionError: ``chunks`` is not at least 1.
-    """
+    """At most ``chunks`` pieces of equal size along ``dim``; the last may be smaller."""
     x = as_tensor(input)
     if chunks < 1:
         raise OptionError(f"chunk: the number of pieces must be at least 1, got {chunks}")
