@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -49,28 +50,28 @@ def modules() -> dict[str, Path]:
     return found
 
 
+def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and everything below it, but for what only type checkers read."""
+    yield node
+    checking = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    for child in node.orelse if checking else ast.iter_child_nodes(node):  # type: ignore[attr-defined]
+        yield from run_time_nodes(child)
+
+
 @cache
 def imports(module: str) -> set[str]:
     """The modules that a module imports at run time, anywhere in the file; TYPE_CHECKING blocks do not count.
 
     ``from package import name`` imports the module ``package.name`` where there is one, else the package.
     """
-    path, found = modules()[module], set()
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            node.body = []
+    found: set[str] = set()
+    for node in run_time_nodes(ast.parse(modules()[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = ".".join(
-                    [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
-                )
-            submodules = {alias.name: f"{base}.{alias.name}" for alias in node.names}
-            found |= {name if name in modules() else base for name in submodules.values()}
+            assert node.module and not node.level, f"{module}: imports are absolute"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules() else node.module for name in names}
     return {name for name in found if name in modules()} - {module}
 
 
