@@ -203,17 +203,17 @@ def test_lstm_is_explained_by_its_equations() -> None:
     titles = list(sections)
     assert sections["# lstm: equations"] == ("c' = sigmoid(f) * c + sigmoid(i) * tanh(g)\nh' = sigmoid(o) * tanh(c')")
     assert sorted(sections[titles[1]].splitlines()) == [
-        "kept_f = sigmoid(f)", "kept_g = tanh(g)", "kept_i = sigmoid(i)", "kept_o = sigmoid(o)"
+        "saved_f = sigmoid(f)", "saved_g = tanh(g)", "saved_i = sigmoid(i)", "saved_o = sigmoid(o)"
     ]  # fmt: skip
     assert titles[2].startswith("backward")
     assert sections[titles[2]].splitlines() == [
         "t1 = tanh(c')",
-        "t2 = dc' + dh' * kept_o * (1 - t1 * t1)",
-        "do = dh' * t1 * kept_o * (1 - kept_o)",
-        "dg = t2 * kept_i * (1 - kept_g * kept_g)",
-        "di = t2 * kept_g * kept_i * (1 - kept_i)",
-        "dc = t2 * kept_f",
-        "df = t2 * c * kept_f * (1 - kept_f)",
+        "t2 = dc' + dh' * saved_o * (1 - t1 * t1)",
+        "do = dh' * t1 * saved_o * (1 - saved_o)",
+        "dg = t2 * saved_i * (1 - saved_g * saved_g)",
+        "di = t2 * saved_g * saved_i * (1 - saved_i)",
+        "dc = t2 * saved_f",
+        "df = t2 * c * saved_f * (1 - saved_f)",
         "dh = 0",
         "dh += weight_hh^T @ (di, df, dg, do)",
     ]

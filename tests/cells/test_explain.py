@@ -22,10 +22,10 @@ FUNCTIONS = {
 
 
 @mr.cell
-def operators(t1, b, c_x, c_h, /, h, s, *, kept_b=0.5):
+def operators(t1, b, c_x, c_h, /, h, s, *, saved_b=0.5):
     """Every way in which printed operations can need parentheses, and names like those of printed values."""
     new = t1 - (b - c_x) - (h - (b + s)) / (2 + s * s / (3 + b * b)) * -t1
-    other = -(new + b) - product(tanh(new) * c_h) * (product(s) - 1e-3) + new / (1.5 * (1 + kept_b * kept_b))
+    other = -(new + b) - product(tanh(new) * c_h) * (product(s) - 1e-3) + new / (1.5 * (1 + saved_b * saved_b))
     return where(other < new, sigmoid(other) * -2, (-other) ** 2), new * (other - new)
 
 
@@ -73,13 +73,13 @@ def test_backward_section_uses_only_what_is_kept() -> None:
     """Gates whose own values are not kept are gone when the backward pass comes."""
     equations, kept, backward, *_ = sections("gru")
     assert equations == ["t1 = tanh(n_x + sigmoid(r) * n_h)", "h' = t1 + sigmoid(z) * (h - t1)"]
-    assert kept == ["n_h", "kept_r = sigmoid(r)", "kept_n_x = tanh(n_x + kept_r * n_h)", "kept_z = sigmoid(z)"]
+    assert kept == ["n_h", "saved_r = sigmoid(r)", "saved_n_x = tanh(n_x + saved_r * n_h)", "saved_z = sigmoid(z)"]
     assert backward == [
-        "dh = dh' * kept_z",
-        "dz = dh' * (h - kept_n_x) * kept_z * (1 - kept_z)",
-        "dn_x = (dh' - dh) * (1 - kept_n_x * kept_n_x)",
-        "dn_h = dn_x * kept_r",
-        "dr = dn_x * n_h * kept_r * (1 - kept_r)",
+        "dh = dh' * saved_z",
+        "dz = dh' * (h - saved_n_x) * saved_z * (1 - saved_z)",
+        "dn_x = (dh' - dh) * (1 - saved_n_x * saved_n_x)",
+        "dn_h = dn_x * saved_r",
+        "dr = dn_x * n_h * saved_r * (1 - saved_r)",
         "dh += weight_hh^T @ (dr, dz, dn_h)",
     ]
 
