@@ -1,5 +1,6 @@
-"""Cells of one's own, of any structure: fused kernels equal the readable path, in values and in every gradient."""
+"""Custom cells of any structure: fused kernels equal the readable cell, in values and in every gradient."""
 
+# ruff: noqa: F405 - the functions of equations are imported as users do
 from __future__ import annotations
 
 from typing import Any
@@ -9,41 +10,20 @@ import pytest
 from cell_paths import (
     LENGTHS,
     assert_equal_paths,
+    assert_gradients_match_differences,
     both_paths,
+    fused,
     gradient,
-    make_input,
+    make_batch,
     make_layer,
-    make_states,
-    members,
-    packed,
     weighted_sum,
 )
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import minirnn as mr
-from minirnn.cells import (
-    Cell,
-    abs,
-    dropout,
-    erf,
-    exp,
-    layer_norm,
-    log,
-    log1p,
-    maximum,
-    mean,
-    minimum,
-    product,
-    relu,
-    sigmoid,
-    softplus,
-    sqrt,
-    sum,
-    tanh,
-    where,
-    zoneout,
-)
+from minirnn.cells import *  # noqa: F403
+from minirnn.cells import Cell
 from minirnn.kernels.graph import OPERATIONS, Graph, ancestors
 from minirnn.kernels.jit import DISABLED
 from minirnn.kernels.plan import make_plan
@@ -58,7 +38,7 @@ def own(function: Any) -> Cell:
 
 @own
 def interleaved(r, n_x, n_h, z, /, h):  # type: ignore[no-untyped-def]
-    """A GRU whose recurrent gates lie apart from each other: three products with weight_hh, not one."""
+    """A GRU whose recurrent gates are not adjacent: three products with weight_hh, not one."""
     n = tanh(n_x + sigmoid(r) * n_h)
     return n + sigmoid(z) * (h - n)
 
@@ -184,17 +164,12 @@ def test_fused_layers_equal_the_readable_cell(name: str, plain_kernels: None) ->
 
 @pytest.mark.parametrize("name", CELLS)
 def test_gradients_match_finite_differences(name: str, plain_kernels: None) -> None:
-    layer = make_layer(CELLS[name], 2, 3, dtype="float64", seed=5)
+    layer = make_layer(CELLS[name], 2, 3, seed=5)
     layer.eval()
-    x, states = make_input(layer, 2, 3), make_states(layer, 3)
-
-    def loss(*_: Any) -> Any:
-        y, final = layer(x, packed(states), lengths=[1, 0, 2])
-        return weighted_sum([y, *members(final)])
-
-    assert mr.gradcheck(loss, [x, *states, *layer.parameters()], atol=1e-7, rtol=1e-6)
+    assert_gradients_match_differences(layer)
 
 
+@pytest.mark.slow
 @pytest.mark.needs_jit
 @pytest.mark.parametrize("name", ["interleaved", "normalized_product", "constant_states", "vocabulary"])
 def test_compiled_kernels_equal_the_readable_cell(name: str) -> None:
@@ -203,19 +178,17 @@ def test_compiled_kernels_equal_the_readable_cell(name: str) -> None:
 
 def test_every_operation_is_in_some_cell() -> None:
     ours = {node.op for cell in CELLS.values() for node in ancestors(cell.equations.new)}
-    assert ours >= set(OPERATIONS) - {"spread"}, "a function that no cell here is tested with"
+    assert ours >= set(OPERATIONS) - {"spread"}, "an operation that no cell here is tested with"
 
 
-def test_rows_of_weight_hh_that_lie_apart_are_products_of_their_own() -> None:
-    runs = CELLS["interleaved"].equations.runs
-    assert [(run.first, run.count, run.array, run.index) for run in runs] == [
-        (0, 1, "gates", 0), (1, 1, "products", 0), (2, 1, "gates", 2)
-    ]  # fmt: skip
+def test_rows_of_weight_hh_that_are_not_adjacent_are_separate_products() -> None:
+    runs = [(run.first, run.count, run.array, run.index) for run in CELLS["interleaved"].equations.runs]
+    assert runs == [(0, 1, "gates", 0), (1, 1, "products", 0), (2, 1, "gates", 2)]
     assert [(run.first, run.count) for run in mr.cells.get("lstm").equations.runs] == [(0, 4)]
     assert CELLS["without_recurrent_gates"].equations.runs == ()
 
 
-def test_each_product_of_one_operand_has_its_input_in_its_own_place() -> None:
+def test_two_products_of_one_operand_store_their_inputs_separately() -> None:
     plan = make_plan(CELLS["highway"].equations.resolve(training=True))
     assert plan.inputs == 2
     assert {operand.index for operand, _ in plan.forward.products.values()} == {0, 1}
@@ -226,7 +199,7 @@ def test_a_product_that_evaluation_leaves_out_has_no_gradient(plain_kernels: Non
     def chosen(a, /, h):  # type: ignore[no-untyped-def]
         return tanh(a) + where(product(h) > 0, dropout(h), h) + product(tanh(a))
 
-    layer = make_layer(chosen, 2, 3, dtype="float64")
+    layer = make_layer(chosen, 2, 3)
     layer.eval()
     ours, expected = both_paths(layer)
     assert not ours["gradient of weight_product0_l0"].any()
@@ -320,7 +293,7 @@ def programs(draw: Any) -> tuple[Cell, str]:
 @given(programs())
 def test_random_cells_equal_the_readable_path(plain_kernels: None, program: tuple[Cell, str]) -> None:
     cell, text = program
-    layer = make_layer(cell, 2, 3, dtype="float64", bias=True)
+    layer = make_layer(cell, 2, 3, bias=True)
     layer.eval()
     with np.errstate(all="ignore"):
         ours, expected = both_paths(layer, steps=3, batch=3, lengths=[2, 0, 3])
@@ -339,25 +312,24 @@ def test_gradients_of_random_cells_in_training_match_finite_differences(
     """Along one random direction of all parameters and inputs, every draw repeated."""
     cell, text = program
     regularized: dict[str, Any] = options if cell.recurrent_gates else {"zoneout": 0.3}
-    layer = make_layer(cell, 2, 3, dtype="float64", **regularized)
-    x, states = make_input(layer, 3, 3), make_states(layer, 3)
-    leaves, rng = [x, *states, *layer.parameters()], np.random.default_rng(4)
-    directions = [rng.standard_normal(leaf.shape) for leaf in leaves]
+    layer = make_layer(cell, 2, 3, **regularized)
+    x, states, leaves = make_batch(layer, 3, 3)
+    run, rng = fused(layer, x, states, [2, 0, 3], seed=5), np.random.default_rng(4)
+    moved = [(leaf, rng.standard_normal(leaf.shape)) for leaf in (*leaves.values(), *layer.parameters())]
 
     def loss(shift: float) -> Any:
-        for leaf, direction in zip(leaves, directions, strict=True):
+        for leaf, direction in moved:
             leaf.data[...] += shift * direction
-        mr.manual_seed(5)
         with np.errstate(all="ignore"):
-            y, final = layer(x, packed(states), lengths=[2, 0, 3])
-        for leaf, direction in zip(leaves, directions, strict=True):
+            y, final = run()
+        for leaf, direction in moved:
             leaf.data[...] -= shift * direction
-        return weighted_sum([y, *members(final)])
+        return weighted_sum([y, *final])
 
     middle = loss(0)
     assume(np.abs(middle.numpy()) < 1e4)
     middle.backward()
-    slope = np.sum([(d * gradient(leaf)).sum() for d, leaf in zip(directions, leaves, strict=True)])
+    slope = np.sum([(direction * gradient(leaf)).sum() for leaf, direction in moved])
     assume(np.abs(slope) < 1e4)
     eps = 1e-6
     expected = (loss(eps).item() - loss(-eps).item()) / (2 * eps)
