@@ -28,32 +28,54 @@ from minirnn.kernels.graph import OPERATIONS, Graph, ancestors
 from minirnn.kernels.jit import DISABLED
 from minirnn.kernels.plan import make_plan
 
-CELLS: dict[str, Cell] = {}
+EQUATIONS: dict[str, Any] = {
+    # two products with weight_hh whose rows are not adjacent
+    "two_recurrent_parts": lambda a_x, a_h, g, b_h, b_x, /, h: tanh(a_x * a_h) + sigmoid(g) * tanh(b_x - b_h),
+    "two_products": lambda a, b, /, h: tanh(product(sigmoid(a) * h) + product(sigmoid(b) * h)),
+    # Pascanu et al. 2014: products of products
+    "deep_transition": lambda a, /, h: tanh(product(tanh(product(tanh(a)))) + product(h)),
+    "product_of_a_leaf": lambda a, b_x, /, h, c, *, u=0.5: (
+        tanh(product(h) + product(c) + product(b_x) + product(u)),
+        tanh(a),
+    ),
+    "states_swapped": lambda a, /, h, c: (c, tanh(a) * h),
+    "state_unchanged": lambda a, /, h, c: (tanh(a) * c + h, c),
+    "state_of_the_output_unchanged": lambda a, /, h, c: (h, tanh(a) + 0.5 * c),
+    # 1 also appears in the gradient of tanh, which must not read it from the state
+    "constant_states": lambda a, /, h, c, d: (tanh(a) * c + tanh(h) * d, 1, -0.25),
+    "a_vector_as_state": lambda a, /, h, c, *, u=0.5: (tanh(a) * c + h, u),
+    "a_gate_as_state": lambda a, /, h: a,
+    # one value per sequence goes to every unit, of states and of what a product multiplies
+    "sums_as_states": lambda a, /, h, c, d: (
+        tanh(a) * c + product(tanh(sum(h))) * d,
+        tanh(sum(a)),
+        0.1 * mean(h),
+    ),
+    "without_recurrent_gates": lambda a_x, b_x, /, h: h * sigmoid(a_x) + tanh(b_x),
+    "one_gate": lambda g, /, h: h + 0.5 * g,
+}
 
 
-def own(function: Any) -> Cell:
+def custom(name: str, function: Any) -> Cell:
+    function.__name__ = name
+    return mr.cell(function)
+
+
+CELLS = {name: custom(name, function) for name, function in EQUATIONS.items()}
+
+
+def add_cell(function: Any) -> None:
     CELLS[function.__name__] = mr.cell(function)
-    return CELLS[function.__name__]
 
 
-@own
+@add_cell
 def interleaved(r, n_x, n_h, z, /, h):  # type: ignore[no-untyped-def]
     """A GRU whose recurrent gates are not adjacent: three products with weight_hh, not one."""
     n = tanh(n_x + sigmoid(r) * n_h)
     return n + sigmoid(z) * (h - n)
 
 
-@own
-def two_recurrent_parts(a_x, a_h, g, b_h, b_x, /, h):  # type: ignore[no-untyped-def]
-    return tanh(a_x * a_h) + sigmoid(g) * tanh(b_x - b_h)
-
-
-@own
-def two_products(a, b, /, h):  # type: ignore[no-untyped-def]
-    return tanh(product(sigmoid(a) * h) + product(sigmoid(b) * h))
-
-
-@own
+@add_cell
 def highway(a, /, h):  # type: ignore[no-untyped-def]
     """A recurrent highway network of one more layer (Zilly et al. 2017): two products of one operand."""
     s = h + tanh(a)
@@ -61,18 +83,7 @@ def highway(a, /, h):  # type: ignore[no-untyped-def]
     return g * u + (1 - g) * s
 
 
-@own
-def deep_transition(a, /, h):  # type: ignore[no-untyped-def]
-    """Pascanu et al. 2014: products of products."""
-    return tanh(product(tanh(product(tanh(a)))) + product(h))
-
-
-@own
-def product_of_a_leaf(a, b_x, /, h, c, *, u=0.5):  # type: ignore[no-untyped-def]
-    return tanh(product(h) + product(c) + product(b_x) + product(u)), tanh(a)
-
-
-@own
+@add_cell
 def normalized_product(a, g, /, h, *, gain=1, bias=0):  # type: ignore[no-untyped-def]
     """Sums before a product that are used after it, and sums of its result."""
     normalized = layer_norm(a, gain, bias)
@@ -81,67 +92,20 @@ def normalized_product(a, g, /, h, *, gain=1, bias=0):  # type: ignore[no-untype
     return tanh(layer_norm(inner + normalized) * m + sum(inner) * 0.1 + m)
 
 
-@own
-def states_swapped(a, /, h, c):  # type: ignore[no-untyped-def]
-    return c, tanh(a) * h
-
-
-@own
-def state_unchanged(a, /, h, c):  # type: ignore[no-untyped-def]
-    return tanh(a) * c + h, c
-
-
-@own
-def state_of_the_output_unchanged(a, /, h, c):  # type: ignore[no-untyped-def]
-    return h, tanh(a) + 0.5 * c
-
-
-@own
+@add_cell
 def one_node_for_two_states(a, /, h, c):  # type: ignore[no-untyped-def]
     new = tanh(a) * h + c
     return new, new
 
 
-@own
-def constant_states(a, /, h, c, d):  # type: ignore[no-untyped-def]
-    """1 also appears in the gradient of tanh, which must not read it from the state."""
-    return tanh(a) * c + tanh(h) * d, 1, -0.25
-
-
-@own
-def a_vector_as_state(a, /, h, c, *, u=0.5):  # type: ignore[no-untyped-def]
-    return tanh(a) * c + h, u
-
-
-@own
-def a_gate_as_state(a, /, h):  # type: ignore[no-untyped-def]
-    return a
-
-
-@own
-def sums_as_states(a, /, h, c, d):  # type: ignore[no-untyped-def]
-    """One value per sequence goes to every unit, of states and of what a product multiplies."""
-    return tanh(a) * c + product(tanh(sum(h))) * d, tanh(sum(a)), 0.1 * mean(h)
-
-
-@own
+@add_cell
 def per_sequence(a, /, h):  # type: ignore[no-untyped-def]
     total = mean(a)
     chosen = where(total > 0, sqrt(total * total + 1), exp(-total))
     return h * chosen + total * tanh(a)
 
 
-@own
-def without_recurrent_gates(a_x, b_x, /, h):  # type: ignore[no-untyped-def]
-    return h * sigmoid(a_x) + tanh(b_x)
-
-
-@own
-def one_gate(g, /, h):  # type: ignore[no-untyped-def]
-    return h + 0.5 * g
-
-
-@own
+@add_cell
 def vocabulary(a, b, c_x, c_h, /, h, k, *, u=0.3, v=-1):  # type: ignore[no-untyped-def]
     """Every function there is, and every operator."""
     x = abs(a) + minimum(a, b) - maximum(b, h) + where(a < b, h, -h) + where(a <= h, b, 0.5) + where(a > k, 1, c_x)
