@@ -1,4 +1,4 @@
-"""What models, optimisers, tasks and tensors do not take is refused at once, by an exception of ours in one line.
+"""Bad arguments of models, optimisers, tasks and tensors raise a minirnn exception with a message of one line.
 
 For layers and losses see ``nn/test_errors.py``.
 """
@@ -202,17 +202,17 @@ def test_bad_input_is_refused(kind: str) -> None:
             if type(raised) is not error or "\n" in str(raised) or not str(raised):
                 wrong.append((number, repr(raised)))
         else:
-            wrong.append((number, "taken"))
+            wrong.append((number, "accepted"))
     assert not wrong
 
 
-def test_nothing_is_no_fault() -> None:
+def test_empty_input_is_valid() -> None:
     """No steps, no sequences, no lengths: results without elements."""
     assert lm(np.zeros((0, 2), int))[0].shape == (0, 2, 5)
     assert lm(np.zeros((3, 0), int))[0].shape == (3, 0, 5)
     assert one(np.zeros((2, 0), int)).shape == (0, 2)
-    nothing = one(np.zeros((2, 1), int), [0])  # the head of a zero state
-    assert np.isfinite(nothing.numpy()).all()
+    empty = one(np.zeros((2, 1), int), [0])  # the head of a zero state
+    assert np.isfinite(empty.numpy()).all()
     assert search(np.zeros((2, 0), int)) == []
     assert sample(length=0).shape == (0,)
     assert mr.zeros(0, 3).sum().item() == 0

@@ -1,4 +1,4 @@
-"""Untrusted files: thousands of damaged and lying ones give a clear error or a right result, in bounded memory."""
+"""Untrusted files: thousands of damaged or forged ones give a clear error or a correct result, in bounded memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from minirnn.training import Trainer, TrainingConfig
 
 CHECKPOINTS = 200 if DISABLED else 2_400
 FILES = 50 if DISABLED else 400  # of each kind
-ROOM = 1 << 29  # bytes a reader may ask for
+MEMORY_LIMIT = 1 << 29  # bytes a reader may allocate
 
 ODD: list[Any] = [
     None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 0.5, -2.5, 1e308, "", "lstm", "\ud800", [], [1], {}, {"a": 1},
@@ -55,13 +55,13 @@ def in_bounded_memory() -> Iterator[None]:
         pytest.skip("needs /proc to know how much is used")
     now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + ROOM, before[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY_LIMIT, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _attempt(action: Callable[[], Any], refusal: type[Exception]) -> tuple[Any, str | None]:
-    """What an action gives, or the text with which it refuses; any other exception is a fault."""
+    """The result of an action, or the message of the expected error; any other exception fails the test."""
     try:
         return action(), None
     except refusal as error:
@@ -117,7 +117,7 @@ def _packed(header: dict[str, Any] | str, body: bytes, size: int | None = None) 
 
 
 def _damaged(data: bytes, rng: random.Random) -> bytes:
-    """Bytes cut off, flipped, put in, left out or doubled."""
+    """Bytes cut off, flipped, inserted, removed or repeated."""
     kind, at = rng.randrange(5), rng.randrange(len(data))
     if kind == 0:
         return data[:at]
