@@ -91,7 +91,7 @@ def test_cells_take_arrays_and_start_with_zeros(kind: str) -> None:
 # --------------------------------------------------------------------------------------- fused layers and cells
 
 
-def unrolled(layer: Any, kind: str, x: Any, states: list[Tensor] | None, lengths: Any) -> tuple[Tensor, Any, Any]:
+def unrolled(layer: Any, kind: str, x: Any, states: list[Tensor], lengths: Any) -> tuple[Tensor, Any, Any]:
     """What the layer computes, by cells with its weights: outputs, final states, and the cells by parameter suffix."""
     cells: dict[str, Any] = {}
     finals: list[list[Tensor]] = []
@@ -103,12 +103,12 @@ def unrolled(layer: Any, kind: str, x: Any, states: list[Tensor] | None, lengths
             for name, parameter in cells[suffix].named_parameters():
                 parameter.data[...] = getattr(layer, name + suffix).data
         at = len(finals)
-        before = None if states is None else [pack_state([s[at + d] for s in states]) for d in range(len(suffixes))]
+        before = [pack_state([s[at + d] for s in states]) for d in range(len(suffixes))]
         if layer.bidirectional:
             both = nn.Bidirectional(*(cells[s] for s in suffixes), batch_first=layer.batch_first)
             x, after = both(x, before, lengths)
         else:
-            x, after = nn.Recurrent(cells[suffixes[0]], batch_first=layer.batch_first)(x, before and before[0], lengths)
+            x, after = nn.Recurrent(cells[suffixes[0]], batch_first=layer.batch_first)(x, before[0], lengths)
             after = (after,)
         finals.extend(unpack_state(state) for state in after)
     return x, [ops.stack(parts) for parts in zip(*finals, strict=True)], cells
@@ -149,14 +149,6 @@ def test_fused_layers_equal_unrolled_cells(
             assert_close(getattr(layer, name + suffix).grad.numpy(), parameter.grad.numpy(), dtype, name + suffix)
             compared += 1
     assert compared == len(list(layer.parameters()))
-
-
-@kinds
-def test_fused_and_unrolled_start_with_zeros_where_no_state_is_given(kind: str, assert_close: Close) -> None:
-    layer = make(kind, "", 3, 5, bidirectional=True, dtype="float64")
-    x = tensor(np.random.default_rng(5).standard_normal((4, 2, 3)), dtype="float64")
-    y, _ = layer(x, lengths=[2, 4])
-    assert_close(y.numpy(), unrolled(layer, kind, x, None, [2, 4])[0].numpy(), "float64")
 
 
 # -------------------------------------------------------------------------------------------------------- toy cells
