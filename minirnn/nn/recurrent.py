@@ -16,7 +16,7 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import DTypeError, OptionError, ShapeError
 from minirnn.kernels.contract import Noise, RecurrentWeights
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 from minirnn.nn.cells import new_parameters
 from minirnn.nn.module import Module, Parameter

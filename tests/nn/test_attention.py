@@ -361,7 +361,7 @@ def test_inputs_and_gradients_need_not_be_contiguous(kind: str, layout: str) -> 
 def test_number_of_threads_changes_nothing(
     kind: str, dtype: np.dtype, lengths: Any, set_threads: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "GRAIN", 1)  # use all threads even for the smallest work
+    monkeypatch.setattr(threads, "MIN_WORK", 1)  # use all threads even for the smallest work
     arguments = *draw(kind, LARGE, dtype), lengths
     runs = []
     for count in (1, 2, 3):
