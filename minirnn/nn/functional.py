@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +14,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.ops import dropout, linear, log_softmax, relu, sigmoid, softmax, softplus, tanh
 from minirnn.autograd.tensor import Tensor, record
 from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
+from minirnn.kernels.contract import Array
 from minirnn.validation import check_choice, check_float
 
 __all__ = [
@@ -114,8 +115,10 @@ def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _class_rows(name: str, input: Tensor, target: Any, ignore_index: int) -> tuple[Tensor, np.ndarray, tuple[int, ...]]:
-    """Scores as rows [S, C], targets [S] with ignored ones at -1, and the shape of the losses."""
+def _class_inputs(
+    name: str, input: Tensor, target: ArrayLike, weight: ArrayLike | None, ignore_index: int
+) -> tuple[Tensor, np.ndarray, tuple[int, ...], np.ndarray | None]:
+    """Scores as rows [S, C], targets [S] with ignored ones at -1, the losses' shape, class weights on the host."""
     if input.dtype.kind != "f":
         raise DTypeError(f"{name}: expected floating-point input, got {input.dtype}")
     targets = ops.as_index(f"{name} target", target)
@@ -128,25 +131,19 @@ def _class_rows(name: str, input: Tensor, target: Any, ignore_index: int) -> tup
     classes = input.shape[min(1, input.ndim - 1)]
     if input.ndim > 2:
         input = input.permute(0, *range(2, input.ndim), 1)
-    rows, flat = input.reshape(-1, classes), targets.reshape(-1)
-    outside = bool(flat.size) and (flat.min() < 0 or flat.max() >= classes)
-    if not outside and not 0 <= ignore_index < classes:
-        return rows, flat, shape
-    ignored = flat == ignore_index
-    bad = flat[((flat < 0) | (flat >= classes)) & ~ignored]
-    if bad.size:
-        raise IndexRangeError(f"{name}: target {bad[0]} is out of range for {classes} classes")
-    return rows, np.where(ignored, -1, flat), shape
-
-
-def _class_weight(name: str, weight: Any, rows: Tensor) -> np.ndarray | None:
-    """The weights on the host, where they are added up."""
+    rows, targets = input.reshape(-1, classes), targets.reshape(-1)
+    if (targets.size and (targets.min() < 0 or targets.max() >= classes)) or 0 <= ignore_index < classes:
+        ignored = targets == ignore_index
+        bad = targets[((targets < 0) | (targets >= classes)) & ~ignored]
+        if bad.size:
+            raise IndexRangeError(f"{name}: target {bad[0]} is out of range for {classes} classes")
+        targets = np.where(ignored, -1, targets)
     if weight is None:
-        return None
-    array = np.ascontiguousarray(ops.as_tensor(weight).numpy(), dtype=rows.dtype)
-    if array.shape != rows.shape[1:]:
-        raise ShapeError(f"{name}: expected a weight for each of {rows.shape[1]} classes, got {list(array.shape)}")
-    return array
+        return rows, targets, shape, None
+    class_weight = np.ascontiguousarray(ops.as_tensor(weight).numpy(), dtype=rows.dtype)
+    if class_weight.shape != (classes,):
+        raise ShapeError(f"{name}: expected a weight for each of {classes} classes, got {list(class_weight.shape)}")
+    return rows, targets, shape, class_weight
 
 
 def _total_weight(targets: np.ndarray, weight: np.ndarray | None) -> float:
@@ -178,8 +175,8 @@ def cross_entropy(
     """
     _check_reduction("cross_entropy", reduction)
     check_float("cross_entropy: label_smoothing", label_smoothing, 0, 1)
-    rows, targets, shape = _class_rows("cross_entropy", ops.as_tensor(input), target, ignore_index)
-    class_weight = _class_weight("cross_entropy", weight, rows)
+    scores = ops.as_tensor(input)
+    rows, targets, shape, class_weight = _class_inputs("cross_entropy", scores, target, weight, ignore_index)
     scale = 1.0
     if reduction == "mean":
         total_weight = _total_weight(targets, class_weight)
@@ -188,10 +185,15 @@ def cross_entropy(
     weights = None if class_weight is None else K.asarray(class_weight)
     logits = K.contiguous(rows.data)
     losses, slope = K.cross_entropy(logits, targets, weights, label_smoothing, scale, rows.requires_grad)
+
+    def gradients(g: Array) -> tuple[Array]:
+        assert slope is not None  # the logits require a gradient
+        return (slope * g.reshape(-1, 1) if reduction == "none" else K.scaled(slope, g),)
+
     if reduction == "none":
-        return record("cross_entropy", (rows,), losses.reshape(shape), lambda g: (slope * g.reshape(-1, 1),))
+        return record("cross_entropy", (rows,), losses.reshape(shape), gradients)
     total = K.asarray(scale if math.isnan(scale) else losses.sum(dtype=np.float64), losses.dtype)
-    return record("cross_entropy", (rows,), total, lambda g: (K.scaled(slope, g),))
+    return record("cross_entropy", (rows,), total, gradients)
 
 
 def nll_loss(
@@ -211,8 +213,8 @@ def nll_loss(
         reduction: "mean" or "sum" of the losses, or "none", the loss of each target.
     """
     _check_reduction("nll_loss", reduction)
-    rows, targets, shape = _class_rows("nll_loss", ops.as_tensor(input), target, ignore_index)
-    class_weight = _class_weight("nll_loss", weight, rows)
+    scores = ops.as_tensor(input)
+    rows, targets, shape, class_weight = _class_inputs("nll_loss", scores, target, weight, ignore_index)
     counted = targets >= 0
     index = np.where(counted, targets, 0)
     factor = counted.astype(rows.dtype)
@@ -285,7 +287,7 @@ def binary_cross_entropy(
     values = -(y.data * log_p + (1 - y.data) * log_q)
     slope = (p.data - y.data) / K.maximum(p.data * (1 - p.data), 1e-12)
 
-    def gradients(g: Any) -> tuple[Any, Any]:
+    def gradients(g: Array) -> tuple[Array, Array | None]:
         return (g * slope).astype(p.dtype), (g * (log_q - log_p)).astype(y.dtype) if y.requires_grad else None
 
     losses = record(name, (p, y), values.astype(p.dtype), gradients)

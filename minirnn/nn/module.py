@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirnn import kernels
 from minirnn.autograd.tape import no_grad
 from minirnn.autograd.tensor import DType, Tensor, as_dtype
 from minirnn.errors import CheckpointError, DTypeError
+from minirnn.kernels.contract import Array
 
 
 class Parameter(Tensor):
@@ -25,7 +27,7 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, requires_grad: bool = True, device: str = "cpu") -> None:
+    def __init__(self, data: Tensor | Array, requires_grad: bool = True, device: str = "cpu") -> None:
         super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad, device)
 
 
@@ -75,14 +77,13 @@ class Module:
 
     def modules(self) -> Iterator[Module]:
         """Iterate over this module and all modules in it, each once."""
-        seen: set[int] = set()
-        stack: list[Module] = [self]
-        while stack:
-            module = stack.pop()
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield module
-                stack.extend(reversed([child for _, child in module.named_children()]))
+        return iter({id(module): module for _, module in self._all_modules("")}.values())
+
+    def _all_modules(self, prefix: str) -> Iterator[tuple[str, Module]]:
+        """The prefix of the names of each module's parameters, and the module; a shared one several times."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child._all_modules(f"{prefix}{name}.")
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """Iterate over the dotted names of parameters and the parameters, each parameter once.
@@ -90,19 +91,17 @@ class Module:
         Args:
             prefix: prepended, with a dot, to every name.
         """
-        seen: set[int] = set()
+        names: dict[int, tuple[str, Parameter]] = {}
         for name, parameter in self._all_parameters(prefix + "." * bool(prefix)):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+            names.setdefault(id(parameter), (name, parameter))
+        return iter(names.values())
 
     def _all_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """All dotted names; a shared parameter has several."""
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter):
-                yield prefix + name, value
-        for name, child in self.named_children():
-            yield from child._all_parameters(f"{prefix}{name}.")
+        for path, module in self._all_modules(prefix):
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    yield path + name, value
 
     def parameters(self) -> Iterator[Parameter]:
         """Iterate over all parameters, each once."""
@@ -116,7 +115,9 @@ class Module:
         """Return a copy of every parameter as a NumPy array, by its dotted name."""
         return {name: parameter.numpy().copy() for name, parameter in self._all_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> IncompatibleKeys:
+    def load_state_dict(
+        self, state: Mapping[str, ArrayLike], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
         """Copy parameters from a state dict into this module.
 
         Args:

@@ -15,7 +15,7 @@ from minirnn.autograd.sequence import GateInput, recurrent_sequence, split_biase
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import DTypeError, OptionError, ShapeError
-from minirnn.kernels.contract import Noise, RecurrentWeights
+from minirnn.kernels.contract import Array, Noise, RecurrentWeights
 from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 from minirnn.nn.cells import new_parameters
@@ -216,7 +216,7 @@ class Recurrent(Module):
             raise ShapeError(f"{caller}: expected tokens [T, N] or [T], got {list(tokens.shape)}")
         return Tensor(tokens)
 
-    def _steps(self, lengths: Any, length: int, batch: int) -> tuple[Steps, Steps]:
+    def _steps(self, lengths: ArrayLike | None, length: int, batch: int) -> tuple[Steps, Steps]:
         """The layout of the batch in both directions."""
         counts = check_lengths(type(self).__name__, lengths, length, batch)
         if counts.min(initial=length) == length:
@@ -235,9 +235,10 @@ class Recurrent(Module):
     def _parameter(self, name: str, layer: int, direction: int) -> Parameter:
         return getattr(self, _name(name, layer, direction))
 
-    def weights(self, layer: int, direction: int) -> RecurrentWeights:
+    def weights(self, layer: int, direction: int) -> RecurrentWeights[Tensor]:
         """Return what a layer is computed with beside weight_ih, as tensors."""
-        cell, result = self.cell, RecurrentWeights()
+        cell = self.cell
+        result: RecurrentWeights[Tensor] = RecurrentWeights()
 
         def get(name: str) -> Parameter:
             return self._parameter(name, layer, direction)
@@ -262,7 +263,7 @@ class Recurrent(Module):
             self.training, self.zoneout > 0, dropout_on == "update", dropout_on == "state"
         )
 
-    def _noise(self, equations: Equations, layer: int, batch: int) -> Noise:
+    def _noise(self, equations: Equations, layer: int, batch: int) -> Noise[Array]:
         """The random numbers of one layer and direction in this call."""
         mask = None
         if equations.masked:

@@ -21,14 +21,14 @@ Where layers differ in size, and for a stack of unrolled cells, each element is 
 """
 
 
-def unpack_state(state: State) -> tuple[Any, ...]:
+def unpack_state(state: State) -> tuple[Any, ...]:  # tensors, or lists of them
     """Return the tensors of a state as a tuple; an empty one for None."""
     if state is None:
         return ()
     return tuple(state) if isinstance(state, (tuple, list)) else (state,)
 
 
-def pack_state(members: Sequence[Any]) -> Any:
+def pack_state(members: Sequence[State]) -> State:
     """Return the state with these tensors: None, the only tensor, or a tuple of them."""
     return tuple(members) if len(members) > 1 else members[0] if members else None
 

@@ -70,20 +70,17 @@ class Unrolled(Module):
             raise ShapeError("Recurrent: expected at least one step, got none")
         counts = None if lengths is None else check_lengths("Recurrent", lengths, length, batch)
         steps = [step.squeeze(0) for step in x.split(1)]  # one node: indexing would make T gradients as large as x
-        if isinstance(self.cell, ModuleList):
-            cells = list(self.cell)
-            states = [None] * len(cells) if state is None else state
-            if not isinstance(states, (tuple, list)) or len(states) != len(cells):
-                raise ShapeError(f"Recurrent: expected a list of {len(cells)} states, one for each layer")
-            finals = []
-            for cell, initial in zip(cells, states, strict=True):
-                steps, final = self._unroll(cell, steps, initial, batch, counts)
-                finals.append(final)
-            state = tuple(finals)
-        else:
-            steps, state = self._unroll(self.cell, steps, state, batch, counts)
+        stacked = isinstance(self.cell, ModuleList)
+        cells = list(self.cell) if stacked else [self.cell]
+        states = [state] if not stacked else [None] * len(cells) if state is None else state
+        if not isinstance(states, (tuple, list)) or len(states) != len(cells):
+            raise ShapeError(f"Recurrent: expected a list of {len(cells)} states, one for each layer")
+        finals: list[State] = []
+        for cell, initial in zip(cells, states, strict=True):
+            steps, final = self._unroll(cell, steps, initial, batch, counts)
+            finals.append(final)
         y = ops.stack(steps)
-        return y.transpose(0, 1) if self.batch_first else y, state
+        return y.transpose(0, 1) if self.batch_first else y, tuple(finals) if stacked else finals[0]
 
     def _unroll(
         self, cell: Any, steps: list[Tensor], state: State, batch: int, counts: np.ndarray | None
@@ -91,7 +88,7 @@ class Unrolled(Module):
         """Run one cell over all steps [N, I]; return its outputs, and the state after the last."""
         length = len(steps)
         state = cell.initial_state(batch) if state is None else state
-        outputs: list[Any] = [None] * length
+        outputs: list[Tensor] = [steps[0]] * length
         for t in reversed(range(length)) if self.reverse else range(length):
             new = cell(steps[t], state)
             running = None if counts is None or counts.min(initial=length) > t else t < counts
@@ -152,7 +149,7 @@ class Bidirectional(Module):
         self.merge = merge
 
     def forward(
-        self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None
+        self, x: ArrayLike, state: tuple[State, State] | None = None, lengths: ArrayLike | None = None
     ) -> tuple[Tensor, tuple[State, State]]:
         """Run both directions; ``state`` is a pair of their initial states, or None."""
         state_fwd, state_bwd = (None, None) if state is None else state

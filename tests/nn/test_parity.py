@@ -184,12 +184,20 @@ def gradient(leaf: Any) -> np.ndarray:
     return np.zeros(tuple(leaf.shape)) if leaf.grad is None else leaf.grad.numpy()
 
 
-@pytest.mark.parametrize("config", [draw(n) for n in range(COUNT)], ids=str)
+def drawn(count: int, tokens: bool = False) -> list[Any]:
+    """Configurations; all but the first quarter are for CI alone."""
+    return [
+        pytest.param(draw(n, tokens), marks=pytest.mark.slow if n >= count // 4 else (), id=str(draw(n, tokens)))
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("config", drawn(COUNT))
 def test_layer_equals_pytorch(config: Config, assert_close: Callable[..., None]) -> None:
     check(config, assert_close)
 
 
-@pytest.mark.parametrize("config", [draw(n, tokens=True) for n in range(TOKEN_COUNT)], ids=str)
+@pytest.mark.parametrize("config", drawn(TOKEN_COUNT, tokens=True))
 def test_layer_on_tokens_equals_pytorch_embedding_and_layer(config: Config, assert_close: Callable[..., None]) -> None:
     check(config, assert_close)
 
