@@ -128,16 +128,16 @@ class RecurrentCell(Cell):
                 f"{caller}: expected x [N, {self.input_size}] and states [N, {self.hidden_size}], got {list(x.shape)} "
                 f"and {states}"
             )
-        values = dict(zip(cell.input_gates, self._gates(x, self.weight_ih, self.bias_ih), strict=True))
+        values = dict(zip(cell.input_gates, self._parts(x, self.weight_ih, self.bias_ih), strict=True))
         if self.weight_hh is not None:
-            recurrent = self._gates(members[0], self.weight_hh, self.bias_hh)
+            recurrent = self._parts(members[0], self.weight_hh, self.bias_hh)
             for gate, part in zip(cell.recurrent_gates, recurrent, strict=True):
                 values[gate] = values[gate] + part if gate in values else part
         weights = [getattr(self, f"weight_product{number}") for number in range(cell.equations.products)]
         vectors = {name: getattr(self, name) for name in cell.vectors}
         return cell(*(values[gate] for gate in cell.gates), *members, weights=weights, **vectors)
 
-    def _gates(self, x: Tensor, weight: Parameter, bias: Parameter | None) -> tuple[Tensor, ...]:
+    def _parts(self, x: Tensor, weight: Parameter, bias: Parameter | None) -> tuple[Tensor, ...]:
         return ops.linear(x, weight, bias).chunk(weight.shape[0] // self.hidden_size, dim=-1)
 
     def extra_repr(self) -> str:

@@ -101,17 +101,11 @@ class Recurrent(Module):
         on = check_choice(f"{caller}: recurrent_dropout_on", recurrent_dropout_on, ("state", "update"))
         self.recurrent_dropout_on, self.residual = on, residual
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
-        self._check_cell(caller)
         self._directions = (0, 1) if bidirectional else (0,)
-        widths = [self.proj_size or size for size in self.hidden_sizes]
-        for layer, size in enumerate(self.hidden_sizes):
-            inputs = widths[layer - 1] * len(self._directions) if layer else self.input_size
-            for direction in self._directions:
-                made = new_parameters(self.cell, inputs, size, bias, dtype, self.proj_size)
-                for name, parameter in made.items():
-                    setattr(self, _name(name, layer, direction), parameter)
+        self._check_cell(caller)
+        self._add_parameters(dtype)
         others = len(self.cell.states) - 1
-        state_sizes = [(w, *(h,) * others) for w, h in zip(widths, self.hidden_sizes, strict=True)]
+        state_sizes = [(self.proj_size or size, *(size,) * others) for size in self.hidden_sizes]
         self._states = StateLayout(caller, self.cell.states, [sizes for sizes in state_sizes for _ in self._directions])
 
     def __new__(cls, cell: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -132,6 +126,15 @@ class Recurrent(Module):
             raise OptionError(f"{caller}: {cell.name} has no recurrent weights that weight_drop could drop")
         if self.residual and len(set(self.hidden_sizes)) > 1:
             raise OptionError(f"{caller}: residual needs layers of one size, got {self.hidden_sizes}")
+
+    def _add_parameters(self, dtype: DType) -> None:
+        inputs = self.input_size
+        for layer, size in enumerate(self.hidden_sizes):
+            for direction in self._directions:
+                made = new_parameters(self.cell, inputs, size, self.bias, dtype, self.proj_size)
+                for name, parameter in made.items():
+                    setattr(self, _name(name, layer, direction), parameter)
+            inputs = (self.proj_size or size) * len(self._directions)
 
     @property
     def dtype(self) -> np.dtype:
@@ -206,7 +209,10 @@ class Recurrent(Module):
                 batched = f"[N, T, {size}]" if self.batch_first else f"[T, N, {size}]"
                 raise ShapeError(f"{caller}: expected x {batched} or [T, {size}], got {list(x.shape)}")
             if x.dtype != self.dtype:
-                raise DTypeError(f"{caller}: x is {x.dtype}, the parameters {self.dtype}; convert one with .to(...)")
+                raise DTypeError(
+                    f"{caller}: x is {x.dtype}, the parameters {self.dtype}; convert one with .to(...), an array with "
+                    ".astype(...)"
+                )
             return x
         tokens = ops.as_index(f"{caller} tokens", x)  # checked on the host
         if embedding.ndim != 2 or embedding.shape[1] != size:
