@@ -11,10 +11,10 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import OptionError
-from minirnn.nn.cells import State, unpack_state
 from minirnn.nn.layers import Dropout, Embedding
 from minirnn.nn.module import Module
 from minirnn.nn.recurrent import Recurrent
+from minirnn.nn.state import State, unpack_state
 from minirnn.nn.unrolled import MERGES, merge_directions
 
 CellLike = str | Cell | dict[str, Any]

@@ -15,9 +15,9 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.kernels.contract import TokenModel
 from minirnn.models.body import CellLike, Model, Rates, recurrent_layers
-from minirnn.nn.cells import State, pack_state, unpack_state
-from minirnn.nn.functional import cross_entropy
+from minirnn.nn.functional import Reduction, cross_entropy
 from minirnn.nn.layers import Dropout, Embedding, Linear
+from minirnn.nn.state import State, pack_state, unpack_state
 
 
 def _whole(call: str, name: str, value: int, least: int) -> int:
@@ -76,7 +76,7 @@ class CharLM(Model):
 
     def loss(
         self, tokens: Any, targets: Any, state: State = None, recompute_every: int | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
     ) -> tuple[Tensor, State]:  # fmt: skip
         """Cross-entropy over all steps, in nats, and the state after the last.
 

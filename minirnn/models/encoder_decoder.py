@@ -18,10 +18,9 @@ from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.nn import functional as F
 from minirnn.nn.attention import Attention
-from minirnn.nn.cells import State, pack_state, unpack_state
 from minirnn.nn.layers import Dropout, Linear
 from minirnn.nn.module import ModuleList
-from minirnn.nn.recurrent import check_lengths
+from minirnn.nn.state import State, check_lengths, pack_state, unpack_state
 
 SCHEDULES = ("constant", "linear", "inverse-sigmoid")
 
@@ -179,7 +178,8 @@ class EncoderDecoder(Model):
 
     def loss(
         self, source: Any, target: Any, source_lengths: Any = None, target_lengths: Any = None,
-        teacher_forcing_ratio: float = 1.0, draw: str = "step", label_smoothing: float = 0.0, reduction: str = "mean",
+        teacher_forcing_ratio: float = 1.0, draw: str = "step", label_smoothing: float = 0.0,
+        reduction: F.Reduction = "mean",
     ) -> Tensor:  # fmt: skip
         """Cross-entropy, in nats, over the expected tokens that are there: padding is neither computed nor counted."""
         h, counts = self._features(source, target, source_lengths, target_lengths, teacher_forcing_ratio, draw)

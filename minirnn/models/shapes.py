@@ -11,10 +11,11 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import Body, CellLike, Model, Rates
-from minirnn.nn.cells import State, pack_state, unpack_state
-from minirnn.nn.layers import Dropout, Linear, ReLU, Sigmoid, Tanh, positive
+from minirnn.nn.layers import Dropout, Linear, ReLU, Sigmoid, Tanh
 from minirnn.nn.module import Sequential
 from minirnn.nn.pooling import Pooling
+from minirnn.nn.state import State, pack_state, unpack_state
+from minirnn.validation import check_int
 
 ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid}
 
@@ -41,7 +42,7 @@ class OneToOne(Model):
         if activation not in ACTIVATIONS:
             raise OptionError(f"OneToOne: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         if num_layers != 0:
-            positive("OneToOne: num_layers", num_layers)
+            check_int("OneToOne: num_layers", num_layers)
         parts: list[Any] = []
         width = input_size
         for _ in range(num_layers):
@@ -150,7 +151,7 @@ class OneToMany(Model):
         self._remember(locals())
         if activation not in ("none", "sigmoid"):
             raise OptionError(f"OneToMany: activation must be 'none' or 'sigmoid', got {activation!r}")
-        self.activation, self.output_size = activation, positive("OneToMany: output_size", output_size)
+        self.activation, self.output_size = activation, check_int("OneToMany: output_size", output_size)
         self.start = Linear(input_size, num_layers * hidden_size, dtype=dtype)
         tokens = embedding_size is not None
         self.body = Body(
@@ -185,7 +186,7 @@ class OneToMany(Model):
             raise OptionError("OneToMany: expected either targets, to learn from, or a length, to run freely")
         state = self.initial_state(first)
         if targets is None:
-            return self._run(state, positive("OneToMany: length", length or 0), None)[0]
+            return self._run(state, check_int("OneToMany: length", length or 0), None)[0]
         inputs = self._begin(len(ops.as_tensor(first)))
         if self.body.takes_tokens:
             expected = Tensor(ops.as_index("OneToMany targets", targets))
@@ -205,7 +206,7 @@ class OneToMany(Model):
         """
         if not 0 <= temperature < float("inf"):
             raise OptionError(f"OneToMany: temperature must be at least 0, got {temperature}")
-        steps = positive("OneToMany: length", length)
+        steps = check_int("OneToMany: length", length)
         rng = random.generator_of(seed)
         with self.evaluating():
             _, fed = self._run(self.initial_state(first), steps, (rng, temperature))

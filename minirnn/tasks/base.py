@@ -386,7 +386,7 @@ def rebuild(model: Callable[..., ModelT], arguments: Any, arrays: Mapping[str, n
         maximum = len(arrays) // per_layer if name == "num_layers" else numbers
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not -1 <= value <= maximum:
             raise CheckpointError(f"the description's {name} {value} does not fit a file of {numbers} numbers")
-    with init.without_values():
+    with init.empty_weights():
         made = model(**arguments)
     made.load_state_dict(arrays, assign=True)
     return made.eval()

@@ -17,7 +17,7 @@ from minirnn.data.corpus import read_bytes, read_characters
 from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config
 from minirnn.errors import DataError
 from minirnn.models import CharLM
-from minirnn.nn.cells import State, pack_state, unpack_state
+from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.tasks.base import Task, WindowConfig, rebuild
 from minirnn.training import TrainingConfig
 

@@ -29,7 +29,7 @@ from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.errors import DataError, OptionError
 from minirnn.models import ManyToMany
 from minirnn.nn import functional as F
-from minirnn.nn.cells import State
+from minirnn.nn.state import State
 from minirnn.tasks.base import ExampleTask, Line, Prediction, WindowConfig, fingerprint, random_split, rebuild
 from minirnn.training import TrainingConfig
 
