@@ -17,7 +17,7 @@ from minirnn.data.vocabulary import PAD, SPECIALS, UNK, Labels, Vocabulary
 from minirnn.errors import DataError, OptionError
 from minirnn.metrics import accuracy, macro_f1
 from minirnn.models.body import CellLike, Rates
-from minirnn.models.shapes import ManyToOne
+from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
 from minirnn.tasks.common import (
     ExampleTask,

@@ -15,7 +15,7 @@ from minirnn.data.tables import Scaler, Table, naive_forecasts, parse_table, rea
 from minirnn.errors import DataError, OptionError
 from minirnn.metrics import mae, rmse
 from minirnn.models.body import CellLike, Rates
-from minirnn.models.shapes import ManyToOne
+from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
 from minirnn.tasks.common import ExampleTask, Line, Prediction, Predictor, check_fraction, fingerprint, rebuild
 

@@ -27,7 +27,7 @@ from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, steps_
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.errors import DataError, OptionError
 from minirnn.models.body import CellLike, Rates
-from minirnn.models.shapes import ManyToMany
+from minirnn.models import ManyToMany
 from minirnn.nn import functional as F
 from minirnn.nn.cells import State
 from minirnn.tasks.common import (

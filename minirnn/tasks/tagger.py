@@ -17,7 +17,7 @@ from minirnn.data.vocabulary import UNK, Labels, Vocabulary
 from minirnn.errors import DataError
 from minirnn.metrics import accuracy, macro_f1
 from minirnn.models.body import Body, CellLike, Model, Rates
-from minirnn.models.shapes import ManyToMany
+from minirnn.models import ManyToMany
 from minirnn.nn import functional as F
 from minirnn.nn.layers import Dropout, Embedding
 from minirnn.tasks.common import (
@@ -201,7 +201,6 @@ class TaggerModel(Model):
         **rates: Unpack[Rates],
     ) -> None:  # fmt: skip
         cell = cells.get(cell)
-        self._remember(locals())
         self.embedding = Embedding(words, embedding_size, dtype=dtype)
         self.spelling = Body(
             characters, character_hidden_size, 1, cell, bidirectional=True, embedding_size=character_embedding_size,

@@ -356,7 +356,7 @@ def _forced(ratio: float, draw: str, steps: int = 41, batch: int = 500) -> np.nd
     model.head.bias.data[...] = [0, 0, 0, 0, 0, 9]
     target = np.full((steps + 2, batch), 4)
     memory, state = model.encode(np.full((1, batch), 4))
-    inputs = model._mixed_inputs(target[:-1], memory, state, ratio, draw)
+    inputs = model._scheduled_sampling(target[:-1], memory, state, ratio, draw)
     assert (inputs[0] == 4).all()
     assert np.isin(inputs, [4, 5]).all()
     return inputs[1:] == 4
