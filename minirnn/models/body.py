@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import OptionError
+from minirnn.nn.cells import Cell as CellModule
 from minirnn.nn.cells import State, check_lengths, unpack_state
 from minirnn.nn.layers import Dropout, Embedding
 from minirnn.nn.module import Module
@@ -70,9 +71,11 @@ class Model(Module):
         Raises:
             OptionError: the model was made with a module as cell, which cannot be described.
         """
-        if isinstance(cell := self._arguments.get("cell"), Module):
-            cell_config(cell)
-        return self._arguments | {"dtype": str(next(self.parameters()).dtype)}
+        values = {name: value for name, value in self._arguments.items() if name not in ("dtype", "rates")}
+        if "cell" in values:
+            values["cell"] = cell_config(values["cell"])
+            values |= dict.fromkeys(Rates.__annotations__, 0.0) | self._arguments["rates"]
+        return values | {"dtype": str(next(self.parameters()).dtype)}
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
@@ -81,14 +84,10 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def recording_init(self: Model, *args: Any, **kwargs: Any) -> None:
-        call = signature.bind_partial(self, *args, **kwargs)
-        call.apply_defaults()
-        arguments = {name: value for name, value in call.arguments.items() if name not in ("self", "dtype")}
-        if "cell" in arguments:
-            arguments |= dict.fromkeys(Rates.__annotations__, 0.0) | arguments.pop("rates")
-            cell = arguments["cell"]
-            arguments["cell"] = cell if isinstance(cell, Module) else cell_config(cell)
-        vars(self).setdefault("_arguments", arguments)  # a subclass comes before its base
+        if "_arguments" not in vars(self):  # a subclass comes before its base
+            call = signature.bind_partial(self, *args, **kwargs)
+            call.apply_defaults()
+            self._arguments = {name: value for name, value in call.arguments.items() if value is not self}
         init(self, *args, **kwargs)
 
     return recording_init
@@ -143,7 +142,7 @@ class Body(Module):
         if isinstance(cell, Module):
             if bidirectional or any(rates.values()) or getattr(cell, "batch_first", False):
                 raise OptionError("cell: a module must have time first, and directions and regularisation of its own")
-            self.rnn = Unrolled(cell) if hasattr(cell, "initial_state") else cell
+            self.rnn = Unrolled(cast(CellModule, cell)) if hasattr(cell, "initial_state") else cell
         else:
             cell = cells.get(cell)
             self.rnn = Recurrent(
