@@ -205,12 +205,14 @@ class Body(Module):
             y, lengths: its outputs, and the lengths given to it; needed only with a module as cell, of which the output
                 at each sequence's own last step is taken.
         """
-        if isinstance(self.rnn, Recurrent):
+        if isinstance(self.rnn, Recurrent) and len(set(self.rnn.hidden_sizes)) == 1:
             h_n = unpack_state(state)[0]
             h = merge_directions(h_n[-2], h_n[-1], self.merge) if self.rnn.bidirectional else h_n[-1]
             return self.dropout(h)
-        if isinstance(self.rnn, Bidirectional):
-            raise OptionError("cell: Bidirectional has no one last output; use another pooling, or bidirectional=True")
+        if isinstance(self.rnn, Bidirectional) or getattr(self.rnn, "bidirectional", False):
+            raise OptionError(
+                "cell: two directions have no one last output; use another pooling, or bidirectional=True"
+            )
         assert y is not None
         steps, batch = y.shape[:2]
         return y[check_lengths("lengths", lengths, steps, batch) - 1, np.arange(batch)]
