@@ -143,9 +143,7 @@ def test_gradients_of_neighbours_in_a_layout_come_as_one_array(monkeypatch: pyte
 
 @pytest.mark.parametrize("options", [{"max_norm": -1.0}, {"max_norm": math.nan}, {"max_norm": 1, "norm_type": 0}])
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(
-        OptionError, match=r"clip_grad_norm_: (max|type|_|norm)+: expected a number (of|above) 
-    ):
+    with pytest.raises(OptionError, match=r"clip_grad_norm_: \w+: expected a number (of at least|above) 0, got"):
         clip_grad_norm_([], **options)
     with pytest.raises(OptionError, match=r"clip_value: expected a number of at least 0, got -1"):
         clip_grad_value_([], -1)
