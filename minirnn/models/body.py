@@ -98,11 +98,12 @@ class Body(Module):
 
     Args:
         input_size: I, the size of the vectors; with ``embedding_size`` the number of different tokens.
-        hidden_size: H, units of a layer; with a module as cell, the size of its outputs.
+        hidden_size: H, units of a layer; with a module as cell, the size of its outputs (merged, if it is a
+            :class:`~minirnn.nn.Recurrent` of two directions).
         num_layers: L, layers, each above the first over the outputs of the one below.
         cell: a name of :func:`minirnn.cells.names`, a cell of :func:`minirnn.cell`, or the data of one. Or a module
             that maps (x, state, lengths) to (y, state), such as :class:`~minirnn.nn.Recurrent` or
-            :class:`~minirnn.nn.Bidirectional`; it is used as it is, whatever ``num_layers`` and ``merge`` are.
+            :class:`~minirnn.nn.Bidirectional`; it is used as it is, whatever ``num_layers`` is.
         bidirectional: with a second direction in every layer, from each sequence's last step to its first.
         merge: how the outputs of the top layer's two directions become one: "concat", "sum", "mul" or "ave".
         dropout: probability, in training, on embeddings and on the outputs of every layer (Zaremba, Sutskever &
@@ -170,14 +171,15 @@ class Body(Module):
         Returns:
             Outputs of the top layer [T, N, output_size], zero past each length, and the final states of all layers.
         """
-        rnn, drop = self.rnn, self._drops_embeddings and self.training and self.dropout.p > 0
+        rnn, drops = self.rnn, self._drops_embeddings and self.training and self.dropout.p > 0
+        drops = drops and self.embedding is not None
         if not self.takes_tokens:
             y, state = rnn(x, state, lengths)
-        elif isinstance(rnn, Recurrent) and not (drop and self.embedding is not None):
+        elif isinstance(rnn, Recurrent) and not drops:
             y, state = rnn(ops.as_index("tokens", x), state, lengths, embedding=self.table())
         else:
             rows = ops.embedding(self.table(), ops.as_index("tokens", x))
-            y, state = rnn(self.dropout(rows) if drop and self.embedding is not None else rows, state, lengths)
+            y, state = rnn(self.dropout(rows) if drops else rows, state, lengths)
         if isinstance(rnn, Recurrent) and rnn.bidirectional and self.merge != "concat":
             forward, backward = y.chunk(2, dim=-1)
             y = merge_directions(forward, backward, self.merge)

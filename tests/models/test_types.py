@@ -152,6 +152,16 @@ def test_a_module_as_cell_matches_a_hand_composed_network(kind: str) -> None:
         np.testing.assert_allclose(many(X[3:], None, state)[0], many(X)[0].numpy()[3:], rtol=1e-9)
 
 
+@pytest.mark.parametrize("pooling", ["last", "max"])
+@pytest.mark.parametrize(("merge", "size"), [("concat", 8), ("sum", 4)])
+def test_a_layer_of_two_directions_as_cell_is_merged(pooling: str, merge: str, size: int) -> None:
+    layer = mr.nn.LSTM(3, 4, bidirectional=True, dtype="float64")
+    given = mr.models.ManyToOne(3, size, 2, cell=layer, merge=merge, pooling=pooling, dtype="float64")
+    made = mr.models.ManyToOne(3, 4, 2, bidirectional=True, merge=merge, pooling=pooling, dtype="float64")
+    made.load_state_dict(given.state_dict())
+    np.testing.assert_array_equal(given(X, LENGTHS), made(X, LENGTHS))
+
+
 @pytest.mark.parametrize("kind", ["layer", "steps"])
 def test_a_char_lm_of_a_module_embeds_its_tokens(kind: str) -> None:
     model = mr.models.CharLM(6, 4, cell=make_module(kind), embedding_size=3, dtype="float64")
