@@ -374,11 +374,11 @@ def test_scheduled_sampling_depends_on_the_seed(draw: str) -> None:
     choices = []
     for seed in (1, 1, 2):
         mr.manual_seed(seed)
-        choices.append(forced_steps(0.5, draw))
+        choices.append(forced_steps(0.5, draw, 11, 50))
     assert (choices[0] == choices[1]).all()
     assert (choices[0] != choices[2]).any()
-    assert forced_steps(0.0, draw).sum() == 0
-    assert forced_steps(1.0, draw).all()
+    assert forced_steps(0.0, draw, 11, 50).sum() == 0
+    assert forced_steps(1.0, draw, 11, 50).all()
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

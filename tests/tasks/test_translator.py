@@ -417,7 +417,7 @@ def test_checkpoints_that_will_not_do(tmp_path: Path) -> None:
     [
         ({"level": "byte"}, OptionError, "level must be one of word, char, got 'byte'"),
         ({"schedule": "cosine"}, OptionError, "schedule: expected one of constant, linear, inverse-sigmoid"),
-        ({"teacher_forcing": 1.5}, OptionError, "teacher forcing start: expected a number of at least 0 and at most 1, got 1.5"),
+        ({"teacher_forcing": 1.5}, OptionError, "teacher forcing start: .* at most 1, got 1.5"),
         ({"teacher_forcing_end": 0.5}, OptionError, "constant schedule has no end; choose another schedule"),
         ({"attention": "loud"}, OptionError, "got 'loud'"),
         ({"batch_size": 0}, OptionError, "batch size must be an int of at least 1"),
