@@ -449,7 +449,7 @@ def test_results_do_not_depend_on_threads(set_threads: Any) -> None:
     results = []
     for count in (1, 3):
         set_threads(count)
-        params = make_params(dtype="float32", [(1500, 100 if DISABLED else 1500), (3,)])
+        params = make_params([(1500, 100 if DISABLED else 1500), (3,)], dtype="float32")
         train(Adam(params, lr=0.1), params, range(2))
         results.append(params)
     assert_equal(*results)
