@@ -16,11 +16,11 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import OptionError
 from minirnn.nn.cells import Cell as CellModule
-from minirnn.nn.cells import State, check_lengths, unpack_state
 from minirnn.nn.layers import Dropout, Embedding
 from minirnn.nn.module import Module
 from minirnn.nn.recurrent import Recurrent
-from minirnn.nn.unrolled import MERGES, Bidirectional, Unrolled, merge_directions
+from minirnn.nn.state import State, check_lengths, unpack_state
+from minirnn.nn.unrolled import MERGES, Bidirectional, Merge, Unrolled, merge_directions
 from minirnn.validation import check_choice
 
 CellLike = str | Cell | dict[str, Any]
@@ -130,14 +130,15 @@ class Body(Module):
         num_layers: int = 1,
         cell: CellLike | Module = "lstm",
         bidirectional: bool = False,
-        merge: str = "concat",
+        merge: Merge = "concat",
         dropout: float = 0.0,
         embedding_size: int | None = None,
         dtype: DType = "float32",
         **rates: Unpack[Rates],
     ) -> None:
         self.input_size, self.dropout, self.takes_tokens = input_size, Dropout(dropout), embedding_size is not None
-        self.merge = check_choice("merge", merge, MERGES)
+        check_choice("merge", merge, MERGES)
+        self.merge: Merge = merge
         self.embedding = Embedding(input_size, embedding_size, dtype=dtype) if embedding_size else None
         self.rnn: Module
         if isinstance(cell, Module):

@@ -15,12 +15,12 @@ from minirnn.autograd import ops
 from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.kernels.contract import TokenModel
+from minirnn.kernels.contract import Array, TokenModel
 from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike
-from minirnn.nn.cells import State, pack_state, unpack_state
-from minirnn.nn.functional import cross_entropy
+from minirnn.nn.functional import Reduction, cross_entropy
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
+from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.validation import check_choice, check_float, check_int
 
 
@@ -83,7 +83,7 @@ class CharLM(Body, Model):
         targets: TensorLike,
         state: State = None,
         recompute_every: int | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
     ) -> tuple[Tensor, State]:
         """Cross-entropy over all steps, in nats, and the state after the last.
 
@@ -191,7 +191,7 @@ class CharLM(Body, Model):
 
         return chunks()
 
-    def _token_model(self) -> TokenModel:
+    def _token_model(self) -> TokenModel[Array]:
         """The weights in the form of the compiled sampling loop."""
         rnn, layers = self.layers, range(self.num_layers)
         weights = [rnn.weights(layer, 0) for layer in layers]
@@ -201,7 +201,7 @@ class CharLM(Body, Model):
             rnn.resolved(),
             first,
             [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]],
-            [one.input_bias.data for one in weights[1:]],
+            [one.input_bias.data for one in weights[1:] if one.input_bias is not None],
             [one.map(lambda tensor: tensor.data) for one in weights],
             self.head.weight.data,
             self.head.bias.data,

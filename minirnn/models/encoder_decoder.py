@@ -18,9 +18,10 @@ from minirnn.errors import ShapeError
 from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
 from minirnn.nn import functional as F
 from minirnn.nn.attention import Attention
-from minirnn.nn.cells import State, check_lengths, pack_state, unpack_state
 from minirnn.nn.layers import Dropout, Linear
 from minirnn.nn.module import ModuleList
+from minirnn.nn.state import State, check_lengths, pack_state, unpack_state
+from minirnn.nn.unrolled import Merge
 from minirnn.validation import check_choice, check_float, check_int
 
 SCHEDULES = ("constant", "linear", "inverse-sigmoid")
@@ -95,7 +96,7 @@ class EncoderDecoder(Model):
         cell: CellLike = "lstm",
         embedding_size: int | None = None,
         bidirectional: bool = True,
-        merge: str = "concat",
+        merge: Merge = "concat",
         dropout: float = 0.0,
         attention: str | None = "additive",
         dtype: DType = "float32",
@@ -208,7 +209,7 @@ class EncoderDecoder(Model):
         teacher_forcing_ratio: float = 1.0,
         draw: str = "step",
         label_smoothing: float = 0.0,
-        reduction: str = "mean",
+        reduction: F.Reduction = "mean",
     ) -> Tensor:
         """Cross-entropy over the target's valid tokens, in nats; padding is neither computed nor counted.
 

@@ -6,9 +6,10 @@ from typing import Unpack
 
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
-from minirnn.nn.cells import State
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
+from minirnn.nn.state import State
+from minirnn.nn.unrolled import Merge
 
 
 class ManyToMany(Model):
@@ -39,7 +40,7 @@ class ManyToMany(Model):
         num_layers: int = 1,
         cell: CellLike | Module = "lstm",
         bidirectional: bool = False,
-        merge: str = "concat",
+        merge: Merge = "concat",
         dropout: float = 0.0,
         embedding_size: int | None = None,
         dtype: DType = "float32",

@@ -8,7 +8,9 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
-from minirnn.nn.pooling import Pooling
+from minirnn.nn.pooling import POOLINGS, Pooling
+from minirnn.nn.unrolled import Merge
+from minirnn.validation import check_choice
 
 
 class ManyToOne(Model):
@@ -41,7 +43,7 @@ class ManyToOne(Model):
         num_layers: int = 1,
         cell: CellLike | Module = "lstm",
         bidirectional: bool = False,
-        merge: str = "concat",
+        merge: Merge = "concat",
         dropout: float = 0.0,
         pooling: str = "last",
         embedding_size: int | None = None,
@@ -51,6 +53,7 @@ class ManyToOne(Model):
         self.body = Body(
             input_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, embedding_size, dtype, **rates
         )
+        check_choice("ManyToOne: pooling", pooling, ("last", *POOLINGS))
         self.pooling = None if pooling == "last" else Pooling(pooling, self.body.output_size, dtype)
         self.head = Linear(self.body.output_size, output_size, dtype=dtype)
 

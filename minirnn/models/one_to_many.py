@@ -14,8 +14,8 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
-from minirnn.nn.cells import State, pack_state, unpack_state
 from minirnn.nn.layers import Linear
+from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.validation import check_choice, check_int
 
 

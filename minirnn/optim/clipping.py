@@ -10,7 +10,8 @@ import numpy as np
 from minirnn import kernels
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import GradientError
-from minirnn.optim.flat import Array, gradient_arrays
+from minirnn.kernels.contract import Array
+from minirnn.optim.flat import gradient_arrays
 from minirnn.validation import check_float
 
 Parameters = Iterable[Tensor] | Tensor

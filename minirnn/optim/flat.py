@@ -6,17 +6,11 @@ import weakref
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter, is_
-from typing import Any
 
 from minirnn import kernels
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import GradientError, OptionError
-
-Array = Any
-"""An array of some device."""
-
-Kernels = Any
-"""The kernels of a device, see :mod:`minirnn.kernels.contract`."""
+from minirnn.kernels.contract import Array
 
 _ALIGNMENT = 64
 """Every parameter starts at a multiple of this many bytes, so that those after a bias of odd size stay aligned."""

@@ -11,7 +11,8 @@ import numpy as np
 from minirnn import kernels
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import CheckpointError, OptionError, ShapeError
-from minirnn.optim.flat import Array, FlatParameters, Kernels
+from minirnn.kernels.contract import Array, Kernels
+from minirnn.optim.flat import FlatParameters
 from minirnn.validation import check_float
 
 ParamGroup = dict[str, Any]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from minirnn.errors import OptionError
-from minirnn.optim.flat import Array, Kernels
+from minirnn.kernels.contract import Array, Kernels
 from minirnn.optim.optimizer import Optimizer, Params
 from minirnn.validation import check_float
 
@@ -167,8 +167,9 @@ class Adam(Optimizer):
             raise OptionError(f"{name}: expected two numbers in [0, 1), got {betas!r}")
 
     def _update(self, K: Kernels, group: Options, step: int, p: Array, g: Array, state: State) -> None:
-        m, v, weight_decay = state["exp_avg"], state["exp_avg_sq"], group["weight_decay"]
-        K.adam(p, g, m, v, step, group["lr"], *group["betas"], group["eps"], weight_decay, self._decoupled)
+        (beta1, beta2), weight_decay = group["betas"], group["weight_decay"]
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        K.adam(p, g, m, v, step, group["lr"], beta1, beta2, group["eps"], weight_decay, self._decoupled)
 
 
 class AdamW(Adam):

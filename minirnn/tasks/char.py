@@ -16,7 +16,7 @@ from minirnn.data.text import Bytes, Characters, Streams, in_pieces, symbols_fro
 from minirnn.errors import DataError
 from minirnn.models.body import CellLike, Rates
 from minirnn.models.char_lm import CharLM
-from minirnn.nn.cells import pack_state, unpack_state
+from minirnn.nn.state import pack_state, unpack_state
 from minirnn.tasks.common import Trained, check_fraction, rebuild
 
 NAME = "char"

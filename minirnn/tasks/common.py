@@ -202,7 +202,7 @@ def rebuild(make: Callable[..., M], config: Any, arrays: Mapping[str, np.ndarray
         most = len(arrays) // in_layer if name == "num_layers" else numbers
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not -1 <= value <= most:
             raise CheckpointError(f"the description's {name} {value} does not fit a file of {numbers} numbers")
-    with init.without_values():
+    with init.empty_weights():
         model = make(**config)
     model.load_state_dict(arrays, assign=True)
     return model.eval()

@@ -29,7 +29,7 @@ from minirnn.errors import DataError, OptionError
 from minirnn.models.body import CellLike, Rates
 from minirnn.models import ManyToMany
 from minirnn.nn import functional as F
-from minirnn.nn.cells import State
+from minirnn.nn.state import State
 from minirnn.tasks.common import (
     ExampleTask,
     Line,

@@ -16,7 +16,7 @@ from minirnn.autograd import ops
 from minirnn.cells import Cell, dropout, layer_norm, product, sigmoid, tanh
 from minirnn.errors import IndexRangeError, OptionError, ShapeError
 from minirnn.kernels.jit import DISABLED
-from minirnn.nn.cells import unpack_state
+from minirnn.nn.state import unpack_state
 
 
 @mr.cell

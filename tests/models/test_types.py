@@ -352,7 +352,7 @@ def test_recurrent_dropout_of_a_cell_without_recurrent_weights_is_on_the_update(
         (
             lambda: mr.models.ManyToOne(3, 4, 2, pooling="first"),
             OptionError,
-            "pooling.* mean, max, attention, got 'fir",
+            "pooling: expected one of last, mean, max, attenti",
         ),
         (lambda: mr.models.OneToOne(3, 4, 2, activation="step"), OptionError, "activation: expected one of relu, tanh"),
         (
