@@ -55,7 +55,7 @@ class Hypothesis:
 
 
 def length_penalty(length: int, alpha: float) -> float:
-    """((5 + length) / 6)^alpha (Wu et al. 2016, arXiv:1609.08144, section 7).
+    """``((5 + length) / 6)^alpha`` (Wu et al. 2016, arXiv:1609.08144, section 7).
 
     With alpha 0 there is no penalty, and short hypotheses win.
     """

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def accuracy(predicted: ArrayLike, target: ArrayLike) -> float:
-    """The fraction of predictions that are equal to their target; arrays of one shape."""
+    """The fraction of ``predicted`` that is equal to ``target``; arrays of one shape."""
     p, t = _flat("accuracy", predicted, target)
     return float((p == t).mean())
 
@@ -61,7 +61,7 @@ def macro_f1(predicted: ArrayLike, target: ArrayLike, classes: int) -> float:
 
 
 def exact_match(predicted: Sequence[T], target: Sequence[T]) -> float:
-    """The fraction of predicted sequences (texts, lists of tokens) that are equal to their target as a whole."""
+    """The fraction of ``predicted`` sequences (texts, lists of tokens) that are equal to their ``target`` as a whole."""
     _check_same_number("exact_match", predicted, target)
     return sum(p == t for p, t in zip(predicted, target, strict=True)) / len(target)
 
@@ -86,7 +86,7 @@ def mae(predicted: ArrayLike, target: ArrayLike) -> float:
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus BLEU from 0 to 100, one reference each (Papineni et al. 2002), with the choices of sacreBLEU (Post 2018).
+    """Corpus BLEU from 0 to 100 (Papineni et al. 2002), with the choices of sacreBLEU (Post 2018).
 
     ::
 
@@ -98,6 +98,9 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     Words are those of :func:`words_13a`, case kept. The k-th n without any match, counted from n = 1, counts as half a
     match for k = 1, a quarter for k = 2, and so on (method 3 of Chen & Cherry 2014). BLEU is 0 if no word matches, or
     no hypothesis has four words.
+
+    Args:
+        hypotheses, references: texts, one reference for each hypothesis.
 
     Raises:
         DTypeError: a text was given instead of a list of texts.
@@ -137,7 +140,7 @@ _SEPARATORS = (
 
 
 def words_13a(text: str) -> list[str]:
-    """The words that BLEU compares: NIST's mteval-v13a tokenizer, as sacreBLEU applies it.
+    """The words of ``text`` that BLEU compares: NIST's mteval-v13a tokenizer, as sacreBLEU applies it.
 
     Punctuation is separated, except apostrophes; a period or comma unless it has digits on both sides; a hyphen only
     after a digit. Four HTML entities are resolved, and a hyphen at the end of a line joins the lines.

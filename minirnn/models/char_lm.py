@@ -126,7 +126,10 @@ class CharLM(Body, Model):
         top_p: float | None = None,
         seed: int | None = None,
     ) -> np.ndarray:
-        """Sample ``length`` tokens after ``prime_ids``; the arguments are those of :meth:`stream`.
+        """Sample ``length`` tokens after ``prime_ids``, all at once.
+
+        Args:
+            prime_ids, length, temperature, top_k, top_p, seed: as for :meth:`stream`.
 
         Returns:
             [length] integers, or [length, N] if ``prime_ids`` is [P, N].

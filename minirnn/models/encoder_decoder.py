@@ -213,8 +213,10 @@ class EncoderDecoder(Model):
     ) -> Tensor:
         """Cross-entropy over the target's valid tokens, in nats; padding is neither computed nor counted.
 
-        The first six arguments are those of :meth:`forward`; ``label_smoothing`` and ``reduction`` ("mean" per token,
-        "sum" or "none") those of :func:`~minirnn.nn.functional.cross_entropy`.
+        Args:
+            source, target, source_lengths, target_lengths, teacher_forcing_ratio, draw: as for :meth:`forward`.
+            label_smoothing: as for :func:`~minirnn.nn.functional.cross_entropy`.
+            reduction: "mean" (per token), "sum" or "none".
         """
         lengths = source_lengths, target_lengths
         h, counts = self._decoded(source, target, lengths, teacher_forcing_ratio, draw)

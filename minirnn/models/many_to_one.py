@@ -58,7 +58,7 @@ class ManyToOne(Model):
         self.head = Linear(self.body.output_size, output_size, dtype=dtype)
 
     def features(self, x: TensorLike, lengths: Lengths = None) -> Tensor:
-        """What stands for each sequence, [N, size of the top layer's outputs]."""
+        """What stands for each sequence of ``x`` with its ``lengths``, [N, size of the top layer's outputs]."""
         y, state = self.body(x, lengths)
         return self.body.last(state, y, lengths) if self.pooling is None else self.pooling(y, lengths)
 

@@ -65,7 +65,7 @@ class OneToMany(Model):
         self.head = Linear(hidden_size, output_size, dtype=dtype)
 
     def initial_state(self, first: TensorLike) -> State:
-        """The state that the first input sets, [N, input_size] or labels [N]."""
+        """The state that ``first`` sets, [N, input_size] or integer labels [N]."""
         x = ops.as_tensor(first)
         if x.dtype.kind in "iu" and x.ndim == 1:
             h = ops.embedding(self.start.weight.T, x) + self.start.bias  # W times a one-hot vector

@@ -44,5 +44,5 @@ class OneToOne(Model):
         self.layers = Sequential(*layers, Linear(input_size, output_size, dtype=dtype))
 
     def forward(self, x: TensorLike) -> Tensor:
-        """x [..., input_size] to y [..., output_size]."""
+        """Map ``x`` [..., input_size] to y [..., output_size]."""
         return self.layers(x)

@@ -65,7 +65,7 @@ class FlatParameters:
             _layouts[id(p)] = self
 
     def views_of(self, flat: Array) -> list[Array]:
-        """Views of a flat array laid out like ``data``, one for each parameter, in its shape."""
+        """Views of ``flat``, an array laid out like ``data``, one for each parameter, in its shape."""
         return [flat[a:b].reshape(s) for a, b, s in zip(self.starts, self.stops, self.shapes, strict=True)]
 
     def intact(self) -> bool:
@@ -109,7 +109,7 @@ class FlatParameters:
 
 
 def gradient_arrays(parameters: Iterable[Tensor]) -> list[tuple[Array, str]]:
-    """All gradients in as few arrays as possible, each with its device.
+    """The gradients of ``parameters`` in as few arrays as possible, each with its device.
 
     Those of neighbours in one flat layout come as one array, which may hold zeros of padding.
     """

@@ -65,7 +65,7 @@ class LRScheduler:
         return {name: value for name, value in vars(self).items() if name != "optimizer"}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; sets the optimiser's learning rates too, so either may be loaded first."""
+        """Continue from ``state_dict``; sets the optimiser's learning rates too, so either may be loaded first."""
         vars(self).update(state_dict)
         self._set(self._last_lr)
 

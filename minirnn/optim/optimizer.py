@@ -113,7 +113,7 @@ class Optimizer:
         return list(params)
 
     def add_param_group(self, group: ParamGroup) -> None:
-        """Train more parameters: ``{"params": tensor or tensors, option: value, ...}``."""
+        """Train more parameters; ``group`` is ``{"params": tensor or tensors, option: value, ...}``."""
         if not isinstance(group, dict) or "params" not in group:
             raise OptionError(f"{self._name}: expected a group to be a dict with 'params', got {group!r}")
         given = group["params"]
@@ -243,7 +243,7 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: OptimizerState | Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict` bit for bit; also reads PyTorch's, with its arrays as NumPy.
+        """Continue bit for bit from ``state_dict``, ours or PyTorch's, with its arrays as NumPy.
 
         Raises:
             CheckpointError: the state is of another kind of optimiser or of other parameters, or was made with an
