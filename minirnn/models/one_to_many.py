@@ -68,6 +68,7 @@ class OneToMany(Model):
         """The state that ``first`` sets, [N, input_size] or integer labels [N]."""
         x = ops.as_tensor(first)
         if x.dtype.kind in "iu" and x.ndim == 1:
+            assert self.start.bias is not None
             h = ops.embedding(self.start.weight.T, x) + self.start.bias  # W times a one-hot vector
         elif x.ndim == 2:
             h = self.start(first)

@@ -203,7 +203,6 @@ class TaggerModel(Model):
         **rates: Unpack[Rates],
     ) -> None:
         cell = cells.get(cell)
-        self._remember(locals())
         self.embedding = Embedding(words, embedding_size, dtype=dtype)
         self.spelling = Body(
             characters, character_hidden_size, 1, cell, True, embedding_size=character_embedding_size, dtype=dtype
