@@ -20,7 +20,7 @@ from minirnn.errors import DeviceError
 
 try:
     from minirnn.kernels.cuda import cublas, matrix
-    from minirnn.kernels.cuda.device import asarray
+    from minirnn.kernels.cuda.creation import asarray
     from minirnn.kernels.cuda.jit import SIMULATOR
 except DeviceError as error:
     pytest.skip(f"no GPU: {error}", allow_module_level=True)
@@ -58,7 +58,7 @@ def stand_in(number: Any) -> tuple[Callable, Callable]:
 
     made = []
     for name, function in (("gemm", single), ("gemmStridedBatched", batched)):
-        made.append(ctypes.CFUNCTYPE(ctypes.c_int, *cublas._ARGUMENTS[name])(function))
+        made.append(ctypes.CFUNCTYPE(ctypes.c_int, *cublas.ARGUMENTS[name])(function))
     return made[0], made[1]
 
 
@@ -127,12 +127,12 @@ def test_products_by_cublas(
 
 
 @pytest.mark.parametrize("by_cublas", [False, True])
-def test_stacked_products(by_cublas: bool, dtype: np.dtype, request: pytest.FixtureRequest) -> None:
+def test_batched_gemms(by_cublas: bool, dtype: np.dtype, request: pytest.FixtureRequest) -> None:
     if by_cublas and SIMULATOR:
         request.getfixturevalue("library")
     rng = np.random.default_rng(1)
     a, b = rng.standard_normal((3, 5, 7)).astype(dtype), rng.standard_normal((3, 7, 4)).astype(dtype)
-    made = matrix.stacked_product(asarray(a), asarray(b)).numpy()
+    made = matrix.batched_gemm(asarray(a), asarray(b)).numpy()
     tolerance = 1e-5 if dtype == np.float32 else 1e-12
     np.testing.assert_allclose(made, a @ b, rtol=tolerance, atol=tolerance)
 

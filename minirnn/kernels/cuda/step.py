@@ -1,9 +1,9 @@
 """One step of a cell as device functions, generated from its plan: what the recurrence calls between its products.
 
-Most cells are one function of one unit, whose pre-activations come in registers. A cell with sums over the units, or
-with products inside the step, runs in *stages* instead: its pre-activations are written to ``gates`` and ``products``
-first, then all threads of a block, which owns all units, compute level after level (:mod:`minirnn.kernels.codegen`),
-with a barrier where one needs what other threads computed. A thread has the same units of the same rows in each.
+Most cells become one function of one unit, whose pre-activations come in registers. A cell with sums over the units, or
+with products inside the step, runs in *stages*: its pre-activations are written to ``gates`` and ``products``, then all
+threads of a block, which computes all units, run one level after the other (:mod:`minirnn.kernels.codegen`), with a
+barrier where a level needs what other threads computed. A thread has the same units of the same rows in each.
 
 In the generated source s, r, p, n and j are the packed row, the sequence, the rows of the state before and after, and
 the unit, all int64; S, R, P, N and J are the same, unsigned: an index that cannot be negative needs no check.
@@ -21,33 +21,41 @@ from minirnn.errors import DeviceError
 from minirnn.kernels import pointwise
 from minirnn.kernels.build import build_function
 from minirnn.kernels.codegen import POINTWISE, Level, loop_body, schedule
-from minirnn.kernels.cuda.jit import cuda, device_function
-from minirnn.kernels.cuda.planning import Stages
-from minirnn.kernels.cuda.resident import divmod_u32, make_multiply, total
+from minirnn.kernels.cuda.jit import Kernel, KernelArray, cuda, device_function
+from minirnn.kernels.cuda.launch_plan import Stages
+from minirnn.kernels.cuda.persistent import divmod_u32, make_multiply, total
 from minirnn.kernels.graph import Equations, Node, ancestors
 from minirnn.kernels.plan import Pass, Place, Plan, Store, make_plan
 
-FORWARD = "gates, products, inputs, sums, bias, h, source, states, vectors, mask, scratch"
-BACKWARD = "gates, products, inputs, sums, h, states, d_states, vectors, d_vectors, d_inputs, mask, hidden, scratch"
-"""The arrays a step works on, as tuples in this order; shapes in :mod:`minirnn.kernels.plan`.
+_COMMON = "gates, products, inputs, sums, h, states, vectors, mask, scratch"
+FORWARD = f"{_COMMON}, bias, source"
+BACKWARD = f"{_COMMON}, d_states, d_vectors, d_inputs, hidden"
+"""The arrays a step works on, in the order of the tuple ``arrays``; shapes in :mod:`minirnn.kernels.plan`.
 
 ``h`` is the first state's history, [N + S, W], ``states`` [C - 1, N + S, H] those of the others, ``d_states``
 [C - 1, N, H] their gradients; ``source`` is ``h`` where there is no mask; ``hidden`` [S, H] is h before a projection;
-``scratch`` [N, ..., H] holds what a stage leaves to later ones.
+``scratch`` [N, ..., H] holds values for later stages.
 """
 
 _STATE = Place("state", "r")
 
 
 @device_function
-def sync() -> None:
+def _sync() -> None:
     """Wait for all threads of the block."""
     cuda.syncthreads()
 
 
 @device_function
-def add_parts(thread: int, threads: int, shared: Any, at: int, count: int, width: int, to: int) -> None:
+def _thread() -> tuple[int, int]:
+    """This thread's index in its block, and how many there are."""
+    return cuda.threadIdx.x, cuda.blockDim.x
+
+
+@device_function
+def _add_partial(shared: KernelArray, at: int, count: int, width: int, to: int) -> None:
     """shared[to + i] = shared[at + i width] + ... + shared[at + i width + width - 1] for i < count, by halves."""
+    thread, threads = cuda.threadIdx.x, cuda.blockDim.x
     cuda.syncthreads()
     left = width
     while left > 1:
@@ -67,10 +75,9 @@ def add_parts(thread: int, threads: int, shared: Any, at: int, count: int, width
     cuda.syncthreads()
 
 
-_NAMES: dict[str, Any] = {
-    **{name: getattr(pointwise, name) for name in POINTWISE},
-    "index": np.uintp, "sync": sync, "add_parts": add_parts, "divmod_u32": divmod_u32, "total": total,
-}  # fmt: skip
+_NAMES: dict[str, Any] = {name: getattr(pointwise, name) for name in POINTWISE}
+_NAMES |= {"index": np.uintp, "sync": _sync, "thread_in_block": _thread}
+_NAMES |= {"add_partial": _add_partial, "divmod_u32": divmod_u32, "total": total}
 
 
 def _indented(lines: list[str]) -> list[str]:
@@ -81,16 +88,16 @@ class Step:
     """The forward or backward step of a cell.
 
     Attributes:
-        recurrent: rows of weight_hh by H, the products that the recurrence makes for each unit.
-        stages: what shared memory a cell that runs in stages needs; None for one that does not.
+        recurrent: recurrent products of each unit, which the recurrence computes: rows of weight_hh by H.
+        stages: shared memory of a cell that runs in stages; None for one that does not.
         scratch: places of ``scratch``.
     """
 
     def __init__(self, plan: Plan, backward: bool, projected: bool = False, keep: bool = True) -> None:
         self.plan, self.is_backward = plan, backward
-        self._rows = _rows(plan)
+        self._rows = {Place(r.array, "s", r.index + k): r.first + k for r in plan.runs for k in range(r.count)}
         self.recurrent = len(self._rows)
-        self._pass = _backward(plan, projected) if backward else _forward(plan, projected, keep)
+        self._pass = self._backward_pass(projected) if backward else self._forward_pass(projected, keep)
         self._levels, room = schedule(self._pass, vectorized=False)
         self.scratch, self._carry = room.scratch + room.carry, room.scratch
         self._sums = [node for level in self._levels for node in level.sums]
@@ -99,6 +106,46 @@ class Step:
         if self._sums or self._operands:
             most = max(len(level.sums) for level in self._levels)
             self.stages, self._state = Stages(len(self._operands), most, len(self._sums)), "shared[index(state_at + j)]"
+
+    # ------------------------------------------------------------------------------------------ what is computed
+
+    def _forward_pass(self, projected: bool, keep: bool) -> Pass:
+        """The forward pass, its pre-activations in registers where it does not run in stages.
+
+        Args:
+            keep: write what backward needs, not, as in sampling, the new states alone.
+        """
+        plan, step = self.plan, self.plan.forward
+        leaves = {node: place for node, place in step.given.items() if node.op == "gate"}
+        given = {node: Place("history0", "p") if place == _STATE else place for node, place in step.given.items()}
+        stores = [s for s in step.stores if keep or s.place.array not in ("gates", "products", "sums")]
+        if projected:
+            stores = [s for s in stores if s.place not in (_STATE, Place("history0", "n"))]
+            stores.append(Store(plan.equations.new[0], _STATE))
+        if not step.products and not any(node.op == "sum" for node in ancestors(plan.equations.new)):
+            for node, place in leaves.items():
+                is_own = place.array == "products"
+                given[node] = Place("u", "", self._rows[place]) if is_own else Place("x", "", place.index)
+            read = set(ancestors([s.node for s in plan.backward.stores], plan.backward.given))
+            kept = plan.kept.items() if keep else ()
+            stores += [Store(node, place) for node, place in kept if node in leaves and node in read]
+        return Pass(given, stores, step.products)
+
+    def _backward_pass(self, projected: bool) -> Pass:
+        """The backward pass. The gradient of h comes complete, including what passes through a mask."""
+        equations, step = self.plan.equations, self.plan.backward
+        given, stores = dict(step.given), list(step.stores)
+        if equations.masked:
+            graph = equations.graph
+            seed, d_source = (graph.leaf("gradient", key) for key in (equations.states[0], ""))
+            del given[seed], given[d_source]
+            given[seed + d_source * graph.leaf("mask", "")] = _STATE
+        if projected:
+            given.pop(equations.new[0], None)
+            stores = [*(s for s in stores if s.place != _STATE), Store(equations.new[0], Place("hidden", "s"))]
+        return Pass(given, stores, step.products)
+
+    # ---------------------------------------------------------------------------------------------- source code
 
     def _element(self, place: Place) -> str:
         """The source of a place's element."""
@@ -118,7 +165,7 @@ class Step:
         return f"{array}[{', '.join(part for part in inside if part)}]"
 
     def _copies(self) -> dict[Place, str]:
-        """Where values have to be written beside their place: what products multiply."""
+        """Where values are written in addition to their place: what products multiply."""
         fed = "fed[{}]" if self.stages is None else "shared[index(4 * at * stride + {} * size + j)]"
         copies = {place: fed.format(row) for place, row in self._rows.items()} if self.is_backward else {}
         for place in self._operands:
@@ -127,7 +174,7 @@ class Step:
         return copies
 
     def _operand(self, place: Place) -> str:
-        """The quad in shared memory where the operand of a product inside the step begins."""
+        """The float4 in shared memory at which the operand of a product inside the step begins."""
         return f"stages_at + {self._operands.index(place)} * rows * (depth + 1)"
 
     def _sum(self, node: Node) -> str:
@@ -148,7 +195,7 @@ class Step:
             body = [f"{copy} = {line}" if line.startswith(text) else line for line in body]
         return before + rows, body
 
-    def _built(self, name: str, parameters: str, lines: list[str], **names: Any) -> Any:
+    def _build(self, name: str, parameters: str, lines: list[str], **names: Any) -> Kernel:
         head = [f"{BACKWARD if self.is_backward else FORWARD} = arrays", "seed, zoneout, dropout = noise"]
         lines = _indented([*head, "kind, size = gates.dtype.type, gates.shape[2]", *lines])
         label = f"{self.plan.equations.name}_{'backward' if self.is_backward else 'forward'}_{name}"
@@ -156,17 +203,18 @@ class Step:
         return device_function(build_function(name, text, _NAMES | names, label))
 
     @functools.cached_property
-    def unit(self) -> Any:
+    def unit(self) -> Kernel:
         """The device function of one unit.
 
         Forward it takes the input parts x [G] and the recurrent products u [recurrent], and returns what the next step
         multiplies; in stages, it writes the pre-activations. Backward it writes to fed [recurrent] the gradients of the
-        products, and returns the gradient of h that goes to the step before past them; in stages, it does nothing.
+        products, and returns the gradient of h that reaches the step before other than through them; in stages, it does
+        nothing.
         """
         lines = ["S, R, P, N, J = index(s), index(r), index(p), index(n), index(j)", "counter = s * size"]
         before, body = self._body(self._levels[0]) if self.stages is None else ([], [])
         if self.is_backward:
-            return self._built("unit", "dh, fed, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return dh"])
+            return self._build("unit", "dh, fed, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return dh"])
         for place, row in self._rows.items():
             own = place.array == "products"
             lines.append(f"u[{row}] += bias[{place.index}, J]" if own else f"x[{place.index}] += u[{row}]")
@@ -174,105 +222,61 @@ class Step:
                 body.append(f"{self._element(place)} = u[{row}]")
         if self.stages is not None:
             body += [*(f"gates[S, {k}, J] = x[{k}]" for k in range(self.plan.gates)), "value = x[0]"]
-        return self._built("unit", "x, u, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return value"])
+        return self._build("unit", "x, u, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return value"])
 
     @functools.cache  # noqa: B019 - steps are kept as long as their cells
-    def staged(self, tile: int) -> Any:
-        """The device function of all stages: the new states, or the gradients, of ``active`` rows.
+    def staged(self, tile: int) -> Kernel:
+        """The device function of all stages for the ``active`` rows of a block: the new states, or the gradients.
 
-        What h is multiplied with lies in shared memory from ``state_to`` on, rows ``state_stride`` elements apart, in
-        backward the gradient of h; there those of the recurrent products go to rows of ``stride`` quads from 0 on.
+        The state, in backward the gradient of h, lies in shared memory from ``state_to`` on, its rows ``state_stride``
+        elements apart. Backward writes the gradients of the recurrent products to rows of ``stride`` float4s from 0 on.
         """
         lines = [
+            "previous, begin, shift, first, active = step_rows",
+            "rows, splits, products_at, stride, state_to, state_stride, stages_at = places",
+            "thread, threads = thread_in_block()",
             "depth, width = (size + 3) // 4, max(1, threads // rows)",
             f"sums_at = 4 * (stages_at + {len(self._operands)} * rows * (depth + 1))",
-            f"parts_at = sums_at + {len(self._sums)} * rows",
+            f"partial_at = sums_at + {len(self._sums)} * rows",
         ]
         for level in self._levels if self.stages is not None else ():
             lines += self._stage(level)
-        parameters = (
-            "thread, threads, acc, shared, inner, arrays, noise, previous, begin, shift, first, active, rows, parts, "
-            "products_at, stride, state_to, state_stride, stages_at"
-        )
-        return self._built("staged", parameters, lines, multiply=make_multiply(tile))
+        parameters = "acc, shared, inner, arrays, noise, step_rows, places"
+        return self._build("staged", parameters, lines, multiply=make_multiply(tile))
 
     def _stage(self, level: Level) -> list[str]:
         before, body = self._body(level)
         before += [f"t{node.number} = kind(0)" for node in level.sums]
-        place = "shared[index(parts_at + ({} * rows + at) * width + thread % width)]"
+        place = "shared[index(partial_at + ({} * rows + at) * width + thread % width)]"
         lines = _each_row(before, body, [f"{place.format(k)} = t{node.number}" for k, node in enumerate(level.sums)])
         if level.sums:
             to = f"sums_at + {self._sums.index(level.sums[0])} * rows"
-            lines.append(f"add_parts(thread, threads, shared, parts_at, {len(level.sums)} * rows, width, {to})")
+            lines.append(f"add_partial(shared, partial_at, {len(level.sums)} * rows, width, {to})")
         kept = [s for s in level.row_stores if s.place.array == "sums"]
         if kept:
             lines += _each_row([f"{self._element(s.place)} = {self._sum(s.node)}" for s in kept], [], [])
+        shape = "(depth, rows, splits)"
         for node in level.products:
             operand, result = self._pass.products[node]
-            lines += [
-                "sync()",
-                f"multiply(thread, threads, acc, shared, {self._operand(operand)}, depth + 1, active, 0, 0, inner, "
-                f"{node.key[0]} * 4 * depth * depth, 0, depth, depth, rows, parts, products_at)",
-                "sync()",
-            ]  # fmt: skip
-            value = "total(shared, products_at, depth, rows, parts, at, j)"
+            left = f"({self._operand(operand)}, depth + 1, active)"
+            right = f"(inner, {node.key[0]} * 4 * depth * depth, 0, 0)"
+            product = f"multiply(acc, shared, {left}, {right}, (0, depth), {shape}, products_at)"
+            lines += ["sync()", product, "sync()"]
+            value = f"total(shared, products_at, {shape}, at, j)"
             lines += _each_row([], [f"{self._element(result)} = {value}"], [])
         return lines
 
 
 def _each_row(before: list[str], body: list[str], after: list[str]) -> list[str]:
     """A loop over this thread's units of a row, for its rows."""
-    head = ["s, state_at = begin + at, state_to + at * state_stride", "counter = s * size",
-            "S, R, P, N = index(s), index(first + at), index(previous[s]), index(shift + s)"]  # fmt: skip
+    head = [
+        "s, state_at = begin + at, state_to + at * state_stride",
+        "counter = s * size",
+        "S, R, P, N = index(s), index(first + at), index(previous[s]), index(shift + s)",
+    ]
     inner = ["j = thread % width", "while j < size:", *_indented(["J = index(j)", *body, "j += width"])]
     lines = _indented([*head, *before, *inner, *after, "at += threads // width"])
     return ["at = thread // width", "while at < active:", *lines]
-
-
-# ----------------------------------------------------------------------------------------------- the passes
-
-
-def _rows(plan: Plan) -> dict[Place, int]:
-    """Which row of weight_hh, counted in H, feeds which place."""
-    return {Place(run.array, "s", run.index + k): run.first + k for run in plan.runs for k in range(run.count)}
-
-
-def _forward(plan: Plan, projected: bool, keep: bool) -> Pass:
-    """The forward pass, its pre-activations in registers where it does not run in stages.
-
-    Args:
-        keep: what backward needs is written; else, in sampling, the new states alone.
-    """
-    step = plan.forward
-    staged = step.products or any(node.op == "sum" for node in ancestors(plan.equations.new))
-    leaves = {node: place for node, place in step.given.items() if node.op == "gate"}
-    given = {node: Place("history0", "p") if place == _STATE else place for node, place in step.given.items()}
-    stores = [s for s in step.stores if keep or s.place.array not in ("gates", "products", "sums")]
-    if projected:
-        stores = [s for s in stores if s.place not in (_STATE, Place("history0", "n"))]
-        stores.append(Store(plan.equations.new[0], _STATE))
-    if not staged:
-        for node, place in leaves.items():
-            own = place.array == "products"
-            given[node] = Place("u", "", _rows(plan)[place]) if own else Place("x", "", place.index)
-        read = set(ancestors([s.node for s in plan.backward.stores], plan.backward.given))
-        stores += [Store(node, place) for node, place in plan.kept.items() if keep and node in leaves and node in read]
-    return Pass(given, stores, step.products)
-
-
-def _backward(plan: Plan, projected: bool) -> Pass:
-    """The backward pass. The gradient of h arrives complete, that through a mask included."""
-    step, new = plan.backward, plan.equations.new
-    given, stores = dict(step.given), list(step.stores)
-    if plan.equations.masked:
-        graph = plan.equations.graph
-        seed, d_source = (graph.leaf("gradient", key) for key in (plan.equations.states[0], ""))
-        del given[seed], given[d_source]
-        given[seed + d_source * graph.leaf("mask", "")] = _STATE
-    if projected:
-        given.pop(new[0], None)
-        stores = [*(s for s in stores if s.place != _STATE), Store(new[0], Place("hidden", "s"))]
-    return Pass(given, stores, step.products)
 
 
 @functools.lru_cache(maxsize=256)
