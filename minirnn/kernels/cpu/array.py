@@ -52,7 +52,7 @@ contiguous = functools.partial(np.asarray, order="C")
 _SMALL_PRODUCT = 32 * 32 * 32  # under this many multiply-adds packing costs more than it saves
 
 
-def asarray(values: object, dtype: np.dtype | None = None) -> np.ndarray:
+def asarray(values: object, dtype: np.dtype | type | None = None) -> np.ndarray:
     """Host values as this device's array."""
     return np.asarray(values, dtype)
 
