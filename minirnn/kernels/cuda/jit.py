@@ -57,14 +57,16 @@ class _SimulatedCuda:
     """The simulator's ``cuda``. Numba swaps a global of that name for the time a function of the module runs, which
     fails where threads wait inside a device function; here every name is looked up in the kernel that is running."""
 
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
     def __getattr__(self, name: str) -> Any:
-        running = numba_cuda.simulator.kernel._get_kernel_context()
-        return getattr(numba_cuda if running is None else running, name)
+        running = self._module.simulator.kernel._get_kernel_context()
+        return getattr(self._module if running is None else running, name)
 
 
-numba_cuda = cuda
 if SIMULATOR:
-    cuda = _SimulatedCuda()
+    cuda = _SimulatedCuda(cuda)
 else:  # Numba warns at every launch of a grid that does not fill the GPU, as those of small arrays cannot
     cuda.dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
