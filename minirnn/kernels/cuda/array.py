@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias, TypeVar, Union
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from minirnn.errors import DeviceError
+from minirnn.kernels.contract import Axes, DType
 from minirnn.kernels.cuda import memory
 from minirnn.kernels.cuda.jit import SIMULATOR, cuda
 
 Operand: TypeAlias = Union["DeviceArray", ArrayLike]
-Axis: TypeAlias = int | Sequence[int] | None
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 """What the operators and methods of arrays call, by NumPy's names: elementwise functions, indexing, reductions.
@@ -169,7 +169,7 @@ class DeviceArray:
             raise ValueError(f"cannot reshape {self.shape} to {wanted}")
         return self if wanted == self.shape else self.view(0, wanted)
 
-    def astype(self, dtype: DTypeLike, copy: bool = True) -> DeviceArray:
+    def astype(self, dtype: DType, copy: bool = True) -> DeviceArray:
         """The values in another type; the array itself where it has that type and ``copy`` is False."""
         return FUNCTIONS["astype"](self, np.dtype(dtype), copy)
 
@@ -192,13 +192,13 @@ class DeviceArray:
     def __setitem__(self, key: Any, value: Operand) -> None:
         FUNCTIONS["setitem"](self, key, value)
 
-    def sum(self, axis: Axis = None, keepdims: bool = False, dtype: DTypeLike = None) -> DeviceArray:
+    def sum(self, axis: Axes = None, keepdims: bool = False, dtype: DType | None = None) -> DeviceArray:
         return FUNCTIONS["sum"](self, axis, keepdims, dtype)
 
-    def max(self, axis: Axis = None, keepdims: bool = False) -> DeviceArray:
+    def max(self, axis: Axes = None, keepdims: bool = False) -> DeviceArray:
         return FUNCTIONS["max"](self, axis, keepdims)
 
-    def min(self, axis: Axis = None, keepdims: bool = False) -> DeviceArray:
+    def min(self, axis: Axes = None, keepdims: bool = False) -> DeviceArray:
         return FUNCTIONS["min"](self, axis, keepdims)
 
     def any(self) -> bool:
@@ -220,7 +220,7 @@ class DeviceArray:
     __hash__ = object.__hash__
 
 
-def empty(shape: Sequence[int], dtype: DTypeLike) -> DeviceArray:
+def empty(shape: Sequence[int], dtype: DType) -> DeviceArray:
     shape, dtype = tuple(shape), np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     return DeviceArray(memory.allocate(nbytes) if nbytes else None, 0, shape, dtype)

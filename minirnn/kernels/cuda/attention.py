@@ -10,14 +10,14 @@ import numpy as np
 
 from minirnn.kernels.cuda.array import DeviceArray, empty
 from minirnn.kernels.cuda.creation import asarray
-from minirnn.kernels.cuda.jit import KernelArray, Number, cuda, device_function, kernel
+from minirnn.kernels.cuda.jit import Array, Number, cuda, device_function, kernel
 from minirnn.kernels.cuda.launch import launch_blocks
 from minirnn.kernels.cuda.rows import column_sums
 from minirnn.kernels.pointwise import cast, exp, tanh, tanh_grad
 
 
 @device_function
-def _dot(x: KernelArray, t: int, y: KernelArray, s: int, n: int) -> Number:
+def _dot(x: Array, t: int, y: Array, s: int, n: int) -> Number:
     """x[t, n] . y[s, n]."""
     total = x.dtype.type(0)
     for j in range(x.shape[2]):
@@ -26,7 +26,7 @@ def _dot(x: KernelArray, t: int, y: KernelArray, s: int, n: int) -> Number:
 
 
 @device_function
-def _additive_score(score: KernelArray, query: KernelArray, t: int, keys: KernelArray, s: int, n: int) -> Number:
+def _additive_score(score: Array, query: Array, t: int, keys: Array, s: int, n: int) -> Number:
     """score . tanh(query[t, n] + keys[s, n])."""
     total = score.dtype.type(0)
     for j in range(score.size):
@@ -35,7 +35,7 @@ def _additive_score(score: KernelArray, query: KernelArray, t: int, keys: Kernel
 
 
 @kernel
-def _forward(inputs: tuple, scale: float, context: KernelArray, weights: KernelArray) -> None:
+def _forward(inputs: tuple, scale: float, context: Array, weights: Array) -> None:
     """The weights and the context of one query."""
     lengths, query, keys, values, score = inputs
     thread, threads, batch = cuda.threadIdx.x, cuda.blockDim.x, context.shape[1]
@@ -72,7 +72,7 @@ def _forward(inputs: tuple, scale: float, context: KernelArray, weights: KernelA
 
 
 @kernel
-def _query_backward(inputs: tuple, scale: float, upstream: tuple, d_scores: KernelArray, dquery: KernelArray) -> None:
+def _query_backward(inputs: tuple, scale: float, upstream: tuple, d_scores: Array, dquery: Array) -> None:
     """The gradients of one query and of its scores, d_scores [T, N, M]."""
     (lengths, query, keys, values, score), (weights, dcontext, dweights) = inputs, upstream
     thread, threads, batch = cuda.threadIdx.x, cuda.blockDim.x, query.shape[1]
@@ -104,7 +104,7 @@ def _query_backward(inputs: tuple, scale: float, upstream: tuple, d_scores: Kern
 
 
 @kernel
-def _memory_backward(inputs: tuple, scale: float, upstream: tuple, d_scores: KernelArray, gradients: tuple) -> None:
+def _memory_backward(inputs: tuple, scale: float, upstream: tuple, d_scores: Array, gradients: tuple) -> None:
     """The gradients of one row of the memory, and what it adds to that of ``score``: dscore [M, N, A]."""
     (lengths, query, keys, values, score), (weights, dcontext, _) = inputs, upstream
     dkeys, dvalues, dscore = gradients

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from minirnn.errors import DTypeError, ShapeError
-from minirnn.kernels.cuda.array import DeviceArray, Operand, empty
-from minirnn.kernels.cuda.jit import SIMULATOR, KernelArray, Number, cuda, kernel
+from minirnn.kernels.contract import DType
+from minirnn.kernels.cuda.array import DeviceArray, empty
+from minirnn.kernels.cuda.jit import SIMULATOR, Array, Number, cuda, kernel
 from minirnn.kernels.cuda.launch import launch
 from minirnn.kernels.cuda.memory import Block
 
 
 @kernel
-def _fill(out: KernelArray, value: Number) -> None:
+def _fill(out: Array, value: Number) -> None:
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         out[i] = value
 
 
-def full(shape: Sequence[int], value: complex, dtype: DTypeLike) -> DeviceArray:
+def full(shape: Sequence[int], value: complex, dtype: DType) -> DeviceArray:
     """An array of one number, which gets to the GPU as an argument of a kernel."""
     out = empty(shape, dtype)
     if out.size:
@@ -29,7 +29,7 @@ def full(shape: Sequence[int], value: complex, dtype: DTypeLike) -> DeviceArray:
     return out
 
 
-def zeros(shape: Sequence[int], dtype: DTypeLike) -> DeviceArray:
+def zeros(shape: Sequence[int], dtype: DType) -> DeviceArray:
     return full(shape, 0, dtype)
 
 
@@ -58,7 +58,7 @@ def _share(raw: Any, owner: object) -> DeviceArray:
     return DeviceArray(block, 0, tuple(raw.shape), raw.dtype)
 
 
-def asarray(values: Operand, dtype: DTypeLike = None) -> DeviceArray:
+def asarray(values: object, dtype: DType | None = None) -> DeviceArray:
     """Values of the host are copied; an array with ``__cuda_array_interface__`` that is C-contiguous shares its memory.
 
     Raises:

@@ -13,7 +13,7 @@ from minirnn.kernels import pointwise
 from minirnn.kernels.cuda import jit
 from minirnn.kernels.cuda.array import FUNCTIONS, DeviceArray, Operand, empty
 from minirnn.kernels.cuda.creation import asarray, full
-from minirnn.kernels.cuda.jit import KernelArray, cuda, device_function, kernel
+from minirnn.kernels.cuda.jit import Array, cuda, device_function, kernel
 from minirnn.kernels.cuda.launch import launch
 from minirnn.kernels.cuda.strided import coalesce, element_index, layout_of
 
@@ -54,7 +54,7 @@ def _broadcast(shape: tuple[int, ...], *xs: DeviceArray) -> tuple[tuple[int, ...
 
 def _unary(function: Callable) -> Callable[[DeviceArray], DeviceArray]:
     @kernel
-    def unary(out: KernelArray, x: KernelArray) -> None:
+    def unary(out: Array, x: Array) -> None:
         for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
             out[i] = function(x[i])
 
@@ -71,9 +71,7 @@ def _binary(name: str, function: Callable) -> Callable[..., DeviceArray]:
     """``function`` of the elements of two arrays that broadcast, in the types NumPy computes ``name`` in."""
 
     @kernel
-    def binary(
-        out: KernelArray, a: KernelArray, b: KernelArray, shape: tuple, a_strides: tuple, b_strides: tuple
-    ) -> None:
+    def binary(out: Array, a: Array, b: Array, shape: tuple, a_strides: tuple, b_strides: tuple) -> None:
         for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
             out[i] = function(a[element_index(i, shape, a_strides)], b[element_index(i, shape, b_strides)])
 
@@ -131,7 +129,7 @@ def clip(x: DeviceArray, low: float | None = None, high: float | None = None) ->
 
 
 @kernel
-def _where(out: KernelArray, arrays: tuple, shape: tuple, strides: tuple) -> None:
+def _where(out: Array, arrays: tuple, shape: tuple, strides: tuple) -> None:
     (mask, a, b), (mask_strides, a_strides, b_strides) = arrays, strides
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         if mask[element_index(i, shape, mask_strides)]:

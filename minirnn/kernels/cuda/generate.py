@@ -18,7 +18,7 @@ from numba import from_dtype
 from minirnn.kernels.contract import TokenModel
 from minirnn.kernels.cuda.array import DeviceArray, empty
 from minirnn.kernels.cuda.creation import asarray, zeros
-from minirnn.kernels.cuda.jit import SIMULATOR, Kernel, KernelArray, cuda, device_function
+from minirnn.kernels.cuda.jit import SIMULATOR, Array, Kernel, cuda, device_function
 from minirnn.kernels.cuda.launch_plan import WARP, Problem, float4s, plan_sampling
 from minirnn.kernels.cuda.persistent import (
     cache_weights,
@@ -41,7 +41,7 @@ from minirnn.kernels.pointwise import cast, exp, random_uniform
 
 
 @device_function
-def _sort_by_probability(order: KernelArray, probability: KernelArray, n: int) -> None:
+def _sort_by_probability(order: Array, probability: Array, n: int) -> None:
     """order[n] = the tokens, most probable first, equals by number: a bitonic sort by all threads of a block.
 
     Its first pass over a span compares mirrored places, so that all passes put the better one first, and places past
@@ -70,7 +70,7 @@ def _sort_by_probability(order: KernelArray, probability: KernelArray, n: int) -
 
 
 @device_function
-def _most_probable(logits: KernelArray, n: int, bests: KernelArray) -> int:
+def _most_probable(logits: Array, n: int, bests: Array) -> int:
     """The first of the largest logits[n] [V]: each of P threads searches a piece, then each thread all bests[n] [P]."""
     size, pieces, thread = logits.shape[1], bests.shape[1], cuda.threadIdx.x
     each = (size + pieces - 1) // pieces
@@ -92,7 +92,7 @@ def _most_probable(logits: KernelArray, n: int, bests: KernelArray) -> int:
 
 
 @device_function
-def _draw_from_all(probability: KernelArray, n: int, best: int, masses: KernelArray, u: float) -> int:
+def _draw_from_all(probability: Array, n: int, best: int, masses: Array, u: float) -> int:
     """The token at the fraction u of the cumulative probability; in pieces, as above."""
     size, pieces, thread = probability.shape[1], masses.shape[1], cuda.threadIdx.x
     each = (size + pieces - 1) // pieces
@@ -117,9 +117,7 @@ def _draw_from_all(probability: KernelArray, n: int, best: int, masses: KernelAr
 
 
 @device_function
-def _draw_from_some(
-    probability: KernelArray, order: KernelArray, n: int, best: int, top_k: int, top_p: float, u: float
-) -> int:
+def _draw_from_some(probability: Array, order: Array, n: int, best: int, top_k: int, top_p: float, u: float) -> int:
     """The same among the first ``top_k`` tokens of ``order``, and of these the first that hold ``top_p`` of the mass."""
     kept = min(order.shape[1], top_k)
     mass, reached = 0.0, 0.0
@@ -152,7 +150,7 @@ def _make_kernel(step: Step, dtype: Any, tile: int, on_grid: bool) -> Kernel:
 
     @persistent_kernel
     def generate(
-        weights: KernelArray, model: tuple, state: tuple, turn: int, workspace: tuple, drawing: tuple, text: tuple,
+        weights: Array, model: tuple, state: tuple, turn: int, workspace: tuple, drawing: tuple, text: tuple,
         options: tuple, sizes: tuple,
     ) -> None:  # fmt: skip
         table, inner, bias_ih, bias, vectors, head_bias, zoneout = model

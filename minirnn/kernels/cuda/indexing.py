@@ -10,7 +10,7 @@ import numpy as np
 from minirnn.kernels.cuda.array import DeviceArray, Operand, empty, register
 from minirnn.kernels.cuda.creation import asarray
 from minirnn.kernels.cuda.elementwise import to_operand
-from minirnn.kernels.cuda.jit import KernelArray, cuda, kernel
+from minirnn.kernels.cuda.jit import Array, cuda, kernel
 from minirnn.kernels.cuda.launch import launch
 from minirnn.kernels.cuda.rows import scatter_rows, take_rows
 from minirnn.kernels.cuda.strided import (
@@ -84,12 +84,12 @@ def setitem(x: DeviceArray, key: Any, value: Operand) -> None:
 
 
 @kernel
-def _take(out: KernelArray, x: KernelArray, index: KernelArray, shape: tuple, x_strides: tuple, step: int) -> None:
+def _take(out: Array, x: Array, index: Array, shape: tuple, x_strides: tuple, step: int) -> None:
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         out[i] = x[element_index(i, shape, x_strides) + index[i] * step]
 
 
-def take_along_axis(x: DeviceArray, indices: Operand, axis: int) -> DeviceArray:
+def take_along_axis(x: DeviceArray, indices: object, axis: int) -> DeviceArray:
     """The other dimensions of x may be longer than those of ``indices``."""
     index = asarray(indices, np.int64)
     out = empty(index.shape, x.dtype)
@@ -118,7 +118,7 @@ def _add_lines(arrays: tuple, lines: int, shape: tuple, starts: tuple, line: tup
             out[first + index[at + k * values_step] * out_step] += values[at + k * values_step]
 
 
-def put_along_axis(out: DeviceArray, index: Operand, values: DeviceArray, axis: int) -> None:
+def put_along_axis(out: DeviceArray, index: object, values: DeviceArray, axis: int) -> None:
     at = asarray(index, np.int64)
     if not at.size:
         return
@@ -131,7 +131,7 @@ def put_along_axis(out: DeviceArray, index: Operand, values: DeviceArray, axis: 
 
 
 @kernel
-def _add_runs(out: KernelArray, at: KernelArray, order: KernelArray, ends: KernelArray, values: KernelArray) -> None:
+def _add_runs(out: Array, at: Array, order: Array, ends: Array, values: Array) -> None:
     """out[at[i]] += values[order[k]] for k from ends[i] to ends[i + 1] - 1."""
     for i in range(cuda.grid(1), at.size, cuda.gridsize(1)):
         total = out[at[i]]

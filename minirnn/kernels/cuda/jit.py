@@ -31,7 +31,7 @@ THREADS: int = 4 if SIMULATOR else 256
 
 Kernel: TypeAlias = Any
 """A compiled kernel or device function: Numba's dispatcher, which is not typed."""
-KernelArray: TypeAlias = Any
+Array: TypeAlias = Any
 """An array inside a kernel, whose type Numba infers."""
 Number: TypeAlias = Any
 """A number inside a kernel, of the float type the kernel is compiled for."""
@@ -153,7 +153,7 @@ def make_block_reduce(combine: Kernel) -> Kernel:
     """A device function that combines one value of every thread of a block, in pairs."""
 
     @device_function
-    def block_reduce(value: Number, shared: KernelArray) -> Number:
+    def block_reduce(value: Number, shared: Array) -> Number:
         """Returns the result to every thread. ``shared`` has :data:`THREADS` elements, as has the block."""
         thread = cuda.threadIdx.x
         shared[thread] = value
@@ -189,7 +189,7 @@ def _copy_float4(typing_context: Any, to: Any, to_index: Any, source: Any, index
     return types.void(to, types.int64, source, types.int64), generate
 
 
-def _copy_four(to: KernelArray, to_index: int, source: KernelArray, index: int) -> None:
+def _copy_four(to: Array, to_index: int, source: Array, index: int) -> None:
     to.reshape(-1)[to_index : to_index + 4] = source.reshape(-1)[index : index + 4]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minirnn.kernels.cuda.array import DeviceArray, Operand, empty
+from minirnn.kernels.cuda.array import DeviceArray, empty
 from minirnn.kernels.cuda.creation import asarray, zeros
-from minirnn.kernels.cuda.jit import THREADS, KernelArray, block_sum, cuda, kernel, larger, log, make_block_reduce
+from minirnn.kernels.cuda.jit import THREADS, Array, block_sum, cuda, kernel, larger, log, make_block_reduce
 from minirnn.kernels.cuda.launch import launch_blocks
 from minirnn.kernels.pointwise import cast, exp
 
@@ -15,7 +15,7 @@ _block_max = make_block_reduce(larger)
 
 @kernel
 def _cross_entropy(
-    losses: KernelArray, grad: KernelArray, logits: KernelArray, targets: KernelArray, weight: KernelArray,
+    losses: Array, grad: Array, logits: Array, targets: Array, weight: Array,
     smoothing: float, scale: float,
 ) -> None:  # fmt: skip
     shared = cuda.shared.array(THREADS, logits.dtype)
@@ -69,7 +69,7 @@ def _cross_entropy(
 
 
 def cross_entropy(
-    logits: DeviceArray, targets: Operand, weight: DeviceArray | None, smoothing: float, scale: float, with_grad: bool
+    logits: DeviceArray, targets: object, weight: DeviceArray | None, smoothing: float, scale: float, with_grad: bool
 ) -> tuple[DeviceArray, DeviceArray | None]:
     losses = (empty if logits.size else zeros)((logits.shape[0],), logits.dtype)
     grad = empty(logits.shape, logits.dtype) if with_grad else None

@@ -14,18 +14,9 @@ import numpy as np
 from numba import from_dtype
 
 from minirnn.kernels.cuda import cublas
-from minirnn.kernels.cuda.array import DeviceArray, Operand, empty
+from minirnn.kernels.cuda.array import DeviceArray, empty
 from minirnn.kernels.cuda.creation import asarray
-from minirnn.kernels.cuda.jit import (
-    SIMULATOR,
-    THREADS,
-    Kernel,
-    KernelArray,
-    copy_float4,
-    cuda,
-    device_function,
-    kernel,
-)
+from minirnn.kernels.cuda.jit import SIMULATOR, THREADS, Array, Kernel, copy_float4, cuda, device_function, kernel
 from minirnn.kernels.cuda.launch import launch, launch_blocks
 from minirnn.kernels.cuda.rows import take_rows
 from minirnn.kernels.cuda.strided import broadcast_to
@@ -47,9 +38,7 @@ def _make_tile_copies(tile: int, k_contiguous: bool) -> tuple[Kernel, Kernel]:
     count, rounds, stride = tile * _DEPTH // THREADS, 1 if k_contiguous else tile // width, THREADS // width
 
     @device_function
-    def load_tile(
-        values: KernelArray, x: KernelArray, at: int, lead: int, rows: KernelArray, m_range: tuple, k_range: tuple
-    ) -> None:
+    def load_tile(values: Array, x: Array, at: int, lead: int, rows: Array, m_range: tuple, k_range: tuple) -> None:
         """values = x[m, k], at index ``at`` + m lead + k or, where k is not contiguous, ``at`` + m + rows[k] lead."""
         (m0, m_end), (k0, k_end) = m_range, k_range
         near, far = cuda.threadIdx.x % width, cuda.threadIdx.x // width
@@ -68,7 +57,7 @@ def _make_tile_copies(tile: int, k_contiguous: bool) -> tuple[Kernel, Kernel]:
                     values[q] = x[np.uintp(at + m - m_first + q // rounds * (stride * lead))]
 
     @device_function
-    def store_tile(shared: KernelArray, values: KernelArray) -> None:
+    def store_tile(shared: Array, values: Array) -> None:
         near, far = cuda.threadIdx.x % width, cuda.threadIdx.x // width
         for q in range(count):
             if k_contiguous:
@@ -89,7 +78,7 @@ def _make_gemm(each: int, dtype: Any, a_k_contiguous: bool, b_k_contiguous: bool
     load_b, store_b = _make_tile_copies(tile, b_k_contiguous)
 
     def gemm(
-        out: KernelArray, a: KernelArray, b: KernelArray, bias: KernelArray, rows: KernelArray, sizes: tuple,
+        out: Array, a: Array, b: Array, bias: Array, rows: Array, sizes: tuple,
         steps: tuple, leads: tuple,
     ) -> None:  # fmt: skip
         """out[z] = A[z] B[z] + bias; or, with k_step > 0, the piece of the sum over k from z k_step on.
@@ -145,7 +134,7 @@ def _make_gemm(each: int, dtype: Any, a_k_contiguous: bool, b_k_contiguous: bool
 
 
 @kernel
-def _add_splits(out: KernelArray, splits: KernelArray, count: int) -> None:
+def _add_splits(out: Array, splits: Array, count: int) -> None:
     """out = the sum of ``splits`` [count, size of out] over the first dimension, in order."""
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         total = splits[i]
@@ -184,7 +173,7 @@ def gemm(
     out: DeviceArray | None = None,
     transpose_a: bool = False,
     transpose_b: bool = False,
-    rows: Operand | None = None,
+    rows: object = None,
     column: int = 0,
 ) -> DeviceArray:
     K, M = a.shape if transpose_a else a.shape[::-1]

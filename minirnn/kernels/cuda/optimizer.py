@@ -8,16 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minirnn.kernels.cuda.array import DeviceArray, empty
-from minirnn.kernels.cuda.jit import (
-    THREADS,
-    Kernel,
-    KernelArray,
-    block_sum,
-    cuda,
-    device_function,
-    kernel,
-    sqrt,
-)
+from minirnn.kernels.cuda.jit import THREADS, Array, Kernel, block_sum, cuda, device_function, kernel, sqrt
 from minirnn.kernels.cuda.launch import launch, launch_blocks
 from minirnn.kernels.pointwise import cast
 
@@ -29,7 +20,7 @@ def _update_kernel(update: Callable) -> Kernel:
     update = device_function(update)
 
     @kernel
-    def run(p: KernelArray, g: KernelArray, buffers: tuple, numbers: tuple) -> None:
+    def run(p: Array, g: Array, buffers: tuple, numbers: tuple) -> None:
         for i in range(cuda.grid(1), p.size, cuda.gridsize(1)):
             update(i, p, g, buffers, numbers)
 
@@ -37,7 +28,7 @@ def _update_kernel(update: Callable) -> Kernel:
 
 
 @_update_kernel
-def _sgd(i: int, p: KernelArray, g: KernelArray, buffers: tuple, numbers: tuple) -> None:
+def _sgd(i: int, p: Array, g: Array, buffers: tuple, numbers: tuple) -> None:
     (velocity, _), (lr, momentum, keep, fresh, nesterov, decay) = buffers, numbers
     step = g[i] + decay * p[i]
     if velocity.size > 0:
@@ -47,7 +38,7 @@ def _sgd(i: int, p: KernelArray, g: KernelArray, buffers: tuple, numbers: tuple)
 
 
 @_update_kernel
-def _rmsprop(i: int, p: KernelArray, g: KernelArray, buffers: tuple, numbers: tuple) -> None:
+def _rmsprop(i: int, p: Array, g: Array, buffers: tuple, numbers: tuple) -> None:
     (square, mean, velocity), (lr, alpha, one_minus_alpha, eps, decay, momentum) = buffers, numbers
     grad = g[i] + decay * p[i]
     square[i] = alpha * square[i] + one_minus_alpha * grad * grad
@@ -63,7 +54,7 @@ def _rmsprop(i: int, p: KernelArray, g: KernelArray, buffers: tuple, numbers: tu
 
 
 @_update_kernel
-def _adagrad(i: int, p: KernelArray, g: KernelArray, buffers: tuple, numbers: tuple) -> None:
+def _adagrad(i: int, p: Array, g: Array, buffers: tuple, numbers: tuple) -> None:
     (total, _), (lr, eps, decay) = buffers, numbers
     grad = g[i] + decay * p[i]
     total[i] += grad * grad
@@ -71,7 +62,7 @@ def _adagrad(i: int, p: KernelArray, g: KernelArray, buffers: tuple, numbers: tu
 
 
 @_update_kernel
-def _adam(i: int, p: KernelArray, g: KernelArray, buffers: tuple, numbers: tuple) -> None:
+def _adam(i: int, p: Array, g: Array, buffers: tuple, numbers: tuple) -> None:
     (m, v), (beta1, rest1, beta2, rest2, step_size, inverse_root, eps, decay, shrink) = buffers, numbers
     weight = p[i] * shrink
     grad = g[i] + decay * p[i]
@@ -141,7 +132,7 @@ def adam(
 
 
 @kernel
-def _square_sums(sums: KernelArray, x: KernelArray) -> None:
+def _square_sums(sums: Array, x: Array) -> None:
     """sums[b], float64, of the squares of x's b-th block."""
     shared = cuda.shared.array(THREADS, sums.dtype)
     block, thread = cuda.blockIdx.x, cuda.threadIdx.x

@@ -17,7 +17,7 @@ import numpy as np
 
 from minirnn.kernels.cuda import launch as launching
 from minirnn.kernels.cuda.array import DeviceArray, empty
-from minirnn.kernels.cuda.jit import SIMULATOR, Kernel, KernelArray, Number, copy_float4, cuda, device_function, kernel
+from minirnn.kernels.cuda.jit import SIMULATOR, Array, Kernel, Number, copy_float4, cuda, device_function, kernel
 from minirnn.kernels.cuda.launch import launch
 from minirnn.kernels.cuda.launch_plan import WARP, LaunchPlan, Limits, float4s
 
@@ -32,7 +32,7 @@ def persistent_kernel(function: Callable) -> Kernel:
 
 
 @kernel
-def _probe(out: KernelArray) -> None:
+def _probe(out: Array) -> None:
     shared = cuda.shared.array(0, np.float32)
     shared[0] = out[0]
     out[0] = shared[0]
@@ -76,7 +76,7 @@ def launch_persistent(kernel: Kernel, plan: LaunchPlan, *args: Any) -> None:
 
 
 @kernel
-def _pack(weight: KernelArray, sizes: tuple, transpose: bool, out: KernelArray, offset: int) -> None:
+def _pack(weight: Array, sizes: tuple, transpose: bool, out: Array, offset: int) -> None:
     gates, units, depth, columns = sizes
     inputs, size = weight.shape[1], weight.shape[0] // gates
     for i in range(cuda.grid(1), out.shape[0] * depth * columns, cuda.gridsize(1)):
@@ -130,7 +130,8 @@ def divmod_u32(i: int, n: int) -> tuple[int, int]:
 
     For the same reason, loops in a step count with ``while``: ``range`` divides to find the number of iterations.
     """
-    a, b = np.uint32(i), np.uint32(n)
+    a: Any = np.uint32(i)
+    b: Any = np.uint32(n)
     return np.int64(a // b), np.int64(a % b)
 
 
@@ -142,14 +143,14 @@ def block_range(units: int, size: int, rows: int, batch: int) -> tuple[int, int,
 
 
 @device_function
-def clear(shared: KernelArray, first: int, last: int) -> None:
+def clear(shared: Array, first: int, last: int) -> None:
     """Zero the float4s ``first`` to ``last - 1``."""
     for i in range(4 * first + cuda.threadIdx.x, 4 * last, cuda.blockDim.x):
         shared[i] = 0
 
 
 @device_function
-def cache_weights(shared: KernelArray, to: int, weights: KernelArray, weights_at: int, count: int) -> None:
+def cache_weights(shared: Array, to: int, weights: Array, weights_at: int, count: int) -> None:
     """Copy ``count`` float4s of the packed weights to shared memory."""
     i, threads = cuda.threadIdx.x, cuda.blockDim.x
     while i < count:
@@ -160,7 +161,7 @@ def cache_weights(shared: KernelArray, to: int, weights: KernelArray, weights_at
 
 
 @device_function
-def load_row(shared: KernelArray, to: int, source: KernelArray, row: int, first: int, last: int) -> None:
+def load_row(shared: Array, to: int, source: Array, row: int, first: int, last: int) -> None:
     """Copy the float4s ``first`` to ``last - 1`` of a row of ``source`` to shared memory, by the threads of a warp."""
     width, lane = source.shape[1], cuda.threadIdx.x % WARP
     if width % 4 == 0:  # rows begin at a float4
@@ -180,9 +181,7 @@ def make_multiply(tile: int) -> Kernel:
     """The matrix product by all threads of a block, in tiles of ``tile`` rows."""
 
     @device_function
-    def multiply_float4(
-        sums: KernelArray, x: KernelArray, x_at: int, stride: int, weights: KernelArray, at: int, columns: int
-    ) -> None:
+    def multiply_float4(sums: Array, x: Array, x_at: int, stride: int, weights: Array, at: int, columns: int) -> None:
         """sums [tile, 4] += x [tile, 4] times weights [4, 4], which are loaded to the last rows of ``sums``."""
         one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)  # unsigned: no check for negative indices
         for i in range(4):
@@ -200,7 +199,7 @@ def make_multiply(tile: int) -> Kernel:
 
     @device_function
     def multiply(
-        sums: KernelArray, shared: KernelArray, left: tuple, right: tuple, depth_range: tuple, shape: tuple, out_at: int
+        sums: Array, shared: Array, left: tuple, right: tuple, depth_range: tuple, shape: tuple, out_at: int
     ) -> None:
         """Compute shared[out_at]: partial sums over ``depth_range``, [splits, rows, columns] with columns in float4s.
 
@@ -261,7 +260,7 @@ def make_recurrent_multiply(tile: int, load: bool, gather: bool) -> Kernel:
 
     @device_function
     def recurrent_multiply(
-        sums: KernelArray, shared: KernelArray, source: KernelArray, list_of_rows: KernelArray, first_row: int,
+        sums: Array, shared: Array, source: Array, list_of_rows: Array, first_row: int,
         active: int, right: tuple, depth_chunk: tuple, shape: tuple, out_at: int,
     ) -> None:  # fmt: skip
         depth, chunk = depth_chunk
@@ -283,7 +282,7 @@ def make_recurrent_multiply(tile: int, load: bool, gather: bool) -> Kernel:
 
 
 @device_function
-def totals(values: KernelArray, shared: KernelArray, at: int, shape: tuple, row: int, column: int) -> None:
+def totals(values: Array, shared: Array, at: int, shape: tuple, row: int, column: int) -> None:
     """Elements of a product from a column on, as many as ``values`` holds: their partial sums, added in order."""
     columns, rows, splits = shape
     place, step = np.uintp(4 * (at + row * columns) + column), np.uintp(4 * rows * columns)
@@ -296,7 +295,7 @@ def totals(values: KernelArray, shared: KernelArray, at: int, shape: tuple, row:
 
 
 @device_function
-def total(shared: KernelArray, at: int, shape: tuple, row: int, column: int) -> Number:
+def total(shared: Array, at: int, shape: tuple, row: int, column: int) -> Number:
     """One element of a product."""
     columns, rows, splits = shape
     place, step = np.uintp(4 * (at + row * columns) + column), np.uintp(4 * rows * columns)

@@ -20,9 +20,9 @@ import numpy as np
 from numba import from_dtype
 
 from minirnn.kernels.contract import Noise, RecurrentWeights
-from minirnn.kernels.cuda.array import DeviceArray, Operand, empty
+from minirnn.kernels.cuda.array import DeviceArray, empty
 from minirnn.kernels.cuda.creation import asarray, zeros
-from minirnn.kernels.cuda.jit import SIMULATOR, Kernel, KernelArray, cuda, device_function
+from minirnn.kernels.cuda.jit import SIMULATOR, Array, Kernel, cuda, device_function
 from minirnn.kernels.cuda.launch_plan import Problem, plan_recurrence
 from minirnn.kernels.cuda.matrix import gemm
 from minirnn.kernels.cuda.persistent import (
@@ -59,7 +59,7 @@ def _to_gpu(steps: Steps) -> tuple[DeviceArray, DeviceArray]:
 
 
 @device_function
-def _rows_of_step(starts: KernelArray, step: int, reverse: bool, first: int, last: int) -> tuple[int, int]:
+def _rows_of_step(starts: Array, step: int, reverse: bool, first: int, last: int) -> tuple[int, int]:
     """The block's first packed row at the ``step``-th step, and how many of its sequences have that step."""
     t = starts.size - 2 - step if reverse else step
     begin = starts[t]
@@ -74,7 +74,7 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
     recurrent_size, unit_step, staged_step = max(1, recurrent), step.unit, step.staged(tile)
 
     @device_function
-    def load_inputs(x: KernelArray, gates: KernelArray, by_token: tuple, s: Any, j: Any) -> None:
+    def load_inputs(x: Array, gates: Array, by_token: tuple, s: Any, j: Any) -> None:
         table, tokens = by_token
         for g in range(gate_count):
             x[g] = table[tokens[s], g, j] if tokens.size > 0 else gates[s, g, j]
@@ -268,7 +268,7 @@ class Recurrence:
         equations: Equations,
         gates: DeviceArray,
         table: DeviceArray | None,
-        tokens: Operand | None,
+        tokens: object,
         weights: RecurrentWeights[DeviceArray],
         states: Sequence[DeviceArray],
         steps: Steps,

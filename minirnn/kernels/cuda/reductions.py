@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from minirnn.kernels.cuda import elementwise
-from minirnn.kernels.cuda.array import Axis, DeviceArray, empty, register
+from minirnn.kernels.contract import Axes, DType
+from minirnn.kernels.cuda import elementwise, jit
+from minirnn.kernels.cuda.array import DeviceArray, empty, register
 from minirnn.kernels.cuda.creation import full
-from minirnn.kernels.cuda.jit import (
-    THREADS,
-    Kernel,
-    KernelArray,
-    Number,
-    add,
-    cuda,
-    device_function,
-    kernel,
-    larger,
-    make_block_reduce,
-    smaller,
-)
+from minirnn.kernels.cuda.jit import THREADS, Array, Kernel, Number, cuda, device_function, kernel, make_block_reduce
 from minirnn.kernels.cuda.launch import launch, launch_blocks
 from minirnn.kernels.cuda.strided import coalesce, element_index, layout_of
 
@@ -40,7 +29,7 @@ def _make_reduction(combine: Kernel) -> tuple[Kernel, Kernel]:
 
     @kernel
     def by_threads(
-        out: KernelArray, x: KernelArray, initial: Number, kept: tuple, extent: int, reduced: tuple
+        out: Array, x: Array, initial: Number, kept: tuple, extent: int, reduced: tuple
     ) -> None:  # fmt: skip
         (kept_shape, kept_strides), (shape, strides) = kept, reduced
         for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
@@ -51,9 +40,7 @@ def _make_reduction(combine: Kernel) -> tuple[Kernel, Kernel]:
             out[i] = total
 
     @kernel
-    def by_blocks(
-        out: KernelArray, x: KernelArray, initial: Number, kept: tuple, extent: int, reduced: tuple, chunk: int
-    ) -> None:
+    def by_blocks(out: Array, x: Array, initial: Number, kept: tuple, extent: int, reduced: tuple, chunk: int) -> None:
         (kept_shape, kept_strides), (shape, strides) = kept, reduced
         shared = cuda.shared.array(THREADS, out.dtype)
         chunks = (extent + chunk - 1) // chunk
@@ -70,7 +57,7 @@ def _make_reduction(combine: Kernel) -> tuple[Kernel, Kernel]:
     return by_threads, by_blocks
 
 
-def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+def _axes(axis: Axes, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
     return tuple(int(d) % ndim for d in ((axis,) if isinstance(axis, (int, np.integer)) else axis))
@@ -80,7 +67,8 @@ def _split_layout(x: DeviceArray, axes: tuple[int, ...]) -> tuple[tuple, int, tu
     """Coalesced layouts of x's first elements along ``axes`` and of those of one result, and the latter's number."""
     kept = tuple(d for d in range(x.ndim) if d not in axes)
     ordered = layout_of(x.shape).transpose((*kept, *axes))
-    firsts, reduced = ordered[(..., *(0,) * len(axes))], ordered[(*(0,) * len(kept), ...)]
+    zeros: tuple[Any, ...] = (0,) * x.ndim
+    firsts, reduced = ordered[(..., *zeros[: len(axes)])], ordered[(*zeros[: len(kept)], ...)]
     return coalesce((firsts,)), reduced.size, coalesce((reduced,))
 
 
@@ -89,7 +77,7 @@ def _result_shape(x: DeviceArray, axes: tuple[int, ...], keepdims: bool) -> tupl
 
 
 def _reduce(
-    kernels: tuple[Kernel, Kernel], x: DeviceArray, axis: Axis, keepdims: bool, initial: float, dtype: np.dtype
+    kernels: tuple[Kernel, Kernel], x: DeviceArray, axis: Axes, keepdims: bool, initial: float, dtype: np.dtype
 ) -> DeviceArray:
     axes = _axes(axis, x.ndim)
     result = _result_shape(x, axes, keepdims)
@@ -107,11 +95,11 @@ def _reduce(
     return out.reshape(result) if chunks == 1 else _reduce(kernels, out, 1, False, initial, dtype).reshape(result)
 
 
-_SUM, _MAX, _MIN = map(_make_reduction, (add, larger, smaller))
+_SUM, _MAX, _MIN = map(_make_reduction, (jit.add, jit.larger, jit.smaller))
 
 
 @register
-def sum(x: DeviceArray, axis: Axis = None, keepdims: bool = False, dtype: DTypeLike = None) -> DeviceArray:
+def sum(x: DeviceArray, axis: Axes = None, keepdims: bool = False, dtype: DType | None = None) -> DeviceArray:
     if dtype is None:
         dtype = x.dtype if x.dtype.kind == "f" else np.uint64 if x.dtype.kind == "u" else np.int64
     return _reduce(_SUM, x, axis, keepdims, 0, np.dtype(dtype))
@@ -124,13 +112,13 @@ def _bounds(dtype: np.dtype) -> tuple[float, float]:
 
 
 @register
-def max(x: DeviceArray, axis: Axis = None, keepdims: bool = False) -> DeviceArray:
+def max(x: DeviceArray, axis: Axes = None, keepdims: bool = False) -> DeviceArray:
     """NaN where an element is NaN."""
     return _reduce(_MAX, x, axis, keepdims, _bounds(x.dtype)[0], x.dtype)
 
 
 @register
-def min(x: DeviceArray, axis: Axis = None, keepdims: bool = False) -> DeviceArray:
+def min(x: DeviceArray, axis: Axes = None, keepdims: bool = False) -> DeviceArray:
     """NaN where an element is NaN."""
     return _reduce(_MIN, x, axis, keepdims, _bounds(x.dtype)[1], x.dtype)
 
@@ -149,7 +137,7 @@ def _make_arg_reduction(beats: Kernel) -> Callable[..., DeviceArray]:
     """The index of the first element that no other beats: a block for each result."""
 
     @kernel
-    def arg_reduce(out: KernelArray, x: KernelArray, kept: tuple, extent: int, reduced: tuple) -> None:
+    def arg_reduce(out: Array, x: Array, kept: tuple, extent: int, reduced: tuple) -> None:
         (kept_shape, kept_strides), (shape, strides) = kept, reduced
         indices = cuda.shared.array(THREADS, out.dtype)
         values = cuda.shared.array(THREADS, x.dtype)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minirnn.kernels.cuda.array import DeviceArray, Operand, empty
+from minirnn.kernels.cuda.array import DeviceArray, empty
 from minirnn.kernels.cuda.creation import asarray
-from minirnn.kernels.cuda.jit import THREADS, KernelArray, cuda, kernel
+from minirnn.kernels.cuda.jit import THREADS, Array, cuda, kernel
 from minirnn.kernels.cuda.launch import launch, launch_blocks
 from minirnn.kernels.pointwise import cast, random_bits
 
@@ -15,19 +15,19 @@ _ROW_BLOCK = 32  # rows added up first, as on the CPU
 
 
 @kernel
-def _take(out: KernelArray, table: KernelArray, rows: KernelArray, width: int) -> None:
+def _take(out: Array, table: Array, rows: Array, width: int) -> None:
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         out[i] = table[rows[i // width] * width + i % width]
 
 
 @kernel
-def _scatter(out: KernelArray, values: KernelArray, rows: KernelArray, width: int) -> None:
+def _scatter(out: Array, values: Array, rows: Array, width: int) -> None:
     for i in range(cuda.grid(1), values.size, cuda.gridsize(1)):
         out[rows[i // width] * width + i % width] = values[i]
 
 
 @kernel
-def _scatter_add(out: KernelArray, values: KernelArray, rows: KernelArray) -> None:
+def _scatter_add(out: Array, values: Array, rows: Array) -> None:
     """A block owns a row of the result, a thread one of its columns: it searches ``rows`` for it, THREADS at a time."""
     tokens = cuda.shared.array(THREADS, rows.dtype)
     found_at = cuda.shared.array(THREADS, np.int32)
@@ -54,7 +54,7 @@ def _scatter_add(out: KernelArray, values: KernelArray, rows: KernelArray) -> No
 
 
 @kernel
-def _block_sums(out: KernelArray, x: KernelArray, columns: int) -> None:
+def _block_sums(out: Array, x: Array, columns: int) -> None:
     """Sums of x over blocks of rows: out [blocks, columns], x [S, columns], both flat."""
     rows = x.size // columns
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
@@ -66,7 +66,7 @@ def _block_sums(out: KernelArray, x: KernelArray, columns: int) -> None:
 
 
 @kernel
-def _dropout(out: KernelArray, x: KernelArray, seed: np.uint64, threshold: np.uint64, scale: float) -> None:
+def _dropout(out: Array, x: Array, seed: np.uint64, threshold: np.uint64, scale: float) -> None:
     """Each hash gives four random numbers of 16 bits, for elements that lie a quarter of a block apart."""
     quarter = _DROPOUT_BLOCK // 4
     for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
@@ -76,7 +76,7 @@ def _dropout(out: KernelArray, x: KernelArray, seed: np.uint64, threshold: np.ui
         out[i] = x[i] * cast(scale, x[i]) if draw >= threshold else cast(0, x[i])
 
 
-def take_rows(table: DeviceArray, rows: Operand) -> DeviceArray:
+def take_rows(table: DeviceArray, rows: object) -> DeviceArray:
     indices = asarray(rows, np.int64)
     out = empty((indices.size, *table.shape[1:]), table.dtype)
     if out.size:
@@ -84,14 +84,14 @@ def take_rows(table: DeviceArray, rows: Operand) -> DeviceArray:
     return out
 
 
-def scatter_rows(out: DeviceArray, rows: Operand, values: DeviceArray) -> None:
+def scatter_rows(out: DeviceArray, rows: object, values: DeviceArray) -> None:
     """out[rows] = values for distinct rows [S], values [S, ...]."""
     indices = asarray(rows, np.int64)
     if values.size:
         launch(_scatter, values.size, out.flat, values.flat, indices, values.size // indices.size)
 
 
-def scatter_add_rows(values: DeviceArray, rows: Operand, count: int) -> DeviceArray:
+def scatter_add_rows(values: DeviceArray, rows: object, count: int) -> DeviceArray:
     out = empty((count, values.shape[1]), values.dtype)
     if out.size:
         launch_blocks(_scatter_add, (count, -(-out.shape[1] // THREADS)), out, values, asarray(rows, np.int64))

@@ -21,7 +21,7 @@ from minirnn.errors import DeviceError
 from minirnn.kernels import pointwise
 from minirnn.kernels.build import build_function
 from minirnn.kernels.codegen import POINTWISE, Level, loop_body, schedule
-from minirnn.kernels.cuda.jit import Kernel, KernelArray, cuda, device_function
+from minirnn.kernels.cuda.jit import Array, Kernel, cuda, device_function
 from minirnn.kernels.cuda.launch_plan import Stages
 from minirnn.kernels.cuda.persistent import divmod_u32, make_multiply, total
 from minirnn.kernels.graph import Equations, Node, ancestors
@@ -53,7 +53,7 @@ def _thread() -> tuple[int, int]:
 
 
 @device_function
-def _add_partial(shared: KernelArray, at: int, count: int, width: int, to: int) -> None:
+def _add_partial(shared: Array, at: int, count: int, width: int, to: int) -> None:
     """shared[to + i] = shared[at + i width] + ... + shared[at + i width + width - 1] for i < count, by halves."""
     thread, threads = cuda.threadIdx.x, cuda.blockDim.x
     cuda.syncthreads()

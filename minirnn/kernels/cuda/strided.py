@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from minirnn.errors import DeviceError, ShapeError
 from minirnn.kernels.cuda.array import DeviceArray, empty, register
-from minirnn.kernels.cuda.jit import KernelArray, cuda, device_function, kernel
+from minirnn.kernels.cuda.jit import Array, cuda, device_function, kernel
 from minirnn.kernels.cuda.launch import launch
 
 _RANKS = (1, 4, 8)
@@ -73,7 +73,7 @@ def element_index(i: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> i
 
 @kernel
 def _copy(
-    out: KernelArray, x: KernelArray, count: int, shape: tuple, out_strides: tuple, x_strides: tuple
+    out: Array, x: Array, count: int, shape: tuple, out_strides: tuple, x_strides: tuple
 ) -> None:  # fmt: skip
     for i in range(cuda.grid(1), count, cuda.gridsize(1)):
         out[element_index(i, shape, out_strides)] = x[element_index(i, shape, x_strides)]
