@@ -13,7 +13,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.kernels import tile
 from minirnn.kernels.build import build_function
-from minirnn.kernels.cpu import recurrence
+from minirnn.kernels.cpu.kernel import FUNCTIONS
 from minirnn.nn.unrolled import Unrolled
 
 LENGTHS = [3, 0, 4, 1]
@@ -137,7 +137,7 @@ def assert_equal_paths(
 
 # --------------------------------------------------------------------------------------- kernels as plain Python
 
-PLAIN = {name: getattr(function, "py_func", function) for name, function in recurrence._FUNCTIONS.items()}
+PLAIN = {name: getattr(function, "py_func", function) for name, function in FUNCTIONS.items()}
 
 
 def _multiply_add(a: Any, a_at: int, a_row: int, a_column: int, rows: int, *rest: Any) -> None:

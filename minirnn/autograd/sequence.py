@@ -19,7 +19,7 @@ import numpy as np
 from minirnn import kernels
 from minirnn.autograd.tensor import Tensor, record, record_many
 from minirnn.kernels.contract import Noise, RecurrentWeights
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps
 
 
@@ -54,7 +54,7 @@ def _final(K: Any, states: Any, steps: Steps) -> Any:
         first = int(steps.final[0])
         final = states[first : first + steps.batch].copy()
     else:
-        final = K.take_rows(states, steps.final[steps.places])
+        final = K.take_rows(states, steps.final[steps.positions])
     return final.reshape(1, *final.shape)
 
 
@@ -66,7 +66,7 @@ def split_biases(equations: Equations, bias_ih: Tensor, bias_hh: Tensor) -> tupl
     """What is added to the input part, bias_ih and most of bias_hh [G H], and the rest [K, H]: of parts kept apart."""
     K, size = kernels.on(bias_ih.device), bias_ih.shape[0] // len(equations.input_gates)
     joined, own, pieces = bias_ih.data, [], []
-    if len(equations.runs) == 1 and equations.runs[0].count == len(equations.input_gates) and not equations.own_gates:
+    if len(equations.runs) == 1 and equations.runs[0].count == len(equations.input_gates) and not equations.separate_gates:
         return record("biases", (bias_ih, bias_hh), K.add(joined, bias_hh.data), lambda g: (g, g)), None
     joined = joined.copy()
     for run in equations.runs:
@@ -118,7 +118,7 @@ def recurrent_sequence(
                 d_states.append(rows.copy() if steps.order is None else K.take_rows(rows, steps.order))
         d_states, d = run.backward(None if dy is None else K.contiguous(dy), d_states)
         if steps.order is not None:
-            d_states = [K.take_rows(rows, steps.places) for rows in d_states]
+            d_states = [K.take_rows(rows, steps.positions) for rows in d_states]
         return gate_input.gradient(K, gates), d.weight_hh, d.bias, d.vectors, d.weight_hr, *d.inner, *d_states
 
     inputs = (

@@ -13,17 +13,8 @@ from typing import Any, Self
 from minirnn.autograd import ops
 from minirnn.cells import _vocabulary as vocabulary
 from minirnn.errors import CellError
-from minirnn.kernels.graph import (
-    COMPARISONS,
-    Equations,
-    Graph,
-    Node,
-    ancestors,
-    check_names,
-    cleaned,
-    input_gates,
-    recurrent_gates,
-)
+from minirnn.kernels.equations import Equations, check_names, input_gates, recurrent_gates
+from minirnn.kernels.graph import COMPARISONS, Graph, Node, ancestors, prune
 
 
 class Cell:
@@ -194,7 +185,7 @@ def _trace(made: Cell) -> Equations:
                 found = trace.tb_lineno
             trace = trace.tb_next
         raise CellError(f"cell {made.name}, {_place(code, found)}: {_explained(error)}") from None
-    return Equations(made.name, made.gates, made.states, made.vectors, *cleaned(new))
+    return Equations(made.name, made.gates, made.states, made.vectors, *prune(new))
 
 
 def _place(code: CodeType, line: int) -> str:

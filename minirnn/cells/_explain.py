@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from minirnn.kernels.graph import Equations, Node, ancestors, recurrent_gates
-from minirnn.kernels.plan import Place, Plan
+from minirnn.kernels.equations import Equations, recurrent_gates
+from minirnn.kernels.graph import Node, ancestors
+from minirnn.kernels.plan import Location, Plan
 
 _INFIX = {"add": ("+", 2), "sub": ("-", 2), "mul": ("*", 3), "div": ("/", 3), "lt": ("<", 1), "le": ("<=", 1)}
 """The sign of an operation, and how strongly it binds its operands."""
@@ -69,7 +70,7 @@ def equations_text(equations: Equations) -> list[str]:
     return _lines({f"{state}'": node for state, node in zip(plain.states, plain.new, strict=True)}, {}, plain)
 
 
-def _part(equations: Equations, place: Place) -> str:
+def _part(equations: Equations, place: Location) -> str:
     """The gate, state or vector whose place it is; sums and products have numbers."""
     array, index = place.array, place.index or 0
     if array.startswith(("history", "d_state")):
@@ -78,14 +79,14 @@ def _part(equations: Equations, place: Place) -> str:
         return equations.states[0]
     if array in ("sums", "inputs"):
         return f"{array.removesuffix('s')}{index}"
-    products = (*equations.own_gates, *(f"product{number}" for number in range(equations.products)))
+    products = (*equations.separate_gates, *(f"product{number}" for number in range(equations.products)))
     return {"gates": equations.input_gates, "products": products, "d_vectors": tuple(equations.vectors)}[array][index]
 
 
 def _kept(plan: Plan) -> dict[Node, str]:
     """The names of computed values that lie in memory when the backward pass comes to a step."""
     names = {}
-    for node, place in plan.backward.given.items():
+    for node, place in plan.backward.loads.items():
         if node.operands:
             part = _part(plan.equations, place)
             if place.array in ("gates", "products"):
@@ -96,14 +97,14 @@ def _kept(plan: Plan) -> dict[Node, str]:
 
 def explain(equations: Equations) -> str:
     """What is derived from a cell's equations: what is kept, the equations of backward, the generated loops."""
-    from minirnn.kernels.cpu.recurrence import kernels_of
+    from minirnn.kernels.cpu.kernel import kernels_of
 
     resolved = equations.resolve(training=True)
     plan, forward, backward = kernels_of(resolved, False)
     kept = _kept(plan)
     states = {node: name for node, name in kept.items() if name.endswith("'")}
-    unchanged = [node.key for node in plan.kept if not node.operands]
-    gradients = {f"d{_part(resolved, store.place)}": store.node for store in plan.backward.stores}
+    unchanged = [node.key for node in plan.saved if not node.operands]
+    gradients = {f"d{_part(resolved, store.location)}": store.node for store in plan.backward.stores}
     h, recurrent = resolved.states[0], ", ".join(f"d{gate}" for gate in recurrent_gates(resolved.gates))
     sections = {
         f"{resolved.name}: equations": equations_text(resolved),

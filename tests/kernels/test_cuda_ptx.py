@@ -119,7 +119,7 @@ H, N = 128, 32  # hidden units, sequences
 def weights_of(cell: Plan, array: Any, projected: int | None = None) -> RecurrentWeights:
     return RecurrentWeights(
         weight_hh=array((cell.recurrent * H, projected or H)),
-        bias=array((cell.own * H,)) if cell.own else None,
+        bias=array((cell.separate * H,)) if cell.separate else None,
         vectors=array((len(cell.equations.vectors), H)) if cell.equations.vectors else None,
         inner=[array((H, H)) for _ in range(cell.inputs)],
         weight_hr=array((projected, H)) if projected else None,

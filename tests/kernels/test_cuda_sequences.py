@@ -85,7 +85,7 @@ def assert_close(got: Any, expected: np.ndarray | None, what: str) -> None:
 def draw_weights(plan: Plan, size: int, draw: Callable, projected: int = 0, scale: float = 1.0) -> RecurrentWeights:
     return RecurrentWeights(
         weight_hh=scale * draw(plan.recurrent * size, projected or size) if plan.recurrent else None,
-        bias=draw(plan.own * size) if plan.own else None,
+        bias=draw(plan.separate * size) if plan.separate else None,
         vectors=draw(len(plan.equations.vectors), size) if plan.equations.vectors else None,
         inner=[draw(size, size) for _ in range(plan.inputs)],
         weight_hr=draw(projected, size) if projected else None,

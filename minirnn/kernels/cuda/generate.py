@@ -35,7 +35,7 @@ from minirnn.kernels.cuda.persistent import (
     totals,
 )
 from minirnn.kernels.cuda.step import Step
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 from minirnn.kernels.plan import make_plan
 from minirnn.kernels.pointwise import cast, exp, random_uniform
 
@@ -301,7 +301,7 @@ class Sampler:
         )
         self._plan = plan = plan_sampling(problem, limits())
         classes = -(-vocabulary // plan.blocks[0])
-        matrices, counts = [], (gates, cell.own, len(model.equations.vectors), 2 * batch)
+        matrices, counts = [], (gates, cell.separate, len(model.equations.vectors), 2 * batch)
         bias_ih, bias, vectors, history = (zeros((layers, count, size), dtype) for count in counts)
         others = zeros((layers, len(states) - 1, 2 * batch, size), dtype)
         inner = zeros((layers, pack_inner(model.recurrent[0].inner, size, dtype, True).size), dtype)
@@ -311,8 +311,8 @@ class Sampler:
                 bias_ih[layer] = model.bias_ih[layer - 1].reshape(gates, size)
             if recurrent and own.weight_hh is not None:
                 matrices.append((own.weight_hh, recurrent, plan.units))
-            if cell.own and own.bias is not None:
-                bias[layer] = own.bias.reshape(cell.own, size)
+            if cell.separate and own.bias is not None:
+                bias[layer] = own.bias.reshape(cell.separate, size)
             if own.vectors is not None and vectors.size:
                 vectors[layer] = own.vectors
             if inner.size:

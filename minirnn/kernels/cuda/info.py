@@ -7,7 +7,7 @@ from minirnn.kernels.cuda.jit import SIMULATOR, cuda
 from minirnn.kernels.cuda.launch_plan import Problem, plan_recurrence
 from minirnn.kernels.cuda.persistent import limits
 from minirnn.kernels.cuda.step import steps_of
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 
 _PATHS = {
     "block": "each block of threads computes sequences of its own",

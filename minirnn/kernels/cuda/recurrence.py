@@ -43,7 +43,7 @@ from minirnn.kernels.cuda.persistent import (
 from minirnn.kernels.cuda.rows import column_sums
 from minirnn.kernels.cuda.step import Step, steps_of
 from minirnn.kernels.cuda.strided import copy_into
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps
 
 _steps_on_gpu: dict[int, tuple[DeviceArray, DeviceArray]] = {}
@@ -295,7 +295,7 @@ class Recurrence:
         self._arrays = self._gates, self._products, self._inputs, sums, h, others, vectors, mask
         if table is None or tokens is None:
             table, tokens = empty((0, cell.gates * size), dtype), empty((0,), np.int64)
-        bias = zeros((cell.own, size), dtype) if weights.bias is None else weights.bias.reshape(cell.own, size)
+        bias = zeros((cell.separate, size), dtype) if weights.bias is None else weights.bias.reshape(cell.separate, size)
         by_token = table.reshape(table.shape[0], cell.gates, size), asarray(tokens)
         self._launch(_make_forward, forward, (bias, self._source), by_token)
 
@@ -355,10 +355,10 @@ class Recurrence:
                 out = result.weight_hh[run.first * size : (run.first + run.count) * size]
                 d_run, column = d_gates if run.array == "gates" else d_products, run.index * size
                 gemm(d_run, self._source, out=out, transpose_a=True, rows=previous, column=column)
-        if cell.own and weights.bias is not None:
-            result.bias = column_sums(d_products)[: cell.own * size]
+        if cell.separate and weights.bias is not None:
+            result.bias = column_sums(d_products)[: cell.separate * size]
         for number in range(cell.inputs):
-            out, column = empty((size, size), dtype), (cell.own + number) * size
+            out, column = empty((size, size), dtype), (cell.separate + number) * size
             gemm(d_products, self._inputs[:, number], out=out, transpose_a=True, column=column)
             result.inner.append(out)
         if count:

@@ -2,8 +2,8 @@
 
 Most cells become one function of one unit, whose pre-activations come in registers. A cell with sums over the units, or
 with products inside the step, runs in *stages*: its pre-activations are written to ``gates`` and ``products``, then all
-threads of a block, which computes all units, run one level after the other (:mod:`minirnn.kernels.codegen`), with a
-barrier where a level needs what other threads computed. A thread has the same units of the same rows in each.
+threads of a block, which computes all units, run one loop after the other (:mod:`minirnn.kernels.codegen`), with a
+barrier where a loop needs what other threads computed. A thread has the same units of the same rows in each.
 
 In the generated source s, r, p, n and j are the packed row, the sequence, the rows of the state before and after, and
 the unit, all int64; S, R, P, N and J are the same, unsigned: an index that cannot be negative needs no check.
@@ -20,12 +20,13 @@ import numpy as np
 from minirnn.errors import DeviceError
 from minirnn.kernels import pointwise
 from minirnn.kernels.build import build_function
-from minirnn.kernels.codegen import POINTWISE, Level, loop_body, schedule
+from minirnn.kernels.codegen import POINTWISE, Loop, loop_body, schedule
 from minirnn.kernels.cuda.jit import Array, Kernel, cuda, device_function
 from minirnn.kernels.cuda.launch_plan import Stages
 from minirnn.kernels.cuda.persistent import divmod_u32, make_multiply, total
-from minirnn.kernels.graph import Equations, Node, ancestors
-from minirnn.kernels.plan import Pass, Place, Plan, Store, make_plan
+from minirnn.kernels.equations import Equations
+from minirnn.kernels.graph import Node, ancestors
+from minirnn.kernels.plan import D_HIDDEN, HIDDEN, STATE, Location, Pass, Plan, Store, make_plan
 
 _COMMON = "gates, products, inputs, sums, h, states, vectors, mask, scratch"
 FORWARD = f"{_COMMON}, bias, source"
@@ -36,9 +37,6 @@ BACKWARD = f"{_COMMON}, d_states, d_vectors, d_inputs, hidden"
 [C - 1, N, H] their gradients; ``source`` is ``h`` where there is no mask; ``hidden`` [S, H] is h before a projection;
 ``scratch`` [N, ..., H] holds values for later stages.
 """
-
-_STATE = Place("state", "r")
-
 
 @device_function
 def _sync() -> None:
@@ -90,68 +88,62 @@ class Step:
     Attributes:
         recurrent: recurrent products of each unit, which the recurrence computes: rows of weight_hh by H.
         stages: shared memory of a cell that runs in stages; None for one that does not.
-        scratch: places of ``scratch``.
+        scratch: arrays [H] in ``scratch`` for each sequence.
     """
 
-    def __init__(self, plan: Plan, backward: bool, projected: bool = False, keep: bool = True) -> None:
+    def __init__(self, plan: Plan, backward: bool, keep: bool = True) -> None:
         self.plan, self.is_backward = plan, backward
-        self._rows = {Place(r.array, "s", r.index + k): r.first + k for r in plan.runs for k in range(r.count)}
+        self._rows = {Location(r.array, "s", r.index + k): r.first + k for r in plan.runs for k in range(r.count)}
         self.recurrent = len(self._rows)
-        self._pass = self._backward_pass(projected) if backward else self._forward_pass(projected, keep)
-        self._levels, room = schedule(self._pass, vectorized=False)
-        self.scratch, self._carry = room.scratch + room.carry, room.scratch
-        self._sums = [node for level in self._levels for node in level.sums]
+        self._pass = self._backward_pass() if backward else self._forward_pass(keep)
+        self._loops, temporaries = schedule(self._pass, vectorized=False)
+        self.scratch, self._carry = temporaries.scratch + temporaries.carry, temporaries.scratch
+        self._sums = [node for loop in self._loops for node in loop.sums]
         self._operands = list(dict.fromkeys(operand for operand, _ in self._pass.products.values()))
         self.stages, self._state = None, "dh" if backward else "value"
         if self._sums or self._operands:
-            most = max(len(level.sums) for level in self._levels)
+            most = max(len(loop.sums) for loop in self._loops)
             self.stages, self._state = Stages(len(self._operands), most, len(self._sums)), "shared[index(state_at + j)]"
 
     # ------------------------------------------------------------------------------------------ what is computed
 
-    def _forward_pass(self, projected: bool, keep: bool) -> Pass:
+    def _forward_pass(self, keep: bool) -> Pass:
         """The forward pass, its pre-activations in registers where it does not run in stages.
 
         Args:
             keep: write what backward needs, not, as in sampling, the new states alone.
         """
         plan, step = self.plan, self.plan.forward
-        leaves = {node: place for node, place in step.given.items() if node.op == "gate"}
-        given = {node: Place("history0", "p") if place == _STATE else place for node, place in step.given.items()}
-        stores = [s for s in step.stores if keep or s.place.array not in ("gates", "products", "sums")]
-        if projected:
-            stores = [s for s in stores if s.place not in (_STATE, Place("history0", "n"))]
-            stores.append(Store(plan.equations.new[0], _STATE))
+        loads = {node: Location("history0", "p") if at == STATE else at for node, at in step.loads.items()}
+        stores = [s for s in step.stores if keep or s.location.array not in ("gates", "products", "sums")]
         if not step.products and not any(node.op == "sum" for node in ancestors(plan.equations.new)):
-            for node, place in leaves.items():
-                is_own = place.array == "products"
-                given[node] = Place("u", "", self._rows[place]) if is_own else Place("x", "", place.index)
-            read = set(ancestors([s.node for s in plan.backward.stores], plan.backward.given))
-            kept = plan.kept.items() if keep else ()
-            stores += [Store(node, place) for node, place in kept if node in leaves and node in read]
-        return Pass(given, stores, step.products)
+            gates = {node: at for node, at in step.loads.items() if node.op == "gate"}
+            for node, at in gates.items():
+                separate = at.array == "products"
+                loads[node] = Location("u", "", self._rows[at]) if separate else Location("x", "", at.index)
+            read = set(ancestors([s.node for s in plan.backward.stores], plan.backward.loads))
+            saved = plan.saved.items() if keep else ()
+            stores += [Store(node, at) for node, at in saved if node in gates and node in read]
+        return Pass(loads, stores, step.products)
 
-    def _backward_pass(self, projected: bool) -> Pass:
+    def _backward_pass(self) -> Pass:
         """The backward pass. The gradient of h comes complete, including what passes through a mask."""
         equations, step = self.plan.equations, self.plan.backward
-        given, stores = dict(step.given), list(step.stores)
+        loads = dict(step.loads)
         if equations.masked:
             graph = equations.graph
             seed, d_source = (graph.leaf("gradient", key) for key in (equations.states[0], ""))
-            del given[seed], given[d_source]
-            given[seed + d_source * graph.leaf("mask", "")] = _STATE
-        if projected:
-            given.pop(equations.new[0], None)
-            stores = [*(s for s in stores if s.place != _STATE), Store(equations.new[0], Place("hidden", "s"))]
-        return Pass(given, stores, step.products)
+            del loads[seed], loads[d_source]
+            loads[seed + d_source * graph.leaf("mask", "")] = STATE
+        return Pass(loads, step.stores, step.products)
 
     # ---------------------------------------------------------------------------------------------- source code
 
-    def _element(self, place: Place) -> str:
-        """The source of a place's element."""
-        array, row, index = place.array, place.row.upper(), place.index
+    def _element(self, location: Location) -> str:
+        """The source of a location's element."""
+        array, row, index = location.array, location.row.upper(), location.index
         numbered = re.fullmatch(r"(history|d_state)(\d+)", array)
-        if place == _STATE:
+        if location in (STATE, HIDDEN, D_HIDDEN):  # those before a projection are in the same register
             return self._state
         if array in ("x", "u"):
             return f"{array}[{index}]"
@@ -161,37 +153,38 @@ class Step:
             return f"{'states' if numbered[1] == 'history' else 'd_states'}[{int(numbered[2]) - 1}, {row}, J]"
         if array in ("scratch", "carry"):
             array, row, index = "scratch", "R", (index or 0) + (self._carry if array == "carry" else 0)
-        inside = [row, "" if index is None else str(index), "" if place.per_row else "J"]
+        inside = [row, "" if index is None else str(index), "" if location.per_row else "J"]
         return f"{array}[{', '.join(part for part in inside if part)}]"
 
-    def _copies(self) -> dict[Place, str]:
-        """Where values are written in addition to their place: what products multiply."""
+    def _copies(self) -> dict[Location, str]:
+        """Where values are written in addition to their location: what products multiply."""
         fed = "fed[{}]" if self.stages is None else "shared[index(4 * at * stride + {} * size + j)]"
-        copies = {place: fed.format(row) for place, row in self._rows.items()} if self.is_backward else {}
-        for place in self._operands:
-            copy = f"shared[index(4 * ({self._operand(place)} + at * (depth + 1)) + j)]"
-            copies[place] = f"{copies[place]} = {copy}" if place in copies else copy
+        copies = {at: fed.format(row) for at, row in self._rows.items()} if self.is_backward else {}
+        for at in self._operands:
+            copy = f"shared[index(4 * ({self._operand(at)} + at * (depth + 1)) + j)]"
+            copies[at] = f"{copies[at]} = {copy}" if at in copies else copy
         return copies
 
-    def _operand(self, place: Place) -> str:
+    def _operand(self, location: Location) -> str:
         """The float4 in shared memory at which the operand of a product inside the step begins."""
-        return f"stages_at + {self._operands.index(place)} * rows * (depth + 1)"
+        return f"stages_at + {self._operands.index(location)} * rows * (depth + 1)"
 
     def _sum(self, node: Node) -> str:
         return f"shared[index(sums_at + {self._sums.index(node)} * rows + at)]"
 
-    def _body(self, level: Level) -> tuple[list[str], list[str]]:
+    def _body(self, loop: Loop) -> tuple[list[str], list[str]]:
         """Lines before the loop over the units, and inside it."""
-        element = {place: self._element(place) for place in [*level.at.values(), *(s.place for s in level.stores)]}
+        locations = [*loop.loads.values(), *(s.location for s in loop.stores)]
+        element = {at: self._element(at) for at in locations}
         before, scalars = [], {}
-        for node in ancestors([s.node for s in level.stores] + [n.operands[0] for n in level.sums], level.at):
-            if node.op == "scalar" or (node.per_row and node in level.at):
+        for node in ancestors([s.node for s in loop.stores] + [n.operands[0] for n in loop.sums], loop.loads):
+            if node.op == "scalar" or (node.per_row and node in loop.loads):
                 scalars[node] = f"s{node.number}"
-                known = self._sum(node) if node in self._sums else element.get(level.at.get(node, _STATE))
+                known = self._sum(node) if node in self._sums else element.get(loop.loads.get(node, STATE))
                 before.append(f"s{node.number} = kind({node.key if node.op == 'scalar' else known})")
-        rows, body = loop_body(level, element, scalars)
-        for place, copy in self._copies().items():
-            text = f"{element.get(place)} = "
+        rows, body = loop_body(loop, element, scalars)
+        for at, copy in self._copies().items():
+            text = f"{element.get(at)} = "
             body = [f"{copy} = {line}" if line.startswith(text) else line for line in body]
         return before + rows, body
 
@@ -212,14 +205,14 @@ class Step:
         nothing.
         """
         lines = ["S, R, P, N, J = index(s), index(r), index(p), index(n), index(j)", "counter = s * size"]
-        before, body = self._body(self._levels[0]) if self.stages is None else ([], [])
+        before, body = self._body(self._loops[0]) if self.stages is None else ([], [])
         if self.is_backward:
             return self._build("unit", "dh, fed, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return dh"])
-        for place, row in self._rows.items():
-            own = place.array == "products"
-            lines.append(f"u[{row}] += bias[{place.index}, J]" if own else f"x[{place.index}] += u[{row}]")
-            if own and self.stages is not None:
-                body.append(f"{self._element(place)} = u[{row}]")
+        for at, row in self._rows.items():
+            separate = at.array == "products"
+            lines.append(f"u[{row}] += bias[{at.index}, J]" if separate else f"x[{at.index}] += u[{row}]")
+            if separate and self.stages is not None:
+                body.append(f"{self._element(at)} = u[{row}]")
         if self.stages is not None:
             body += [*(f"gates[S, {k}, J] = x[{k}]" for k in range(self.plan.gates)), "value = x[0]"]
         return self._build("unit", "x, u, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return value"])
@@ -239,24 +232,24 @@ class Step:
             f"sums_at = 4 * (stages_at + {len(self._operands)} * rows * (depth + 1))",
             f"partial_at = sums_at + {len(self._sums)} * rows",
         ]
-        for level in self._levels if self.stages is not None else ():
-            lines += self._stage(level)
+        for loop in self._loops if self.stages is not None else ():
+            lines += self._stage(loop)
         parameters = "acc, shared, inner, arrays, noise, step_rows, places"
         return self._build("staged", parameters, lines, multiply=make_multiply(tile))
 
-    def _stage(self, level: Level) -> list[str]:
-        before, body = self._body(level)
-        before += [f"t{node.number} = kind(0)" for node in level.sums]
+    def _stage(self, loop: Loop) -> list[str]:
+        before, body = self._body(loop)
+        before += [f"t{node.number} = kind(0)" for node in loop.sums]
         place = "shared[index(partial_at + ({} * rows + at) * width + thread % width)]"
-        lines = _each_row(before, body, [f"{place.format(k)} = t{node.number}" for k, node in enumerate(level.sums)])
-        if level.sums:
-            to = f"sums_at + {self._sums.index(level.sums[0])} * rows"
-            lines.append(f"add_partial(shared, partial_at, {len(level.sums)} * rows, width, {to})")
-        kept = [s for s in level.row_stores if s.place.array == "sums"]
+        lines = _each_row(before, body, [f"{place.format(k)} = t{node.number}" for k, node in enumerate(loop.sums)])
+        if loop.sums:
+            to = f"sums_at + {self._sums.index(loop.sums[0])} * rows"
+            lines.append(f"add_partial(shared, partial_at, {len(loop.sums)} * rows, width, {to})")
+        kept = [s for s in loop.row_stores if s.location.array == "sums"]
         if kept:
-            lines += _each_row([f"{self._element(s.place)} = {self._sum(s.node)}" for s in kept], [], [])
+            lines += _each_row([f"{self._element(s.location)} = {self._sum(s.node)}" for s in kept], [], [])
         shape = "(depth, rows, splits)"
-        for node in level.products:
+        for node in loop.products:
             operand, result = self._pass.products[node]
             left = f"({self._operand(operand)}, depth + 1, active)"
             right = f"(inner, {node.key[0]} * 4 * depth * depth, 0, 0)"
@@ -282,8 +275,8 @@ def _each_row(before: list[str], body: list[str], after: list[str]) -> list[str]
 @functools.lru_cache(maxsize=256)
 def steps_of(equations: Equations, projected: bool = False) -> tuple[Plan, Step, Step]:
     """A cell's plan, and its forward and backward step."""
-    plan = make_plan(equations)
-    forward, backward = Step(plan, False, projected), Step(plan, True, projected)
+    plan = make_plan(equations, projected)
+    forward, backward = Step(plan, False), Step(plan, True)
     if projected and (forward.stages or backward.stages):
         raise DeviceError("device 'cuda': a projection of h needs a cell without sums and products inside the step")
     return plan, forward, backward
