@@ -100,7 +100,7 @@ def compile_all(names: list[str], capability: tuple[int, int], folder: Path | No
     gpu = launch_plan.Limits(132, 232448, 512, True)
     launch.launch_grid, persistent._allow_shared, persistent.limits = compiled, lambda *args: None, lambda: gpu
     for module, name in ((recurrence, "plan_recurrence"), (generate, "plan_sampling")):
-        module.limits, make = lambda: gpu, getattr(module, name).__wrapped__
+        make = getattr(module, name).__wrapped__
         setattr(module, name, lambda *args, make=make: make(*args, path=path))
 
     variants = itertools.product(names, ("float32", "float64"), ("block", "grid"), (False, True))

@@ -25,7 +25,7 @@ from minirnn.kernels.plan import Plan, make_plan
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 
 try:
-    from minirnn.kernels.cuda import attention, generate, launch_plan, recurrence
+    from minirnn.kernels.cuda import attention, generate, launch_plan, persistent, recurrence
     from minirnn.kernels.cuda.creation import asarray
     from minirnn.kernels.cuda.jit import SIMULATOR
     from minirnn.kernels.cuda.step import steps_of
@@ -175,8 +175,8 @@ def test_regularisation_draws_the_numbers_of_the_cpu(case: str) -> None:
     threads=st.integers(1, 7),
 )
 def test_any_size_matches_cpu(dtype: np.dtype, cell: str, size: int, lengths: list[int], threads: int) -> None:
-    gpu = dataclasses.replace(recurrence.limits(), threads=threads if SIMULATOR else 32 * threads)
-    with mock.patch.object(recurrence, "limits", return_value=gpu):
+    gpu = dataclasses.replace(persistent.limits(), threads=threads if SIMULATOR else 32 * threads)
+    with mock.patch.object(persistent, "limits", return_value=gpu):
         check(Layer(cell, batch_of(lengths), dtype, False, size))
 
 
@@ -190,7 +190,7 @@ def force_path(
 
     On a GPU, shared memory and blocks are what it has.
     """
-    gpu = launch_plan.Limits(8 if path == "grid" else 1, shared_bytes, 4, True) if SIMULATOR else recurrence.limits()
+    gpu = launch_plan.Limits(8 if path == "grid" else 1, shared_bytes, 4, True) if SIMULATOR else persistent.limits()
     plans, layouts = [], launch_plan._layouts
 
     def make_plan(make: Callable, *args: Any) -> launch_plan.LaunchPlan:
@@ -200,8 +200,8 @@ def force_path(
     if units is not None:
         chosen = lambda *args: (layout for layout in layouts(*args) if layout[0] == units)  # noqa: E731
         monkeypatch.setattr(launch_plan, "_layouts", chosen)
+    monkeypatch.setattr(persistent, "limits", lambda: gpu)
     for module, name in ((recurrence, "plan_recurrence"), (generate, "plan_sampling")):
-        monkeypatch.setattr(module, "limits", lambda: gpu)
         monkeypatch.setattr(module, name, functools.partial(make_plan, getattr(module, name)))
     return plans
 

@@ -1,8 +1,8 @@
 """Sampling from a token model, the whole text in one launch: embed, all layers, softmax, draw, feed back.
 
 Organised as :mod:`minirnn.kernels.cuda.recurrence`: blocks that compute whole sequences, or a grid that divides the
-units of every layer and the classes of the head, with a grid sync after each. Steps alternate between two rows of states
-for each sequence, so that no thread overwrites what others still read. The random numbers are those of the CPU.
+units of every layer and the classes of the head, with a grid sync after each. Steps alternate between two rows of
+states for each sequence, so that no thread overwrites what others still read. The random numbers are those of the CPU.
 """
 
 from __future__ import annotations
@@ -16,24 +16,11 @@ import numpy as np
 from numba import from_dtype
 
 from minirnn.kernels.contract import TokenModel
+from minirnn.kernels.cuda import block, persistent
 from minirnn.kernels.cuda.array import DeviceArray, empty
 from minirnn.kernels.cuda.creation import asarray, zeros
 from minirnn.kernels.cuda.jit import SIMULATOR, Array, Kernel, cuda, device_function
 from minirnn.kernels.cuda.launch_plan import WARP, Problem, float4s, plan_sampling
-from minirnn.kernels.cuda.persistent import (
-    cache_weights,
-    clear,
-    divmod_u32,
-    launch_persistent,
-    limits,
-    load_row,
-    make_multiply,
-    pack,
-    pack_inner,
-    persistent_kernel,
-    total,
-    totals,
-)
 from minirnn.kernels.cuda.step import Step
 from minirnn.kernels.equations import Equations
 from minirnn.kernels.plan import make_plan
@@ -118,7 +105,7 @@ def _draw_from_all(probability: Array, n: int, best: int, masses: Array, u: floa
 
 @device_function
 def _draw_from_some(probability: Array, order: Array, n: int, best: int, top_k: int, top_p: float, u: float) -> int:
-    """The same among the first ``top_k`` tokens of ``order``, and of these the first that hold ``top_p`` of the mass."""
+    """The same among the first ``top_k`` of ``order``, of these among the first that hold ``top_p`` of their mass."""
     kept = min(order.shape[1], top_k)
     mass, reached = 0.0, 0.0
     for i in range(kept):
@@ -144,16 +131,22 @@ def _step_of(equations: Equations) -> Step:
 
 @functools.cache
 def _make_kernel(step: Step, dtype: Any, tile: int, on_grid: bool) -> Kernel:
-    multiply, height, unit_step, staged_step = make_multiply(tile), tile + 4, step.unit, step.staged(tile)
+    multiply, height, unit_step, staged_step = block.make_multiply(tile), tile + 4, step.unit, step.staged(tile)
     gate_count, recurrent, staged = step.plan.gates, step.recurrent, step.stages is not None
     recurrent_size = max(1, recurrent)
 
-    @persistent_kernel
+    @persistent.compile_kernel
     def generate(
-        weights: Array, model: tuple, state: tuple, turn: int, workspace: tuple, drawing: tuple, text: tuple,
-        options: tuple, sizes: tuple,
-    ) -> None:  # fmt: skip
-        table, inner, bias_ih, bias, vectors, head_bias, zoneout = model
+        model: tuple,
+        state: tuple,
+        workspace: tuple,
+        drawing: tuple,
+        turn: int,
+        text: tuple,
+        options: tuple,
+        sizes: tuple,
+    ) -> None:
+        weights, table, inner, bias_ih, bias, vectors, head_bias, zoneout = model
         h, states, previous = state
         gates, products, inputs, sums, mask, scratch = workspace
         logits, probability, order, bests, masses = drawing
@@ -185,9 +178,9 @@ def _make_kernel(step: Step, dtype: Any, tile: int, on_grid: bool) -> Kernel:
             (rows, splits, products_at, stride, 0, 4 * stride, stages_at),
         )
 
-        clear(shared, 0, products_at)
-        clear(shared, stages_at, cached_at)
-        cache_weights(shared, cached_at, weights, weights_at, cached)
+        block.clear(shared, 0, products_at)
+        block.clear(shared, stages_at, cached_at)
+        block.cache_weights(shared, cached_at, weights, weights_at, cached)
         cuda.syncthreads()
         for step in range(given.shape[0] + out.shape[0] - 1):
             now = (turn + step) % 2
@@ -201,10 +194,10 @@ def _make_kernel(step: Step, dtype: Any, tile: int, on_grid: bool) -> Kernel:
                 r = thread // WARP
                 while r < 2 * active:
                     if r < active and not is_head:
-                        load_row(shared, r * stride, h[layer], before + first + r, 0, depth)
+                        block.load_row(shared, r * stride, h[layer], before + first + r, 0, depth)
                     if r >= active and layer > 0:
                         n = r - active
-                        load_row(shared, below_at + n * stride, h[layer - 1], now * batch + first + n, 0, depth)
+                        block.load_row(shared, below_at + n * stride, h[layer - 1], now * batch + first + n, 0, depth)
                     r += threads // WARP
                 cuda.syncthreads()
                 if layer > 0:
@@ -220,27 +213,25 @@ def _make_kernel(step: Step, dtype: Any, tile: int, on_grid: bool) -> Kernel:
                 cuda.syncthreads()
                 if is_head:
                     for i in range(thread, active * block_classes, threads):
-                        r, v = divmod_u32(i, block_classes)
-                        logit = total(shared, products_at, head_shape, r, v)
+                        r, v = block.divmod_u32(i, block_classes)
+                        logit = block.total(shared, products_at, head_shape, r, v)
                         logits[first + r, first_class + v] = logit + head_bias[first_class + v]
                 else:
-                    arrays = (
-                        gates, products, inputs, sums, h[layer], states[layer], vectors[layer], mask, scratch,
-                        bias[layer], h[layer],
-                    )  # fmt: skip
+                    own = h[layer], states[layer], vectors[layer], mask, scratch, bias[layer], h[layer]
+                    arrays = gates, products, inputs, sums, *own
                     i = thread
                     while i < active * block_units:
-                        r, j = divmod_u32(i, block_units)
+                        r, j = block.divmod_u32(i, block_units)
                         stream, mine = first + r, np.uintp(unit + j)
                         if layer > 0:
-                            totals(x, shared, input_products_at, input_shape, r, j * gate_count)
+                            block.totals(x, shared, input_products_at, input_shape, r, j * gate_count)
                         for g in range(gate_count):
                             if layer == 0:
                                 x[g] = table[given[step, stream] if is_given else tokens[stream], g, mine]
                             else:
                                 x[g] += bias_ih[layer, g, mine]
                         if recurrent > 0:
-                            totals(u, shared, products_at, shape, r, j * recurrent)
+                            block.totals(u, shared, products_at, shape, r, j * recurrent)
                         row = now * batch + stream
                         unit_step(x, u, arrays, noise, stream, stream, before + stream, row, unit + j)
                         i += threads
@@ -289,22 +280,13 @@ class Sampler:
         dtype, vocabulary = np.dtype(states[0].dtype), model.table.shape[0]
         step = _step_of(model.equations)
         cell, gates, recurrent = step.plan, step.plan.gates, step.recurrent
-        problem = Problem(
-            size,
-            batch,
-            recurrent,
-            dtype.itemsize,
-            stages=step.stages,
-            input_gates=gates,
-            layers=layers,
-            vocabulary=vocabulary,
-        )
-        self._plan = plan = plan_sampling(problem, limits())
+        problem = Problem(size, batch, recurrent, dtype.itemsize, False, 0, step.stages, gates, layers, vocabulary)
+        self._plan = plan = plan_sampling(problem, persistent.limits())
         classes = -(-vocabulary // plan.blocks[0])
         matrices, counts = [], (gates, cell.separate, len(model.equations.vectors), 2 * batch)
         bias_ih, bias, vectors, history = (zeros((layers, count, size), dtype) for count in counts)
         others = zeros((layers, len(states) - 1, 2 * batch, size), dtype)
-        inner = zeros((layers, pack_inner(model.recurrent[0].inner, size, dtype, True).size), dtype)
+        inner = zeros((layers, persistent.pack_inner(model.recurrent[0].inner, size, dtype, True).size), dtype)
         for layer, own in enumerate(model.recurrent):
             if layer > 0:
                 matrices.append((model.weight_ih[layer - 1], gates, plan.units))
@@ -316,7 +298,7 @@ class Sampler:
             if own.vectors is not None and vectors.size:
                 vectors[layer] = own.vectors
             if inner.size:
-                inner[layer] = pack_inner(own.inner, size, dtype, True)[0]
+                inner[layer] = persistent.pack_inner(own.inner, size, dtype, True)[0]
             history[layer][batch:] = asarray(states[0])[layer]
             for number, state in enumerate(states[1:]):
                 others[layer][number][batch:] = asarray(state)[layer]
@@ -326,7 +308,7 @@ class Sampler:
         ).tolist()
         weights = empty((plan.blocks[0], offsets[-1]), dtype)
         for (matrix, count, units), offset in zip(matrices, offsets, strict=False):
-            pack(matrix, count, units, True, weights, offset)
+            persistent.pack(matrix, count, units, True, weights, offset)
         pieces = min(plan.threads, math.isqrt(vocabulary - 1) + 1)
         self._kernel = _make_kernel(step, from_dtype(dtype), plan.tile, plan.path == "grid")
         self._turn, self._sizes = 0, (*plan.sizes, classes)
@@ -337,11 +319,10 @@ class Sampler:
         workspace = [empty((staged_batch, *shape), dtype) for shape in shapes]
         logits, probability = (empty((batch, vocabulary), dtype) for _ in range(2))
         order, bests = (empty((batch, n), np.int64) for n in (vocabulary, pieces))
-        self._weights = weights.flat
-        self._model = table, inner, bias_ih, bias, vectors, model.head_bias, zoneout
-        self._state = history, others, alternating
-        self._workspace = *workspace, empty((0, 0), dtype), empty((batch, step.scratch, size), dtype)
-        self._drawing = logits, probability, order, bests, empty((batch, pieces), np.float64)
+        workspace += [empty((0, 0), dtype), empty((batch, step.scratch, size), dtype)]
+        drawing = logits, probability, order, bests, empty((batch, pieces), np.float64)
+        weights_of = weights.flat, table, inner, bias_ih, bias, vectors, model.head_bias, zoneout
+        self._arrays = weights_of, (history, others, alternating), tuple(workspace), drawing
         self._tokens = empty((batch,), np.int64)
 
     def run(
@@ -355,18 +336,8 @@ class Sampler:
         position: int,
     ) -> np.ndarray:
         out = empty((count, given.shape[1]), np.int64)
-        launch_persistent(
-            self._kernel,
-            self._plan,
-            self._weights,
-            self._model,
-            self._state,
-            self._turn,
-            self._workspace,
-            self._drawing,
-            (asarray(given), self._tokens, out, asarray(seeds)),
-            (float(temperature), top_k, float(top_p), position),
-            self._sizes,
-        )
+        text = asarray(given), self._tokens, out, asarray(seeds)
+        options = float(temperature), top_k, float(top_p), position
+        persistent.launch_kernel(self._kernel, self._plan, *self._arrays, self._turn, text, options, self._sizes)
         self._turn = (self._turn + given.shape[0] + count - 1) % 2
         return out.numpy()

@@ -194,7 +194,7 @@ def _copy_four(to: Array, to_index: int, source: Array, index: int) -> None:
 
 
 copy_float4 = _copy_four if SIMULATOR else device_function(lambda to, i, source, k: _copy_float4(to, i, source, k))
-"""(to, i, source, k): copy the four elements from k on to i and on, both at multiples of 16 bytes, by one load and store.
+"""(to, i, source, k): copy four elements, from k on, to i and on, both multiples of 16 bytes, by one load and store.
 
 In this package a ``float4`` is four elements, of float64 too.
 """

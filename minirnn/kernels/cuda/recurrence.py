@@ -20,26 +20,12 @@ import numpy as np
 from numba import from_dtype
 
 from minirnn.kernels.contract import Noise, RecurrentWeights
+from minirnn.kernels.cuda import block, persistent
 from minirnn.kernels.cuda.array import DeviceArray, empty
 from minirnn.kernels.cuda.creation import asarray, zeros
 from minirnn.kernels.cuda.jit import SIMULATOR, Array, Kernel, cuda, device_function
 from minirnn.kernels.cuda.launch_plan import Problem, plan_recurrence
 from minirnn.kernels.cuda.matrix import gemm
-from minirnn.kernels.cuda.persistent import (
-    block_range,
-    cache_weights,
-    clear,
-    divmod_u32,
-    launch_persistent,
-    limits,
-    make_multiply,
-    make_recurrent_multiply,
-    pack,
-    pack_inner,
-    persistent_kernel,
-    total,
-    totals,
-)
 from minirnn.kernels.cuda.rows import column_sums
 from minirnn.kernels.cuda.step import Step, steps_of
 from minirnn.kernels.cuda.strided import copy_into
@@ -69,7 +55,7 @@ def _rows_of_step(starts: Array, step: int, reverse: bool, first: int, last: int
 @functools.cache
 def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: bool) -> Kernel:
     """The forward kernel of a cell."""
-    multiply, recurrent_multiply = make_multiply(tile), make_recurrent_multiply(tile, on_grid, True)
+    multiply, recurrent_multiply = (block.make_multiply(tile), block.make_recurrent_multiply(tile, on_grid, True))
     gate_count, recurrent, staged, height = step.plan.gates, step.recurrent, step.stages is not None, tile + 4
     recurrent_size, unit_step, staged_step = max(1, recurrent), step.unit, step.staged(tile)
 
@@ -79,7 +65,7 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
         for g in range(gate_count):
             x[g] = table[tokens[s], g, j] if tokens.size > 0 else gates[s, g, j]
 
-    @persistent_kernel
+    @persistent.compile_kernel
     def forward(
         packed: tuple, steps: tuple, reverse: bool, noise: tuple, arrays: tuple, by_token: tuple, sizes: tuple
     ) -> None:
@@ -92,7 +78,7 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
         x, u = cuda.local.array(gate_count, dtype), cuda.local.array(recurrent_size, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         size, width, batch = gates.shape[2], h.shape[1], h.shape[0] - gates.shape[0]
-        unit, block_units, first, last = block_range(units, size, rows, batch)
+        unit, block_units, first, last = block.owned_range(units, size, rows, batch)
         depth, columns, stride = (width + 3) // 4, (units * recurrent + 3) // 4, chunk + 1
         projection_depth, projection_columns = (size + 3) // 4, (width + 3) // 4
         products_at = rows * stride
@@ -104,9 +90,9 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
         shape, projection_shape = (columns, rows, splits), (projection_columns, rows, splits)
         places = rows, splits, products_at, stride, 0, 4 * stride, stages_at
 
-        clear(shared, 0, products_at)
-        clear(shared, hidden_at, cached_at)
-        cache_weights(shared, cached_at, weights, weights_at, 4 * cached * columns)
+        block.clear(shared, 0, products_at)
+        block.clear(shared, hidden_at, cached_at)
+        block.cache_weights(shared, cached_at, weights, weights_at, 4 * cached * columns)
         cuda.syncthreads()
         if not on_grid:
             for r in range(last - first):
@@ -116,7 +102,7 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
         for step in range(starts.size - 1):
             begin, active = _rows_of_step(starts, step, reverse, first, last)
             if thread < active * block_units:  # loads overlap with the product
-                r, j = divmod_u32(thread, block_units)
+                r, j = block.divmod_u32(thread, block_units)
                 load_inputs(x, gates, by_token, np.uintp(begin + r), np.uintp(unit + j))
             if recurrent > 0:
                 right = weights, weights_at, cached_at, cached
@@ -125,12 +111,12 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
                 )
             i = thread
             while i < active * block_units:
-                r, j = divmod_u32(i, block_units)
+                r, j = block.divmod_u32(i, block_units)
                 s = begin + r
                 if i >= threads:
                     load_inputs(x, gates, by_token, np.uintp(s), np.uintp(unit + j))
                 if recurrent > 0:
-                    totals(u, shared, products_at, shape, r, j * recurrent)
+                    block.totals(u, shared, products_at, shape, r, j * recurrent)
                 value = unit_step(x, u, arrays, noise, s, first + r, previous[np.uintp(s)], batch + s, unit + j)
                 if projected:
                     shared[np.uintp(4 * (hidden_at + r * hidden_stride) + j)] = value
@@ -146,8 +132,8 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
                 multiply(acc, shared, left, right, (0, projection_depth), projection_shape, products_at)
                 cuda.syncthreads()
                 for i in range(thread, active * width, threads):
-                    r, j = divmod_u32(i, width)
-                    value = total(shared, products_at, projection_shape, r, j)
+                    r, j = block.divmod_u32(i, width)
+                    value = block.total(shared, products_at, projection_shape, r, j)
                     h[batch + begin + r, j] = value
                     shared[4 * r * stride + j] = value
             if on_grid:
@@ -161,11 +147,11 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
 @functools.cache
 def _make_backward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: bool) -> Kernel:
     """The backward kernel of a cell: ``gates``, ``products``, ``dh`` and ``d_states`` become gradients."""
-    multiply, recurrent_multiply = make_multiply(tile), make_recurrent_multiply(tile, on_grid, False)
+    multiply, recurrent_multiply = (block.make_multiply(tile), block.make_recurrent_multiply(tile, on_grid, False))
     recurrent, staged, height = step.recurrent, step.stages is not None, tile + 4
     recurrent_size, unit_step, staged_step = max(1, recurrent), step.unit, step.staged(tile)
 
-    @persistent_kernel
+    @persistent.compile_kernel
     def backward(
         packed: tuple, steps: tuple, reverse: bool, noise: tuple, arrays: tuple, upstream: tuple, sizes: tuple
     ) -> None:
@@ -179,7 +165,7 @@ def _make_backward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: 
         fed = cuda.local.array(recurrent_size, dtype)
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         size, width, batch = gates.shape[2], dh.shape[1], dh.shape[0]
-        unit, block_units, first, last = block_range(units, size, rows, batch)
+        unit, block_units, first, last = block.owned_range(units, size, rows, batch)
         outputs = width if projected else block_units
         depth, stride = (recurrent * size + 3) // 4, chunk + 1
         columns = ((width if projected else units) + 3) // 4
@@ -193,9 +179,9 @@ def _make_backward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: 
         shape, projection_shape = (columns, rows, splits), (projection_columns, rows, splits)
         places = rows, splits, products_at, stride, 4 * dh_at, 4 * dh_stride, stages_at
 
-        clear(shared, 0, products_at)
-        clear(shared, dh_at, cached_at)
-        cache_weights(shared, cached_at, weights, weights_at, 4 * cached * columns)
+        block.clear(shared, 0, products_at)
+        block.clear(shared, dh_at, cached_at)
+        block.cache_weights(shared, cached_at, weights, weights_at, 4 * cached * columns)
         cuda.syncthreads()
         for i in range(thread, max(0, last - first) * outputs, threads):
             r, j = i // outputs, i % outputs
@@ -205,13 +191,13 @@ def _make_backward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: 
             if dy.size > 0:
                 i = thread
                 while i < active * outputs:
-                    r, j = divmod_u32(i, outputs)
+                    r, j = block.divmod_u32(i, outputs)
                     shared[np.uintp(4 * (dh_at + r * dh_stride) + j)] += dy[np.uintp(begin + r), np.uintp(unit + j)]
                     i += threads
             if projected:
                 cuda.syncthreads()
                 for i in range(thread, active * width, threads):
-                    r, j = divmod_u32(i, width)
+                    r, j = block.divmod_u32(i, width)
                     d_projected[begin + r, j] = shared[4 * (dh_at + r * dh_stride) + j]
                 left, right = (dh_at, dh_stride, active), (projection, 0, 0, 0)
                 multiply(acc, shared, left, right, (0, projection_depth), projection_shape, products_at)
@@ -222,9 +208,9 @@ def _make_backward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: 
             else:
                 i = thread
                 while i < active * block_units:
-                    r, j = divmod_u32(i, block_units)
+                    r, j = block.divmod_u32(i, block_units)
                     s, place = begin + r, np.uintp(4 * (dh_at + r * dh_stride) + j)
-                    value = total(shared, products_at, projection_shape, r, j) if projected else shared[place]
+                    value = block.total(shared, products_at, projection_shape, r, j) if projected else shared[place]
                     rest = unit_step(
                         value, fed, arrays, noise, s, first + r, previous[np.uintp(s)], batch + s, unit + j
                     )
@@ -246,9 +232,9 @@ def _make_backward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: 
             )
             i = thread
             while recurrent > 0 and i < active * outputs:
-                r, j = divmod_u32(i, outputs)
+                r, j = block.divmod_u32(i, outputs)
                 place = np.uintp(4 * (dh_at + r * dh_stride) + j)
-                value = total(shared, products_at, shape, r, j)
+                value = block.total(shared, products_at, shape, r, j)
                 if mask.size > 0:
                     value *= mask[np.uintp(first + r), np.uintp(unit + j)]
                 shared[place] = value if projected else shared[place] + value
@@ -295,7 +281,8 @@ class Recurrence:
         self._arrays = self._gates, self._products, self._inputs, sums, h, others, vectors, mask
         if table is None or tokens is None:
             table, tokens = empty((0, cell.gates * size), dtype), empty((0,), np.int64)
-        bias = zeros((cell.separate, size), dtype) if weights.bias is None else weights.bias.reshape(cell.separate, size)
+        shape = cell.separate, size
+        bias = zeros(shape, dtype) if weights.bias is None else weights.bias.reshape(shape)
         by_token = table.reshape(table.shape[0], cell.gates, size), asarray(tokens)
         self._launch(_make_forward, forward, (bias, self._source), by_token)
 
@@ -308,28 +295,23 @@ class Recurrence:
         if not self._gates.size:
             return
         problem = Problem(size, batch, step.recurrent, dtype.itemsize, backward, projected, step.stages)
-        plan = plan_recurrence(problem, limits())
+        plan = plan_recurrence(problem, persistent.limits())
         on_grid = plan.path == "grid"
         packed = projection = self._nothing
         if weights.weight_hh is not None and step.recurrent:
             outputs = projected if backward and projected else plan.units
-            packed = pack(weights.weight_hh, 1 if backward else step.recurrent, outputs, not backward)
+            packed = persistent.pack(weights.weight_hh, 1 if backward else step.recurrent, outputs, not backward)
         if weights.weight_hr is not None:
-            projection = pack(weights.weight_hr, 1, size if backward else projected, not backward)
+            projection = persistent.pack(weights.weight_hr, 1, size if backward else projected, not backward)
         if backward:
             others += (empty((2 * batch, step.recurrent * size) if on_grid else (0, 0), dtype),)
-        inner, scratch = pack_inner(weights.inner, size, dtype, not backward), empty((batch, step.scratch, size), dtype)
+        inner = persistent.pack_inner(weights.inner, size, dtype, not backward)
         kernel = make(step, from_dtype(dtype), plan.tile, on_grid, projected > 0)
-        launch_persistent(
-            kernel,
-            plan,
-            (packed.flat, projection.flat, inner.flat),
-            _to_gpu(steps),
-            steps.reverse,
-            (np.uint64(noise.seed), float(noise.zoneout), float(noise.dropout)),
-            (*self._arrays, scratch, *arrays),
-            others,
-            plan.sizes,
+        numbers = np.uint64(noise.seed), float(noise.zoneout), float(noise.dropout)
+        arrays = *self._arrays, empty((batch, step.scratch, size), dtype), *arrays
+        matrices = packed.flat, projection.flat, inner.flat
+        persistent.launch_kernel(
+            kernel, plan, matrices, _to_gpu(steps), steps.reverse, numbers, arrays, others, plan.sizes
         )
 
     def backward(

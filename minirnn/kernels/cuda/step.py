@@ -21,9 +21,9 @@ from minirnn.errors import DeviceError
 from minirnn.kernels import pointwise
 from minirnn.kernels.build import build_function
 from minirnn.kernels.codegen import POINTWISE, Loop, loop_body, schedule
+from minirnn.kernels.cuda.block import divmod_u32, make_multiply, total
 from minirnn.kernels.cuda.jit import Array, Kernel, cuda, device_function
 from minirnn.kernels.cuda.launch_plan import Stages
-from minirnn.kernels.cuda.persistent import divmod_u32, make_multiply, total
 from minirnn.kernels.equations import Equations
 from minirnn.kernels.graph import Node, ancestors
 from minirnn.kernels.plan import D_HIDDEN, HIDDEN, STATE, Location, Pass, Plan, Store, make_plan
@@ -37,6 +37,7 @@ BACKWARD = f"{_COMMON}, d_states, d_vectors, d_inputs, hidden"
 [C - 1, N, H] their gradients; ``source`` is ``h`` where there is no mask; ``hidden`` [S, H] is h before a projection;
 ``scratch`` [N, ..., H] holds values for later stages.
 """
+
 
 @device_function
 def _sync() -> None:
