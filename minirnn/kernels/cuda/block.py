@@ -1,8 +1,8 @@
 """Device functions that the persistent kernels are made of: what the threads of a block do together.
 
 A product of ``rows`` sequences with the weights is divided into tiles of ``tile`` rows by one float4 of columns, and
-each sum split among ``splits`` threads; these partial sums are added in order, so results are the same in every run. All
-offsets into shared memory and packed weights count float4s: four elements, aligned, that a thread reads at once.
+each sum split among ``splits`` threads; these partial sums are added in order, so results are the same in every run.
+Offsets into shared memory and packed weights count float4s: four elements, aligned, that a thread reads at once.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _rows_of_step(starts: Array, step: int, reverse: bool, first: int, last: int
 @functools.cache
 def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: bool) -> Kernel:
     """The forward kernel of a cell."""
-    multiply, recurrent_multiply = (block.make_multiply(tile), block.make_recurrent_multiply(tile, on_grid, True))
+    multiply, recurrent_multiply = block.make_multiply(tile), block.make_recurrent_multiply(tile, on_grid, True)
     gate_count, recurrent, staged, height = step.plan.gates, step.recurrent, step.stages is not None, tile + 4
     recurrent_size, unit_step, staged_step = max(1, recurrent), step.unit, step.staged(tile)
 
@@ -147,7 +147,7 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
 @functools.cache
 def _make_backward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: bool) -> Kernel:
     """The backward kernel of a cell: ``gates``, ``products``, ``dh`` and ``d_states`` become gradients."""
-    multiply, recurrent_multiply = (block.make_multiply(tile), block.make_recurrent_multiply(tile, on_grid, False))
+    multiply, recurrent_multiply = block.make_multiply(tile), block.make_recurrent_multiply(tile, on_grid, False)
     recurrent, staged, height = step.recurrent, step.stages is not None, tile + 4
     recurrent_size, unit_step, staged_step = max(1, recurrent), step.unit, step.staged(tile)
 
