@@ -25,17 +25,11 @@ def _rotate(x: Any, out: Any, steps: int) -> None:
 
 
 @cuda.jit
-def _reverse_without_barrier(x: Any, out: Any) -> None:
-    shared, i = cuda.shared.array(8, np.float32), cuda.threadIdx.x
-    shared[i] = x[i]
-    out[i] = shared[7 - i]
-
-
-@cuda.jit
-def _reverse(x: Any, out: Any) -> None:
+def _reverse(x: Any, out: Any, barrier: bool) -> None:
     shared, i = cuda.shared.array(8, np.float32), cuda.threadIdx.x
     shared[i] = x[8 * cuda.blockIdx.x + i]
-    cuda.syncthreads()
+    if barrier:
+        cuda.syncthreads()
     out[8 * cuda.blockIdx.x + i] = shared[7 - i]
 
 
@@ -86,13 +80,13 @@ def test_grid_synchronises() -> None:
 
 def test_each_block_has_its_own_shared_memory() -> None:
     x, out = np.arange(24, dtype=np.float32), np.empty(24, np.float32)
-    _reverse[3, 8](x, out)
+    _reverse[3, 8](x, out, True)
     np.testing.assert_array_equal(out, x.reshape(3, 8)[:, ::-1].reshape(-1))
 
 
 def test_missing_barrier_shows() -> None:
     x, out = np.arange(8, dtype=np.float32), np.empty(8, np.float32)
-    _reverse_without_barrier[1, 8](x, out)
+    _reverse[1, 8](x, out, False)
     assert np.isnan(out).any()
 
 

@@ -161,13 +161,13 @@ class DeviceArray:
 
     def reshape(self, *shape: Any) -> DeviceArray:
         """A view in another shape; one extent may be -1."""
-        wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        known = math.prod(n for n in wanted if n != -1)
-        if -1 in wanted and known:
-            wanted = tuple(self.size // known if n == -1 else int(n) for n in wanted)
-        if math.prod(wanted) != self.size or min(wanted, default=0) < 0:
-            raise ValueError(f"cannot reshape {self.shape} to {wanted}")
-        return self if wanted == self.shape else self.view(0, wanted)
+        target = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        known = math.prod(n for n in target if n != -1)
+        if -1 in target and known:
+            target = tuple(self.size // known if n == -1 else int(n) for n in target)
+        if math.prod(target) != self.size or min(target, default=0) < 0:
+            raise ValueError(f"cannot reshape {self.shape} to {target}")
+        return self if target == self.shape else self.view(0, target)
 
     def astype(self, dtype: DType, copy: bool = True) -> DeviceArray:
         """The values in another type; the array itself where it has that type and ``copy`` is False."""

@@ -150,9 +150,17 @@ def make_recurrent_multiply(tile: int, load: bool, gather: bool) -> Kernel:
 
     @device_function
     def recurrent_multiply(
-        sums: Array, shared: Array, source: Array, list_of_rows: Array, first_row: int,
-        active: int, right: tuple, depth_chunk: tuple, shape: tuple, out_at: int,
-    ) -> None:  # fmt: skip
+        sums: Array,
+        shared: Array,
+        source: Array,
+        list_of_rows: Array,
+        first_row: int,
+        active: int,
+        right: tuple,
+        depth_chunk: tuple,
+        shape: tuple,
+        out_at: int,
+    ) -> None:
         depth, chunk = depth_chunk
         stride, first = chunk + 1, 0
         while first < depth:

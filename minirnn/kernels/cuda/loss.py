@@ -15,9 +15,8 @@ _block_max = make_block_reduce(larger)
 
 @kernel
 def _cross_entropy(
-    losses: Array, grad: Array, logits: Array, targets: Array, weight: Array,
-    smoothing: float, scale: float,
-) -> None:  # fmt: skip
+    losses: Array, grad: Array, logits: Array, targets: Array, weight: Array, smoothing: float, scale: float
+) -> None:
     shared = cuda.shared.array(THREADS, logits.dtype)
     n, thread = cuda.blockIdx.x, cuda.threadIdx.x
     classes = logits.shape[1]

@@ -78,9 +78,8 @@ def _make_gemm(each: int, dtype: Any, a_k_contiguous: bool, b_k_contiguous: bool
     load_b, store_b = _make_tile_copies(tile, b_k_contiguous)
 
     def gemm(
-        out: Array, a: Array, b: Array, bias: Array, rows: Array, sizes: tuple,
-        steps: tuple, leads: tuple,
-    ) -> None:  # fmt: skip
+        out: Array, a: Array, b: Array, bias: Array, rows: Array, sizes: tuple, steps: tuple, leads: tuple
+    ) -> None:
         """out[z] = A[z] B[z] + bias; or, with k_step > 0, the piece of the sum over k from z k_step on.
 
         A[z] and B[z] begin at z a_step and z b_step, their rows, or those of their transposes, are a_lead and b_lead

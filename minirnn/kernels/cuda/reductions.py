@@ -28,9 +28,7 @@ def _make_reduction(combine: Kernel) -> tuple[Kernel, Kernel]:
     block_reduce = make_block_reduce(combine)
 
     @kernel
-    def by_threads(
-        out: Array, x: Array, initial: Number, kept: tuple, extent: int, reduced: tuple
-    ) -> None:  # fmt: skip
+    def by_threads(out: Array, x: Array, initial: Number, kept: tuple, extent: int, reduced: tuple) -> None:
         (kept_shape, kept_strides), (shape, strides) = kept, reduced
         for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
             first = element_index(i, kept_shape, kept_strides)

@@ -72,9 +72,7 @@ def element_index(i: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> i
 
 
 @kernel
-def _copy(
-    out: Array, x: Array, count: int, shape: tuple, out_strides: tuple, x_strides: tuple
-) -> None:  # fmt: skip
+def _copy(out: Array, x: Array, count: int, shape: tuple, out_strides: tuple, x_strides: tuple) -> None:
     for i in range(cuda.grid(1), count, cuda.gridsize(1)):
         out[element_index(i, shape, out_strides)] = x[element_index(i, shape, x_strides)]
 
