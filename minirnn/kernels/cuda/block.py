@@ -150,17 +150,9 @@ def make_recurrent_multiply(tile: int, load: bool, gather: bool) -> Kernel:
 
     @device_function
     def recurrent_multiply(
-        sums: Array,
-        shared: Array,
-        source: Array,
-        list_of_rows: Array,
-        first_row: int,
-        active: int,
-        right: tuple,
-        depth_chunk: tuple,
-        shape: tuple,
-        out_at: int,
+        sums: Array, shared: Array, left: tuple, right: tuple, depth_chunk: tuple, shape: tuple, out_at: int
     ) -> None:
+        source, list_of_rows, first_row, active = left
         depth, chunk = depth_chunk
         stride, first = chunk + 1, 0
         while first < depth:

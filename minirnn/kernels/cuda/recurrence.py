@@ -105,10 +105,8 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
                 r, j = block.divmod_u32(thread, block_units)
                 load_inputs(x, gates, by_token, np.uintp(begin + r), np.uintp(unit + j))
             if recurrent > 0:
-                right = weights, weights_at, cached_at, cached
-                recurrent_multiply(
-                    acc, shared, source, previous, begin, active, right, (depth, chunk), shape, products_at
-                )
+                left, right = (source, previous, begin, active), (weights, weights_at, cached_at, cached)
+                recurrent_multiply(acc, shared, left, right, (depth, chunk), shape, products_at)
             i = thread
             while i < active * block_units:
                 r, j = block.divmod_u32(i, block_units)
@@ -128,8 +126,8 @@ def _make_forward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: b
                 staged_step(acc, shared, inner, arrays, noise, (previous, begin, batch, first, active), places)
             if projected:
                 cuda.syncthreads()
-                left, right = (hidden_at, hidden_stride, active), (projection, 0, 0, 0)
-                multiply(acc, shared, left, right, (0, projection_depth), projection_shape, products_at)
+                hidden, hr = (hidden_at, hidden_stride, active), (projection, 0, 0, 0)
+                multiply(acc, shared, hidden, hr, (0, projection_depth), projection_shape, products_at)
                 cuda.syncthreads()
                 for i in range(thread, active * width, threads):
                     r, j = block.divmod_u32(i, width)
@@ -199,8 +197,8 @@ def _make_backward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: 
                 for i in range(thread, active * width, threads):
                     r, j = block.divmod_u32(i, width)
                     d_projected[begin + r, j] = shared[4 * (dh_at + r * dh_stride) + j]
-                left, right = (dh_at, dh_stride, active), (projection, 0, 0, 0)
-                multiply(acc, shared, left, right, (0, projection_depth), projection_shape, products_at)
+                d_output, hr = (dh_at, dh_stride, active), (projection, 0, 0, 0)
+                multiply(acc, shared, d_output, hr, (0, projection_depth), projection_shape, products_at)
                 cuda.syncthreads()
             if staged:
                 cuda.syncthreads()
@@ -226,10 +224,11 @@ def _make_backward(step: Step, dtype: Any, tile: int, on_grid: bool, projected: 
                 cuda.cg.this_grid().sync()
             else:
                 cuda.syncthreads()
-            right, exchanged = (weights, weights_at, cached_at, cached), step % 2 * batch + first
-            recurrent_multiply(
-                acc, shared, exchange, previous, exchanged, active, right, (depth, chunk), shape, products_at
+            sent, right = (
+                (exchange, previous, step % 2 * batch + first, active),
+                (weights, weights_at, cached_at, cached),
             )
+            recurrent_multiply(acc, shared, sent, right, (depth, chunk), shape, products_at)
             i = thread
             while recurrent > 0 and i < active * outputs:
                 r, j = block.divmod_u32(i, outputs)
