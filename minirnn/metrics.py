@@ -61,7 +61,7 @@ def macro_f1(predicted: ArrayLike, target: ArrayLike, classes: int) -> float:
 
 
 def exact_match(predicted: Sequence[T], target: Sequence[T]) -> float:
-    """The fraction of ``predicted`` sequences (texts, lists of tokens) that are equal to their ``target`` as a whole."""
+    """The fraction of ``predicted`` sequences (texts, lists of tokens) equal to their ``target`` as a whole."""
     _check_same_number("exact_match", predicted, target)
     return sum(p == t for p, t in zip(predicted, target, strict=True)) / len(target)
 

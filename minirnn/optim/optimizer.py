@@ -104,8 +104,6 @@ class Optimizer:
     def _name(self) -> str:
         return type(self).__name__
 
-    # ---------------------------------------------------------------------------------------------------- groups
-
     def _as_list(self, params: Any) -> list[Any]:
         if isinstance(params, Tensor | set | Mapping) or not isinstance(params, Iterable):
             kind = type(params).__name__
@@ -147,8 +145,6 @@ class Optimizer:
                     p.grad = None
                 elif p.grad is not None:
                     p.grad.data[...] = 0
-
-    # ----------------------------------------------------------------------------------------------------- steps
 
     def step(self, closure: Callable[[], T] | None = None) -> T | None:
         """Update every parameter that has a gradient.
@@ -212,8 +208,6 @@ class Optimizer:
                         view[...] = kernels.on(part.flat.device).asarray(entries[i][name])
             parts.append(part)
         return parts
-
-    # ----------------------------------------------------------------------------------------------------- state
 
     def _entries(self, number: int) -> list[dict[str, Any]]:
         """The state of each parameter of a group, as NumPy arrays that may share the optimiser's memory."""
