@@ -12,6 +12,7 @@ from minirnn import kernels
 from minirnn.autograd import tape
 from minirnn.autograd.ops.operands import (
     Dims,
+    Ints,
     TensorLike,
     as_tensor,
     int_tuple,
@@ -34,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def reshape(input: TensorLike, *shape: int | Sequence[int]) -> Tensor:
+def reshape(input: TensorLike, *shape: Ints) -> Tensor:
     """The same elements in another shape; one extent may be -1, which is found from the others."""
     x = as_tensor(input)
     expected = int_tuple(shape)
@@ -45,7 +46,7 @@ def reshape(input: TensorLike, *shape: int | Sequence[int]) -> Tensor:
     return record("reshape", (x,), y, lambda g: (g.reshape(x.shape),))
 
 
-def permute(input: TensorLike, *dims: int | Sequence[int]) -> Tensor:
+def permute(input: TensorLike, *dims: Ints) -> Tensor:
     """Dimensions in another order: dimension k of the result is dimension ``dims[k]`` of ``input``."""
     x = as_tensor(input)
     order = normalize_dims("permute", int_tuple(dims), x.ndim)
@@ -144,7 +145,7 @@ def gather(input: TensorLike, dim: int, index: TensorLike) -> Tensor:
     return record("gather", (x,), K.take_along_axis(window, at, axis=d), gradients)
 
 
-def flip(input: TensorLike, *dims: int | Sequence[int]) -> Tensor:
+def flip(input: TensorLike, *dims: Ints) -> Tensor:
     """The order of elements reversed along ``dims``."""
     x = as_tensor(input)
     axes, K = normalize_dims("flip", int_tuple(dims), x.ndim), kernels.on(x.device)
@@ -192,7 +193,7 @@ def _extent(name: str, x: Tensor, dim: int) -> tuple[int, int]:
     return d, x.shape[d]
 
 
-def split(input: TensorLike, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(input: TensorLike, split_size: Ints, dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of ``split_size`` elements (the last may be smaller), or of the sizes given, along ``dim``."""
     x = as_tensor(input)
     d, extent = _extent("split", x, dim)
