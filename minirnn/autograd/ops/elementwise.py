@@ -26,6 +26,7 @@ from minirnn.autograd.ops.operands import (
 from minirnn.autograd.tape import record
 from minirnn.errors import OptionError, ShapeError
 from minirnn.kernels.contract import Array, Kernels
+from minirnn.validation import check_float
 
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
@@ -225,8 +226,7 @@ def dropout(input: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
         training: otherwise ``input`` is returned as it is.
     """
     x = as_tensor(input)
-    if not 0 <= p <= 1:
-        raise OptionError(f"dropout: p must be from 0 to 1, got {p}")
+    check_float("dropout: p", p, 0, 1)
     if not training or p == 0:
         return x
     check_floating("dropout", x)

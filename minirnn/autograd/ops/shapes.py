@@ -23,8 +23,9 @@ from minirnn.autograd.ops.operands import (
 )
 from minirnn.autograd.ops.rows import as_index, check_range
 from minirnn.autograd.tape import record, record_many, same_device
-from minirnn.errors import IndexRangeError, OptionError, ShapeError
+from minirnn.errors import IndexRangeError, ShapeError
 from minirnn.kernels.contract import Array
+from minirnn.validation import check_int
 
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
@@ -198,9 +199,8 @@ def split(input: TensorLike, split_size: Ints, dim: int = 0) -> tuple[Tensor, ..
     x = as_tensor(input)
     d, extent = _extent("split", x, dim)
     if isinstance(split_size, (int, np.integer)):
-        if split_size < 1:
-            raise OptionError(f"split: the size must be at least 1, got {split_size}")
-        sizes = [min(int(split_size), extent - at) for at in range(0, extent, int(split_size))] or [0]
+        size = check_int("split: split_size", split_size)
+        sizes = [min(size, extent - at) for at in range(0, extent, size)] or [0]
     else:
         sizes = [int(s) for s in split_size]
         if sum(sizes) != extent or min(sizes, default=0) < 0:
@@ -218,7 +218,5 @@ def split(input: TensorLike, split_size: Ints, dim: int = 0) -> tuple[Tensor, ..
 def chunk(input: TensorLike, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` pieces of equal size along ``dim``; the last may be smaller."""
     x = as_tensor(input)
-    if chunks < 1:
-        raise OptionError(f"chunk: the number of pieces must be at least 1, got {chunks}")
     _, extent = _extent("chunk", x, dim)
-    return split(x, max(1, -(-extent // chunks)), dim)
+    return split(x, max(1, -(-extent // check_int("chunk: chunks", chunks))), dim)
