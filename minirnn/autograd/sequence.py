@@ -18,7 +18,7 @@ from minirnn import kernels
 from minirnn.autograd.tape import record, record_many
 from minirnn.autograd.tensor import Tensor
 from minirnn.kernels.contract import Array, Kernels, Noise, RecurrentWeights
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps
 
 
@@ -55,7 +55,7 @@ def split_biases(equations: Equations, bias_ih: Tensor, bias_hh: Tensor) -> tupl
         bias_hh of the K gates whose recurrent part is stored separately, None where there are none.
     """
     K, size, runs = kernels.on(bias_ih.device), bias_ih.shape[0] // len(equations.input_gates), equations.runs
-    if len(runs) == 1 and runs[0].count == len(equations.input_gates) and not equations.own_gates:
+    if len(runs) == 1 and runs[0].count == len(equations.input_gates) and not equations.separate_gates:
         return record("biases", (bias_ih, bias_hh), K.add(bias_ih.data, bias_hh.data), lambda g: (g, g)), None
     joined, separate, slices = bias_ih.data.copy(), [], []
     for run in runs:
@@ -115,7 +115,7 @@ def recurrent_sequence(
             first = int(steps.final[0])
             rows = history[first : first + steps.batch].copy()
         else:
-            rows = K.take_rows(history, steps.final[steps.places])
+            rows = K.take_rows(history, steps.final[steps.positions])
         return rows.reshape(1, *rows.shape)
 
     def gradients(dy: Array | None, *d_finals: Array | None) -> tuple[Array | None, ...]:
@@ -128,7 +128,7 @@ def recurrent_sequence(
                 d_states.append(rows.copy() if order is None else K.take_rows(rows, order))
         d_states, d = run.backward(None if dy is None else K.contiguous(dy), d_states)
         if order is not None:
-            d_states = [K.take_rows(rows, steps.places) for rows in d_states]
+            d_states = [K.take_rows(rows, steps.positions) for rows in d_states]
         return gate_input.gradient(K, gates), d.weight_hh, d.bias, d.vectors, d.weight_hr, *d.inner, *d_states
 
     w = weights

@@ -16,17 +16,8 @@ from minirnn.autograd.tensor import Tensor
 from minirnn.cells import _vocabulary as vocabulary
 from minirnn.cells._vocabulary import Value
 from minirnn.errors import CellError
-from minirnn.kernels.graph import (
-    COMPARISONS,
-    Equations,
-    Graph,
-    Node,
-    ancestors,
-    check_names,
-    cleaned,
-    input_gates,
-    recurrent_gates,
-)
+from minirnn.kernels.equations import Equations, check_names, input_gates, recurrent_gates
+from minirnn.kernels.graph import COMPARISONS, Graph, Node, ancestors, prune
 
 Function = Callable[..., Value]
 """The equations of one unit in one step: from gates, states and vectors to the new states."""
@@ -207,7 +198,7 @@ def _trace(cell: Cell, function: Function) -> Equations:
                 line = trace.tb_lineno
             trace = trace.tb_next
         raise CellError(f"cell {cell.name}, {_location(code, line)}: {_explain_error(error)}") from None
-    return Equations(cell.name, cell.gates, cell.states, cell.vectors, *cleaned(new))
+    return Equations(cell.name, cell.gates, cell.states, cell.vectors, *prune(new))
 
 
 def _location(code: CodeType, line: int) -> str:

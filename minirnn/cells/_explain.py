@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from minirnn.kernels.graph import Equations, Node, ancestors, recurrent_gates
-from minirnn.kernels.plan import Place, Plan
+from minirnn.kernels.equations import Equations, recurrent_gates
+from minirnn.kernels.graph import Node, ancestors
+from minirnn.kernels.plan import Location, Plan
 
 _INFIX = {"add": ("+", 2), "sub": ("-", 2), "mul": ("*", 3), "div": ("/", 3), "lt": ("<", 1), "le": ("<=", 1)}
 """The sign of an operation, and its precedence."""
@@ -69,42 +70,42 @@ def equations_text(equations: Equations) -> list[str]:
     return _lines({f"{state}'": node for state, node in zip(plain.states, plain.new, strict=True)}, {}, plain)
 
 
-def _name_at(equations: Equations, place: Place) -> str:
+def _name_at(equations: Equations, location: Location) -> str:
     """The gate, state or vector that is stored there; sums and products have numbers."""
-    array, index = place.array, place.index or 0
+    array, index = location.array, location.index or 0
     if array.startswith(("history", "d_state")):
         return equations.states[int(array.removeprefix("history").removeprefix("d_state"))]
     if array == "state":
         return equations.states[0]
     if array in ("sums", "inputs"):
         return f"{array.removesuffix('s')}{index}"
-    products = (*equations.own_gates, *(f"product{number}" for number in range(equations.products)))
+    products = (*equations.separate_gates, *(f"product{number}" for number in range(equations.products)))
     return {"gates": equations.input_gates, "products": products, "d_vectors": tuple(equations.vectors)}[array][index]
 
 
 def _saved(plan: Plan) -> dict[Node, str]:
     """The names of computed values that are in memory when the backward pass reaches a step."""
     names = {}
-    for node, place in plan.backward.given.items():
+    for node, location in plan.backward.loads.items():
         if node.operands:
-            name = _name_at(plan.equations, place)
-            if place.array in ("gates", "products"):
+            name = _name_at(plan.equations, location)
+            if location.array in ("gates", "products"):
                 name = f"saved_{name}"
-            names[node] = f"{name}'" if place.array.startswith("history") else name
+            names[node] = f"{name}'" if location.array.startswith("history") else name
     return names
 
 
 def explain(equations: Equations) -> str:
     """What is derived from a cell's equations: saved values, backward equations, generated loops."""
-    from minirnn.kernels.cpu.recurrence import kernels_of
+    from minirnn.kernels.cpu.kernel import kernels_of
 
     resolved = equations.resolve(training=True)
     plan, forward, backward = kernels_of(resolved, False)
     saved = _saved(plan)
     states = {node: name for node, name in saved.items() if name.endswith("'")}
     computed = {name: node for node, name in saved.items() if node not in states}
-    unchanged = [node.key for node in plan.kept if not node.operands]
-    gradients = {f"d{_name_at(resolved, store.place)}": store.node for store in plan.backward.stores}
+    unchanged = [node.key for node in plan.saved if not node.operands]
+    gradients = {f"d{_name_at(resolved, store.location)}": store.node for store in plan.backward.stores}
     h, recurrent = resolved.states[0], ", ".join(f"d{gate}" for gate in recurrent_gates(resolved.gates))
     through_weights = [f"d{h} += weight_hh^T @ ({recurrent})"] if recurrent else []
     sections = {

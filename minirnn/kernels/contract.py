@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps
 
 Axes = int | tuple[int, ...] | None
@@ -106,17 +106,12 @@ class RecurrentWeights(Generic[A]):
     def map(self, function: Callable[[A], B]) -> RecurrentWeights[B]:
         """Apply ``function`` to every weight."""
 
-        def apply(weight: A | None) -> B | None:
-            return None if weight is None else function(weight)
+        def apply(value: Any) -> Any:
+            if isinstance(value, list):
+                return [function(weight) for weight in value]
+            return None if value is None else function(value)
 
-        return RecurrentWeights(
-            apply(self.input_bias),
-            apply(self.weight_hh),
-            apply(self.bias),
-            apply(self.vectors),
-            [function(weight) for weight in self.inner],
-            apply(self.weight_hr),
-        )
+        return RecurrentWeights(**{name: apply(value) for name, value in vars(self).items()})
 
 
 @dataclass
@@ -171,7 +166,6 @@ class Recurrence(Protocol[A]):
             dy: [S, W], gradient of the output at every step; None for zero.
             d_states: gradients of the final states, shaped like the initial ones; overwritten.
         """
-        ...
 
 
 class Sampler(Protocol):
@@ -196,14 +190,13 @@ class Sampler(Protocol):
             seeds: [N] uint64, one random stream per sequence.
             position: number of the first draw, so that consecutive calls continue one stream.
         """
-        ...
 
 
 class Backend(Protocol[A]):
     """The functions of a device, on its array type ``A``."""
 
-    # Arrays. `empty` gives uninitialised memory; `asarray` copies host values to the device and shares what lies there;
-    # `contiguous` copies only where needed.
+    # Arrays. `empty` does not initialise; `asarray` copies host values to the device, and shares the memory of an array
+    # that is there; `contiguous` copies only where needed.
     def empty(self, shape: tuple[int, ...], dtype: DType) -> A: ...
     def zeros(self, shape: tuple[int, ...], dtype: DType) -> A: ...
     def zeros_like(self, x: A, /) -> A: ...
@@ -255,27 +248,21 @@ class Backend(Protocol[A]):
 
     def has_nan(self, x: A) -> bool:
         """Whether any element is NaN."""
-        ...
 
     def unstack(self, x: A, axis: int) -> Iterable[A]:
         """The slices of ``x`` along ``axis``, without that axis."""
-        ...
 
     def scaled(self, x: A, factor: A) -> A:
         """``x * factor`` for a single number ``factor``; may return ``x`` itself where that is 1."""
-        ...
 
     def add_at(self, out: A, index: Any, values: A) -> None:
         """``out[index] += values``, every repeated index counted, in order."""
-        ...
 
     def put_along_axis(self, out: A, index: Any, values: A, axis: int) -> None:
         """Add ``values`` to ``out`` at ``index`` along ``axis``, every repeated index counted, in order."""
-        ...
 
     def matmul(self, a: A, b: A) -> A:
         """``a @ b``, with NumPy's rules for vectors and stacks of matrices."""
-        ...
 
     def gemm(
         self,
@@ -298,23 +285,18 @@ class Backend(Protocol[A]):
                 columns: it then takes those from ``column`` on.
             rows: [K] integers, with ``transpose_a``: row k of B is ``b[rows[k]]``.
         """
-        ...
 
     def take_rows(self, table: A, rows: Any) -> A:
         """``table[rows]``: table [V, ...], rows [S], result [S, ...]."""
-        ...
 
     def scatter_add_rows(self, values: A, rows: Any, count: int) -> A:
         """out [count, H], zero but for ``out[rows[s]] += values[s]`` in order; values [S, H], rows [S]."""
-        ...
 
     def column_sums(self, x: A) -> A:
         """Sums over the rows of x [S, H]: [H]. Rows are summed in blocks, so rounding errors grow slowly."""
-        ...
 
     def dropout(self, x: A, probability: float, seed: int) -> A:
         """``x`` times a random mask of 0 and 1 / (1 - p), a function of ``seed`` alone; p in steps of 1 / 65536."""
-        ...
 
     def cross_entropy(
         self, logits: A, targets: Any, weight: A | None, smoothing: float, scale: float, with_grad: bool
@@ -330,7 +312,6 @@ class Backend(Protocol[A]):
             weight: [V], weights of the classes; None for ones.
             smoothing: label smoothing in [0, 1] (Szegedy et al. 2016).
         """
-        ...
 
     def attention_forward(
         self, query: A, keys: A, values: A, score: A | None, lengths: np.ndarray, scale: float
@@ -346,7 +327,6 @@ class Backend(Protocol[A]):
             score: [A] or None.
             lengths: [N] int64, memory rows of each sequence, 0 to M; those past it get weight 0.
         """
-        ...
 
     def attention_backward(
         self,
@@ -366,7 +346,6 @@ class Backend(Protocol[A]):
             weights: as :meth:`attention_forward` returned them.
             dcontext, dweights: [T, N, D], [T, N, M]; None for zero.
         """
-        ...
 
     # Optimisers, in place, on flat parameters p and gradients g of one length; formulas as in PyTorch 2.
     def sgd(
@@ -385,7 +364,6 @@ class Backend(Protocol[A]):
 
         Without ``velocity`` v is the gradient; with ``nesterov`` p moves by ``lr (g + momentum v)``.
         """
-        ...
 
     def rmsprop(
         self,
@@ -404,11 +382,9 @@ class Backend(Protocol[A]):
 
         ``mean``, the moving average of g, only when centred; ``velocity`` only with momentum.
         """
-        ...
 
     def adagrad(self, p: A, g: A, total: A, lr: float, eps: float, weight_decay: float) -> None:
         """``s += g^2``, ``p -= lr g / (sqrt(s) + eps)``."""
-        ...
 
     def adam(
         self,
@@ -425,11 +401,9 @@ class Backend(Protocol[A]):
         decoupled: bool,
     ) -> None:
         """``p -= lr m' / (sqrt(v') + eps)`` with bias-corrected moments m' and v'; AdamW if ``decoupled``."""
-        ...
 
     def square_sum(self, x: A) -> float:
         """Sum of squares of a flat array."""
-        ...
 
     def Recurrence(  # noqa: N802 - a class
         self,
@@ -450,11 +424,9 @@ class Backend(Protocol[A]):
             table, tokens: [V, G H] and [S], if given, the input part instead of ``gates``: ``table[tokens]``.
             states: initial states [N, W], then [N, H] for each further one, in the sorted order of ``steps``.
         """
-        ...
 
     def Sampler(self, model: TokenModel[A], states: Sequence[A]) -> Sampler:  # noqa: N802 - a class
         """Prepare a model for sampling; ``states`` [L, N, H] to start from, one for each state of the cell."""
-        ...
 
 
 Kernels = Backend[Array]

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import minirnn as mr
 from minirnn.cells import Cell, layer_norm, product, sigmoid, tanh, where, zoneout
 from minirnn.errors import CellError, OptionError
-from minirnn.kernels.cpu.recurrence import kernels_of
+from minirnn.kernels.cpu.kernel import kernels_of
 from minirnn.kernels.jit import DISABLED
 from minirnn.nn.cells import unpack_state
 

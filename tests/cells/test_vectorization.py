@@ -11,7 +11,7 @@ import pytest
 
 import minirnn as mr
 from minirnn.kernels.build import build_function
-from minirnn.kernels.cpu.recurrence import _FUNCTIONS, _without_overlap, kernels_of
+from minirnn.kernels.cpu.kernel import FUNCTIONS, kernels_of, set_noalias
 from minirnn.kernels.jit import jit
 
 pytestmark = pytest.mark.needs_jit
@@ -37,8 +37,8 @@ def problems(kernel: Any, name: str) -> list[str]:
 def optimised(kernel: Any, name: str) -> str:
     """LLVM's code of one loop, compiled as for the kernel but on its own."""
     text = kernel.sources[name]
-    function = build_function(name, text, _FUNCTIONS, f"alone_{name}")
-    compiled = _without_overlap(jit(function, inline=True, reassociate=name in kernel._reassociate))
+    function = build_function(name, text, FUNCTIONS, f"alone_{name}")
+    compiled = set_noalias(jit(function, inline=True, reassociate=name in kernel.reductions))
     parameters = re.search(r"\((.*)\)", text.splitlines()[0]).group(1).split(", ")  # type: ignore[union-attr]
     scalar = {"seed": numba.types.uint64, "counter": numba.types.int64}
     types = tuple(ARRAY if p.startswith("a") else scalar.get(p, numba.types.float32) for p in parameters)
