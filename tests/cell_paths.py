@@ -12,7 +12,7 @@ from minirnn import nn
 from minirnn.autograd import Tensor, ops
 from minirnn.kernels import tile
 from minirnn.kernels.build import build_function
-from minirnn.kernels.cpu import recurrence
+from minirnn.kernels.cpu.kernel import FUNCTIONS
 from minirnn.nn.state import pack_state, unpack_state
 from minirnn.nn.unrolled import Unrolled
 
@@ -163,7 +163,7 @@ def assert_gradients_match_differences(
 
 # --------------------------------------------------------------------------------------- kernels as plain Python
 
-PLAIN = {name: getattr(function, "py_func", function) for name, function in recurrence._FUNCTIONS.items()}
+PLAIN = {name: getattr(function, "py_func", function) for name, function in FUNCTIONS.items()}
 
 
 def _multiply_add(a: Any, a_at: int, a_row: int, a_column: int, rows: int, *rest: Any) -> None:

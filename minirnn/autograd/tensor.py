@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NoReturn, Self
 
 import numpy as np
 
 from minirnn import kernels, random
 from minirnn.autograd import ops, tape
-from minirnn.autograd.ops.operands import KINDS, DType, TensorLike, as_array, as_dtype, int_tuple
+from minirnn.autograd.ops.operands import KINDS, DType, Ints, TensorLike, as_array, as_dtype, int_tuple
 from minirnn.errors import DTypeError, GradientError, OptionError, ShapeError
 from minirnn.kernels.contract import Array
 
@@ -297,29 +297,23 @@ def tensor(data: TensorLike, requires_grad: bool = False, dtype: DType | None = 
     return Tensor(kernels.on(device).asarray(array), requires_grad, device)
 
 
-def _shape(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
+def _shape(values: tuple[Ints, ...]) -> tuple[int, ...]:
     shape = int_tuple(values)
     if any(extent < 0 for extent in shape):
         raise ShapeError(f"expected a shape of numbers of at least 0, got {list(shape)}")
     return shape
 
 
-def zeros(
-    *shape: int | Sequence[int], dtype: DType = "float32", requires_grad: bool = False, device: str = "cpu"
-) -> Tensor:
+def zeros(*shape: Ints, dtype: DType = "float32", requires_grad: bool = False, device: str = "cpu") -> Tensor:
     """A tensor of zeros; the shape as numbers, ``zeros(2, 3)``, or as one tuple, as for :func:`ones`, :func:`randn`."""
     return tensor(np.zeros(_shape(shape)), requires_grad, dtype, device)
 
 
-def ones(
-    *shape: int | Sequence[int], dtype: DType = "float32", requires_grad: bool = False, device: str = "cpu"
-) -> Tensor:
+def ones(*shape: Ints, dtype: DType = "float32", requires_grad: bool = False, device: str = "cpu") -> Tensor:
     """A tensor of ones."""
     return tensor(np.ones(_shape(shape)), requires_grad, dtype, device)
 
 
-def randn(
-    *shape: int | Sequence[int], dtype: DType = "float32", requires_grad: bool = False, device: str = "cpu"
-) -> Tensor:
+def randn(*shape: Ints, dtype: DType = "float32", requires_grad: bool = False, device: str = "cpu") -> Tensor:
     """A tensor drawn from the standard normal distribution, by :mod:`minirnn.random`."""
     return tensor(random.generator().standard_normal(_shape(shape)), requires_grad, dtype, device)

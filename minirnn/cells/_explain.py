@@ -70,9 +70,9 @@ def equations_text(equations: Equations) -> list[str]:
     return _lines({f"{state}'": node for state, node in zip(plain.states, plain.new, strict=True)}, {}, plain)
 
 
-def _name_at(equations: Equations, place: Location) -> str:
+def _name_at(equations: Equations, location: Location) -> str:
     """The gate, state or vector that is stored there; sums and products have numbers."""
-    array, index = place.array, place.index or 0
+    array, index = location.array, location.index or 0
     if array.startswith(("history", "d_state")):
         return equations.states[int(array.removeprefix("history").removeprefix("d_state"))]
     if array == "state":
@@ -86,12 +86,12 @@ def _name_at(equations: Equations, place: Location) -> str:
 def _saved(plan: Plan) -> dict[Node, str]:
     """The names of computed values that are in memory when the backward pass reaches a step."""
     names = {}
-    for node, place in plan.backward.loads.items():
+    for node, location in plan.backward.loads.items():
         if node.operands:
-            name = _name_at(plan.equations, place)
-            if place.array in ("gates", "products"):
+            name = _name_at(plan.equations, location)
+            if location.array in ("gates", "products"):
                 name = f"saved_{name}"
-            names[node] = f"{name}'" if place.array.startswith("history") else name
+            names[node] = f"{name}'" if location.array.startswith("history") else name
     return names
 
 

@@ -1,7 +1,7 @@
-"""Every primitive operation's gradient against central differences in float64.
+"""Every operation's gradient against central differences in float64.
 
-Each case runs on contiguous, transposed, strided and reversed inputs. A last test holds this file to the
-module: an operation without a case fails.
+Each case runs on contiguous, transposed, strided and reversed inputs. The last test fails for an operation without a
+case.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def spaced(*shape: int, low: float = -2.0, high: float = 2.0, seed: int = 0) -> 
 
 
 def leaf(values: np.ndarray, layout: str = "contiguous") -> Tensor:
-    """A leaf with these values that lies in memory as ``layout`` says."""
+    """A leaf with these values in one of the memory layouts."""
     if layout == "transposed":
         data = values.T.copy().T
     elif layout == "strided" and values.ndim:

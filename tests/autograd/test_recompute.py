@@ -1,4 +1,4 @@
-"""``recompute``: the same numbers as with everything kept, to the last bit, in less memory."""
+"""``recompute``: the same numbers as when everything is stored, to the last bit, in less memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 import minirnn as mr
 from minirnn.errors import GradientError, OptionError
 from minirnn.kernels import memory
+from minirnn.nn.cells import unpack_state
 
 
-def _gradients(run: Callable[[], mr.Tensor], leaves: list[mr.Tensor]) -> list[np.ndarray]:
+def results(run: Callable[[], mr.Tensor], leaves: list[mr.Tensor]) -> list[np.ndarray]:
+    """A loss and the gradients of the leaves."""
     for leaf in leaves:
         leaf.grad = None
     loss = run()
@@ -22,7 +24,7 @@ def _gradients(run: Callable[[], mr.Tensor], leaves: list[mr.Tensor]) -> list[np
     return [loss.numpy().copy(), *(leaf.grad.numpy().copy() for leaf in leaves if leaf.grad is not None)]
 
 
-def _keep(function: Callable[..., Any], *inputs: mr.Tensor) -> Any:
+def store(function: Callable[..., Any], *inputs: mr.Tensor) -> Any:
     return function(*inputs)
 
 
@@ -47,9 +49,9 @@ def test_values_and_gradients_of_inputs_and_parameters() -> None:
 
 def test_gradcheck_through_a_chain_with_an_unused_and_a_returned_input() -> None:
     def f(a: mr.Tensor, b: mr.Tensor) -> mr.Tensor:
-        kept, c, _ = mr.recompute(lambda a, b: (a, a * b, b.exp()), a, b)
-        inner = mr.recompute(lambda c: mr.recompute(lambda c: c.sigmoid(), c) * c, c)  # one inside another
-        return (inner + kept).sum()
+        returned, c, _ = mr.recompute(lambda a, b: (a, a * b, b.exp()), a, b)
+        inner = mr.recompute(lambda c: mr.recompute(lambda c: c.sigmoid(), c) * c, c)  # nested
+        return (inner + returned).sum()
 
     inputs = [mr.tensor(np.random.default_rng(n).standard_normal(4), True, "float64") for n in range(2)]
     assert mr.gradcheck(f, inputs)
@@ -58,38 +60,32 @@ def test_gradcheck_through_a_chain_with_an_unused_and_a_returned_input() -> None
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("every", [1, 4, 5, 12])
-def test_segments_of_a_sequence_to_the_last_bit(cell: str, dropout: float, every: int) -> None:
-    """Kept or computed again, with and without carried state and dropout; the random numbers after it are the same."""
-    rng = np.random.default_rng(1)
-    tokens, targets = rng.integers(7, size=(2, 12, 3))
-    results = []
-    for segments in (_keep, mr.recompute):
+def test_segments_of_a_sequence_are_equal_to_the_last_bit(cell: str, dropout: float, every: int) -> None:
+    """Stored or computed again, with a state and dropout; the random numbers after it are the same."""
+    tokens, targets = np.random.default_rng(1).integers(7, size=(2, 12, 3))
+    both = []
+    for segments in (store, mr.recompute):
         mr.manual_seed(5)
         model = mr.models.CharLM(7, 9, 2, cell, dropout=dropout)
-        state: Any = model(tokens[:2])[1]
+        first = unpack_state(model(tokens[:2])[1])
 
-        def run(segments: Any = segments, model: Any = model, state: Any = state) -> mr.Tensor:
+        def run(segments: Any = segments, model: Any = model, state: Any = first) -> mr.Tensor:
             losses = []
             for start in range(0, 12, every):
                 part = slice(start, start + every)
-                members = state if isinstance(state, tuple) else (state,)
-                loss, *members = segments(
-                    lambda *members, part=part: model._segment(tokens[part], targets[part], *members), *members
-                )
-                state = tuple(members) if len(members) > 1 else members[0]
+                loss, *state = segments(lambda *s, part=part: model._segment(tokens[part], targets[part], *s), *state)
                 losses.append(loss)
             return mr.stack(losses).sum()
 
-        results.append([*_gradients(run, list(model.parameters())), mr.random.draw_seed()])
-    for kept, again in zip(*results, strict=True):
-        np.testing.assert_array_equal(kept, again)
+        both.append([*results(run, list(model.parameters())), mr.random.draw_seed()])
+    for stored, again in zip(*both, strict=True):
+        np.testing.assert_array_equal(stored, again)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("every", [1, 3, 7, 11, 50])
 def test_char_lm_loss_equals_the_whole_sequence_at_once(cell: str, every: int) -> None:
-    rng = np.random.default_rng(2)
-    tokens, targets = rng.integers(7, size=(2, 11, 4))
+    tokens, targets = np.random.default_rng(2).integers(7, size=(2, 11, 4))
     mr.manual_seed(5)
     model = mr.models.CharLM(7, 9, 2, cell, dtype="float64")
     with mr.no_grad():
@@ -98,12 +94,12 @@ def test_char_lm_loss_equals_the_whole_sequence_at_once(cell: str, every: int) -
 
     def run(every: int | None) -> mr.Tensor:
         loss, after = model.loss(tokens, targets, state, every)
-        finals.append([member.numpy() for member in (after if isinstance(after, tuple) else (after,))])
+        finals.append([part.numpy() for part in unpack_state(after)])
         return loss
 
     parameters = list(model.parameters())
-    whole, cut = (_gradients(lambda n=n: run(n), parameters) for n in (None, every))
-    for a, b in zip([*whole, *finals[0]], [*cut, *finals[1]], strict=True):
+    whole, segments = (results(lambda n=n: run(n), parameters) for n in (None, every))
+    for a, b in zip([*whole, *finals[0]], [*segments, *finals[1]], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
@@ -121,7 +117,7 @@ def test_memory_is_that_of_a_segment() -> None:
     assert peak(20) < peak(None) / 4
 
 
-def test_under_no_grad_and_without_anything_to_learn() -> None:
+def test_under_no_grad_and_without_a_leaf() -> None:
     x = mr.tensor([1.0, 2.0], requires_grad=True)
     with mr.no_grad():
         assert not mr.recompute(lambda x: x * 2, x).requires_grad
@@ -130,20 +126,25 @@ def test_under_no_grad_and_without_anything_to_learn() -> None:
     np.testing.assert_array_equal(plain.numpy(), [2, 4])
 
 
-def test_a_graph_is_walked_once_and_only_tensors_pass() -> None:
-    x = mr.tensor([1.0, 2.0], requires_grad=True)
-    y = mr.recompute(lambda x: x * 2, x).sum()
+def test_second_backward_is_refused() -> None:
+    y = mr.recompute(lambda x: x * 2, mr.tensor([1.0, 2.0], requires_grad=True)).sum()
     y.backward()
     with pytest.raises(GradientError, match="freed by an earlier backward"):
         y.backward()
-    with pytest.raises(OptionError, match="input 0 is a float"):
-        mr.recompute(lambda x: x, 2.0)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="output 1 is a int"):
-        mr.recompute(lambda x: (x, 3), x)
-    with pytest.raises(OptionError, match="output 0 is a NoneType"):
-        mr.recompute(lambda x: None, x)
-    with pytest.raises(OptionError, match="returned no tensor"):
-        mr.recompute(lambda x: (), x)
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "message"),
+    [
+        (lambda x: x, 2.0, "input 0 is a float"),
+        (lambda x: (x, 3), mr.tensor([1.0]), "output 1 is a int"),
+        (lambda x: None, mr.tensor([1.0]), "output 0 is a NoneType"),
+        (lambda x: (), mr.tensor([1.0]), "returned no tensor"),
+    ],
+)
+def test_inputs_and_outputs_must_be_tensors(function: Any, x: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        mr.recompute(function, x)
 
 
 def test_bad_recompute_every() -> None:

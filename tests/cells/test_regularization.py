@@ -287,7 +287,7 @@ def test_the_same_seed_gives_the_same_numbers(name: str, plain_kernels: None) ->
 @pytest.fixture
 def counted_threads(monkeypatch: pytest.MonkeyPatch, set_threads: Any) -> Callable[[int], list[int]]:
     """Sets the number of threads; the list it returns holds how many threads each kernel was divided among."""
-    monkeypatch.setattr(threads, "GRAIN", 1)  # divide even the smallest job
+    monkeypatch.setattr(threads, "MIN_WORK", 1)  # divide even the smallest job
     run, counts = threads.run, []
 
     def counted(kernel: Any, work: float, most: int, *args: Any) -> None:

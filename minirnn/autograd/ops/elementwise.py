@@ -26,6 +26,7 @@ from minirnn.autograd.ops.operands import (
 from minirnn.autograd.tape import record
 from minirnn.errors import OptionError, ShapeError
 from minirnn.kernels.contract import Array, Kernels
+from minirnn.validation import check_float
 
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
@@ -36,18 +37,18 @@ __all__ = [
 ]  # fmt: skip
 
 
+Unary = Callable[[TensorLike], "Tensor"]
+Binary = Callable[[TensorLike, TensorLike], "Tensor"]
+UnaryDerivative = Callable[[Kernels, Array, Array], Array]
+BinaryDerivative = Callable[[Kernels, Array, Array, Array], Array]
+
+
 def _describe(function: Callable[..., Tensor], name: str, doc: str) -> None:
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
 
 
-def _unary(
-    name: str,
-    doc: str,
-    saved: Literal["x", "y"],
-    derivative: Callable[[Kernels, Array, Array], Array],
-    quiet: bool = False,
-) -> Callable[[TensorLike], Tensor]:
+def _unary(name: str, doc: str, saved: Literal["x", "y"], derivative: UnaryDerivative, quiet: bool = False) -> Unary:
     """A function of one floating-point tensor: the kernel of this name, and the gradient from g and what is saved.
 
     ``quiet`` functions may overflow or divide by zero: infinities and NaN come without NumPy's warnings.
@@ -78,16 +79,13 @@ def _record_binary(
     return record(name, (x, y), data, gradients)
 
 
-Derivative = Callable[[Kernels, Array, Array, Array], Array]
-
-
-def _binary(name: str, doc: str, dx: Derivative, dy: Derivative) -> Callable[[TensorLike, TensorLike], Tensor]:
+def _binary(name: str, doc: str, dx: BinaryDerivative, dy: BinaryDerivative) -> Binary:
     """A function of two tensors: the kernel of this name, and both gradients from g, x and y."""
 
     def function(input: TensorLike, other: TensorLike) -> Tensor:
         x, y, K = broadcast_pair(name, input, other)
-        data = getattr(K, name)(x.data, y.data)
-        return _record_binary(name, x, y, data, lambda g: dx(K, g, x.data, y.data), lambda g: dy(K, g, x.data, y.data))
+        data, a, b = getattr(K, name)(x.data, y.data), x.data, y.data
+        return _record_binary(name, x, y, data, lambda g: dx(K, g, a, b), lambda g: dy(K, g, a, b))
 
     _describe(function, name, doc)
     return function
@@ -228,8 +226,7 @@ def dropout(input: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
         training: otherwise ``input`` is returned as it is.
     """
     x = as_tensor(input)
-    if not 0 <= p <= 1:
-        raise OptionError(f"dropout: p must be from 0 to 1, got {p}")
+    check_float("dropout: p", p, 0, 1)
     if not training or p == 0:
         return x
     check_floating("dropout", x)

@@ -24,7 +24,8 @@ DType: TypeAlias = str | type | np.dtype
 """``"float32"``, ``"float64"``, an integer type or ``"bool"``, by name or as NumPy has them."""
 TensorLike: TypeAlias = "Tensor | ArrayLike"
 """A tensor, a number, nested lists or a NumPy array; what is not a tensor is a constant."""
-Dims: TypeAlias = int | Sequence[int] | None
+Ints: TypeAlias = int | Sequence[int]
+Dims: TypeAlias = Ints | None
 """One dimension, several, or all of them; negative ones count from the last."""
 
 KINDS = "fiub"
@@ -32,11 +33,7 @@ T = TypeVar("T")
 
 
 def as_dtype(dtype: DType) -> np.dtype:
-    """Return the NumPy dtype that ``dtype`` names.
-
-    Raises:
-        DTypeError: it is not float32, float64, an integer type or bool.
-    """
+    """The NumPy dtype of this name; a :class:`DTypeError` unless it is float32, float64, an integer type or bool."""
     try:
         result = np.dtype(dtype)
     except TypeError:
@@ -47,11 +44,7 @@ def as_dtype(dtype: DType) -> np.dtype:
 
 
 def as_array(name: str, data: ArrayLike) -> np.ndarray:
-    """Return ``np.asarray(data)``.
-
-    Raises:
-        ShapeError: lists are ragged.
-    """
+    """``np.asarray(data)``; ragged lists are a :class:`ShapeError`."""
     try:
         return np.asarray(data)
     except ValueError:
@@ -136,22 +129,14 @@ def as_rows(K: Kernels, array: Array) -> Array:
 
 
 def normalize_dim(name: str, dim: int, ndim: int) -> int:
-    """``dim`` counted from the first dimension.
-
-    Raises:
-        ShapeError: a tensor of ``ndim`` dimensions does not have it.
-    """
+    """``dim`` counted from the first dimension; a :class:`ShapeError` where a tensor of ``ndim`` does not have it."""
     if not isinstance(dim, (int, np.integer)) or not -ndim <= dim < max(ndim, 1):
         raise ShapeError(f"{name}: dimension {dim!r} is out of range for a tensor of {ndim} dimensions")
     return int(dim) % ndim if ndim else 0
 
 
 def normalize_dims(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
-    """Every dimension of ``dim`` counted from the first; all of them for None.
-
-    Raises:
-        ShapeError: one is out of range, or given twice.
-    """
+    """All dimensions of ``dim`` counted from the first; a :class:`ShapeError` where one is given twice."""
     if dim is None:
         return tuple(range(ndim))
     dims = (dim,) if isinstance(dim, (int, np.integer)) else tuple(dim)
@@ -161,12 +146,8 @@ def normalize_dims(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
     return result
 
 
-def int_tuple(values: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
-    """The arguments of ``f(1, 2)`` or ``f((1, 2))`` as a tuple of integers.
-
-    Raises:
-        ShapeError: not all of them are integers.
-    """
+def int_tuple(values: Sequence[Ints]) -> tuple[int, ...]:
+    """The arguments of ``f(1, 2)`` or ``f((1, 2))`` as a tuple; a :class:`ShapeError` unless they are integers."""
     if len(values) == 1 and isinstance(values[0], (tuple, list)):
         values = values[0]
     try:
@@ -196,6 +177,6 @@ def move(input: TensorLike, device: str) -> Tensor:
 
 
 def ignore_fp_errors(function: Callable[..., T], *args: object) -> T:
-    """Call without NumPy's floating-point warnings: infinities and NaN are results. (Backward has them off.)"""
+    """Call without NumPy's floating-point warnings; the backward pass has them off anyway."""
     with np.errstate(all="ignore"):
         return function(*args)

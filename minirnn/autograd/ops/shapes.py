@@ -12,6 +12,7 @@ from minirnn import kernels
 from minirnn.autograd import tape
 from minirnn.autograd.ops.operands import (
     Dims,
+    Ints,
     TensorLike,
     as_tensor,
     int_tuple,
@@ -22,8 +23,9 @@ from minirnn.autograd.ops.operands import (
 )
 from minirnn.autograd.ops.rows import as_index, check_range
 from minirnn.autograd.tape import record, record_many, same_device
-from minirnn.errors import IndexRangeError, OptionError, ShapeError
+from minirnn.errors import IndexRangeError, ShapeError
 from minirnn.kernels.contract import Array
+from minirnn.validation import check_int
 
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
@@ -34,7 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def reshape(input: TensorLike, *shape: int | Sequence[int]) -> Tensor:
+def reshape(input: TensorLike, *shape: Ints) -> Tensor:
     """The same elements in another shape; one extent may be -1, which is found from the others."""
     x = as_tensor(input)
     expected = int_tuple(shape)
@@ -45,7 +47,7 @@ def reshape(input: TensorLike, *shape: int | Sequence[int]) -> Tensor:
     return record("reshape", (x,), y, lambda g: (g.reshape(x.shape),))
 
 
-def permute(input: TensorLike, *dims: int | Sequence[int]) -> Tensor:
+def permute(input: TensorLike, *dims: Ints) -> Tensor:
     """Dimensions in another order: dimension k of the result is dimension ``dims[k]`` of ``input``."""
     x = as_tensor(input)
     order = normalize_dims("permute", int_tuple(dims), x.ndim)
@@ -144,7 +146,7 @@ def gather(input: TensorLike, dim: int, index: TensorLike) -> Tensor:
     return record("gather", (x,), K.take_along_axis(window, at, axis=d), gradients)
 
 
-def flip(input: TensorLike, *dims: int | Sequence[int]) -> Tensor:
+def flip(input: TensorLike, *dims: Ints) -> Tensor:
     """The order of elements reversed along ``dims``."""
     x = as_tensor(input)
     axes, K = normalize_dims("flip", int_tuple(dims), x.ndim), kernels.on(x.device)
@@ -192,14 +194,13 @@ def _extent(name: str, x: Tensor, dim: int) -> tuple[int, int]:
     return d, x.shape[d]
 
 
-def split(input: TensorLike, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(input: TensorLike, split_size: Ints, dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of ``split_size`` elements (the last may be smaller), or of the sizes given, along ``dim``."""
     x = as_tensor(input)
     d, extent = _extent("split", x, dim)
     if isinstance(split_size, (int, np.integer)):
-        if split_size < 1:
-            raise OptionError(f"split: the size must be at least 1, got {split_size}")
-        sizes = [min(int(split_size), extent - at) for at in range(0, extent, int(split_size))] or [0]
+        size = check_int("split: split_size", split_size)
+        sizes = [min(size, extent - at) for at in range(0, extent, size)] or [0]
     else:
         sizes = [int(s) for s in split_size]
         if sum(sizes) != extent or min(sizes, default=0) < 0:
@@ -217,7 +218,5 @@ def split(input: TensorLike, split_size: int | Sequence[int], dim: int = 0) -> t
 def chunk(input: TensorLike, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` pieces of equal size along ``dim``; the last may be smaller."""
     x = as_tensor(input)
-    if chunks < 1:
-        raise OptionError(f"chunk: the number of pieces must be at least 1, got {chunks}")
     _, extent = _extent("chunk", x, dim)
-    return split(x, max(1, -(-extent // chunks)), dim)
+    return split(x, max(1, -(-extent // check_int("chunk: chunks", chunks))), dim)
