@@ -12,7 +12,7 @@ import pytest
 import minirnn as mr
 from minirnn.errors import GradientError, OptionError
 from minirnn.kernels import memory
-from minirnn.nn.cells import unpack_state
+from minirnn.nn.state import unpack_state
 
 
 def results(run: Callable[[], mr.Tensor], leaves: list[mr.Tensor]) -> list[np.ndarray]:
