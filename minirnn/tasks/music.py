@@ -215,7 +215,8 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         p(S)  proportional to  (n(S) prod_{k in S} (p_k / (1 - p_k)) / (q / (1 - q)))^(1 / temperature)
 
     where p_k is the model's probability of key k, q that of a key at any time, and n(S) how many steps of the training
-    pieces are S, transposed or not: if the model has nothing to say, all p_k = q, chords occur as often as there.
+    pieces are S, transposed or not: where the model predicts no more than that, all
+    p_k = q, chords occur as often as there.
     Temperature 0 takes the most likely.
 
     Args:
