@@ -151,9 +151,11 @@ def jax_runner(work: Work, threads: int, device: str = "cpu") -> Runner | None:
         return jnp.asarray(rng.uniform(-1, 1, shape).astype(np.float32) / np.sqrt(size))
 
     parameters = {
-        "embedding": weight(vocabulary, size), "head": weight(size, vocabulary), "bias": weight(vocabulary),
+        "embedding": weight(vocabulary, size),
+        "head": weight(size, vocabulary),
+        "bias": weight(vocabulary),
         "layers": [(weight(size, 4 * size), weight(size, 4 * size), weight(4 * size)) for _ in range(work.layers)],
-    }  # fmt: skip
+    }
 
     def loss_of(p: Any, inputs: Any, targets: Any) -> Any:
         x = p["embedding"][inputs]
@@ -305,10 +307,11 @@ def bench(
             runners = {peer: r for peer in peers if (r := PEERS[peer](work, count, device)) is not None}
             times = measure(runners, seconds)
             medians = {peer: statistics.median(values) for peer, values in times.items()}
+            ours = times.pop("minirnn")
             ratios = {
-                peer: statistics.median(b / a for a, b in zip(times["minirnn"], times[peer], strict=True))
-                for peer in runners if peer != "minirnn"
-            }  # fmt: skip
+                peer: statistics.median(b / a for a, b in zip(ours, values, strict=True))
+                for peer, values in times.items()
+            }
             if json:
                 print(dumps({"row": row.value, "seconds": medians, "ratio": ratios, "gflop": work.gflop}), flush=True)
             else:
