@@ -267,7 +267,7 @@ def test_errors_say_what_was_expected() -> None:
         mr.models.ManyToOne(3, 4, 2, cell="mlp")
     with pytest.raises(OptionError, match="merge must be one of"):
         mr.models.ManyToMany(3, 4, 2, merge="max")
-    with pytest.raises(OptionError, match="pooling must be 'last' or one of mean, max, attention, got 'first'"):
+    with pytest.raises(OptionError, match="kind: expected one of mean, max, attention, got 'first'"):
         mr.models.ManyToOne(3, 4, 2, pooling="first")
     with pytest.raises(OptionError, match="activation must be"):
         mr.models.OneToOne(3, 4, 2, activation="step")

@@ -118,23 +118,24 @@ def unrolled(layer: Any, kind: str, x: Any, states: list[Tensor], lengths: Any) 
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["uni", "bi"])
 @pytest.mark.parametrize("lengths", [None, [3, 0, 6, 1], [6, 6, 6, 6], [2, 2, 2, 2]], ids=str)
 @dtypes
-@pytest.mark.parametrize(("layers", "bias", "batch_first"), [(1, True, False), (2, False, True), (2, True, False)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_layers": 2, "bias": False, "batch_first": True}, {"num_layers": 2}],
+    ids=["1 layer", "2 layers, no bias, batch first", "2 layers"],
+)
 def test_fused_layers_equal_unrolled_cells(
-    kind: str, bidirectional: bool, lengths: list[int] | None, dtype: str, layers: int, bias: bool, batch_first: bool,
-    assert_close: Close,
-) -> None:  # fmt: skip
+    kind: str, bidirectional: bool, lengths: list[int] | None, dtype: str, options: dict[str, Any], assert_close: Close
+) -> None:
     rng = np.random.default_rng(4)
-    layer = make(
-        kind, "", 3, 7, num_layers=layers, bias=bias, batch_first=batch_first, bidirectional=bidirectional, dtype=dtype
-    )
-    shape = (4, 6, 3) if batch_first else (6, 4, 3)
-    x = rng.standard_normal(shape)
-    states = [rng.standard_normal((layers * (1 + bidirectional), 4, 7)) for _ in range(2 if kind == "lstm" else 1)]
+    layer = make(kind, "", 3, 7, bidirectional=bidirectional, dtype=dtype, **options)
+    arrays = [rng.standard_normal((4, 6, 3) if layer.batch_first else (6, 4, 3))]
+    state_shape = (layer.num_layers * (1 + bidirectional), 4, 7)
+    arrays += [rng.standard_normal(state_shape) for _ in range(2 if kind == "lstm" else 1)]
 
-    leaves = [tensor(a, requires_grad=True, dtype=dtype) for a in (x, *states)]
+    leaves = [tensor(a, requires_grad=True, dtype=dtype) for a in arrays]
     y, final = layer(leaves[0], pack_state(leaves[1:]), lengths=lengths)
     weighted_sum([y, *unpack_state(final)]).backward()
-    twins = [tensor(a, requires_grad=True, dtype=dtype) for a in (x, *states)]
+    twins = [tensor(a, requires_grad=True, dtype=dtype) for a in arrays]
     y_cells, final_cells, cells = unrolled(layer, kind, twins[0], twins[1:], lengths)
     weighted_sum([y_cells, *final_cells]).backward()
 

@@ -155,7 +155,7 @@ def test_data_and_options_that_will_not_do() -> None:
         ({"level": "line"}, "level must be one of auto, word, char, got 'line'"),
         ({"freeze": True}, "only vectors that come from a file can be frozen"),
         ({"max_length": 0}, "max_length must be at least 1, got 0"),
-        ({"pooling": "sum"}, "pooling must be 'last' or one of"),
+        ({"pooling": "sum"}, "kind: expected one of mean, max, attention"),
         ({"val_fraction": 1.0}, "val_fraction must be between 0 and 1"),
     ]:
         with pytest.raises(OptionError, match=message):
