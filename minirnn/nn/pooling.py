@@ -40,7 +40,7 @@ class Pooling(Module):
             self.score = init.uniform((size,), 1 / math.sqrt(size), dtype)
 
     def forward(self, y: Tensor, lengths: ArrayLike | None = None) -> Tensor:
-        """Pool y [T, N, H], which is zero past the lengths [N] (all T where None), to [N, H]."""
+        """Pool y [T, N, H], zero past the lengths [N] (all T where None), to [N, H]."""
         steps, batch, size = y.shape
         counts = check_lengths("Pooling", lengths, steps, batch)
         if self.kind == "attention":

@@ -1,4 +1,4 @@
-"""What the tests of layers share: how close is close, and a fixed seed for first weights."""
+"""Fixtures of the tests of layers: comparison within a tolerance, and a fixed seed for initial weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from minirnn import random
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
 SMALLEST = {"float32": 1e-2, "float64": 1e-20}
-"""Values are compared as if the largest were at least this. What cancels to less has too few digits in float32."""
+"""The smallest divisor of a relative error: values that cancel to less have too few digits in float32."""
 
 
 def relative_error(ours: Any, theirs: Any, dtype: str) -> float:
-    """max |a - b| / max |b|; NaN must meet NaN, an infinity its equal."""
+    """max |a - b| / max |b|; infinite unless NaNs and infinities are at the same places."""
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if a.shape != b.shape or not np.array_equal(np.isnan(a), np.isnan(b)):
         return np.inf
@@ -31,7 +31,7 @@ def relative_error(ours: Any, theirs: Any, dtype: str) -> float:
 
 @pytest.fixture
 def assert_close() -> Callable[..., None]:
-    """``assert_close(ours, theirs, dtype, what)`` within the tolerance of the type, relative to the largest value."""
+    """``assert_close(ours, theirs, dtype, what)`` within the tolerance of the dtype, relative to the largest value."""
 
     def check(ours: Any, theirs: Any, dtype: str, what: str = "value") -> None:
         a, b = np.asarray(ours), np.asarray(theirs)
@@ -43,8 +43,8 @@ def assert_close() -> Callable[..., None]:
 
 
 @pytest.fixture(autouse=True)
-def _first_weights() -> Iterator[None]:
-    """Every test draws its weights and masks from the same seed, whatever ran before it."""
+def _fixed_seed() -> Iterator[None]:
+    """Every test draws its weights and masks from the same seed."""
     random.manual_seed(20240)
     yield
     random.manual_seed(0)
