@@ -33,6 +33,7 @@ LAYERS = [
     {"minirnn.tasks"},
     {"minirnn"},
     {"minirnn_cli"},
+    {"minirnn.__main__"},
 ]
 """From the bottom up, as docs/architecture.md draws it: each package or module imports from those above it in this list
 only, from none beside it."""

@@ -12,8 +12,8 @@ from support import run
 from tiny import TASKS
 
 from minirnn import checkpoint, optim
-from minirnn.runs import BEST, LAST, METRICS
 from minirnn.optim import OPTIMIZERS
+from minirnn.runs import BEST, LAST, METRICS
 from minirnn.training import Trainer, TrainingConfig
 
 STEPS = 15

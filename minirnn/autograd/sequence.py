@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from minirnn import kernels
 from minirnn.autograd.tape import record, record_many
 from minirnn.autograd.tensor import Tensor
