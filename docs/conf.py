@@ -46,7 +46,7 @@ html_show_sphinx = False
 
 EXAMPLE_BUDGETS = {
     "adding_problem.py": ["--length", "40", "--steps", "600"],
-    "draw_digit.py": ["--epochs", "2"],
+    "draw_digit.py": [],
     "feed_forward.py": [],
     "generate_text.py": ["--minutes", "0.15", "--hidden", "128"],
     "melody.py": [],
