@@ -6,13 +6,14 @@ Nothing is loaded from the network, neither by the build nor by the pages: no we
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "examples")]
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / folder) for folder in ("", "cli", "docs", "examples")]
+
+from generated_pages import ExampleArguments, escape_bars, write_commands  # noqa: E402
 
 import minirnn  # noqa: E402
 
@@ -21,8 +22,8 @@ copyright = author = "The minirnn authors"
 version = release = minirnn.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon",
-              "sphinx.ext.viewcode", "sphinx_gallery.gen_gallery"]  # fmt: skip
-exclude_patterns = ["_build", "README.md"]
+              "sphinx_gallery.gen_gallery"]  # fmt: skip
+exclude_patterns = ["_build", "reference/generated/commands.md"]
 templates_path = ["_templates"]
 nitpicky = False
 
@@ -42,49 +43,21 @@ html_static_path = ["_static"]
 html_copy_source = False
 html_show_sphinx = False
 
-# ------------------------------------------------------------------------------------------------- examples
-
-EXAMPLE_BUDGETS = {
-    "adding_problem.py": ["--length", "40", "--steps", "600"],
-    "draw_digit.py": [],
-    "feed_forward.py": [],
-    "generate_text.py": ["--minutes", "0.15", "--hidden", "128"],
-    "melody.py": [],
-    "own_cell.py": ["--steps", "60"],
-    "own_operation.py": [],
-    "pos_tags.py": ["--epochs", "3"],
-    "read_digits.py": ["--epochs", "3"],
-    "sentiment.py": ["--epochs", "3"],
-    "stacked_bidirectional.py": ["--steps", "300"],
-    "translation.py": ["--steps", "150"],
-    "vanishing_gradient.py": [],
-}
-"""The options with which the gallery runs each example, so that all of them take a minute or two; the results that the
-examples' first lines state are those of their defaults."""
-
-_PLOT = os.path.join(tempfile.mkdtemp(), "plot.png")
-
-
-class ExampleArguments:
-    """The command line of an example in the gallery."""
-
-    def __repr__(self) -> str:
-        return "ExampleArguments"
-
-    def __call__(self, gallery_conf: dict[str, Any], variables: dict[str, Any]) -> list[str]:
-        return [*EXAMPLE_BUDGETS[os.path.basename(variables["src_file"])], "--plot", _PLOT]
-
-
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "examples",
-    "filename_pattern": r"/[a-z]\w+\.py$",
-    "ignore_pattern": r"/_\w+\.py$",
+    "filename_pattern": r"/\w+\.py$",
+    "ignore_pattern": r"^_",
     "reset_argv": ExampleArguments(),
     "show_memory": False,
-    "min_reported_time": 1e9,
+    "write_computation_times": False,
     "download_all_examples": False,
     "abort_on_example_error": True,
     "remove_config_comments": True,
 }
 suppress_warnings = ["config.cache"]
+
+
+def setup(app: Any) -> None:
+    app.connect("builder-inited", write_commands, priority=100)
+    app.connect("autodoc-process-docstring", escape_bars)

@@ -1,7 +1,7 @@
 """Make the pictures of the README and the documentation, in ``docs/_static``.
 
     python docs/make_pictures.py              # the drawings, and the pictures of the pages under docs/learn
-    python docs/make_pictures.py session      # a real session of some minutes: terminal.svg and loss_curve.svg
+    python docs/make_pictures.py session      # a real session of three minutes: terminal.svg and loss_curve.svg
 
 The pages under ``docs/learn`` contain the code that draws their pictures. This script runs that code as it stands, so a
 picture always belongs to the code beside it.
@@ -13,10 +13,12 @@ import argparse
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import minirnn as mr
@@ -192,60 +194,73 @@ def run_learn_pages() -> None:
 # ------------------------------------------------------------------------------------------------- a real session
 
 TERMINAL = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {terminal_width} {terminal_height}" role="img">
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">
 <title>A session: minirnn train-char, then minirnn sample</title>
 <style>.{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
 font-size: {char_height}px; line-height: {line_height}px; }} {styles}</style>
 <defs>{lines}</defs>
-<rect width="{terminal_width}" height="{terminal_height}" rx="8" fill="#1c2128"/>
+<rect width="{width}" height="{height}" rx="8" fill="#1c2128"/>
 <circle cx="22" cy="22" r="6" fill="#ff5f57"/><circle cx="42" cy="22" r="6" fill="#febc2e"/>
 <circle cx="62" cy="22" r="6" fill="#28c840"/>
 <g transform="translate(12, 40)">{backgrounds}<g class="{unique_id}-matrix">{matrix}</g></g>
 </svg>
 """
+TRAIN = ["train-char", "@python"]
+SAMPLE = ["sample", "--prime", "def ", "--seed", "2", "--length", "400"]
+COLUMNS = 110
 
 
-def record_session(minutes: float) -> None:
-    """Train on the Python standard library's sources and sample; the output becomes a picture of a terminal."""
-    from matplotlib import pyplot as plt
+def record_session() -> None:
+    """Train on the Python standard library's sources and sample, as in the README."""
+    texts = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for command in (TRAIN, SAMPLE):
+            code = f"import sys; from minirnn_cli.main import app; sys.argv[1:] = {command!r}; app()"
+            done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+            texts[shlex.join(["minirnn", *command])] = done.stderr + done.stdout
+        metrics = Path(folder, "checkpoints", "python", "metrics.jsonl").read_text(encoding="utf-8")
+    draw_terminal(STATIC / "terminal.svg", texts)
+    draw_loss_curve(STATIC / "loss_curve.svg", [json.loads(line) for line in metrics.splitlines()])
+
+
+def draw_terminal(path: Path, texts: dict[str, str]) -> None:
+    """A terminal with commands and their output, long outputs shortened."""
     from rich.console import Console
     from rich.text import Text
 
-    train = ["train-char", "@python"] if minutes == 3 else ["train-char", "@python", "--minutes", f"{minutes:g}"]
-    sample = ["sample", "--prime", "def ", "--seed", "2", "--length", "400"]
-    console = Console(record=True, width=116, file=io.StringIO())
-    with tempfile.TemporaryDirectory() as folder:
-        for command in (train, sample):
-            code = f"import sys; from minirnn_cli.main import app; sys.argv[1:] = {command!r}; app()"
-            done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-            lines = (done.stderr + done.stdout).splitlines()
-            console.print(Text(f"$ minirnn {' '.join(command)}", style="bold green"))
-            console.print(Text("\n".join(_shortened(lines) if command is train else lines[:14])))
-        metrics = Path(folder, "checkpoints", "python", "metrics.jsonl").read_text(encoding="utf-8")
-    svg = console.export_svg(code_format=TERMINAL, title="", unique_id="session")
-    (STATIC / "terminal.svg").write_text(svg, encoding="utf-8")
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
+    for command, output in texts.items():
+        console.print(Text(f"$ {command}", style="bold green"))
+        for line in _shortened(output.splitlines()):
+            console.print(Text(line[:COLUMNS]), no_wrap=True)
+    path.write_text(console.export_svg(code_format=TERMINAL, title="", unique_id="session"), encoding="utf-8")
 
-    steps = [json.loads(line) for line in metrics.splitlines()]
+
+def draw_loss_curve(path: Path, steps: list[dict[str, Any]]) -> None:
+    """Training and validation loss of a run, from the lines of its metrics file."""
+    from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     axes.plot([s["tokens"] / 1e6 for s in steps], [s["train_loss"] for s in steps], lw=0.8, label="training")
     evaluated = [s for s in steps if "val_loss" in s]
-    axes.plot([s["tokens"] / 1e6 for s in evaluated], [s["val_loss"] for s in evaluated], "o-", label="validation")
-    axes.set(xlabel="million characters read", ylabel="loss, nats per character", ylim=(0.9, 2.6))
-    axes.set_title(f"minirnn train-char @python: {minutes:g} minutes on two CPU cores")
+    axes.plot(
+        [s["tokens"] / 1e6 for s in evaluated], [s["val_loss"] for s in evaluated], "o-", ms=4, label="validation"
+    )
+    axes.set(xlabel="million characters read", ylabel="loss, nats per character", ylim=(1, 3))
+    axes.set_title("minirnn train-char @python")
     axes.legend()
-    figure.savefig(STATIC / "loss_curve.svg", metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None})
 
 
 def _shortened(lines: list[str]) -> list[str]:
-    """The first and the last lines of a training run, and one sample."""
+    """The first and last lines of a training run; the first lines of anything else."""
     steps = [n for n, line in enumerate(lines) if line.startswith("step")]
-    return [*lines[: steps[2]], "...", *lines[steps[-1] :]] if len(steps) > 4 else lines
+    return [*lines[: steps[2]], "...", *lines[steps[-1] :]] if len(steps) > 4 else lines[:12]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["session"], help="record a session instead")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of the session's training run")
     options = parser.parse_args()
 
     import matplotlib
@@ -254,7 +269,7 @@ def main() -> None:
     matplotlib.rcParams["svg.hashsalt"] = "minirnn"  # the same picture gives the same file
     STATIC.mkdir(exist_ok=True)
     if options.what == "session":
-        record_session(options.minutes)
+        record_session()
         return
     draw_five_types(STATIC / "five_types.svg")
     draw_architecture(STATIC / "architecture.svg")

@@ -34,10 +34,14 @@ NOT_RUN = {
     "docs/gpu.md": ["pip install"],
     "docs/benchmarks.md": ["pip install", "python benchmarks/quality.py"],
     "docs/guides/data.md": ["minirnn data get"],
+    "docs/guides/system.md": ["minirnn warmup"],
 }
 """The first words of every block that no test runs: it needs the network, a GPU, another tool, or too much time."""
 
-LANGUAGES = {"python", "pycon", "sh", "text", "json", "toml", "csv", ""}
+PROVIDED = {"README.md": ["novel.txt"], "docs/own_cell.md": ["text.txt", "my.py"]}
+"""Files that a page takes for granted; ``my.py`` is the first block of the page."""
+
+LANGUAGES = {"python", "pycon", "sh", "text", "json", "toml", ""}
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -113,6 +117,8 @@ def test_code_blocks_run(
     if any("matplotlib" in block.code for block in blocks if block.language == "python"):
         pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: docs)").use("Agg")
     monkeypatch.chdir(tmp_path)
+    for name in PROVIDED.get(str(page.relative_to(ROOT)), []):
+        Path(name).write_text(blocks[0].code if name.endswith(".py") else "It was a dark and stormy night.\n" * 40)
     values: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks:
         if block.file is not None:

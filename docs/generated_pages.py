@@ -1,0 +1,69 @@
+"""What the documentation generates: the gallery of examples and the list of commands."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+EXAMPLE_BUDGETS = {
+    "adding_problem.py": ["--length", "40", "--steps", "600"],
+    "draw_digit.py": [],
+    "feed_forward.py": [],
+    "generate_text.py": ["--minutes", "0.15", "--hidden", "128"],
+    "melody.py": [],
+    "own_cell.py": ["--steps", "60"],
+    "own_operation.py": [],
+    "pos_tags.py": ["--epochs", "3"],
+    "read_digits.py": ["--epochs", "3"],
+    "sentiment.py": ["--epochs", "3"],
+    "stacked_bidirectional.py": ["--steps", "300"],
+    "translation.py": ["--steps", "150"],
+    "vanishing_gradient.py": [],
+}
+"""The options with which the gallery runs each example, so that all of them take a minute or two; the results that the
+examples' first lines state are those of their defaults."""
+
+_PLOT = os.path.join(tempfile.mkdtemp(), "plot.png")
+
+
+class ExampleArguments:
+    """The command line of an example in the gallery."""
+
+    def __repr__(self) -> str:
+        return "ExampleArguments"
+
+    def __call__(self, gallery_conf: dict[str, Any], variables: dict[str, Any]) -> list[str]:
+        return [*EXAMPLE_BUDGETS[os.path.basename(variables["src_file"])], "--plot", _PLOT]
+
+
+def write_commands(app: Any) -> None:
+    """The options of all commands, from the Typer application, as a page for the reference."""
+    import typer
+    from minirnn_cli.main import app as minirnn_app
+
+    folder = Path(__file__).parent / "reference" / "generated"
+    folder.mkdir(exist_ok=True)
+    lines = []
+    for name, command in typer.main.get_command(minirnn_app).commands.items():  # type: ignore[attr-defined]
+        lines += [f"## {name}", "", *(line.strip() for line in (command.help or "").splitlines()), ""]
+        lines += ["| argument or option | default | |", "|---|---|---|"]
+        for parameter in command.params:
+            flags = ", ".join(f"`{flag}`" for flag in [*parameter.opts, *parameter.secondary_opts])
+            shown = flags if parameter.param_type_name == "option" else f"`{parameter.human_readable_name}`"
+            default = parameter.default
+            known = (
+                "" if default in (None, False, ()) or callable(default) else f"`{getattr(default, 'value', default)}`"
+            )
+            text = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
+            lines.append(f"| {shown} | {known} | {text} |")
+        lines.append("")
+    (folder / "commands.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def escape_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """|x| in a docstring is an absolute value, not a substitution of reStructuredText."""
+    for number, line in enumerate(lines):
+        parts = line.split("``")
+        lines[number] = "``".join(part if n % 2 else part.replace("|", r"\|") for n, part in enumerate(parts))
