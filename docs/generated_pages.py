@@ -45,21 +45,27 @@ def write_commands(app: Any) -> None:
 
     folder = Path(__file__).parent / "reference" / "generated"
     folder.mkdir(exist_ok=True)
-    lines = []
-    for name, command in typer.main.get_command(minirnn_app).commands.items():  # type: ignore[attr-defined]
-        lines += [f"## {name}", "", *(line.strip() for line in (command.help or "").splitlines()), ""]
-        lines += ["| argument or option | default | |", "|---|---|---|"]
-        for parameter in command.params:
-            flags = ", ".join(f"`{flag}`" for flag in [*parameter.opts, *parameter.secondary_opts])
-            shown = flags if parameter.param_type_name == "option" else f"`{parameter.human_readable_name}`"
-            default = parameter.default
-            known = (
-                "" if default in (None, False, ()) or callable(default) else f"`{getattr(default, 'value', default)}`"
-            )
-            text = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
-            lines.append(f"| {shown} | {known} | {text} |")
-        lines.append("")
-    (folder / "commands.md").write_text("\n".join(lines), encoding="utf-8")
+    commands = typer.main.get_command(minirnn_app).commands  # type: ignore[attr-defined]
+    text = "\n".join(line for name, command in commands.items() for line in describe_command(name, command))
+    (folder / "commands.md").write_text(text, encoding="utf-8")
+
+
+def describe_command(name: str, command: Any) -> list[str]:
+    """The lines of the page about a command and its subcommands."""
+    lines = [f"## {name}", "", *(line.strip() for line in (command.help or "").splitlines()), ""]
+    lines += ["| argument or option | default | |", "|---|---|---|"]
+    for parameter in command.params:
+        flags = ", ".join(f"`{flag}`" for flag in [*parameter.opts, *parameter.secondary_opts])
+        shown = flags if parameter.param_type_name == "option" else f"`{parameter.human_readable_name}`"
+        default = getattr(parameter.default, "value", parameter.default)
+        if isinstance(parameter.show_default, str):
+            default = parameter.show_default
+        known = "" if default in (None, False, (), "") or callable(default) else f"`{default}`"
+        help = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
+        lines.append(f"| {shown} | {known} | {help} |")
+    for part, subcommand in getattr(command, "commands", {}).items():
+        lines += ["", *describe_command(f"{name} {part}", subcommand)]
+    return [*lines, ""]
 
 
 def escape_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

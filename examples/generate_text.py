@@ -16,9 +16,22 @@ from __future__ import annotations
 import argparse
 import time
 
+import numpy as np
+
 import minirnn as mr
+from minirnn.data.corpus import read_characters
 from minirnn.data.text import Streams
-from minirnn.tasks.char import evaluate, read_corpus
+
+
+def evaluate(model: mr.models.CharLM, streams: Streams) -> float:
+    """Mean loss, in nats per character; the state is carried from batch to batch."""
+    losses, sizes, state = [], [], None
+    with model.evaluating():
+        for inputs, targets in streams:
+            loss, state = model.loss(inputs, targets, state)
+            losses.append(loss.item())
+            sizes.append(targets.size)
+    return float(np.average(losses, weights=sizes))
 
 
 def draw(path: str, losses: list[float], validation: float) -> None:
@@ -46,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
 
     mr.manual_seed(1337)
-    tokens, symbols = read_corpus([options.file])
+    tokens, symbols = read_characters([options.file])
     cut = int(0.9 * len(tokens))
     train = Streams.of(tokens[:cut], batch_size=32, seq_length=64)
     validation = Streams.of(tokens[cut : cut + 100_000], batch_size=32, seq_length=256)
