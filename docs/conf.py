@@ -25,14 +25,13 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sp
               "sphinx_gallery.gen_gallery"]  # fmt: skip
 exclude_patterns = ["_build", "reference/generated/commands.md"]
 templates_path = ["_templates"]
-nitpicky = False
+smartquotes = False
 
 myst_heading_anchors = 3
 autosummary_generate = True
 autosummary_imported_members = True
 autodoc_typehints = "none"  # signatures stay short; the shapes and types are in the text
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_param = False
 napoleon_use_rtype = False
