@@ -2,8 +2,9 @@
 
     python benchmarks/cells.py TEXT [CELL ...] [--minutes 3]
 
-Each cell trains in a process and a folder of its own, ``minirnn train-char TEXT --cell NAME``; kernels are compiled
-before, so that all of the time is training. The end of the text validates; the loss is the best checkpoint's.
+Each cell is trained by ``minirnn train-char TEXT --cell NAME`` in a process and a folder of its own; kernels are
+compiled before, so that all of the time is training. The end of the text is the validation set; the loss is that of the
+best checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MINIRNN = [sys.executable, "-m", "minirnn_cli.main"]
 
 
 def row(text: Path, cell: str, minutes: float, folder: Path) -> str:
-    """One cell's line of the table."""
+    """The row of one cell in the table."""
     command = [*MINIRNN, "train-char", str(text), "--cell", cell, "--quiet"]
     for out, budget in (("compile", ["--steps", "1"]), (cell, ["--minutes", str(minutes)])):
         subprocess.run([*command, "--out", out, *budget], cwd=folder, check=True)
@@ -37,7 +38,7 @@ def row(text: Path, cell: str, minutes: float, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path)
-    parser.add_argument("cells", nargs="*", metavar="CELL", help="all built-in ones unless given")
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="default: all built-in cells")
     parser.add_argument("--minutes", type=float, default=3.0)
     options = parser.parse_args()
     print("| cell | validation loss, nats per character | steps | characters per second | parameters |")

@@ -1,8 +1,8 @@
-"""A corpus of gigabytes: memory and time until the first step, against a small one. See benchmarks/README.md.
+"""Memory and time to the first step for a corpus of gigabytes, against a small one.
 
     python benchmarks/huge_corpus.py FOLDER --gigabytes 5
 
-The text is the Python standard library's, in pieces of a few thousand characters in ever new order.
+The text is the Python standard library's, in pieces of a few thousand characters in random order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from minirnn.data.sources import BUILT_IN
 
 _PIECE = 4096  # characters
-_AT_ONCE = 4096  # pieces
+_PIECES_PER_WRITE = 4096
 _SMALL = 50_000_000  # bytes
 _STEPS = 10
 
@@ -40,22 +40,20 @@ app()
 
 
 def write(path: Path, size: int) -> None:
-    """Text of about ``size`` bytes."""
+    """Write a text of about ``size`` bytes."""
     text = "".join(file.read_text("utf-8", "replace") for file in BUILT_IN["@python"]())
     pieces = [text[at : at + _PIECE].encode() for at in range(0, len(text), _PIECE)]
     rng = np.random.default_rng(0)
     with open(path, "wb") as file:
         while file.tell() < size:
-            file.write(b"".join(pieces[n] for n in rng.integers(len(pieces), size=_AT_ONCE)))
+            file.write(b"".join(pieces[n] for n in rng.integers(len(pieces), size=_PIECES_PER_WRITE)))
 
 
 def measure(path: Path, *options: str) -> tuple[float, float, float]:
-    """Megabytes at the most, seconds until the first step, and seconds in all of a run of a few steps."""
+    """Peak memory in megabytes, seconds to the first step, and total seconds of a run of a few steps."""
     out = path.with_suffix(".run")
-    command = [
-        sys.executable, "-c", _RUN, "train-char", str(path), "--steps", str(_STEPS), "--hidden", "128", "--out",
-        str(out), "--quiet", *options,
-    ]  # fmt: skip
+    arguments = f"--steps {_STEPS} --hidden 128 --quiet".split()
+    command = [sys.executable, "-c", _RUN, "train-char", str(path), "--out", str(out), *arguments, *options]
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -73,20 +71,20 @@ def measure(path: Path, *options: str) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the corpora are written; they are deleted at the end")
+    parser.add_argument("folder", type=Path, help="for the corpora, which are deleted at the end")
     parser.add_argument("--gigabytes", type=float, default=5.0)
-    parser.add_argument("--keep", action="store_true", help="leave the corpora, and use those that are there")
+    parser.add_argument("--keep", action="store_true", help="keep the corpora, and use existing ones")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
-    print("| corpus | read as | peak memory | until the first step | in all |\n|---|---|---|---|---|")
+    print("| corpus | read as | peak memory | time to the first step | total |\n|---|---|---|---|---|")
     for size in (_SMALL, int(chosen.gigabytes * 1e9)):
         path = chosen.folder / f"{size}.txt"
         if not (path.exists() and chosen.keep):
             write(path, size)
         for options in ([], ["--bytes"]):
             memory, first, seconds = measure(path, *options)
-            print(f"| {path.stat().st_size / 1e6:,.0f} MB | {'bytes' if options else 'characters'} | {memory:,.0f} MB "
-                  f"| {first:.1f} s | {seconds:.1f} s |", flush=True)  # fmt: skip
+            corpus = f"{path.stat().st_size / 1e6:,.0f} MB | {'bytes' if options else 'characters'}"
+            print(f"| {corpus} | {memory:,.0f} MB | {first:.1f} s | {seconds:.1f} s |", flush=True)
         if not chosen.keep:
             path.unlink()
 

@@ -1,10 +1,10 @@
-"""Where the time of one training step goes, kernel by kernel, beside its share of the arithmetic.
+"""Where the time of one training step goes, kernel by kernel, and the least time their arithmetic takes.
 
     python benchmarks/profile_step.py [ROW] [--threads 2] [--steps 40]
 
-ROW is a training row of `minirnn bench`. Times are those of :func:`minirnn.kernels.threads.run`, so they hold the
-handing out of work; what is left is Python: the tape, modules, the optimiser's bookkeeping. The floor of a kernel that
-multiplies matrices is its arithmetic at the rate of large products, measured in the same process.
+ROW is a training row of `minirnn bench`. Times are those of :func:`minirnn.kernels.threads.run`, so they include the
+distribution of work to threads; the rest is Python: the tape, modules, the optimizer's bookkeeping. The minimum of a
+kernel that multiplies matrices is its arithmetic at the rate of large products, measured in the same process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
         step()
 
     seconds: defaultdict[str, float] = defaultdict(float)
-    floors: defaultdict[str, float] = defaultdict(float)
+    minima: defaultdict[str, float] = defaultdict(float)
     calls: Counter[str] = Counter()
     run = threads.run
 
@@ -45,20 +45,20 @@ def main() -> None:
         seconds[label] += time.perf_counter() - began
         calls[label] += 1
         if shapes or kernel.__name__.endswith(("_forward", "_backward")):
-            floors[label] += 2 * work / rate
+            minima[label] += 2 * work / rate
 
     threads.run = timed
     began = time.perf_counter()
     for _ in range(options.steps):
         step()
     total = time.perf_counter() - began
-    print(f"{options.row}, {options.threads} threads, {1e3 * total / options.steps:.2f} ms a step\n")
-    print("| kernel | calls | ms | floor, ms | share |\n|---|---|---|---|---|")
+    print(f"{options.row}, {options.threads} threads, {1e3 * total / options.steps:.2f} ms per step\n")
+    print("| kernel | calls | ms | minimum, ms | of the step |\n|---|---|---|---|---|")
     seconds["Python"] = total - sum(seconds.values())
     for label, spent in sorted(seconds.items(), key=lambda item: -item[1]):
         count = f"{calls[label] / options.steps:.0f}" if calls[label] else ""
-        floor = f"{1e3 * floors[label] / options.steps:.3f}" if label in floors else ""
-        print(f"| {label} | {count} | {1e3 * spent / options.steps:.3f} | {floor} | {spent / total:.0%} |")
+        minimum = f"{1e3 * minima[label] / options.steps:.3f}" if label in minima else ""
+        print(f"| {label} | {count} | {1e3 * spent / options.steps:.3f} | {minimum} | {spent / total:.0%} |")
 
 
 if __name__ == "__main__":

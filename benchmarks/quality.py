@@ -1,10 +1,10 @@
-"""What the commands reach on real data with default settings: the table of README's "How good".
+"""What the commands reach on real data with default settings: the table of results in the documentation.
 
     python benchmarks/quality.py DATA [ROW ...] [--seeds 1337]
 
-DATA is a folder with the data sets (see :data:`ROWS` for the files each row reads). Every row cuts off its test set
+DATA is a folder with the data sets (the function of a row names the files it reads). Every row splits off its test set
 first, trains with the command on the rest, in a process and a folder of its own, and scores the test set once with
-``minirnn eval --json``. One JSON object a row goes to standard output.
+``minirnn eval --json``. One JSON object per row is printed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 
 from minirnn.metrics import accuracy, macro_f1
 
-HELD_OUT_SEED = 20_240  # of the fixed random tenths
+HELD_OUT_SEED = 20_240  # of the random tenths that are test sets
 
 
 def minirnn(*arguments: Any, cwd: Path) -> str:
-    """Standard output of a command."""
+    """Run a command and return its standard output."""
     words = [sys.executable, "-m", "minirnn_cli.main", *map(str, arguments)]
     done = subprocess.run(words, cwd=cwd, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -40,14 +40,14 @@ def minirnn(*arguments: Any, cwd: Path) -> str:
 def train_and_score(
     cwd: Path, command: str, train: Sequence[Any], test: Path, minutes: float, seed: int, *options: Any
 ) -> dict[str, Any]:
-    """Metrics of the best checkpoint on the test file."""
+    """Train, and return the metrics of the best checkpoint on the test file."""
     out = cwd / f"run-{seed}"
     minirnn(command, *train, "--minutes", minutes, "--seed", seed, "--out", out, *options, cwd=cwd)
     return json.loads(minirnn("eval", out, test, "--json", cwd=cwd))
 
 
 def tenth(count: int) -> np.ndarray:
-    """Which of ``count`` examples are held out: a tenth of them, at random, always the same."""
+    """A mask [count] of the examples in the test set: a random tenth, always the same."""
     mask = np.zeros(count, bool)
     mask[np.random.default_rng(HELD_OUT_SEED).permutation(count)[: count // 10]] = True
     return mask
@@ -59,10 +59,8 @@ def write_pairs(path: Path, pairs: Sequence[tuple[str, str]]) -> Path:
 
 
 def sentiment(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
-    pairs = [
-        (line.strip(), label) for label in ("neg", "pos")
-        for line in (data / f"mr_polarity/rt-polarity.{label}").read_text(encoding="utf-8").splitlines()
-    ]  # fmt: skip
+    texts = {label: (data / f"mr_polarity/rt-polarity.{label}").read_text(encoding="utf-8") for label in ("neg", "pos")}
+    pairs = [(line.strip(), label) for label, text in texts.items() for line in text.splitlines()]
     held = tenth(len(pairs))
     train = write_pairs(cwd / "train.tsv", [p for p, out in zip(pairs, held, strict=True) if not out])
     test = write_pairs(cwd / "test.tsv", [p for p, out in zip(pairs, held, strict=True) if out])
@@ -105,9 +103,11 @@ def surname_baselines(train: Sequence[tuple[str, str]], test: Sequence[tuple[str
     bayes = np.array([number[max(classes, key=lambda label: score(name, label))] for name, _ in test])
     majority = np.full(len(test), number[sizes.most_common(1)[0][0]])
     return {
-        "majority_accuracy": accuracy(majority, expected), "majority_macro_f1": macro_f1(majority, expected, len(classes)),
-        "bayes_accuracy": accuracy(bayes, expected), "bayes_macro_f1": macro_f1(bayes, expected, len(classes)),
-    }  # fmt: skip
+        "majority_accuracy": accuracy(majority, expected),
+        "majority_macro_f1": macro_f1(majority, expected, len(classes)),
+        "bayes_accuracy": accuracy(bayes, expected),
+        "bayes_macro_f1": macro_f1(bayes, expected, len(classes)),
+    }
 
 
 def tagging(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def temperatures(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
 
 
 def _series(cwd: Path, table: Path, seed: int) -> dict[str, Any]:
-    """Train on the first two thirds of the rows; ``eval`` on the whole file scores what comes after them."""
+    """Train on the first two thirds of the rows; ``eval`` on the whole file scores the rows after them."""
     with open(table, encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     with open(cwd / "train.csv", "w", encoding="utf-8", newline="") as file:
@@ -174,10 +174,18 @@ def _series(cwd: Path, table: Path, seed: int) -> dict[str, Any]:
 
 
 ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
-    "sentiment": sentiment, "surnames": surnames, "tagging": tagging, "sorting": sorting, "french": french,
-    "french-without-attention": french_without_attention, "digits": digits, "music": music, "airline": airline,
-    "sunspots": sunspots, "temperatures": temperatures,
-}  # fmt: skip
+    "sentiment": sentiment,
+    "surnames": surnames,
+    "tagging": tagging,
+    "sorting": sorting,
+    "french": french,
+    "french-without-attention": french_without_attention,
+    "digits": digits,
+    "music": music,
+    "airline": airline,
+    "sunspots": sunspots,
+    "temperatures": temperatures,
+}
 
 
 def main() -> None:

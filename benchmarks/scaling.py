@@ -1,11 +1,11 @@
-"""How a training step grows with the sequence, the batch and the threads, and what memory it takes.
+"""How a training step grows with sequence length, batch size and threads, and how much memory it takes.
 
     python benchmarks/scaling.py [length] [batch] [threads] [memory] [long]
 
-Each part prints a table; all of them unless some are named. ``length`` and ``batch``: LSTM 2x128, V65, from T=25 to
-3,200 and from B=8 to 512; medians of turns, each of every size, so that a machine that slows down slows all of them.
-``threads``: LSTM 2x512 on one and on two. ``memory``: LSTM 2x512 B64 T128 V100 in a process of its own, beside PyTorch.
-``long``: T=20,000 at H=256 with and without recomputing.
+Each part prints a table; the default is all of them. ``length`` and ``batch``: LSTM 2x128, V65, from T=25 to 3,200 and
+from B=8 to 512; medians over turns that each run every size, so that a machine that slows down slows all of them.
+``threads``: LSTM 2x512 on one thread and on two. ``memory``: LSTM 2x512 B64 T128 V100 in a process of its own, against
+PyTorch. ``long``: T=20,000 at H=256 with and without recomputing.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SMALL, LARGE = ROWS["lstm-2x128"], ROWS["lstm-2x512"]
 PARTS = ("length", "batch", "threads", "memory", "long")
 
 
-def medians(steps: list[Callable[[], int]], turns: int = 5, least: float = 0.2) -> list[float]:
-    """Seconds of each step; a turn is one step to warm up, then steps for ``least`` seconds, one at least."""
+def medians(steps: list[Callable[[], int]], turns: int = 5, minimum: float = 0.2) -> list[float]:
+    """Seconds of each step; a turn is one step to warm up, then steps for ``minimum`` seconds, at least one."""
     times: list[list[float]] = [[] for _ in steps]
     for turn in range(turns + 1):
         for step, taken in zip(steps, times, strict=True):
             step()
             done, began = 0, time.perf_counter()
-            while (now := time.perf_counter()) - began < least or done == 0:
+            while (now := time.perf_counter()) - began < minimum or done == 0:
                 done += step()
             if turn:
                 taken.append((now - began) / done)
@@ -42,11 +42,11 @@ def medians(steps: list[Callable[[], int]], turns: int = 5, least: float = 0.2) 
 
 
 def growth(name: str, works: list[Work], count: Callable[[Work], int]) -> None:
-    """A table of step times; the last column is the time a step (or sequence) beside the median of all."""
+    """A table of step times, in total, per step (or sequence), and relative to the median of all."""
     times = medians([minirnn_runner(work, 2) for work in works])
     each = [seconds / count(work) for seconds, work in zip(times, works, strict=True)]
     middle = statistics.median(each)
-    print(f"\n| {name} | ms | µs for one | beside the median | GFLOP/s |\n|---|---|---|---|---|")
+    print(f"\n| {name} | ms | µs for one | / median | GFLOP/s |\n|---|---|---|---|---|")
     for work, seconds, one in zip(works, times, each, strict=True):
         row = (
             f"{count(work):,} | {1e3 * seconds:.2f} | {1e6 * one:.1f} | {one / middle:.2f} | {work.gflop / seconds:.0f}"
@@ -55,7 +55,7 @@ def growth(name: str, works: list[Work], count: Callable[[Work], int]) -> None:
 
 
 def threads() -> None:
-    """Two threads beside one, in turns."""
+    """Two threads against one, alternating."""
     print("\n| LSTM | 1 thread, ms | 2 threads, ms | ratio |\n|---|---|---|---|")
     for name in ("lstm-2x128", "lstm-2x512"):
         times: dict[int, list[float]] = {1: [], 2: []}
@@ -68,7 +68,7 @@ def threads() -> None:
 
 
 def peak_megabytes() -> float:
-    """The largest resident size this process has had; the system's own figure begins with that of the parent."""
+    """The peak resident size of this process; ``ru_maxrss`` would begin with the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
@@ -139,7 +139,7 @@ def main() -> None:
     if "threads" in parts:
         threads()
     if "memory" in parts:
-        print("\n| LSTM 2x512 | peak MB | page faults a step | KB allocated in Python at most |\n|---|---|---|---|")
+        print("\n| LSTM 2x512 | peak MB | page faults per step | peak KB allocated in Python |\n|---|---|---|---|")
         for program in ("minirnn", "torch"):
             sys.stdout.flush()
             run_child("memory", program)

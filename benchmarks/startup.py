@@ -1,9 +1,9 @@
-"""How soon minirnn is at work: whole processes, with an empty kernel cache and with a warm one.
+"""Start-up times of whole processes, with an empty kernel cache and with a filled one.
 
     python benchmarks/startup.py [--corpus FILE] [--repeat 5]
 
-``train-char --steps 1`` here is the first training step and more: reading the corpus, an evaluation on its
-validation set, and writing two checkpoints. Wall-clock seconds, medians.
+``train-char --steps 1`` includes more than the first training step: reading the corpus, an evaluation on its
+validation set, and writing two checkpoints. Medians of wall-clock seconds.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The rows of ``minirnn bench`` in this checkout and in another one, in turns: what a change costs, or saves.
+"""The rows of ``minirnn bench`` in this checkout and in another one, alternating: what a change costs or saves.
 
     git worktree add /tmp/before COMMIT
     python benchmarks/vs_commit.py /tmp/before [ROW ...] [--threads 2] [--turns 7] [--seconds 1]
 
-Two processes, one for each checkout, live side by side and work in turns, so that both see the same machine. A ratio is
-the median over turns of the other's time by this one's: above 1 this checkout is faster.
+Two processes, one per checkout, alternate, so that both see the same machine. A ratio is the median over turns of the
+other checkout's time divided by this one's: above 1 this checkout is faster.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Checkout:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
 
     def seconds(self, **job: Any) -> float:
-        """The median time of a step, or of a sampled symbol, in one turn."""
+        """The median time of a step, or of a sampled token, in one turn."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")
@@ -58,15 +58,15 @@ class Checkout:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="another checkout")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="of minirnn bench; all unless given")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="a row of minirnn bench; default: all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per turn")
     options = parser.parse_args()
     from minirnn_cli.bench import ROWS
 
     both = [Checkout(path.resolve()) for path in (options.other, Path(__file__).parent.parent)]
-    print("| row | other | this | other / this, median | lowest and highest |\n|---|---|---|---|---|")
+    print("| row | other | this | other / this, median | range |\n|---|---|---|---|---|")
     for row in options.rows or ROWS:
         for checkout in both:
             checkout.seconds(row=row, threads=options.threads, seconds=0)
@@ -74,7 +74,7 @@ def main() -> None:
         for turn in range(options.turns):
             pair = {}
             for number in (0, 1) if turn % 2 else (1, 0):
-                time.sleep(0.1)  # the other's threads go to sleep
+                time.sleep(0.1)  # until the threads of the other process sleep
                 pair[number] = both[number].seconds(seconds=options.seconds)
             turns.append((pair[0], pair[1]))
         ratios = sorted(a / b for a, b in turns)

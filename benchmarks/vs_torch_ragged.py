@@ -1,14 +1,14 @@
-"""Ragged batches and attention beside PyTorch, on this machine, in one process.
+"""Batches of different lengths, and attention, against PyTorch in one process.
 
     python benchmarks/vs_torch_ragged.py [--threads 2] [--seconds 3]
 
 - classification: a bidirectional LSTM 1x256 over 64 sequences of 1 to 100 vectors of 128 numbers, the final states to
-  10 classes; PyTorch with packed sequences (the same numbers) and with padding only (other numbers: its backward
+  10 classes; PyTorch with packed sequences (the same results) and with padding only (other results: its reverse
   direction reads the padding first).
 - translation: an encoder-decoder with additive attention, H 256, both vocabularies 8,000, 64 pairs of 20 tokens; in
-  PyTorch written out by hand in the fastest form, attention over all decoder steps at once.
+  PyTorch hand-written in the fastest form, attention over all decoder steps at once.
 
-One unit is a whole training step: loss, backward, clipping, Adam. Turns and medians as in `minirnn bench`.
+One unit is a whole training step: loss, backward pass, clipping, Adam. The programs alternate, as in `minirnn bench`.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def classification() -> dict[str, Runner]:
 
     return {
         "minirnn": _ours(model, lambda: F.cross_entropy(model(x, lengths), y)),
-        "torch, packed": _theirs([rnn, head], packed), "torch, padded": _theirs([rnn, head], lambda: scored(x_t)),
-    }  # fmt: skip
+        "torch, packed": _theirs([rnn, head], packed),
+        "torch, padded": _theirs([rnn, head], lambda: scored(x_t)),
+    }
 
 
 class TorchTranslator(torch.nn.Module):
@@ -89,8 +90,10 @@ class TorchTranslator(torch.nn.Module):
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         values, (h, c) = self.encoder(self.source(source))
-        state = (torch.tanh(self.bridge_h(torch.cat([h[0], h[1]], 1)))[None],
-                 self.bridge_c(torch.cat([c[0], c[1]], 1))[None])  # fmt: skip
+        state = (
+            torch.tanh(self.bridge_h(torch.cat([h[0], h[1]], 1)))[None],
+            self.bridge_c(torch.cat([c[0], c[1]], 1))[None],
+        )
         h_d, _ = self.decoder(self.target(target[:-1]), state)
         queries, keys = self.query(h_d).transpose(0, 1), self.memory(values).transpose(0, 1)
         scores = self.score(torch.tanh(queries[:, :, None] + keys[:, None])).squeeze(3)  # [N, T, S]
@@ -102,15 +105,15 @@ class TorchTranslator(torch.nn.Module):
 def translation() -> dict[str, Runner]:
     rng = np.random.default_rng(0)
     source = rng.integers(4, VOCABULARY, (TOKENS, BATCH))
-    target = np.concatenate([np.full((1, BATCH), START), rng.integers(4, VOCABULARY, (TOKENS - 1, BATCH)),
-                             np.full((1, BATCH), END)])  # fmt: skip
+    tokens = rng.integers(4, VOCABULARY, (TOKENS - 1, BATCH))
+    target = np.concatenate([np.full((1, BATCH), START), tokens, np.full((1, BATCH), END)])
     ours = mr.models.EncoderDecoder(VOCABULARY, VOCABULARY, HIDDEN)
     theirs = TorchTranslator()
     source_t, target_t = torch.from_numpy(source), torch.from_numpy(target)
     return {
         "minirnn": _ours(ours, lambda: ours.loss(source, target)),
         "torch": _theirs([theirs], lambda: theirs(source_t, target_t)),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -120,7 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     mr.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
-    print("| work | program | a step | against minirnn |\n|---|---|---|---|")
+    print("| work | program | per step | against minirnn |\n|---|---|---|---|")
     for name, make in {"classification": classification, "translation": translation}.items():
         times = measure(make(), options.seconds)
         for program, values in times.items():

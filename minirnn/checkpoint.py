@@ -1,7 +1,7 @@
-"""FLOOR 4: one safetensors file holds arrays and the description of what they are. Never pickle.
+"""Checkpoints: one safetensors file with arrays and a JSON description of them. Never pickle.
 
-A file is written beside its name, synchronised, and moved into place, so that whoever looks finds the old file
-or the new one, whole. Each array's checksum is in the description and is compared when it is read.
+A file is written to a temporary name, synchronised and moved into place, so that a reader finds either the old file or
+the whole new one. The description holds a checksum of every array, which is compared when the file is read.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _KEY = "minirnn"
 
 
 def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> None:
-    """Put ``data`` at ``path`` so that a reader, or a crash, sees all of it or none.
+    """Write ``data`` to ``path`` so that a reader, or a crash, sees all of it or none.
 
     Args:
-        previous: where the file that was at ``path`` is kept.
+        previous: the file that was at ``path`` is kept under this name.
 
     Raises:
-        OSError: it cannot be written; what was at ``path`` is untouched.
+        OSError: it cannot be written; the file at ``path`` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    _remove_stale(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -42,9 +42,9 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
             file.flush()
             os.fsync(file.fileno())
         if temporary.read_bytes() != data:
-            raise OSError(errno.EIO, "the disk does not hold what was written to it", str(temporary))
+            raise OSError(errno.EIO, "the disk does not return what was written to it", str(temporary))
         if previous is not None and path.exists():
-            _keep(path, previous)
+            _keep_previous(path, previous)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -57,8 +57,8 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
             os.close(folder)
 
 
-def _keep(path: Path, previous: Path) -> None:
-    """A second name for the file at ``path``, without a moment at which either is missing where links exist."""
+def _keep_previous(path: Path, previous: Path) -> None:
+    """Link the file at ``path`` to ``previous``; where links exist, neither name is missing at any moment."""
     link = path.with_name(f".{path.name}.previous.{os.getpid()}.tmp")
     link.unlink(missing_ok=True)
     try:
@@ -69,31 +69,31 @@ def _keep(path: Path, previous: Path) -> None:
     try:
         os.replace(link, previous)
     finally:
-        link.unlink(missing_ok=True)  # still there where both were names of one file: then replacing does nothing
+        link.unlink(missing_ok=True)  # os.replace does nothing where both are names of one file
 
 
-def _sweep(path: Path) -> None:
-    """Remove what writers of ``path`` that are no longer alive left behind."""
+def _remove_stale(path: Path) -> None:
+    """Remove temporary files of processes that were killed while writing ``path``."""
     for stale in path.parent.glob(f".{path.name}.*.tmp"):
         writer = stale.name.split(".")[-2]
-        if writer.isdigit() and int(writer) != os.getpid() and not _alive(int(writer)):
+        if writer.isdigit() and int(writer) != os.getpid() and not _is_running(int(writer)):
             stale.unlink(missing_ok=True)
 
 
-def _alive(process: int) -> bool:
+def _is_running(process: int) -> bool:
     if os.name == "nt":
-        return True  # signal 0 would end it there
+        return True  # signal 0 would kill it on Windows
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # someone else's
+    except OSError:  # it belongs to another user
         return True
     return True
 
 
 def part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The arrays whose names begin with ``prefix``, without it."""
+    """Return the arrays whose names start with ``prefix``, with the prefix removed."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
@@ -103,26 +103,26 @@ def save(
     """Write arrays and a JSON-able description to one file, atomically.
 
     Args:
-        previous: where an older file at ``path`` is kept.
+        previous: an older file at ``path`` is kept under this name.
 
     Raises:
-        OSError: the file cannot be written; an older one at ``path`` is untouched.
+        OSError: the file cannot be written; an older file at ``path`` is unchanged.
     """
-    whole = {name: np.require(array, requirements="C") for name, array in arrays.items()}  # safetensors wants it so
+    whole = {name: np.require(array, requirements="C") for name, array in arrays.items()}  # required by safetensors
     sums = {name: zlib.crc32(array.tobytes()) for name, array in whole.items()}
-    header = {"format": FORMAT, "config": dict(config), "crc32": sums, "own_crc32": _own_sum(config, sums)}
+    header = {"format": FORMAT, "config": dict(config), "crc32": sums, "own_crc32": _description_checksum(config, sums)}
     write_atomically(Path(path), safetensors.numpy.save(whole, {_KEY: json.dumps(header)}), previous)
 
 
-def _own_sum(config: Mapping[str, Any], sums: Mapping[str, int]) -> int:
+def _description_checksum(config: Mapping[str, Any], sums: Mapping[str, int]) -> int:
     return zlib.crc32(json.dumps([config, sums], sort_keys=True).encode())
 
 
 def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the description of a file written by :func:`save`.
+    """Return the arrays and the description of a file written by :func:`save`.
 
     Raises:
-        CheckpointError: no such file, not one of ours, or damaged; says which array.
+        CheckpointError: the file is missing, not a minirnn checkpoint, or damaged; the message names the array.
     """
     header = _read_header(path)
     try:
@@ -138,7 +138,7 @@ def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
-    """Only the description."""
+    """Return only the description; see :func:`load`."""
     return _read_header(path)["config"]
 
 
@@ -164,6 +164,34 @@ def _read_header(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: its description is incomplete")
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {header.get('format')!r}; this version reads {FORMAT}")
-    if header.get("own_crc32") != _own_sum(header["config"], header["crc32"]):
+    if header.get("own_crc32") != _description_checksum(header["config"], header["crc32"]):
         raise CheckpointError(f"{path} is damaged: its description does not match its checksum")
     return header
+
+
+def separate_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Return a JSON-able copy of ``value`` in which references stand for arrays; the arrays are added to ``arrays``.
+
+    Args:
+        value: mappings, lists, tuples, numbers, strings and arrays, nested.
+        name: prefix of the names of the arrays.
+    """
+    if isinstance(value, np.ndarray):
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, Mapping):
+        return {"items": [[key, separate_arrays(item, f"{name}.{key}", arrays)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [separate_arrays(item, f"{name}.{number}", arrays) for number, item in enumerate(value)]
+    return value
+
+
+def restore_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The inverse of :func:`separate_arrays`."""
+    if isinstance(value, list):
+        return [restore_arrays(item, arrays) for item in value]
+    if isinstance(value, dict):
+        if "array" in value:
+            return arrays[value["array"]]
+        return {key: restore_arrays(item, arrays) for key, item in value["items"]}
+    return value

@@ -1,12 +1,12 @@
-"""Configurations: dataclasses whose fields carry their help, limits and choices, from which options are derived.
+"""Configurations: dataclasses whose fields carry help, limits and flags, from which command-line options are made.
 
-A field is declared once, by :func:`option`; the class checks its values, and the command line makes its options of the
-same declaration.
+A field is declared once, by :func:`option`. The class checks its values; a subclass may give a field another default
+and keeps the rest of the declaration; the command line makes its options of the same declarations.
 
 >>> @dataclass(frozen=True, kw_only=True)
-... class Settings(Config):
-...     hidden_size: int = option(128, "Units in a layer.", minimum=1)
->>> Settings(hidden_size=0)
+... class ModelConfig(Config):
+...     hidden_size: int = option(128, "Units in a layer.", 1)
+>>> ModelConfig(hidden_size=0)
 Traceback (most recent call last):
 minirnn.errors.OptionError: hidden_size: expected an int of at least 1, got 0
 """
@@ -14,11 +14,13 @@ minirnn.errors.OptionError: hidden_size: expected an int of at least 1, got 0
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, get_args, get_type_hints
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from minirnn.errors import OptionError
 from minirnn.validation import check_choice, check_float, check_int
@@ -26,17 +28,18 @@ from minirnn.validation import check_choice, check_float, check_int
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """What is declared of one field.
+    """What is known of a field.
 
     Attributes:
         help: one sentence for a person.
-        minimum, maximum: limits of a number, both included unless ``exclude_minimum``.
-        choices: the values of a string, or a function that gives them.
-        flags: names on the command line beside that of the field, the preferred one first ("--hidden"); for a bool
-            "--on/--off" as in Typer.
-        group: heading under which it is shown.
+        minimum, maximum: limits of a number, both included unless ``exclude_minimum``; infinity is allowed only as
+            ``maximum``.
+        choices: the values of a string; those of its type where that is a Literal.
+        flags: its names on the command line, the preferred one first; for a bool ``"--on/--off"``, as in Typer.
+        group: heading under which it is shown; ``Config.group`` of its class where None.
         metavar: what stands for the value in help.
-        is_data: a file whose contents count, not its name: a resumed run may be given another one.
+        is_data: it names a file whose contents count, not its name: a resumed run may name another one.
+        types: those that a value may have: ``int | None`` as ``(int, NoneType)``.
     """
 
     help: str
@@ -45,78 +48,97 @@ class OptionInfo:
     exclude_minimum: bool = False
     choices: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-    group: str = "Model"
+    group: str | None = None
     metavar: str | None = None
     is_data: bool = False
+    types: tuple[Any, ...] = ()
 
 
-def option(default: Any, help: str, **info: Any) -> Any:
-    """A field of a :class:`Config` with its default and what :class:`OptionInfo` takes."""
-    return dataclasses.field(default=default, metadata={"option": OptionInfo(help, **info)})
+def option(default: Any, help: str, minimum: float | None = None, maximum: float | None = None, **info: Any) -> Any:
+    """Return a field of a :class:`Config`: its default, its help, and what else :class:`OptionInfo` takes."""
+    return dataclasses.field(default=default, metadata={"option": OptionInfo(help, minimum, maximum, **info)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Base of all configurations: values are checked when it is made, each by the declaration of its field.
+    """Base class of all configurations. Values are checked when one is made, by the declarations of the fields.
 
     Raises:
-        OptionError: a value is of another type or out of its limits; says the name, what was expected, and the value.
+        OptionError: a value is of another type or out of range; says its name, what was expected, and the value.
     """
 
+    group: ClassVar[str] = "Model"
+
     def __post_init__(self) -> None:
-        types_of = get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            if info := field.metadata.get("option"):
-                _check(field.name, getattr(self, field.name), types_of[field.name], info)
+        for name, info in self.options().items():
+            _check(name, getattr(self, name), info)
 
     @classmethod
+    @cache
     def options(cls) -> dict[str, OptionInfo]:
-        """The declaration of each field that :func:`option` made, in their order."""
-        return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+        """Return the declaration of every field, in their order, with everything that is derived filled in."""
+        declared: dict[str, OptionInfo] = {}
+        for base in reversed(cls.__mro__):
+            for name in inspect.get_annotations(base):
+                field = vars(base).get("__dataclass_fields__", {}).get(name)
+                if field is not None and "option" in field.metadata:
+                    info = field.metadata["option"]
+                    declared[name] = dataclasses.replace(info, group=info.group or getattr(base, "group", None))
+        hints = get_type_hints(cls)
+        return {field.name: _filled(field.name, declared[field.name], hints) for field in dataclasses.fields(cls)}
+
+    @classmethod
+    def field_named(cls, key: str) -> str | None:
+        """Return the field that is called ``key`` or has the flag ``--key``; None where there is none."""
+        flag = "--" + key.strip("-").replace("_", "-")
+        named = (name for name, info in cls.options().items() if key == name or flag in info.flags)
+        return next(named, None)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From a mapping, as :meth:`to_dict` gives it; what is missing keeps its default.
+        """Make one of a mapping, as :meth:`to_dict` gives it; what is missing keeps its default.
 
         Raises:
             OptionError: a name is unknown, or a value does not fit.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
         for name in values:
-            if name not in known:
-                check_choice(cls.__name__, name, sorted(known))
-        lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(**lists)
+            check_choice(cls.__name__, name, cls.options())
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """The values by name."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Return the values by name."""
+        return {name: getattr(self, name) for name in self.options()}
+
+    def subset(self, *names: str) -> dict[str, Any]:
+        """Return some of the values by name."""
+        return {name: getattr(self, name) for name in names}
 
     def replace(self, **values: Any) -> Self:
-        """The same with other values."""
+        """Return a copy with other values."""
         return dataclasses.replace(self, **values)
 
 
-def _check(name: str, value: Any, type_of: Any, info: OptionInfo) -> None:
-    members = get_args(type_of) if isinstance(type_of, types.UnionType) else (type_of,)
-    if value is None and type(None) in members:
+def _filled(name: str, info: OptionInfo, hints: Mapping[str, Any]) -> OptionInfo:
+    union = get_origin(hints[name]) in (Union, UnionType)
+    kinds = get_args(hints[name]) if union else (hints[name],)
+    choices = get_args(kinds[0]) if get_origin(kinds[0]) is Literal else info.choices
+    flags = info.flags or ("--" + name.replace("_", "-"),)
+    return dataclasses.replace(info, types=kinds, choices=choices, flags=flags)
+
+
+def _check(name: str, value: Any, info: OptionInfo) -> None:
+    if value is None and NoneType in info.types:
         return
+    kind, lowest, highest = info.types[0], info.minimum, info.maximum
     if info.choices:
         check_choice(name, value, info.choices)
-    elif bool in members:
-        if not isinstance(value, bool):
-            raise OptionError(f"{name}: expected True or False, got {value!r}")
-    elif int in members:
-        check_int(name, value, -(2**63) if info.minimum is None else int(info.minimum), _whole(info.maximum))
-    elif float in members:
-        lowest, highest = info.minimum, info.maximum
-        check_float(
-            name, value, -math.inf if lowest is None else lowest, math.inf if highest is None else highest,
-            info.exclude_minimum,
-        )  # fmt: skip
-    elif str in members and not isinstance(value, str):
+    elif kind is bool and not isinstance(value, bool):
+        raise OptionError(f"{name}: expected True or False, got {value!r}")
+    elif kind is int:
+        check_int(name, value, -(2**63) if lowest is None else int(lowest), None if highest is None else int(highest))
+    elif kind is float:
+        least, most = -math.inf if lowest is None else lowest, math.inf if highest is None else highest
+        if math.isinf(check_float(name, value, least, most, info.exclude_minimum)) and highest is None:
+            raise OptionError(f"{name}: expected a finite number, got {value}")
+    elif set(info.types) <= {str, NoneType} and not isinstance(value, str):
         raise OptionError(f"{name}: expected a string, got {value!r}")
-
-
-def _whole(limit: float | None) -> int | None:
-    return None if limit is None else int(limit)

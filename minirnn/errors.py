@@ -1,7 +1,20 @@
-"""Every exception a user of minirnn can meet.
+"""Every exception that minirnn raises on purpose::
 
-All of them derive from :class:`MinirnnError`; each also derives from the built-in exception a Python
-programmer would expect in its place, so ``except ValueError`` keeps working.
+    MinirnnError
+    ├── ShapeError (ValueError)
+    ├── DTypeError (TypeError)
+    ├── DeviceError (RuntimeError)
+    ├── OptionError (ValueError)
+    ├── CellError (TypeError)
+    ├── IndexRangeError (IndexError)
+    ├── GradientError (RuntimeError)
+    ├── AnomalyError (ArithmeticError)
+    ├── DataError (ValueError)
+    ├── CheckpointError (ValueError)
+    ├── SaveError (OSError)
+    └── DivergedError (ArithmeticError)
+
+Each also derives from the built-in exception in parentheses, so that ``except ValueError`` keeps working.
 """
 
 
@@ -38,7 +51,7 @@ class GradientError(MinirnnError, RuntimeError):
 
 
 class AnomalyError(MinirnnError, ArithmeticError):
-    """A NaN or infinity appeared while :func:`minirnn.detect_anomaly` was watching."""
+    """A NaN appeared while :func:`minirnn.detect_anomaly` was watching."""
 
 
 class DataError(MinirnnError, ValueError):

@@ -1,7 +1,7 @@
-"""Randomness is explicit: one seeded generator, from which every use draws a seed or a generator of its own.
+"""Random numbers: one seeded generator, from which every use draws a seed or a generator of its own.
 
-A thread beside the main one that calls :func:`manual_seed` has a generator of its own from then on, so that what it
-draws does not depend on what other threads do meanwhile; one that does not shares the main thread's.
+A thread other than the main one that calls :func:`manual_seed` has its own generator from then on, so that what it
+draws does not depend on other threads; a thread that does not call it shares the main thread's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 
-from minirnn.errors import OptionError
+from minirnn.validation import check_int
 
 _DEFAULT_SEED = 0
 _shared = np.random.Generator(np.random.PCG64(_DEFAULT_SEED))
@@ -18,39 +18,16 @@ _own = threading.local()
 
 
 def manual_seed(seed: int) -> None:
-    """Seed every later random draw: initial weights, dropout masks, sampling without a seed of its own."""
-    _use(np.random.PCG64(_checked("manual_seed", seed)))
-
-
-def generator() -> np.random.Generator:
-    """The generator every draw of this thread comes from."""
-    return getattr(_own, "generator", _shared)
-
-
-def draw_seed() -> int:
-    """A fresh 63-bit seed for one use (a dropout mask, a sampled text)."""
-    return int(generator().integers(1 << 63))
-
-
-def generator_of(seed: int | None) -> np.random.Generator:
-    """A generator for one use; its seed is drawn where it is None.
+    """Seed every later random draw: initial weights, dropout masks, sampling without its own seed.
 
     Raises:
-        OptionError: the seed is none.
+        OptionError: the seed is not an int of at least 0.
     """
-    if seed is None:
-        return np.random.default_rng(draw_seed())
-    return np.random.default_rng(_checked("seed", seed))
-
-
-def _checked(name: str, seed: int) -> int:
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise OptionError(f"{name}: expected an int of at least 0, got {seed!r}")
-    return int(seed)
+    _use(np.random.PCG64(check_int("manual_seed", seed, 0)))
 
 
 def seed_from_system() -> None:
-    """Seed from the operating system, where no two runs should be alike."""
+    """Seed from the operating system, where every run is to differ."""
     _use(np.random.PCG64())
 
 
@@ -60,3 +37,22 @@ def _use(bits: np.random.PCG64) -> None:
         _shared = np.random.Generator(bits)
     else:
         _own.generator = np.random.Generator(bits)
+
+
+def generator() -> np.random.Generator:
+    """The generator that every draw of this thread comes from."""
+    return getattr(_own, "generator", _shared)
+
+
+def draw_seed() -> int:
+    """A new 63-bit seed for one use (a dropout mask, a sampled text)."""
+    return int(generator().integers(1 << 63))
+
+
+def generator_of(seed: int | None) -> np.random.Generator:
+    """A new generator with this seed, or with one drawn from :func:`generator` where it is None.
+
+    Raises:
+        OptionError: the seed is not an int of at least 0.
+    """
+    return np.random.default_rng(draw_seed() if seed is None else check_int("seed", seed, 0))

@@ -1,12 +1,13 @@
-"""FLOOR 5: the folder of one training run: its best and last states, the last but one, and its metrics.
+"""The folder of a training run: its best, last and previous states, and its metrics.
 
-A disk that is full, gone or read-only does not end a run: what could not be written is kept and written later, and
-said in ``notices``. Only when a run ends with something unsaved is that an error.
+A disk that is full, gone or read-only does not end a run: what could not be written stays in memory and is written
+later, with a warning in the log. It is an error only when the run ends with something unsaved.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -21,21 +22,19 @@ from minirnn.errors import CheckpointError, SaveError
 BEST, LAST, PREVIOUS, METRICS = "best.safetensors", "last.safetensors", "previous.safetensors", "metrics.jsonl"
 
 RETRY_SECONDS = 10
-"""Between two attempts to write to a disk that has failed."""
+"""Time between two attempts to write to a disk that failed."""
 
 Contents = tuple[dict[str, np.ndarray], dict[str, Any]]
 """Arrays and description of a checkpoint."""
 
+logger = logging.getLogger("minirnn")
+
 
 class RunFolder:
-    """The files of a run in ``path``.
+    """The files of a run in the folder ``path``."""
 
-    Args:
-        notices: gets what a person should know, as it happens.
-    """
-
-    def __init__(self, path: Path, notices: list[str]) -> None:
-        self.path, self.notices = path, notices
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._unsaved: dict[str, Contents] = {}
         self._lines: list[str] = []
         self._trim_to: int | None = None
@@ -44,7 +43,7 @@ class RunFolder:
     # -------------------------------------------------------------------------------------------- writing
 
     def save(self, name: str, arrays: dict[str, np.ndarray], config: dict[str, Any]) -> None:
-        """Write a checkpoint now, or as soon as the disk allows; a later one of the same name takes its place."""
+        """Write a checkpoint now, or as soon as the disk allows; a later one of the same name replaces it."""
         self._unsaved[name] = arrays, config
         self.flush()
 
@@ -54,7 +53,7 @@ class RunFolder:
         self.flush()
 
     def flush(self, now: bool = False) -> None:
-        """Write what waits, unless a disk that failed a moment ago needs rest (and ``now`` is off)."""
+        """Write everything pending, unless the disk failed less than RETRY_SECONDS ago and ``now`` is False."""
         if not now and time.monotonic() - self._failed_at < RETRY_SECONDS:
             return
         failing = self._failed_at > -float("inf")
@@ -68,17 +67,15 @@ class RunFolder:
         except OSError as error:
             self._failed_at = time.monotonic()
             if not failing:
-                self.notices.append(
-                    f"cannot write to {self.path}: {error.strerror or error}; training goes on, "
-                    f"and so do attempts to save"
-                )
+                reason = error.strerror or error
+                logger.warning("cannot write to %s: %s; training continues and will retry to save", self.path, reason)
         else:
             if failing:
-                self.notices.append(f"{self.path} can be written to again; everything is saved")
+                logger.warning("%s can be written to again; everything is saved", self.path)
             self._failed_at = -float("inf")
 
     def _write_lines(self) -> None:
-        """Whole lines or none: what a full disk cut off is taken back."""
+        """Append whole lines or none: a line cut off by a full disk is removed."""
         if not self._lines:
             return
         path = self.path / METRICS
@@ -93,22 +90,22 @@ class RunFolder:
         self._lines.clear()
 
     def close(self) -> None:
-        """Write what waits.
+        """Write everything pending.
 
         Raises:
-            SaveError: it cannot be; says what is on the disk instead.
+            SaveError: it cannot be written; the message says which state is on the disk.
         """
         self.flush(now=True)
         if self._unsaved or self._lines or self._trim_to is not None:
             raise SaveError(
-                f"the end of the run could not be saved in {self.path}: the disk failed to the last; "
-                f"{LAST} holds the state that was saved last"
+                f"the end of the run could not be saved in {self.path}: the disk still fails; "
+                f"{LAST} holds the last state that was saved"
             )
 
     # -------------------------------------------------------------------------------------------- reading
 
     def load(self) -> Contents:
-        """The last state; the one before it, with a notice, where the last is damaged.
+        """Return the last state, or where it is damaged the one before it, with a warning.
 
         Raises:
             CheckpointError: neither can be read.
@@ -119,11 +116,11 @@ class RunFolder:
             if not (self.path / PREVIOUS).is_file():
                 raise
             contents = checkpoint.load(self.path / PREVIOUS)
-            self.notices.append(f"{error}; going on from {PREVIOUS}, the state saved before it")
+            logger.warning("%s; continuing from %s, the state saved before it", error, PREVIOUS)
             return contents
 
     def load_config(self) -> dict[str, Any]:
-        """Only the description of the last state, or of the one before it where that cannot be read.
+        """Return only the description of the last state, or where it is damaged of the one before it.
 
         Raises:
             CheckpointError: neither can be read.
@@ -136,12 +133,12 @@ class RunFolder:
             return checkpoint.load_config(self.path / PREVIOUS)
 
     def clear_metrics(self) -> None:
-        """Begin a new metrics file."""
+        """Start a new metrics file."""
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / METRICS).unlink(missing_ok=True)
 
     def trim_metrics(self, step: int) -> None:
-        """Drop lines of steps after ``step``, and what is no whole line: they will be made again."""
+        """Remove incomplete lines and those of steps after ``step``, which will be trained again."""
         self._lines = [line for line in self._lines if _step_of(line) <= step]
         self._trim_to = step
         self.flush()

@@ -1,14 +1,17 @@
-"""FLOOR 5: the training loop, for any task. ``Trainer.fit()`` is a generator; nothing here prints.
+"""The training loop. :meth:`Trainer.fit` is a generator of steps; nothing here prints.
 
-A task says what an epoch's batches are, what the loss of one is, and how well the model does; see :class:`Task`.
+A :class:`Task` says what the batches of an epoch are, what the loss of one is, and how well the model does. After every
+step the trainer calls its hooks in turn: :func:`evaluate`, :func:`write_metrics`, :func:`save_state`, and those of the
+user (``trainer.hooks.append(...)``). What a person should know meanwhile is logged by ``logging.getLogger("minirnn")``.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,19 +20,23 @@ import numpy as np
 
 from minirnn import checkpoint, optim, random
 from minirnn.autograd.tensor import Tensor
+from minirnn.config import Config, option
 from minirnn.errors import CheckpointError, DivergedError, OptionError
 from minirnn.nn.module import Module
+from minirnn.optim.lr_scheduler import WarmupCosine
 from minirnn.runs import BEST, LAST, RunFolder
 
-OPTIMIZERS = {
-    "adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD, "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad,
-}  # fmt: skip
+logger = logging.getLogger("minirnn")
 
-_MOST_SKIPPED = 20  # steps in a row without a usable loss and gradient before training goes back
-_MOST_ROLLBACKS = 3  # each to the last saved state, with half the learning rate; then training gives up
-_EXPLODED = 100.0, 10.0  # a loss above so many times its running mean, and above so much, is not stepped on
-_MEMORY = 0.98  # of that running mean
-_SAVE_SECONDS = 60  # at most so much training time is lost to a crash
+BUDGETS = ("steps", "epochs", "minutes")
+MAX_SKIPPED_STEPS = 20
+"""Steps in a row without a usable loss and gradient before training rolls back."""
+MAX_ROLLBACKS = 3
+SAVE_SECONDS = 60
+"""At most this much training time is lost in a crash."""
+_EXPLOSION_FACTOR, _EXPLOSION_MINIMUM = 100.0, 10.0  # a loss above both (times the running mean) is skipped
+_MEAN_DECAY = 0.98  # of the running mean of the loss
+_TASK_STATE = "carried."  # prefix of the arrays of Task.state_dict() in a checkpoint
 
 
 class Task(Protocol):
@@ -37,118 +44,112 @@ class Task(Protocol):
 
     @property
     def model(self) -> Module:
-        """What is trained."""
+        """The model to train."""
         ...
 
     @property
-    def batches(self) -> int:
+    def num_batches(self) -> int:
         """Batches in an epoch."""
         ...
 
     def start_epoch(self, epoch: int) -> None:
-        """Forget what was carried from batch to batch; order the batches of this epoch."""
+        """Reset the state carried between batches, and order the batches of this epoch."""
         ...
 
-    def loss(self, number: int, progress: float) -> tuple[Tensor, int]:
-        """The mean loss of batch ``number``, and how many symbols it was the mean of.
+    def loss(self, batch_index: int, progress: float) -> tuple[Tensor, int]:
+        """Return the mean loss of a batch, and the number of symbols it is the mean of.
 
         Args:
-            progress: the share of the budget that is spent, for what changes in the course of the training.
+            progress: fraction of the budget used so far, for schedules such as that of teacher forcing.
         """
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """``val_loss`` and the task's own metrics; leaves the model in the mode it found."""
+        """Return ``val_loss`` and the task's own metrics on the validation set."""
         ...
 
     def config(self) -> dict[str, Any]:
-        """What makes the task's model and vocabulary again, for the checkpoint."""
+        """Return what rebuilds the model and its vocabulary; JSON-able, stored in checkpoints."""
         ...
 
-    def carried(self) -> dict[str, np.ndarray]:
-        """What is carried from batch to batch."""
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return the state carried from batch to batch."""
         ...
 
-    def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take up what :meth:`carried` gave; nothing at all where it is empty."""
+    def load_state_dict(self, state_dict: Mapping[str, np.ndarray]) -> None:
+        """Restore what :meth:`state_dict` returned; an empty mapping resets it."""
         ...
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to train.
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Config):
+    """How to train. Exactly one of ``steps``, ``epochs`` and ``minutes`` is the budget.
 
-    Attributes:
-        steps, epochs, minutes: the budget; exactly one is given.
-        lr: the highest learning rate.
-        warmup: the share of the budget over which the learning rate rises from 0.
-        final_lr: the learning rate at the end, as a share of ``lr``.
-        optimizer: one of :data:`OPTIMIZERS`.
-        betas, weight_decay: of Adam and AdamW; ``weight_decay`` of all.
-        clip: the largest gradient norm; 0 for no clipping.
-        evaluations: how often to evaluate over the whole budget, evenly spread; the last time at the end.
-        log_every: steps between two lines of the metrics file.
-        save_every: steps between two saved states, beside those at evaluations and once a minute; None for these alone.
+    Raises:
+        OptionError: a value is out of range, or there is not exactly one budget.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    minutes: float | None = None
-    lr: float = 4e-3
-    warmup: float = 0.02
-    final_lr: float = 0.01
-    optimizer: str = "adamw"
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    evaluations: int = 20
-    log_every: int = 10
-    save_every: int | None = None
+    steps: int | None = option(None, "Train for this many steps.", minimum=1, group="Budget")
+    epochs: float | None = option(
+        None, "Train for this many passes over the data.", minimum=0, exclude_minimum=True, group="Budget"
+    )
+    minutes: float | None = option(
+        None, "Train for this many minutes.", minimum=0, exclude_minimum=True, group="Budget"
+    )
+    patience: int | None = option(
+        None, "Stop early after this many evaluations without a better validation loss.", minimum=1, group="Budget"
+    )
+    lr: float = option(
+        4e-3,
+        "Peak learning rate.",
+        minimum=0,
+        exclude_minimum=True,
+        flags=("--lr", "--learning-rate"),
+        group="Training",
+    )
+    warmup: float = option(
+        0.02, "Fraction of the budget over which the learning rate rises.", minimum=0, maximum=1, group="Training"
+    )
+    final_lr: float = option(0.01, "Final learning rate, as a fraction of the peak.", minimum=0, group="Training")
+    optimizer: str = option("adamw", "Optimizer.", choices=tuple(optim.OPTIMIZERS), group="Training")
+    beta1: float = option(0.9, "Adam: decay of the mean gradient.", minimum=0, maximum=0.9999, group="Training")
+    beta2: float = option(
+        0.99, "Adam: decay of the mean squared gradient.", minimum=0, maximum=0.9999999, group="Training"
+    )
+    weight_decay: float = option(0.0, "Weight decay.", minimum=0, group="Training")
+    clip: float = option(1.0, "Maximum norm of the gradient; 0 for no clipping.", 0, math.inf, group="Training")
+    evaluations: int = option(20, "Evaluations over the whole budget, evenly spaced.", minimum=1, group="Run")
+    log_every: int = option(10, "Steps between two lines of metrics.jsonl.", minimum=1, group="Run")
+    save_every: int | None = option(
+        None, "Save every this many steps, besides at evaluations and once a minute.", minimum=1, group="Run"
+    )
 
     def __post_init__(self) -> None:
-        budgets = {"steps": self.steps, "epochs": self.epochs, "minutes": self.minutes}
-        given = {name: value for name, value in budgets.items() if value is not None}
+        super().__post_init__()
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) != 1:
-            raise OptionError(f"expected one budget of steps, epochs or minutes, got {', '.join(given) or 'none'}")
-        for name, value in given.items():
-            if not (value > 0 and math.isfinite(value)):
-                raise OptionError(f"{name} must be above 0 and finite, got {value}")
-        if self.optimizer not in OPTIMIZERS:
-            raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
-        if not self.lr > 0 or not math.isfinite(self.lr):
-            raise OptionError(f"lr must be above 0, got {self.lr}")
-        if not self.clip >= 0:  # infinity too is no clipping
-            raise OptionError(f"clip must be at least 0, got {self.clip}")
-        for name in ("weight_decay", "warmup", "final_lr"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise OptionError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
-        if self.evaluations < 1 or self.log_every < 1 or (self.save_every is not None and self.save_every < 1):
-            raise OptionError("evaluations, log_every and save_every must be at least 1")
+            raise OptionError(f"expected one budget of {', '.join(BUDGETS)}, got {', '.join(given) or 'none'}")
+        for name in (*given, "lr", "final_lr", "weight_decay"):
+            if math.isinf(getattr(self, name)):
+                raise OptionError(f"{name}: expected a finite number, got {getattr(self, name)}")
 
     def optimizer_settings(self) -> dict[str, Any]:
-        """What the optimiser is told."""
+        """Return the arguments of the optimizer."""
         settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
-        return settings | ({"betas": self.betas} if self.optimizer in ("adam", "adamw") else {})
+        return settings | ({"betas": (self.beta1, self.beta2)} if self.optimizer in ("adam", "adamw") else {})
 
     def make_optimizer(self, model: Module) -> optim.Optimizer:
-        """The optimiser over the model's trainable parameters."""
+        """Return the optimizer of the model's trainable parameters."""
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return OPTIMIZERS[self.optimizer](trainable, **self.optimizer_settings())
+        return optim.OPTIMIZERS[self.optimizer](trainable, **self.optimizer_settings())
 
     def progress(self, step: int, epoch: float, seconds: float) -> float:
-        """The share of the budget that is spent, from 0 to 1."""
+        """Return the fraction of the budget used, from 0 to 1."""
         if self.steps is not None:
             return min(1.0, step / self.steps)
         if self.epochs is not None:
             return min(1.0, epoch / self.epochs)
         return min(1.0, seconds / (60 * (self.minutes or math.inf)))
-
-    def learning_rate(self, progress: float) -> float:
-        """lr p / warmup while it rises, then a half cosine down to final_lr (Loshchilov & Hutter 2017)."""
-        if progress < self.warmup:
-            return self.lr * max(progress / self.warmup, 1e-2)
-        fall = (progress - self.warmup) / max(1e-12, 1 - self.warmup)
-        return self.lr * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * fall)))
 
 
 @dataclass
@@ -156,13 +157,13 @@ class Step:
     """What one step did.
 
     Attributes:
-        step: steps so far. tokens: symbols so far. seconds: training time so far.
-        train_loss: mean loss of the steps since the last logged one, NaN where none of them had a finite loss.
-        lr: learning rate. grad_norm: before clipping. skipped: steps in a row that changed nothing, this one included.
-        progress: share of the budget spent. epoch: passes over the data so far.
-        logged: this step made a line in the metrics file.
-        metrics: what an evaluation after this step found, or None. best: it was the best so far.
-        notices: what a person should know that happened in this step: a disk that fails, a roll-back.
+        step, tokens, seconds, epoch: steps, symbols, training time and passes over the data so far.
+        train_loss: mean loss of the steps since the last logged one; NaN where none of them had a finite loss.
+        lr: learning rate. grad_norm: norm of the gradient before clipping.
+        progress, previous_progress: fraction of the budget used after and before this step.
+        skipped: steps in a row that were skipped, this one included. rolled_back: training went back to a saved state.
+        logged: this step wrote a line of metrics. metrics: results of an evaluation after this step.
+        best: the validation loss is the lowest so far.
     """
 
     step: int
@@ -173,14 +174,15 @@ class Step:
     lr: float
     grad_norm: float
     progress: float
+    previous_progress: float = 0.0
     skipped: int = 0
+    rolled_back: bool = False
     logged: bool = False
     metrics: dict[str, float] | None = None
     best: bool = False
-    notices: list[str] = field(default_factory=list)
 
     def line(self) -> dict[str, Any]:
-        """The step as an object of the metrics file; what is not finite is null."""
+        """Return the step as an object of metrics.jsonl; numbers that are not finite are None."""
         names = ("step", "tokens", "seconds", "epoch", "train_loss", "lr", "grad_norm")
         values = {name: getattr(self, name) for name in names} | (self.metrics or {})
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -188,7 +190,7 @@ class Step:
 
 @dataclass
 class Position:
-    """Where training stands; all of it is in the checkpoint."""
+    """Where training stands; stored in every checkpoint."""
 
     step: int = 0
     tokens: int = 0
@@ -199,252 +201,278 @@ class Position:
     rollbacks: int = 0
     typical_loss: float = math.nan
     best_loss: float = math.inf
+    evaluations_since_best: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+Hook = Callable[["Trainer", Step], None]
+
+
 class Trainer:
-    """Trains a task, keeps its best and its last state in ``out``.
+    """Trains a task and saves its best and its last state.
 
     Args:
         task: what to train.
-        options: how.
-        out: folder for ``best.safetensors``, ``last.safetensors`` and ``metrics.jsonl``; None keeps nothing.
-        resume: go on from ``out``'s last state, or where that is damaged from the one before it.
-        notes: JSON-able facts kept in the checkpoints as they are.
+        config: how to train it.
+        out: folder for ``best.safetensors``, ``last.safetensors`` and ``metrics.jsonl``; None saves nothing.
+        resume: continue from the last state in ``out``, or where it is damaged from the one before it.
+        notes: JSON-able facts that are stored in the checkpoints.
 
     Attributes:
-        notices: what a person should know before the first step.
+        hooks: called in turn after every step with the trainer and the :class:`Step`.
 
     Raises:
         CheckpointError: there is nothing to resume, or it does not fit the task.
     """
 
     def __init__(
-        self, task: Task, options: Options, out: Path | None = None, resume: bool = False,
+        self,
+        task: Task,
+        config: TrainingConfig,
+        out: Path | None = None,
+        resume: bool = False,
         notes: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        self.task, self.options, self.out, self.notes = task, options, out, dict(notes or {})
-        self.optimizer = options.make_optimizer(task.model)
+    ) -> None:
+        self.task, self.config, self.out, self.notes = task, config, out, dict(notes or {})
+        self.optimizer = config.make_optimizer(task.model)
+        self.schedule = WarmupCosine(self.optimizer, config.lr, config.warmup, config.final_lr)
         self.position = Position()
-        self.notices: list[str] = []
+        self.hooks: list[Hook] = [evaluate, write_metrics, save_state]
         self.stopping = False
-        self._files = None if out is None else RunFolder(out, self.notices)
-        self._fresh_epoch = True
-        self._saved_at = time.perf_counter()
+        self.files = None if out is None else RunFolder(out)
+        self.saved_at = self._started = time.perf_counter()
+        self._new_epoch = True
         if resume:
             self._resume()
-        elif self._files is not None:
-            self._files.clear_metrics()
+        elif self.files is not None:
+            self.files.clear_metrics()
 
     @property
     def progress(self) -> float:
-        """The share of the budget that is spent."""
-        at = self.position
-        return self.options.progress(at.step, at.epoch + at.batch / self.task.batches, at.seconds)
+        """The fraction of the budget used so far."""
+        return self.config.progress(self.position.step, self._epoch, self.position.seconds)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up, or the validation loss has not improved for ``patience`` evaluations."""
+        patience = self.config.patience or math.inf
+        return self.progress >= 1 or self.position.evaluations_since_best >= patience
+
+    @property
+    def _epoch(self) -> float:
+        return self.position.epoch + self.position.batch / self.task.num_batches
 
     def stop(self) -> None:
-        """End after the step under way; :meth:`fit` then saves and returns."""
+        """End after the current step; :meth:`fit` then saves and returns."""
         self.stopping = True
 
-    # ------------------------------------------------------------------------------------------- the loop
+    def update_seconds(self) -> None:
+        """Set the training time of ``position``."""
+        self.position.seconds = time.perf_counter() - self._started
+
+    # -------------------------------------------------------------------------------------------- the loop
 
     def fit(self) -> Iterator[Step]:
-        """Train to the end of the budget, one :class:`Step` a step.
+        """Train to the end of the budget and yield every :class:`Step`.
 
-        A step whose loss or gradient is not finite, or whose loss has exploded, changes nothing. After
-        many of them in a row training goes back to the last saved state and on with half the learning rate, at most
-        three times.
+        Steps whose loss or gradient is not finite, or whose loss explodes, are skipped. After 20 skipped steps in a row
+        training rolls back to the last saved state and continues with half the learning rate, at most three times.
 
         Raises:
-            DivergedError: that did not help, or there is no saved state.
-            SaveError: the run's end could not be saved.
+            DivergedError: rolling back did not help, or there is no saved state.
+            SaveError: the end of the run could not be saved.
         """
-        task, options, at = self.task, self.options, self.position
-        began = time.perf_counter() - at.seconds
-        task.model.train()
-        progress = self.progress
-        if at.step == 0 and progress < 1:
-            self.save()  # the state to go back to; and a folder that cannot be written to is known at once
-        while progress < 1 and not self.stopping:
-            if self._fresh_epoch:
-                task.start_epoch(at.epoch)
-                self._fresh_epoch = False
-            lr = options.learning_rate(progress) * 0.5**at.rollbacks
-            tokens, grad_norm = self._train_batch(at.batch, lr, progress)
-            at.step, at.tokens, at.batch = at.step + 1, at.tokens + tokens, at.batch + 1
-            if at.batch == task.batches:
-                at.epoch, at.batch, self._fresh_epoch = at.epoch + 1, 0, True
-            gone_back = at.skipped >= _MOST_SKIPPED
-            if gone_back:
+        position = self.position
+        self._started = time.perf_counter() - position.seconds
+        self.task.model.train()
+        if position.step == 0 and not self.finished:
+            self.save()  # the first state to roll back to; and an unwritable folder is known at once
+        while not (self.finished or self.stopping):
+            progress = self.progress
+            self.schedule.set_progress(progress, factor=0.5**position.rollbacks)
+            lr = self.optimizer.param_groups[0]["lr"]
+            grad_norm = self._train_batch(progress)
+            rolled_back = position.skipped >= MAX_SKIPPED_STEPS
+            if rolled_back:
                 self._roll_back()
-            at.seconds = time.perf_counter() - began
-            epoch = at.epoch + at.batch / task.batches
-            before, progress = progress, self.progress
-            loss = at.loss_sum / at.loss_count if at.loss_count else math.nan
-            step = Step(at.step, at.tokens, at.seconds, epoch, loss, lr, grad_norm, progress, at.skipped)
-            if not gone_back and (
-                progress >= 1 or int(progress * options.evaluations) > int(before * options.evaluations)
-            ):
-                self._evaluate(step)
-                at.seconds = time.perf_counter() - began
-            step.logged = not gone_back and (step.metrics is not None or at.step % options.log_every == 0)
-            if step.logged:
-                at.loss_sum, at.loss_count = 0.0, 0
-                if self._files is not None:
-                    self._files.append(step.line())
-            asked_for = options.save_every is not None and at.step % options.save_every == 0
-            due = step.metrics is not None or asked_for or time.perf_counter() - self._saved_at > _SAVE_SECONDS
-            if due and at.skipped == 0:  # a state amid unusable steps is none to go back to
-                self.save()
-            step.notices, self.notices[:] = list(self.notices), []
+            self.update_seconds()
+            step = Step(
+                position.step, position.tokens, position.seconds, self._epoch, self._mean_loss(), lr, grad_norm,
+                self.progress, progress, position.skipped, rolled_back,
+            )  # fmt: skip
+            for hook in self.hooks:
+                hook(self, step)
             yield step
         if self.stopping:
             self.save()
-        if self._files is not None:
-            self._files.close()
+        if self.files is not None:
+            self.files.close()
 
-    def _train_batch(self, number: int, lr: float, progress: float) -> tuple[int, float]:
-        at = self.position
+    def _train_batch(self, progress: float) -> float:
+        """One step: forward pass, backward pass, clipping, update; returns the norm of the gradient."""
+        position, task = self.position, self.task
+        if self._new_epoch:
+            task.start_epoch(position.epoch)
         self.optimizer.zero_grad()
-        loss, tokens = self.task.loss(number, progress)
+        loss, tokens = task.loss(position.batch, progress)
         loss.backward()
-        value = loss.item()
-        limit = self.options.clip or math.inf
-        grad_norm = float(optim.clip_grad_norm_(self.task.model.parameters(), limit))
-        times, least = _EXPLODED
-        exploded = value > least and value > times * at.typical_loss  # not before the first loss: NaN compares as false
-        if exploded or not (math.isfinite(value) and math.isfinite(grad_norm)):
-            at.skipped += 1
-            self.task.carry({})  # a state that is not finite would spoil every batch to come
-            return tokens, grad_norm
-        at.skipped = 0
-        at.typical_loss = value if math.isnan(at.typical_loss) else _MEMORY * at.typical_loss + (1 - _MEMORY) * value
-        at.loss_sum, at.loss_count = at.loss_sum + value, at.loss_count + 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        return tokens, grad_norm
+        grad_norm = float(optim.clip_grad_norm_(task.model.parameters(), self.config.clip or math.inf))
+        if self._is_usable(loss.item(), grad_norm):
+            self.optimizer.step()
+        position.step, position.tokens, position.batch = position.step + 1, position.tokens + tokens, position.batch + 1
+        self._new_epoch = position.batch == task.num_batches
+        if self._new_epoch:
+            position.epoch, position.batch = position.epoch + 1, 0
+        return grad_norm
+
+    def _is_usable(self, loss: float, grad_norm: float) -> bool:
+        """Whether to take this step; keeps the running mean of the loss, and counts skipped steps."""
+        position = self.position
+        exploded = loss > _EXPLOSION_MINIMUM and loss > _EXPLOSION_FACTOR * position.typical_loss  # False while NaN
+        if exploded or not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            position.skipped += 1
+            self.task.load_state_dict({})  # a carried state that is not finite would spoil every batch to come
+            return False
+        first, decay = math.isnan(position.typical_loss), _MEAN_DECAY
+        position.typical_loss = loss if first else decay * position.typical_loss + (1 - decay) * loss
+        position.skipped, position.loss_sum, position.loss_count = 0, position.loss_sum + loss, position.loss_count + 1
+        return True
+
+    def _mean_loss(self) -> float:
+        return self.position.loss_sum / self.position.loss_count if self.position.loss_count else math.nan
 
     def _roll_back(self) -> None:
-        """To the last saved state, but for the time that has passed, and on with half the learning rate."""
-        at = self.position
-        rollbacks, seconds, steps = at.rollbacks + 1, at.seconds, at.skipped
-        if self._files is None or rollbacks > _MOST_ROLLBACKS:
-            tried = f", and going back to a saved state {_MOST_ROLLBACKS} times did not help" if self._files else ""
+        """Restore the last saved state, except for the time spent, and halve the learning rate."""
+        position = self.position
+        rollbacks, seconds, skipped = position.rollbacks + 1, position.seconds, position.skipped
+        if self.files is None or rollbacks > MAX_ROLLBACKS:
+            tried = f", and rolling back to a saved state {MAX_ROLLBACKS} times did not help" if self.files else ""
             raise DivergedError(
-                f"the loss was not finite, or exploded, for {steps} steps in a row{tried}; "
-                f"use a smaller lr (it was {self.options.lr:g})"
+                f"the loss was not finite, or exploded, for {skipped} steps in a row{tried}; "
+                f"use a smaller lr (it was {self.config.lr:g})"
             )
-        self._restore(*self._files.load())
-        at.rollbacks, at.seconds = rollbacks, seconds
-        self.notices.append(
-            f"no usable loss for {steps} steps: back to step {at.step}, learning rate {0.5**rollbacks:g} of what it was"
-        )
+        self._restore(*self.files.load())
+        position.rollbacks, position.seconds = rollbacks, seconds
+        logger.warning(
+            "no usable loss for %d steps: rolled back to step %d, with %g times the learning rate",
+            skipped, position.step, 0.5**rollbacks,
+        )  # fmt: skip
 
-    def _evaluate(self, step: Step) -> None:
-        at = self.position
-        step.metrics = self.task.evaluate()
-        at.metrics = step.metrics
-        step.best = step.metrics["val_loss"] < at.best_loss
-        if step.best:
-            at.best_loss = step.metrics["val_loss"]
-            if self._files is not None:
-                self._files.save(BEST, self._model_arrays(), self._config())
+    # -------------------------------------------------------------------------------------------- checkpoints
 
-    # -------------------------------------------------------------------------------------------- saving
-
-    def _model_arrays(self) -> dict[str, np.ndarray]:
-        return {f"model.{name}": array for name, array in self.task.model.state_dict().items()}
-
-    def _config(self) -> dict[str, Any]:
-        at = {name: None if value != value or value == math.inf else value
-              for name, value in asdict(self.position).items()}  # fmt: skip
-        return {**self.task.config(), "options": asdict(self.options), "position": at, "notes": self.notes}
+    def model_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return arrays and description of a checkpoint that can be used, but not resumed."""
+        arrays = {f"model.{name}": array for name, array in self.task.model.state_dict().items()}
+        position = {name: None if value != value or value == math.inf else value
+                    for name, value in asdict(self.position).items()}  # fmt: skip
+        config = self.task.config() | {"options": self.config.to_dict(), "position": position, "notes": self.notes}
+        return arrays, config
 
     def save(self) -> None:
-        """Write ``last.safetensors``: everything needed to go on from here."""
-        if self._files is None:
+        """Write ``last.safetensors``, which holds everything needed to resume from here."""
+        if self.files is None:
             return
-        arrays = self._model_arrays()
-        arrays |= {f"carried.{name}": array for name, array in self.task.carried().items()}
-        state = _without_arrays(self.optimizer.state_dict(), "optimizer", arrays)
-        config = self._config() | {"optimizer": state, "random": random.generator().bit_generator.state}
-        config["fresh_epoch"] = self._fresh_epoch
-        self._files.save(LAST, arrays, config)
-        self._saved_at = time.perf_counter()
+        arrays, config = self.model_state()
+        arrays |= {f"{_TASK_STATE}{name}": array for name, array in self.task.state_dict().items()}
+        config["optimizer"] = checkpoint.separate_arrays(self.optimizer.state_dict(), "optimizer", arrays)
+        config |= {"random": random.generator().bit_generator.state, "fresh_epoch": self._new_epoch}
+        self.files.save(LAST, arrays, config)
+        self.saved_at = time.perf_counter()
 
     def _resume(self) -> None:
-        if self._files is None:
-            raise CheckpointError("nothing to resume: the run keeps no files")
-        arrays, config = self._files.load()
+        if self.files is None:
+            raise CheckpointError("nothing to resume: no output folder was given")
+        arrays, config = self.files.load()
         if "optimizer" not in config:
-            raise CheckpointError(f"{self.out} holds no optimiser state: it cannot be resumed")
-        ours, theirs = _flat(json.loads(json.dumps(self.task.config()))), _flat(config)
-        ours["options.optimizer"] = self.options.optimizer
-        ours = {name: value for name, value in ours.items() if value or name in theirs}  # options newer than the run
-        for name, value in ours.items():
-            if value != theirs.get(name) and name.endswith("sha256"):
-                option = name.rpartition(".")[2].removesuffix("sha256").rstrip("_")
-                what = f"file of --{option}" if option else "data"
-                raise CheckpointError(f"cannot resume {self.out}: the {what} is not what the run began with")
-            if value != theirs.get(name):
-                raise CheckpointError(
-                    f"cannot resume {self.out}: {name.rpartition('.')[2]} was {_short(theirs.get(name))}, "
-                    f"now it is {_short(value)}"
-                )
+            raise CheckpointError(f"{self.out} holds no optimizer state: it cannot be resumed")
+        current = json.loads(json.dumps(self.task.config() | {"options": {"optimizer": self.config.optimizer}}))
+        _check_unchanged(_flatten(current), _flatten(config), self.out)
         self._restore(arrays, config)
 
     def _restore(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
-        """Take up a saved state; ``position`` stays the same object."""
+        """Load a saved state; ``position`` stays the same object, and the optimizer keeps its present settings."""
         self.task.model.load_state_dict(checkpoint.part(arrays, "model."))
-        self.optimizer.load_state_dict(_with_arrays(config["optimizer"], arrays))
-        settings = self.options.optimizer_settings()  # the person's, now
+        self.optimizer.load_state_dict(checkpoint.restore_arrays(config["optimizer"], arrays))
         for group in self.optimizer.param_groups:
-            group.update(settings)
+            group.update(self.config.optimizer_settings())
         self.task.start_epoch(config["position"]["epoch"])
-        self.task.carry(checkpoint.part(arrays, "carried."))
+        self.task.load_state_dict(checkpoint.part(arrays, _TASK_STATE))
         random.generator().bit_generator.state = config["random"]
         saved = {name: value for name, value in config["position"].items() if value is not None}
         vars(self.position).update(asdict(Position(**saved)))
-        self._fresh_epoch = config["fresh_epoch"]
-        if self._files is not None:
-            self._files.trim_metrics(self.position.step)
+        self._new_epoch = config["fresh_epoch"]
+        if self.files is not None:
+            self.files.trim_metrics(self.position.step)
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names; a cell stays whole."""
+# ------------------------------------------------------------------------------------------------ hooks
+
+
+def evaluate(trainer: Trainer, step: Step) -> None:
+    """Evaluate the model when it is due, and save the best one."""
+    count, position = trainer.config.evaluations, trainer.position
+    due = step.progress >= 1 or int(step.progress * count) > int(step.previous_progress * count)
+    if step.rolled_back or not due:
+        return
+    step.metrics = position.metrics = trainer.task.evaluate()
+    trainer.update_seconds()
+    step.best = step.metrics["val_loss"] < position.best_loss
+    position.evaluations_since_best = 0 if step.best else position.evaluations_since_best + 1
+    if step.best:
+        position.best_loss = step.metrics["val_loss"]
+        if trainer.files is not None:
+            trainer.files.save(BEST, *trainer.model_state())
+    if position.evaluations_since_best == trainer.config.patience:
+        logger.info("stopped early: no better validation loss in %d evaluations", trainer.config.patience)
+
+
+def write_metrics(trainer: Trainer, step: Step) -> None:
+    """Write a line of metrics after every evaluation and every ``log_every`` steps."""
+    position = trainer.position
+    if step.rolled_back or not (step.metrics is not None or position.step % trainer.config.log_every == 0):
+        return
+    step.logged = True
+    position.loss_sum, position.loss_count = 0.0, 0
+    if trainer.files is not None:
+        trainer.files.append(step.line())
+
+
+def save_state(trainer: Trainer, step: Step) -> None:
+    """Save after every evaluation, every ``save_every`` steps and once a minute, but not between skipped steps."""
+    every, position = trainer.config.save_every, trainer.position
+    asked_for = every is not None and position.step % every == 0
+    due = step.metrics is not None or asked_for or time.perf_counter() - trainer.saved_at > SAVE_SECONDS
+    if due and position.skipped == 0:
+        trainer.save()
+
+
+# ------------------------------------------------------------------------------------------------ resuming
+
+
+def _check_unchanged(current: Mapping[str, Any], saved: Mapping[str, Any], out: Path | None) -> None:
+    """Refuse to resume a run with another model or other data; options that the run did not know may have defaults."""
+    for name, value in current.items():
+        if value == saved.get(name) or not (value or name in saved):
+            continue
+        last = name.rpartition(".")[2]
+        if last.endswith("sha256"):
+            file = last.removesuffix("sha256").rstrip("_")
+            what = f"{file} file" if file else "data"
+            raise CheckpointError(f"cannot resume {out}: the {what} is not the one the run started with")
+        raise CheckpointError(f"cannot resume {out}: {last} was {_short(saved.get(name))}, now it is {_short(value)}")
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted names; the description of a cell stays in one piece."""
     flat: dict[str, Any] = {}
     for name, item in value.items():
         nested = isinstance(item, Mapping) and name != "cell"
-        flat |= _flat(item, f"{prefix}{name}.") if nested else {prefix + name: item}
+        flat |= _flatten(item, f"{prefix}{name}.") if nested else {prefix + name: item}
     return flat
 
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """A JSON-able copy of ``value``; its arrays go to ``arrays``, a reference takes their place."""
-    if isinstance(value, np.ndarray):
-        arrays[name] = value
-        return {"array": name}
-    if isinstance(value, Mapping):
-        return {"items": [[key, _without_arrays(item, f"{name}.{key}", arrays)] for key, item in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return [_without_arrays(item, f"{name}.{number}", arrays) for number, item in enumerate(value)]
-    return value
-
-
-def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The opposite of :func:`_without_arrays`."""
-    if isinstance(value, list):
-        return [_with_arrays(item, arrays) for item in value]
-    if isinstance(value, dict):
-        if "array" in value:
-            return arrays[value["array"]]
-        return {key: _with_arrays(item, arrays) for key, item in value["items"]}
-    return value

@@ -1,6 +1,6 @@
 """What every test gets: reproducible Hypothesis runs, a known seed, and a check that no global state leaks.
 
-Markers: ``needs_torch``, ``needs_jit`` and ``needs_card`` skip with a reason where PyTorch is missing, under
+Markers: ``needs_torch``, ``needs_jit`` and ``needs_gpu`` skip with a reason where PyTorch is missing, under
 ``NUMBA_DISABLE_JIT=1`` what is about compiling itself, and without a GPU what is not simulated. Fixtures: ``dtype``
 (float32 and float64), ``device`` ("cpu" and "cuda"), ``GPU`` ("cuda" alone), ``torch``.
 
@@ -31,7 +31,7 @@ if SIMULATED:
 
     simulator.prepare()
 
-_NO_CARD = kernels.unavailable_reason("cuda")
+_NO_GPU = kernels.unavailable_reason("cuda")
 
 settings.register_profile(
     "minirnn",
@@ -46,7 +46,7 @@ settings.load_profile("minirnn")
 _NEEDS = {
     "needs_torch": (importlib.util.find_spec("torch") is None, "PyTorch is not installed (extra: peers)"),
     "needs_jit": (DISABLED, "about compiled code; NUMBA_DISABLE_JIT is set"),
-    "needs_card": (bool(_NO_CARD) or SIMULATED, "the simulator does not have what is tested, or there is no GPU"),
+    "needs_gpu": (bool(_NO_GPU) or SIMULATED, "the simulator does not have what is tested, or there is no GPU"),
 }
 
 
@@ -102,16 +102,16 @@ def dtype(request: pytest.FixtureRequest) -> np.dtype:
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> str:
     """Each device; "cuda" is skipped where there is neither a GPU nor the simulator."""
-    if request.param == "cuda" and _NO_CARD:
-        pytest.skip(_NO_CARD)
+    if request.param == "cuda" and _NO_GPU:
+        pytest.skip(_NO_GPU)
     return request.param
 
 
 @pytest.fixture(params=["cuda"])
 def gpu(request: pytest.FixtureRequest) -> str:
     """The device "cuda" alone, for what compares it with the CPU."""
-    if _NO_CARD:
-        pytest.skip(_NO_CARD)
+    if _NO_GPU:
+        pytest.skip(_NO_GPU)
     return request.param
 
 

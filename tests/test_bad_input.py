@@ -1,4 +1,4 @@
-"""What models, optimisers, tasks and tensors do not take is refused at once, by an exception of ours in one line.
+"""Bad arguments of models, optimisers, tasks and tensors raise a minirnn exception with a message of one line.
 
 For layers and losses see ``nn/test_errors.py``.
 """
@@ -27,8 +27,8 @@ from minirnn.errors import (
     OptionError,
     ShapeError,
 )
-from minirnn.tasks.char import CharTask
-from minirnn.training import Options
+from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
+from minirnn.training import TrainingConfig
 
 NAN, INF = math.nan, math.inf
 
@@ -65,10 +65,10 @@ def search(source: Any = ((1,),), *arguments: Any, **options: Any) -> Any:
     return translator().generate(source, *arguments, **options)
 
 
-def task(tokens: Any = None, **options: Any) -> CharTask:
+def task(tokens: Any = None, **options: Any) -> TextGenerator:
     tokens = np.zeros(200, np.uint8) if tokens is None else tokens
-    chosen = {"cell": "lstm", "dropout": 0.0, "batch_size": 2, "seq_length": 4} | options
-    return CharTask(tokens, Characters("abc"), 4, 1, **chosen)
+    sizes = {"hidden_size": 4, "num_layers": 1, "batch_size": 2, "seq_length": 4}
+    return TextGenerator.build(Corpus(tokens, Characters("abc")), CharConfig(**sizes | options))
 
 
 def parameters() -> list[mr.Tensor]:
@@ -165,7 +165,7 @@ REFUSALS: dict[str, Refusal] = {
         lambda: optim.clip_grad_norm_(parameters(), NAN),
     ]),
     "options of training": (OptionError, [
-        *(lambda o=o: Options(**({} if o.keys() & {"epochs", "minutes"} else {"steps": 3}) | o) for o in (
+        *(lambda o=o: TrainingConfig(**({} if o.keys() & {"epochs", "minutes"} else {"steps": 3}) | o) for o in (
             {"steps": 0}, {"steps": NAN}, {"epochs": -1}, {"epochs": INF}, {"minutes": 0}, {"minutes": NAN},
             {"lr": NAN}, {"lr": INF}, {"lr": 0}, {"warmup": -1}, {"warmup": NAN}, {"final_lr": NAN}, {"final_lr": -1},
             {"weight_decay": INF}, {"weight_decay": NAN}, {"clip": NAN}, {"clip": -1}, {"evaluations": 0},
@@ -202,17 +202,17 @@ def test_bad_input_is_refused(kind: str) -> None:
             if type(raised) is not error or "\n" in str(raised) or not str(raised):
                 wrong.append((number, repr(raised)))
         else:
-            wrong.append((number, "taken"))
+            wrong.append((number, "accepted"))
     assert not wrong
 
 
-def test_nothing_is_no_fault() -> None:
+def test_empty_input_is_valid() -> None:
     """No steps, no sequences, no lengths: results without elements."""
     assert lm(np.zeros((0, 2), int))[0].shape == (0, 2, 5)
     assert lm(np.zeros((3, 0), int))[0].shape == (3, 0, 5)
     assert one(np.zeros((2, 0), int)).shape == (0, 2)
-    nothing = one(np.zeros((2, 1), int), [0])  # the head of a zero state
-    assert np.isfinite(nothing.numpy()).all()
+    empty = one(np.zeros((2, 1), int), [0])  # the head of a zero state
+    assert np.isfinite(empty.numpy()).all()
     assert search(np.zeros((2, 0), int)) == []
     assert sample(length=0).shape == (0,)
     assert mr.zeros(0, 3).sum().item() == 0

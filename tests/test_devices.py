@@ -21,8 +21,8 @@ from minirnn import kernels
 from minirnn.autograd import Tensor, ops
 from minirnn.data.text import Characters
 from minirnn.errors import DeviceError
-from minirnn.tasks.char import CharTask
-from minirnn.training import Options, Trainer
+from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
+from minirnn.training import Trainer, TrainingConfig
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
 
@@ -185,9 +185,10 @@ def test_a_run_goes_on_on_another_device(tmp_path: Path, gpu: str) -> None:
     weights = {}
     for name, devices in {"plain": ("cpu", "cpu"), "there": ("cpu", gpu), "back": (gpu, "cpu")}.items():
         for half, device in enumerate(devices):
-            task = CharTask(tokens, Characters("abc"), 4, 1, "gru", dropout=0.2, batch_size=3, seq_length=5)
+            config = CharConfig(cell="gru", hidden_size=4, num_layers=1, batch_size=3, seq_length=5)
+            task = TextGenerator.build(Corpus(tokens, Characters("abc")), config)
             task.model.to(device)
-            trainer = Trainer(task, Options(steps=4, evaluations=1), tmp_path / name, resume=half == 1)
+            trainer = Trainer(task, TrainingConfig(steps=4, evaluations=1), tmp_path / name, resume=half == 1)
             run(trainer, 2)
             assert trainer.position.step == 2 * (half + 1)
         weights[name] = task.model.state_dict()

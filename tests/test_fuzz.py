@@ -1,4 +1,4 @@
-"""Untrusted files: thousands of damaged and lying ones give a clear error or a right result, in bounded memory."""
+"""Untrusted files: thousands of damaged or forged ones give a clear error or a correct result, in bounded memory."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DataError
 from minirnn.kernels.jit import DISABLED
 from minirnn.runs import LAST
-from minirnn.tasks.char import CharTask
-from minirnn.tasks.classifier import ClassifierTask
-from minirnn.tasks.forecaster import ForecasterTask, Series
-from minirnn.tasks.music import MusicTask
-from minirnn.tasks.tagger import Sentences, TaggerTask
-from minirnn.tasks.translator import TranslatorTask
-from minirnn.training import Options, Trainer
+from minirnn.tasks.base import rebuild
+from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
+from minirnn.tasks.classifier import LabelledTexts
+from minirnn.tasks.forecaster import Series
+from minirnn.tasks.tagger import Sentences, TaggedData
+from minirnn.tasks.translator import Pairs
+from minirnn.training import Trainer, TrainingConfig
 
 CHECKPOINTS = 200 if DISABLED else 2_400
 FILES = 50 if DISABLED else 400  # of each kind
-ROOM = 1 << 29  # bytes a reader may ask for
+MEMORY_LIMIT = 1 << 29  # bytes a reader may allocate
 
 ODD: list[Any] = [
     None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 0.5, -2.5, 1e308, "", "lstm", "\ud800", [], [1], {}, {"a": 1},
@@ -55,13 +55,13 @@ def in_bounded_memory() -> Iterator[None]:
         pytest.skip("needs /proc to know how much is used")
     now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + ROOM, before[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY_LIMIT, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _attempt(action: Callable[[], Any], refusal: type[Exception]) -> tuple[Any, str | None]:
-    """What an action gives, or the text with which it refuses; any other exception is a fault."""
+    """The result of an action, or the message of the expected error; any other exception fails the test."""
     try:
         return action(), None
     except refusal as error:
@@ -80,21 +80,25 @@ def _originals(folder: Path) -> list[Path]:
     table.write_text("Month,Sales\n" + "".join(f"{n},{n * n % 17 + n}\n" for n in range(60)))
     chord = np.zeros((6, 88), bool)
     chord[:, [39, 43, 46]] = True
-    made: list[Any] = [
-        CharTask(symbols.encode(text), symbols, 5, 2, "gru", 0.1, 4, 8),
-        ClassifierTask(
-            ["good film", "bad film"] * 8, ["pos", "neg"] * 8, ["x"] * 16, hidden_size=4, pooling="attention",
-            embedding_size=3,
+    examples = ["x"] * 16
+    made: dict[str, tuple[Any, dict[str, Any]]] = {
+        "char": (Corpus(symbols.encode(text), symbols), {"hidden_size": 5, "cell": "gru", "seq_length": 8}),
+        "classifier": (
+            LabelledTexts(["good film", "bad film"] * 8, ["pos", "neg"] * 8, examples),
+            {"hidden_size": 4, "pooling": "attention", "embedding_size": 3},
         ),
-        TaggerTask(Sentences.read([str(tagged)]), hidden_size=3, embedding_size=3),
-        TranslatorTask(["a b", "b a"] * 8, ["x y", "y x z"] * 8, ["x"] * 16, hidden_size=4, embedding_size=3),
-        ForecasterTask(Series.read(str(table)), seq_length=5, hidden_size=3),
-        MusicTask({"train": [chord] * 4}, 3, 1, _own_cell(), 0.1, 2),
-    ]  # fmt: skip
-    for number, task in enumerate(made):
-        for _ in Trainer(task, Options(steps=1), folder / str(number)).fit():
+        "tagger": (TaggedData(Sentences.read([str(tagged)])), {"hidden_size": 3, "embedding_size": 3}),
+        "translator": (
+            Pairs(["a b", "b a"] * 8, ["x y", "y x z"] * 8, examples), {"hidden_size": 4, "embedding_size": 3},
+        ),
+        "forecaster": (Series.read(str(table)), {"seq_length": 5, "hidden_size": 3}),
+        "music": ({"train": [chord] * 4}, {"hidden_size": 3, "num_layers": 1, "cell": _own_cell()}),
+    }  # fmt: skip
+    for name, (data, options) in made.items():
+        task = tasks.TASKS[name].build(data, tasks.TASKS[name].Config(**options))
+        for _ in Trainer(task, TrainingConfig(steps=1), folder / name).fit():
             pass
-    return [folder / str(number) / LAST for number in range(len(made))]
+    return [folder / name / LAST for name in made]
 
 
 def _own_cell() -> dict[str, Any]:
@@ -113,7 +117,7 @@ def _packed(header: dict[str, Any] | str, body: bytes, size: int | None = None) 
 
 
 def _damaged(data: bytes, rng: random.Random) -> bytes:
-    """Bytes cut off, flipped, put in, left out or doubled."""
+    """Bytes cut off, flipped, inserted, removed or repeated."""
     kind, at = rng.randrange(5), rng.randrange(len(data))
     if kind == 0:
         return data[:at]
@@ -241,7 +245,8 @@ HOSTILE: dict[str, tuple[Any, str]] = {
 def test_hostile_descriptions_of_cells_are_refused(tmp_path: Path) -> None:
     text = "the quick brown fox. " * 30
     symbols, path = Characters.of(text), tmp_path / "x.safetensors"
-    task = CharTask(symbols.encode(text), symbols, 4, 1, _own_cell(), 0.0, 4, 8)
+    config = CharConfig(hidden_size=4, num_layers=1, cell=_own_cell())
+    task = TextGenerator.build(Corpus(symbols.encode(text), symbols), config)
     arrays = {f"model.{name}": array for name, array in task.model.state_dict().items()}
     config = task.config()
     checkpoint.save(path, arrays, config)
@@ -315,7 +320,6 @@ def test_deep_and_huge_json(tmp_path: Path) -> None:
 def test_state_dicts_of_wrong_shapes_take_no_memory() -> None:
     """Sizes are compared before anything is allocated."""
     from minirnn.models import CharLM
-    from minirnn.tasks.common import rebuild
 
     arrays = mr.models.CharLM(5, 4).state_dict()
     with pytest.raises(CheckpointError, match="hidden_size"):

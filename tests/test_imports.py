@@ -1,133 +1,204 @@
-"""The house: every floor imports only from floors below it, importing is light, and ``__all__`` is true."""
+"""The import graph: packages import downwards only, no two modules import each other, and importing is light."""
+
+from __future__ import annotations
 
 import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import minirnn as mr
 
-PACKAGE = Path(mr.__file__).parent
+ROOT = Path(mr.__file__).parents[1]
+SOURCES = {"minirnn": ROOT / "minirnn", "minirnn_cli": ROOT / "cli" / "minirnn_cli"}
 
-# A module's floor is that of the longest prefix found here.
-FLOORS = {
-    "minirnn.errors": 0,
-    "minirnn.random": 0,
-    "minirnn.kernels": 1,
-    "minirnn.autograd": 2,
-    "minirnn.cells": 2,
-    "minirnn.nn": 3,
-    "minirnn.optim": 3,
-    "minirnn.models": 4,
-    "minirnn.data": 0,  # know NumPy only
-    "minirnn.decode": 0,
-    "minirnn.metrics": 0,
-    "minirnn.checkpoint": 4,
-    "minirnn.runs": 5,
-    "minirnn.training": 5,
-    "minirnn.tasks": 6,
-}
+LAYERS = [
+    {"minirnn.errors"},
+    {"minirnn.validation"},
+    {"minirnn.config", "minirnn.random", "minirnn.decode", "minirnn.metrics", "minirnn.data"},
+    {"minirnn.kernels"},
+    {"minirnn.autograd"},
+    {"minirnn.cells"},
+    {"minirnn.nn", "minirnn.optim"},
+    {"minirnn.models"},
+    {"minirnn.checkpoint"},
+    {"minirnn.runs"},
+    {"minirnn.training"},
+    {"minirnn.tasks"},
+    {"minirnn"},
+    {"minirnn_cli"},
+]
+"""From the bottom up, as docs/architecture.md draws it: each package or module imports from those above it in this list
+only, from none beside it."""
+NUMPY_ONLY = ("minirnn.errors", "minirnn.validation")
+"""What ``data``, ``decode`` and ``metrics`` may import beside each other."""
 
 
-def _modules() -> dict[str, Path]:
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of both packages and its file."""
     found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    for package, folder in SOURCES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = (package, *path.relative_to(folder).with_suffix("").parts)
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
-def _floor(module: str) -> int | None:
-    while module:
-        if module in FLOORS:
-            return FLOORS[module]
-        module = module.rpartition(".")[0]
-    return None
+def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and everything below it, but for what only type checkers read."""
+    yield node
+    checking = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    for child in node.orelse if checking else ast.iter_child_nodes(node):  # type: ignore[attr-defined]
+        yield from run_time_nodes(child)
 
 
-def _imports(path: Path) -> set[str]:
-    """Modules of the package that a file imports at run time, wherever in the file."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
+@cache
+def imports(module: str) -> set[str]:
+    """The modules that a module imports at run time, anywhere in the file; TYPE_CHECKING blocks do not count.
+
+    ``from package import name`` imports the module ``package.name`` where there is one, else the package.
+    """
+    found: set[str] = set()
+    for node in run_time_nodes(ast.parse(modules()[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "minirnn"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{module}: imports are absolute"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules() else node.module for name in names}
+    return {name for name in found if name in modules()} - {module}
 
 
-@pytest.mark.parametrize("module", [name for name in _modules() if name != "minirnn"])
-def test_floors_import_downwards_only(module: str) -> None:
-    floor = _floor(module)
-    assert floor is not None, f"{module} belongs to no floor; add it to FLOORS"
-    for imported in _imports(_modules()[module]):
-        below = _floor(imported)
-        if imported == "minirnn" or below is None:
-            assert _floor(imported.rpartition(".")[0]) is not None or imported.startswith("minirnn."), imported
-            continue
-        assert below <= floor, f"{module} (floor {floor}) imports {imported} (floor {below})"
+def layer(module: str) -> int:
+    """The number of a module's layer: that of the longest name in LAYERS that it begins with."""
+    name = module
+    while name:
+        for number, names in enumerate(LAYERS):
+            if name in names and (name != "minirnn" or module == "minirnn"):
+                return number
+        name = name.rpartition(".")[0]
+    raise AssertionError(f"{module} belongs to no layer; add it to LAYERS")
 
 
-def test_only_one_place_imports_each_outer_library() -> None:
-    """Numba stays in the kernels, safetensors in the checkpoints."""
-    for module, path in _modules().items():
+def package_of(module: str) -> str:
+    return next(name for name in LAYERS[layer(module)] if module == name or module.startswith(f"{name}."))
+
+
+def import_circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Sets of nodes that all reach each other: strongly connected components of more than one node (Tarjan 1972)."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    circles = []
+
+    def visit(node: str) -> None:
+        number[node] = lowest[node] = len(number)
+        stack.append(node)
+        for target in graph[node]:
+            if target not in number:
+                visit(target)
+            if target in stack:
+                lowest[node] = min(lowest[node], lowest[target])
+        if lowest[node] == number[node]:
+            at = stack.index(node)
+            component = set(stack[at:])
+            del stack[at:]
+            if len(component) > 1:
+                circles.append(component)
+
+    for node in graph:
+        if node not in number:
+            visit(node)
+    return circles
+
+
+@pytest.mark.parametrize("module", modules())
+def test_packages_import_downwards_only(module: str) -> None:
+    for imported in imports(module):
+        assert layer(imported) < layer(module) or package_of(imported) == package_of(module), (
+            f"{module} imports {imported}, which is not in a layer below it"
+        )
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in modules() if m.startswith(("minirnn.data", "minirnn.metrics", "minirnn.decode"))]
+)
+def test_data_metrics_and_decode_know_numpy_only(module: str) -> None:
+    allowed = (*NUMPY_ONLY, package_of(module))
+    assert all(package_of(imported) in allowed for imported in imports(module)), imports(module)
+
+
+def test_no_import_circles_between_modules() -> None:
+    """Imports inside functions included: they only hide a circle."""
+    assert import_circles({module: imports(module) for module in modules()}) == []
+
+
+def test_import_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"e"}, "e": {"d"}, "f": {"a"}, "g": set()}
+    assert sorted(map(sorted, import_circles(graph))) == [["a", "b", "c"], ["d", "e"]]
+
+
+def test_only_one_package_imports_each_outer_library() -> None:
+    """Numba is imported by the kernels only, safetensors by the checkpoints."""
+    for module, path in modules().items():
         text = path.read_text(encoding="utf-8")
         if "import numba" in text or "from numba" in text or "llvmlite" in text:
             assert module.startswith("minirnn.kernels."), module
-        if "safetensors" in text.replace(".safetensors", ""):
+        if "safetensors" in text.replace(".safetensors", "") and module.startswith("minirnn."):
             assert module in ("minirnn.checkpoint", "minirnn.training"), module
 
 
 def test_numba_cuda_is_imported_by_one_line() -> None:
-    """What it is called, and which package it is of, has changed before."""
+    """Its name, and the package that has it, have changed before."""
     lines = [
         (module, line)
-        for module, path in _modules().items()
+        for module, path in modules().items()
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.match(r"\s*(from|import) numba.*\bcuda\b", line)
     ]
     assert lines == [("minirnn.kernels.cuda.jit", "    from numba import cuda")]
 
 
-def test_both_houses_have_the_same_names() -> None:
-    """The contract; read from the sources, for a GPU may be missing."""
-    houses = []
-    for house in ("cpu", "cuda"):
-        tree = ast.parse((PACKAGE / "kernels" / house / "__init__.py").read_text(encoding="utf-8"))
-        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        houses.append({alias.name for node in imports for alias in node.names})
-    assert houses[0] == houses[1]
+def test_both_backends_have_the_same_names() -> None:
+    """The contract; read from the sources, for there may be no GPU."""
+    names = []
+    for backend in ("cpu", "cuda"):
+        tree = ast.parse((ROOT / "minirnn" / "kernels" / backend / "__init__.py").read_text(encoding="utf-8"))
+        lines = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        names.append({alias.name for node in lines for alias in node.names})
+    assert names[0] == names[1]
 
 
 def test_no_pickle_and_no_eval() -> None:
-    """The kernel cache alone unpickles: Numba's format, in a folder only its user can write. One module compiles the
-    source that is generated from a graph whose names and numbers were checked.
+    """Two exceptions: the kernel cache reads Numba's format, which is pickle, from a folder only its user can write;
+    one module compiles source generated from a graph whose names and numbers were checked.
     """
-    for module, path in _modules().items():
+    for module, path in modules().items():
+        text = path.read_text(encoding="utf-8")
         calls = {
             node.func.id
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for node in ast.walk(ast.parse(text))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         assert not calls & {"eval", "exec", "compile"} or module == "minirnn.kernels.build", module
-        if "import pickle" in path.read_text(encoding="utf-8"):
-            assert module == "minirnn.kernels.cache"
+        assert "import pickle" not in text or module == "minirnn.kernels.cache", module
 
 
 def test_importing_is_light() -> None:
-    """No compiler, no CUDA, no rich, no SciPy before they are needed."""
+    """Compiler, CUDA, rich, SciPy are not imported before they are needed."""
     heavy = ("numba", "numba_cuda", "rich", "scipy", "typer", "torch")
     code = f"import sys, minirnn; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", [mr, mr.nn, mr.optim, mr.models, mr.nn.functional])
+@pytest.mark.parametrize("module", [mr, mr.nn, mr.optim, mr.models, mr.nn.functional, mr.autograd.ops])
 def test_all_names_exist(module: object) -> None:
     names = module.__all__  # type: ignore[attr-defined]
     assert len(set(names)) == len(names)

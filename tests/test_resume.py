@@ -13,7 +13,8 @@ from tiny import TASKS
 
 from minirnn import checkpoint, optim
 from minirnn.runs import BEST, LAST, METRICS
-from minirnn.training import OPTIMIZERS, Options, Trainer
+from minirnn.optim import OPTIMIZERS
+from minirnn.training import Trainer, TrainingConfig
 
 STEPS = 15
 MOMENTUM = {
@@ -36,14 +37,14 @@ def contents(folder: Path) -> Any:
 
 def check(name: str, optimizer: str, folder: Path) -> None:
     path = TASKS[name].write(folder)
-    options = Options(steps=STEPS, optimizer=optimizer, lr=1e-2, evaluations=4, log_every=2, clip=0.5)
+    config = TrainingConfig(steps=STEPS, optimizer=optimizer, lr=1e-2, evaluations=4, log_every=2, clip=0.5)
 
     def trainer(out: str, resume: bool = False) -> Trainer:
-        return Trainer(TASKS[name].make(path), options, folder / out, resume)
+        return Trainer(TASKS[name].make(path), config, folder / out, resume)
 
     whole = trainer("whole")
     run(whole)
-    batches = whole.task.batches
+    batches = whole.task.num_batches
     assert 2 < batches < STEPS, "expected an end of an epoch among the cuts"
     at = 0
     for cut in sorted({1, batches - 1, batches, batches + 1, STEPS - 1, STEPS}):

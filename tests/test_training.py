@@ -1,7 +1,8 @@
-"""Training: it learns, one seed gives one curve on any number of threads, and a cut run goes on as if uncut."""
+"""Training learns, is reproducible on any number of threads, and an interrupted run resumes bit for bit."""
 
 import errno
 import json
+import logging
 import math
 import os
 import signal
@@ -18,21 +19,23 @@ from minirnn import checkpoint
 from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DataError, DivergedError, OptionError, SaveError
 from minirnn.runs import BEST, LAST, METRICS, PREVIOUS
-from minirnn.tasks.char import CharTask, TextModel, evaluate, read_corpus
-from minirnn.training import OPTIMIZERS, Options, Trainer
+from minirnn.optim import OPTIMIZERS
+from minirnn.tasks.char import CharConfig, Corpus, SampleConfig, TextGenerator, evaluate, read_corpus
+from minirnn.training import Trainer, TrainingConfig
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 TEXT = "the quick brown fox jumps over the lazy dog. " * (12 if SMALL else 60)
 
 
-def _task(cell: str = "lstm", dropout: float = 0.2, seed: int = 0, hidden: int = 16) -> CharTask:
+def _task(text: str = TEXT, **options: Any) -> TextGenerator:
     symbols = Characters.of(TEXT)
-    return CharTask(symbols.encode(TEXT), symbols, hidden, 2, cell, dropout, 4, 10, seed=seed)
+    sizes = {"hidden_size": 16, "batch_size": 4, "seq_length": 10, "seed": 0}
+    return TextGenerator.build(Corpus(symbols.encode(text), symbols), CharConfig(**(sizes | options)))
 
 
 def _trained(cell: str, results: dict[str, Any], name: str) -> None:
-    task = _task(cell, hidden=16 if SMALL else 192)
-    steps = run(Trainer(task, Options(steps=10)))
+    task = _task(cell=cell, hidden_size=16 if SMALL else 192)
+    steps = run(Trainer(task, TrainingConfig(steps=10)))
     results[name] = task.model.state_dict() | {"loss": np.array([step.train_loss for step in steps])}
 
 
@@ -102,56 +105,56 @@ def test_a_forked_child_trains_like_its_parent(set_threads: Any, tmp_path: Path)
 
 @pytest.mark.skipif(SMALL, reason="needs some hundred steps")
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_it_learns_a_sentence(cell: str, tmp_path: Path) -> None:
-    task = _task(cell, 0.0, hidden=32)
-    steps = run(Trainer(task, Options(steps=300, lr=1e-2), tmp_path))
+def test_training_learns_a_sentence(cell: str, tmp_path: Path) -> None:
+    task = _task(cell=cell, dropout=0.0, hidden_size=32)
+    steps = run(Trainer(task, TrainingConfig(steps=300, lr=1e-2), tmp_path))
     assert steps[0].train_loss > 2.5
     assert steps[-1].metrics is not None
     assert steps[-1].metrics["val_loss"] < 0.2
     assert steps[-1].metrics["bits_per_symbol"] == pytest.approx(steps[-1].metrics["val_loss"] / math.log(2))
-    text = "".join(TextModel.load(tmp_path / BEST).sample("the quick ", 35, temperature=0))
+    text = "".join(
+        TextGenerator.load(tmp_path / BEST).sample(SampleConfig(prime="the quick ", length=35, temperature=0))
+    )
     assert text == "brown fox jumps over the lazy dog. "
 
 
 def test_validation_is_the_mean_over_every_symbol() -> None:
     task = _task()
-    tokens = task.validation.tokens.T
+    tokens = task._validation.tokens.T
     x, y = tokens[:-1], tokens[1:]
     logits = task.model.eval()(x)[0].log_softmax().numpy()
     expected = -np.take_along_axis(logits, y[..., None], -1).mean(dtype=np.float64)
-    assert evaluate(task.model, task.validation) == pytest.approx(expected, rel=1e-5)
+    assert evaluate(task.model, task._validation)["loss"] == pytest.approx(expected, rel=1e-5)
     cut = len(Characters.of(TEXT).encode(TEXT)) - round(0.1 * len(TEXT))
     assert (
-        task.validation.tokens.reshape(-1).tolist()
-        == Characters.of(TEXT).encode(TEXT[cut:]).tolist()[: task.validation.tokens.size]
+        task._validation.tokens.reshape(-1).tolist()
+        == Characters.of(TEXT).encode(TEXT[cut:]).tolist()[: task._validation.tokens.size]
     )
 
 
-def test_the_state_is_carried_within_an_epoch_and_forgotten_at_its_end() -> None:
+def test_the_state_is_carried_within_an_epoch_and_reset_at_its_end() -> None:
     task = _task(dropout=0.0)
     task.start_epoch(0)
     task.loss(0, 0.0)
-    carried = task.carried()
+    carried = task.state_dict()
     assert set(carried) == {"0", "1"}
-    x, _ = task.train.chunk(0)
+    x, _ = task._train.chunk(0)
     _, (h, c) = task.model(x)
     np.testing.assert_allclose(carried["0"], h.numpy(), atol=1e-6)
     np.testing.assert_allclose(carried["1"], c.numpy(), atol=1e-6)
     second, _ = task.loss(1, 0.0)
     task.start_epoch(1)
-    assert task.carried() == {}
+    assert task.state_dict() == {}
     assert task.loss(1, 0.0)[0].item() != second.item()
 
 
-def test_one_seed_one_curve_whatever_the_threads() -> None:
+def test_loss_curve_does_not_depend_on_the_number_of_threads() -> None:
     curves = []
     before = mr.get_num_threads()
     for threads, seed in [(1, 5), (2, 5), (3, 5), (1, 6)]:
         mr.set_num_threads(threads)
-        symbols = Characters.of(TEXT)
-        batch = 4 if SMALL else 24
-        task = CharTask(symbols.encode(TEXT), symbols, 16 if SMALL else 100, 2, "lstm", 0.2, batch, 10, seed=seed)
-        steps = run(Trainer(task, Options(steps=4)))
+        task = _task(hidden_size=16 if SMALL else 100, batch_size=4 if SMALL else 24, seed=seed)
+        steps = run(Trainer(task, TrainingConfig(steps=4)))
         curves.append([(s.train_loss, s.grad_norm, str(s.metrics)) for s in steps])
     mr.set_num_threads(before)
     assert curves[0] == curves[1] == curves[2]
@@ -159,14 +162,14 @@ def test_one_seed_one_curve_whatever_the_threads() -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_cut_run_goes_on_as_if_uncut(optimizer: str, tmp_path: Path) -> None:
-    options = Options(steps=17, optimizer=optimizer, lr=1e-2, evaluations=3, log_every=2)
-    whole = Trainer(_task("gru"), options, tmp_path / "whole")
+def test_an_interrupted_run_resumes_bit_for_bit(optimizer: str, tmp_path: Path) -> None:
+    config = TrainingConfig(steps=17, optimizer=optimizer, lr=1e-2, evaluations=3, log_every=2)
+    whole = Trainer(_task(cell="gru"), config, tmp_path / "whole")
     run(whole)
     for cut in (1, 8, 13):
         folder = tmp_path / f"cut{cut}"
-        run(Trainer(_task("gru"), options, folder), cut)
-        trainer = Trainer(_task("gru"), options, folder, resume=True)
+        run(Trainer(_task(cell="gru"), config, folder), cut)
+        trainer = Trainer(_task(cell="gru"), config, folder, resume=True)
         assert trainer.position.step == cut
         run(trainer)
         assert _contents(folder) == _contents(tmp_path / "whole")
@@ -185,49 +188,49 @@ def _contents(folder: Path) -> tuple:
 
 def test_lines_after_the_saved_step_are_dropped(tmp_path: Path) -> None:
     """A run that was killed had written more lines than steps it saved."""
-    options = Options(steps=12, evaluations=2, log_every=1)
-    run(Trainer(_task(), options, tmp_path), 6)
+    config = TrainingConfig(steps=12, evaluations=2, log_every=1)
+    run(Trainer(_task(), config, tmp_path), 6)
     with open(tmp_path / METRICS, "a", encoding="utf-8") as file:
         file.write('{"step": 7, "train_loss": 1.0}\n{"step": 8, "tr')
-    run(Trainer(_task(), options, tmp_path, resume=True))
+    run(Trainer(_task(), config, tmp_path, resume=True))
     assert [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()] == list(range(1, 13))
 
 
 def test_resume_refuses_another_model_or_corpus(tmp_path: Path) -> None:
-    options = Options(steps=2)
+    config = TrainingConfig(steps=2)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        Trainer(_task(), options, tmp_path, resume=True)
-    run(Trainer(_task(), options, tmp_path))
+        Trainer(_task(), config, tmp_path, resume=True)
+    run(Trainer(_task(), config, tmp_path))
     with pytest.raises(CheckpointError, match="hidden_size was 16, now it is 20"):
-        Trainer(_task(hidden=20), options, tmp_path, resume=True)
-    symbols = Characters.of(TEXT)
-    other = CharTask(symbols.encode(TEXT[::-1]), symbols, 16, 2, "lstm", 0.2, 4, 10)
-    with pytest.raises(CheckpointError, match="the data is not what the run began with"):
-        Trainer(other, options, tmp_path, resume=True)
+        Trainer(_task(hidden_size=20), config, tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="the data is not the one the run started with"):
+        Trainer(_task(TEXT[::-1]), config, tmp_path, resume=True)
     with pytest.raises(CheckpointError, match='optimizer was "adamw", now it is "sgd"'):
-        Trainer(_task(), Options(steps=2, optimizer="sgd"), tmp_path, resume=True)
+        Trainer(_task(), TrainingConfig(steps=2, optimizer="sgd"), tmp_path, resume=True)
     os.replace(tmp_path / BEST, tmp_path / LAST)
-    with pytest.raises(CheckpointError, match="holds no optimiser state"):
-        Trainer(_task(), options, tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="holds no optimizer state"):
+        Trainer(_task(), config, tmp_path, resume=True)
 
 
 def test_resume_takes_new_settings_and_goes_on_evaluating(tmp_path: Path) -> None:
     """A larger budget is evaluated as often as it would have been; the optimiser is told what is asked for now."""
-    run(Trainer(_task(), Options(steps=4, evaluations=4), tmp_path))
-    trainer = Trainer(_task(), Options(steps=8, evaluations=4, weight_decay=0.5, clip=0.1), tmp_path, resume=True)
+    run(Trainer(_task(), TrainingConfig(steps=4, evaluations=4), tmp_path))
+    trainer = Trainer(
+        _task(), TrainingConfig(steps=8, evaluations=4, weight_decay=0.5, clip=0.1), tmp_path, resume=True
+    )
     assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.5
     assert [step.step for step in run(trainer) if step.metrics] == [6, 8]
 
 
 def test_the_last_state_is_saved_between_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minirnn.training._SAVE_SECONDS", -1)
-    trainer = Trainer(_task(), Options(steps=9, evaluations=1), tmp_path)
+    monkeypatch.setattr("minirnn.training.SAVE_SECONDS", -1)
+    trainer = Trainer(_task(), TrainingConfig(steps=9, evaluations=1), tmp_path)
     for step in trainer.fit():
         assert checkpoint.load_config(tmp_path / LAST)["position"]["step"] == step.step
 
 
 def test_metrics_file(tmp_path: Path) -> None:
-    steps = run(Trainer(_task(), Options(steps=10, evaluations=2, log_every=3), tmp_path))
+    steps = run(Trainer(_task(), TrainingConfig(steps=10, evaluations=2, log_every=3), tmp_path))
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 5, 6, 9, 10]
     assert [("val_loss" in line) for line in lines] == [False, True, False, False, True]
@@ -247,46 +250,67 @@ def test_best_is_the_lowest_validation_loss(tmp_path: Path) -> None:
         return {"val_loss": loss}
 
     task.evaluate = scripted  # type: ignore[method-assign]
-    steps = run(Trainer(task, Options(steps=10, evaluations=5), tmp_path))
+    steps = run(Trainer(task, TrainingConfig(steps=10, evaluations=5), tmp_path))
     assert [s.best for s in steps if s.metrics] == [True, True, False, True, False]
     arrays, config = checkpoint.load(tmp_path / BEST)
     assert config["position"]["best_loss"] == 1.9
     np.testing.assert_array_equal(arrays["model.head.weight"], weights[1.9])
 
 
+def test_patience_stops_after_evaluations_without_improvement_and_resumes_with_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def trainer(patience: int, resume: bool = False) -> Trainer:
+        task = _task()
+        losses = iter([2.0, 1.0, 3.0, 3.0, 3.0, 3.0] if not resume else [0.5, 1.0, 1.0, 1.0])
+        task.evaluate = lambda: {"val_loss": next(losses)}  # type: ignore[method-assign]
+        return Trainer(task, TrainingConfig(steps=20, evaluations=10, patience=patience), tmp_path, resume)
+
+    first = trainer(2)
+    assert [step.step for step in run(first)][-1] == 8
+    assert first.finished
+    assert caplog.messages == ["stopped early: no better validation loss in 2 evaluations"]
+    resumed = trainer(3, resume=True)
+    assert not resumed.finished
+    assert [step.step for step in run(resumed) if step.metrics] == [10, 12, 14, 16]
+
+
 def test_learning_rate_rises_then_falls_to_the_end_of_the_budget() -> None:
-    options = Options(steps=100, lr=0.5, warmup=0.1, final_lr=0.2)
-    assert options.learning_rate(0.05) == pytest.approx(0.25)
-    assert options.learning_rate(0.1) == pytest.approx(0.5)
-    assert options.learning_rate(0.55) == pytest.approx(0.3)  # half way down from 0.5 to 0.1
-    assert options.learning_rate(1.0) == pytest.approx(0.1)
-    assert Options(epochs=2).progress(7, 0.5, 99) == 0.25
-    assert Options(minutes=2).progress(7, 0.5, 30) == 0.25
-    assert Options(steps=7).progress(9, 0.5, 30) == 1
+    config = TrainingConfig(steps=40, lr=0.5, warmup=0.1, final_lr=0.2)
+    rates = [step.lr for step in Trainer(_task(), config).fit()]
+    assert rates[2] == pytest.approx(0.25)
+    assert max(rates) == rates[4] == pytest.approx(0.5)
+    assert rates[22] == pytest.approx(0.3)  # half way down from 0.5 to 0.1
+    assert rates[-1] == pytest.approx(0.1, rel=0.02)
+    assert TrainingConfig(epochs=2).progress(7, 0.5, 99) == 0.25
+    assert TrainingConfig(minutes=2).progress(7, 0.5, 30) == 0.25
+    assert TrainingConfig(steps=7).progress(9, 0.5, 30) == 1
 
 
-def test_budgets_end_where_they_say(tmp_path: Path) -> None:
+def test_steps_epochs_and_minutes_end_training(tmp_path: Path) -> None:
     task = _task()
-    assert len(run(Trainer(task, Options(steps=5)))) == 5
-    assert len(run(Trainer(_task(), Options(epochs=1)))) == task.batches
-    assert run(Trainer(_task(), Options(minutes=0.01)))[-1].seconds >= 0.6
+    assert len(run(Trainer(task, TrainingConfig(steps=5)))) == 5
+    assert len(run(Trainer(_task(), TrainingConfig(epochs=1)))) == task.num_batches
+    assert run(Trainer(_task(), TrainingConfig(minutes=0.01)))[-1].seconds >= 0.6
 
 
-def test_nan_is_not_stepped_on() -> None:
-    """A batch without a finite loss changes nothing; many of them in a row end the run."""
+def test_steps_with_nan_loss_are_skipped() -> None:
+    """A batch without a finite loss changes nothing; 20 of them in a row end the run."""
     task = _task()
-    trainer = Trainer(task, Options(steps=100))
+    trainer = Trainer(task, TrainingConfig(steps=100))
     task.model.embedding.weight.data[0] = np.nan
     before = task.model.state_dict()
     steps = []
     with pytest.raises(DivergedError, match=r"for 20 steps in a row; use a smaller lr \(it was 0.004\)"):
         steps.extend(trainer.fit())
     lines = []
-    trainer = Trainer(task, Options(steps=10))
+    trainer = Trainer(task, TrainingConfig(steps=10))
     lines = [step.line() for step in trainer.fit()]
     assert [line["grad_norm"] for line in lines] == [line["train_loss"] for line in lines] == [None] * 10
     json.dumps(lines, allow_nan=False)
-    assert task.carried() == {}
+    assert task.state_dict() == {}
     for name, array in task.model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -294,26 +318,27 @@ def test_nan_is_not_stepped_on() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "one budget of steps, epochs or minutes, got none"),
+        ({}, "one budget of steps, epochs, minutes, got none"),
         ({"steps": 3, "minutes": 2.0}, "got steps, minutes"),
-        ({"steps": 0}, "steps must be above 0"),
-        ({"minutes": math.inf}, "minutes must be above 0 and finite"),
-        ({"steps": 1, "lr": -1}, "lr must be above 0"),
-        ({"steps": 1, "lr": math.nan}, "lr must be above 0"),
-        ({"steps": 1, "optimizer": "lion"}, "optimizer must be one of adam, adamw"),
-        ({"steps": 1, "clip": -1}, "clip must be at least 0"),
-        ({"steps": 1, "clip": math.nan}, "clip must be at least 0"),
-        ({"steps": 1, "weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"steps": 0}, "steps: expected an int of at least 1, got 0"),
+        ({"minutes": math.inf}, "minutes: expected a finite number, got inf"),
+        ({"steps": 1, "lr": -1}, "lr: expected a number above 0, got -1"),
+        ({"steps": 1, "lr": math.nan}, "lr: expected a number above 0, got nan"),
+        ({"steps": 1, "optimizer": "lion"}, "optimizer: expected one of adam, adamw"),
+        ({"steps": 1, "clip": -1}, "clip: expected a number of at least 0, got -1"),
+        ({"steps": 1, "clip": math.nan}, "clip: expected a number of at least 0, got nan"),
+        ({"steps": 1, "weight_decay": -0.1}, "weight_decay: expected a number of at least 0"),
+        ({"steps": 1, "patience": 0}, "patience: expected an int of at least 1, got 0"),
     ],
 )
 def test_options_out_of_range(options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        Options(**options)
+        TrainingConfig(**options)
 
 
 def test_a_corpus_too_short() -> None:
     with pytest.raises(DataError, match="only 3 symbols"):
-        CharTask(np.zeros(3, np.int64), Characters("a"), 4, 1, "rnn", 0, 1, 5)
+        TextGenerator.build(Corpus(np.zeros(3, np.int64), Characters("a")), CharConfig(batch_size=1, seq_length=5))
 
 
 def test_bytes_corpus(tmp_path: Path) -> None:
@@ -323,7 +348,7 @@ def test_bytes_corpus(tmp_path: Path) -> None:
     assert len(symbols) == 256
 
 
-def _spoil(task: CharTask, step: int, count: int, value: float = math.nan) -> None:
+def _spoil(task: TextGenerator, step: int, count: int, value: float = math.nan) -> None:
     """From its ``step``-th call on, ``count`` times, the loss is ``value`` times what it was."""
     loss, calls = task.loss, iter(range(10**6))
 
@@ -334,36 +359,40 @@ def _spoil(task: CharTask, step: int, count: int, value: float = math.nan) -> No
     task.loss = spoilt  # type: ignore[method-assign]
 
 
-def test_an_exploding_loss_is_not_stepped_on() -> None:
+def test_a_step_with_an_exploding_loss_is_skipped() -> None:
     task = _task()
     _spoil(task, 5, 1, value=1e4)
-    steps = run(Trainer(task, Options(steps=8)))
+    steps = run(Trainer(task, TrainingConfig(steps=8)))
     assert [step.skipped for step in steps] == [0, 0, 0, 0, 0, 1, 0, 0]
 
 
-def test_many_lost_steps_lead_back_to_the_saved_state_with_half_the_learning_rate(tmp_path: Path) -> None:
+def test_after_many_skipped_steps_training_rolls_back_and_halves_the_learning_rate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     task = _task()
     _spoil(task, 12, 20)
-    trainer = Trainer(task, Options(steps=40, save_every=10, evaluations=1, log_every=1), tmp_path)
+    trainer = Trainer(task, TrainingConfig(steps=40, save_every=10, evaluations=1, log_every=1), tmp_path)
     steps = run(trainer)
     assert trainer.position.step == 40
     assert trainer.position.rollbacks == 1
-    back = next(n for n, step in enumerate(steps) if step.notices)
-    assert steps[back].notices == ["no usable loss for 20 steps: back to step 10, learning rate 0.5 of what it was"]
+    back = next(n for n, step in enumerate(steps) if step.rolled_back)
+    assert caplog.messages == ["no usable loss for 20 steps: rolled back to step 10, with 0.5 times the learning rate"]
     assert [step.step for step in steps[back - 1 : back + 2]] == [31, 10, 11]
-    assert steps[back + 1].lr == pytest.approx(trainer.options.learning_rate(10 / 40) / 2)
+    assert steps[back + 1].lr == pytest.approx(trainer.schedule.lr_at(10 / 40) / 2)
     lines = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
     assert lines == list(range(1, 41))
 
 
-def test_going_back_is_tried_three_times(tmp_path: Path) -> None:
+def test_training_rolls_back_at_most_three_times(tmp_path: Path) -> None:
     task = _task()
     _spoil(task, 3, 10**6)
-    with pytest.raises(DivergedError, match="going back to a saved state 3 times did not help"):
-        run(Trainer(task, Options(steps=1000, evaluations=1), tmp_path))
+    with pytest.raises(DivergedError, match="rolling back to a saved state 3 times did not help"):
+        run(Trainer(task, TrainingConfig(steps=1000, evaluations=1), tmp_path))
 
 
-def test_a_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Training goes on, what could not be written is written later, and nothing is missing or there twice."""
     monkeypatch.setattr("minirnn.runs.RETRY_SECONDS", 0)
     full, write, opened = [False], checkpoint.write_atomically, open
@@ -380,20 +409,19 @@ def test_a_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(checkpoint, "write_atomically", failing)
     monkeypatch.setattr("minirnn.runs.open", no_lines, raising=False)
-    notices = []
-    for step in Trainer(_task(), Options(steps=30, evaluations=6, log_every=1), tmp_path).fit():
+    for step in Trainer(_task(), TrainingConfig(steps=30, evaluations=6, log_every=1), tmp_path).fit():
         full[0] = 7 <= step.step < 22
-        notices += step.notices
-    assert [notice.split(": ")[-1].split(" can be")[0] for notice in notices] == [
-        "No space left on device; training goes on, and so do attempts to save", str(tmp_path)
-    ]  # fmt: skip
+    assert caplog.messages == [
+        f"cannot write to {tmp_path}: No space left on device; training continues and will retry to save",
+        f"{tmp_path} can be written to again; everything is saved",
+    ]
     lines = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
     assert lines == list(range(1, 31))
     assert checkpoint.load(tmp_path / LAST)[1]["position"]["step"] == 30
     assert (tmp_path / BEST).exists()
 
 
-def test_going_back_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rolling_back_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The metrics file is cut back when the disk allows; the run goes on."""
     monkeypatch.setattr("minirnn.runs.RETRY_SECONDS", 0)
     task = _task()
@@ -406,7 +434,7 @@ def test_going_back_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(checkpoint, "write_atomically", failing)
-    trainer = Trainer(task, Options(steps=40, save_every=10, evaluations=1, log_every=1), tmp_path)
+    trainer = Trainer(task, TrainingConfig(steps=40, save_every=10, evaluations=1, log_every=1), tmp_path)
     for count, _ in enumerate(trainer.fit()):
         full[0] = 20 <= count < 36
     assert (trainer.position.step, trainer.position.rollbacks) == (40, 1)
@@ -414,10 +442,10 @@ def test_going_back_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert lines == list(range(1, 41))
 
 
-def test_a_disk_that_fails_to_the_last_is_an_error_and_keeps_the_last_good_file(
+def test_a_disk_that_still_fails_at_the_end_raises_save_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer(_task(), Options(steps=10, evaluations=2), tmp_path)
+    trainer = Trainer(_task(), TrainingConfig(steps=10, evaluations=2), tmp_path)
 
     def failing(*args: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -426,23 +454,23 @@ def test_a_disk_that_fails_to_the_last_is_an_error_and_keeps_the_last_good_file(
     for _ in range(7):
         next(steps)
     monkeypatch.setattr(checkpoint, "write_atomically", failing)
-    with pytest.raises(SaveError, match=r"could not be saved in .*; last.safetensors holds the state that was saved"):
+    with pytest.raises(SaveError, match=r"could not be saved in .*; last.safetensors holds the last state that was saved"):
         list(steps)
     assert checkpoint.load(tmp_path / LAST)[1]["position"]["step"] == 5
 
 
-def test_a_damaged_last_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
-    whole = Trainer(_task(), Options(steps=12, save_every=4, evaluations=1), tmp_path / "whole")
+def test_a_damaged_last_state_is_replaced_by_the_previous_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = Trainer(_task(), TrainingConfig(steps=12, save_every=4, evaluations=1), tmp_path / "whole")
     run(whole)
-    trainer = Trainer(_task(), Options(steps=12, save_every=4, evaluations=1), tmp_path / "cut")
+    trainer = Trainer(_task(), TrainingConfig(steps=12, save_every=4, evaluations=1), tmp_path / "cut")
     run(trainer, 8)
     path = tmp_path / "cut" / LAST
     damaged = bytearray(path.read_bytes())
     damaged[-3] ^= 4
     path.write_bytes(damaged)
-    again = Trainer(_task(), Options(steps=12, save_every=4, evaluations=1), tmp_path / "cut", resume=True)
-    assert len(again.notices) == 1
-    assert "does not match its checksum; going on from previous.safetensors" in again.notices[0]
+    again = Trainer(_task(), TrainingConfig(steps=12, save_every=4, evaluations=1), tmp_path / "cut", resume=True)
+    (message,) = caplog.messages
+    assert "does not match its checksum; continuing from previous.safetensors" in message
     assert again.position.step in (4, 8)
     run(again)
     for name, array in whole.task.model.state_dict().items():
@@ -450,4 +478,4 @@ def test_a_damaged_last_state_gives_way_to_the_one_before(tmp_path: Path) -> Non
     (tmp_path / "cut" / PREVIOUS).write_bytes(b"nothing")
     path.write_bytes(b"nothing either")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        Trainer(_task(), Options(steps=12), tmp_path / "cut", resume=True)
+        Trainer(_task(), TrainingConfig(steps=12), tmp_path / "cut", resume=True)

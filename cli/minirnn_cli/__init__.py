@@ -1,1 +1,1 @@
-"""FLOOR 7: the command line. Parse, call a task, show what it yields."""
+"""The command line: parses, calls a task, shows the result."""

@@ -270,7 +270,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, help="Measuring time for each program and row.")] = 2.0,
     alone: Annotated[bool, typer.Option("--alone", help="Leave PyTorch and JAX out.")] = False,
     threads: o.Threads = None,
-    device: o.Device = o.DeviceName.cpu,
+    device: o.Device = "cpu",
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -285,7 +285,7 @@ def bench(
     count = threads or get_num_threads()
     peers = [name for name in PEERS if name == "minirnn" or (not alone and importlib.util.find_spec(name))]
     with compile_notes(quiet):
-        machine = _machine(device.value, count)
+        machine = _machine(device, count)
         every = machine["product_gflops"]
         if json:
             print(dumps(machine), flush=True)
@@ -301,7 +301,7 @@ def bench(
             if not quiet:
                 say(f"measuring {row.value} ...")
             work = ROWS[row.value]
-            runners = {peer: r for peer in peers if (r := PEERS[peer](work, count, device.value)) is not None}
+            runners = {peer: r for peer in peers if (r := PEERS[peer](work, count, device)) is not None}
             times = measure(runners, seconds)
             medians = {peer: statistics.median(values) for peer, values in times.items()}
             ratios = {

@@ -1,4 +1,4 @@
-"""The ``minirnn`` command: registers the commands, turns errors into one line and an exit code."""
+"""The ``minirnn`` command: registers the commands, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import io
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from minirnn_cli import bench, char, classifier, files, forecaster, music, options, tagger, translator, use
+from minirnn.errors import DivergedError, MinirnnError, SaveError
+from minirnn.tasks import TASKS
+from minirnn_cli import bench, data, info, options, system, use
+from minirnn_cli.train import training_command
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
-_LONGEST_NAME = 80  # characters of a file's name that are shown
+_MAX_NAME = 80  # characters of a file's name that are shown
 
 app = typer.Typer(
     help="Small, fast recurrent networks: train one on your data, and use it.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_show_locals=False,
 )
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """A person's mistake is one line on standard error and exit code 2; a fault of the system or the run 1."""
+    """A person's mistake becomes one line on standard error and exit code 2; a fault of the system or the run 1."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        from minirnn.errors import DivergedError, MinirnnError, SaveError
-
-        if isinstance(sys.stdout, io.TextIOWrapper):  # any text can be shown, if not every sign of it
+        if isinstance(sys.stdout, io.TextIOWrapper):  # so that any text can be printed
             sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
         try:
             command(*args, **kwargs)
@@ -40,12 +41,12 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(FAULT if isinstance(error, (DivergedError, SaveError)) else USAGE_ERROR) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:  # the reader of our output has gone (| head): nothing is left to do
-            options.leave_stdout()
+        except BrokenPipeError:  # the reader of the output has gone (| head)
+            options.close_stdout()
             raise typer.Exit(0) from None
         except OSError as error:
             name = str(error.filename or "")
-            shown = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 4] + " ..."
+            shown = name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 4] + " ..."
             _complain(f"{error.strerror or error}{f': {shown}' if shown else ''}")
             raise typer.Exit(USAGE_ERROR if error.errno == errno.ENAMETOOLONG else FAULT) from None
         except MemoryError as error:
@@ -60,26 +61,23 @@ def _complain(text: str) -> None:
     print(f"minirnn: {text}", file=sys.stderr)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "train-char": char.train_char,
-    "sample": char.sample,
-    "train-classifier": classifier.train_classifier,
-    "train-tagger": tagger.train_tagger,
-    "train-translator": translator.train_translator,
-    "train-forecaster": forecaster.train_forecaster,
-    "train-music": music.train_music,
-    "predict": use.predict,
-    "eval": use.evaluate,
-    "info": files.info,
-    "warmup": files.warmup,
-    "bench": bench.bench,
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Train": {f"train-{name}": training_command(task) for name, task in TASKS.items()},
+    "Use": {"sample": use.sample, "predict": use.predict, "eval": use.evaluate},
+    "Look inside": {"info": info.info, "bench": bench.bench},
+    "System": {"warmup": system.warmup},
 }
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(_guarded(_command))
+for _panel, _commands in _COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(_guarded(_command))
+_data = typer.Typer(help="List corpora, and download one.")
+_data.callback(invoke_without_command=True)(_guarded(data.list_corpora))
+_data.command("get")(_guarded(data.get))
+app.add_typer(_data, name="data", rich_help_panel="System")
 
 
 @app.callback(invoke_without_command=True)
-def _main(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         import minirnn
 

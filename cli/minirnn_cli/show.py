@@ -1,8 +1,9 @@
-"""What a training run looks like on a terminal; everything goes to standard error but ``--json`` lines."""
+"""What a training run looks like on a terminal. Everything goes to standard error, except the lines of ``--json``."""
 
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,15 +13,16 @@ from typing import Any
 
 import typer
 
+from minirnn.tasks import Task
 from minirnn.training import Step, Trainer
-from minirnn_cli.options import leave_stdout
+from minirnn_cli.options import close_stdout
 
 _SAMPLES = 5  # shown over a whole run
-_SAMPLE_LINES = 8  # of a sample shown while training
+_SAMPLE_LINES = 8
 
 
 def say(text: str) -> None:
-    """A message for a person, on standard error."""
+    """Print a message on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -44,11 +46,36 @@ def compile_notes(quiet: bool) -> Iterator[None]:
         yield
 
 
+class LogHandler(logging.Handler):
+    """Shows what the library logs."""
+
+    show: Callable[[str], None] = staticmethod(say)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show the message of a record."""
+        self.show(record.getMessage())
+
+
+@contextmanager
+def logged(show: Callable[[str], None], quiet: bool) -> Iterator[None]:
+    """Show what the library logs meanwhile; with ``quiet`` warnings only."""
+    logger, handler = logging.getLogger("minirnn"), LogHandler()
+    handler.show = show
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 @contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[Callable[[], int]]:
-    """The first SIGINT or SIGTERM ends the run after the step under way; the second ends it at once.
+    """The first SIGINT or SIGTERM ends the run after the current step; the second ends it at once.
 
-    Yields a function that gives the signal received, or 0.
+    Yields a function that returns the signal received, or 0.
     """
     received = 0
 
@@ -67,105 +94,102 @@ def stop_on_signals(trainer: Trainer) -> Iterator[Callable[[], int]]:
             signal.signal(number, old)
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 def show_training(
-    trainer: Trainer, sample: Callable[[], str] | None, quiet: bool, as_json: bool, unit: str,
-    changed: Callable[[], str | None],
-) -> None:  # fmt: skip
+    trainer: Trainer, task: Task[Any, Any], quiet: bool, as_json: bool, warning: Callable[[], str | None]
+) -> None:
     """Run ``trainer`` to its end and show it.
 
     Args:
-        sample: makes a sample to show after some of the evaluations.
-        quiet: nothing but errors.
-        as_json: every line of the metrics file on standard output too.
-        unit: what a token is called ("characters").
-        changed: a warning where the data is no longer what was read.
+        quiet: show warnings only.
+        as_json: print every line of the metrics file on standard output too.
+        warning: returns what to say once, such as that the data has changed.
 
     Raises:
         typer.Exit: 128 plus the signal's number after a signal; 1 where the reader of the JSON lines has gone.
     """
-    reader_gone, warned, progress = False, False, 0.0
-    with stop_on_signals(trainer) as received, compile_notes(quiet), _bar(quiet) as update:
+    reader_gone, warned, progress, show = False, False, 0.0, _Display(quiet)
+
+    def note(text: str) -> None:
+        show.print(f"step {trainer.position.step:>6}  {text}")
+
+    with stop_on_signals(trainer) as received, compile_notes(quiet), show, logged(note, quiet):
         for step in trainer.fit():
             if as_json and step.logged and not reader_gone:
                 try:
                     print(json.dumps(step.line(), allow_nan=False), flush=True)
                 except BrokenPipeError:
                     reader_gone = True
-                    leave_stdout()
+                    close_stdout()
                     trainer.stop()
-            update(step, unit)
-            for notice in step.notices:
-                update.print(f"step {step.step:>6}  {notice}")
+            show.update(step, task.unit)
             if step.skipped and not quiet:
-                update.print(f"step {step.step:>6}  loss not finite, or exploded; step skipped")
-            if step.metrics is not None and not warned and (warning := changed()):
-                warned = True
-                update.print(f"step {step.step:>6}  {warning}")
-            if step.metrics is None or quiet:
+                note("loss not finite, or exploded; step skipped")
+            if step.metrics is None:
                 continue
-            update.print(_evaluation_line(step))
-            if sample is not None and int(step.progress * _SAMPLES) > int(progress * _SAMPLES):
+            if not warned and (text := warning()):
+                warned = True
+                note(text)
+            if quiet:
+                continue
+            show.print(_evaluation_line(step))
+            if int(step.progress * _SAMPLES) > int(progress * _SAMPLES) and (output := task.sample_output()):
                 progress = step.progress
-                update.print(_indented(sample()))
+                lines = output.strip("\n").splitlines()[:_SAMPLE_LINES]
+                show.print("\n".join("    | " + line for line in lines))
     if reader_gone:
         raise typer.Exit(1)
     if number := received():
         if not quiet:
-            where = f"; saved in {trainer.out}, go on with --resume" if trainer.out else ""
-            say(f"stopped at step {trainer.position.step}{where}")
+            say(f"stopped at step {trainer.position.step}; saved in {trainer.out}, continue with --resume")
         raise typer.Exit(128 + number)
 
 
 def _evaluation_line(step: Step) -> str:
     metrics = "  ".join(f"{name} {value:.4f}" for name, value in (step.metrics or {}).items())
-    star = "  (best so far)" if step.best else ""
     return (
         f"step {step.step:>6}  epoch {step.epoch:6.2f}  {_duration(step.seconds):>6}  "
-        f"train_loss {step.train_loss:.4f}  {metrics}{star}"
+        f"train_loss {step.train_loss:.4f}  {metrics}{'  (best so far)' if step.best else ''}"
     )
 
 
-def _indented(text: str) -> str:
-    return "\n".join("    | " + line for line in text.strip("\n").splitlines()[:_SAMPLE_LINES])
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-class _Update:
-    """Takes steps; on a terminal it moves a progress bar, elsewhere it prints evaluations only."""
+class _Display:
+    """A progress bar with lines above it on a terminal; lines alone elsewhere."""
 
-    def __init__(self, progress: Any, task: Any) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, quiet: bool) -> None:
+        self._bar: Any = None
+        if quiet or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    def __call__(self, step: Step, unit: str) -> None:
-        if self._progress is None:
+        columns = (BarColumn(bar_width=30), TaskProgressColumn(), TextColumn("{task.fields[note]}", markup=False))
+        self._bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=5)
+        self._task = self._bar.add_task("", total=1.0, note="starting")
+
+    def __enter__(self) -> None:
+        if self._bar is not None:
+            self._bar.start()
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: Step, unit: str) -> None:
+        if self._bar is None:
             return
         rate = step.tokens / step.seconds if step.seconds else 0.0
         left = step.seconds * (1 - step.progress) / step.progress if step.progress else 0.0
-        self._progress.update(
-            self._task, completed=step.progress,
-            note=f"loss {step.train_loss:.3f}  {rate:,.0f} {unit}/s  {_duration(left)} left",
-        )  # fmt: skip
+        note = f"loss {step.train_loss:.3f}  {rate:,.0f} {unit}/s  {_duration(left)} left"
+        self._bar.update(self._task, completed=step.progress, note=note)
 
     def print(self, text: str) -> None:
-        if self._progress is None:
+        if self._bar is None:
             say(text)
         else:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(quiet: bool) -> Iterator[_Update]:
-    if quiet or not sys.stderr.isatty():
-        yield _Update(None, None)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    columns = (BarColumn(bar_width=30), TaskProgressColumn(), TextColumn("{task.fields[note]}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as progress:
-        yield _Update(progress, progress.add_task("", total=1.0, note="starting"))
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)

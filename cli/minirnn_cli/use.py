@@ -1,96 +1,85 @@
-"""``predict`` and ``eval``: a trained model at work, whichever task it is of."""
+"""``predict``, ``eval`` and ``sample``: using a trained model, of whichever task."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from json import dumps
+from typing import Annotated, Any
 
 import typer
 
-from minirnn.errors import DataError, OptionError
+from minirnn import random, tasks
+from minirnn.errors import CheckpointError, DataError, OptionError
+from minirnn.tasks import Line
+from minirnn.tasks.char import SampleConfig, TextGenerator
 from minirnn_cli import options as o
+from minirnn_cli.runs import find_checkpoint
+from minirnn_cli.show import compile_notes, say
 
-if TYPE_CHECKING:
-    from minirnn.tasks.common import Line
-
-_AT_ONCE = 256  # lines of a file that go through the model together
-
-_Checkpoint = Annotated[Path, typer.Argument(help="A checkpoint or a run's folder.")]
+_BATCH_SIZE = 256  # lines of a file that are predicted together
+_SUFFIXES = (".csv", ".gz", ".json", ".mid", ".safetensors", ".tsv", ".txt", ".wav")
 
 
 def predict(
-    checkpoint: _Checkpoint,
+    context: typer.Context,
+    checkpoint: o.Checkpoint,
     input: Annotated[
         str | None, typer.Argument(help="A file, or the text itself; standard input where neither is given.")
     ] = None,
-    beam: Annotated[int | None, typer.Option(min=1, help="Translator: hypotheses kept; 1 is greedy.")] = None,
-    length_penalty: Annotated[
-        float | None, typer.Option(min=0, help="Translator: favour longer sentences the larger it is.")
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Translator: tokens at most.")] = None,
-    length: Annotated[int | None, typer.Option(min=1, help="Composer: time steps to write.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, help="Composer: below 1 safer, above 1 wilder, 0 most probable.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Composer: the same seed gives the same piece.")] = None,
-    midi: Annotated[Path | None, typer.Option(help="Composer: write the piece as a MIDI file.")] = None,
-    wav: Annotated[Path | None, typer.Option(help="Composer: write the piece as a sound file.")] = None,
     threads: o.Threads = None,
-    device: o.Device = o.DeviceName.cpu,
+    device: o.Device = "cpu",
     quiet: o.Quiet = False,
     json: o.Json = False,
+    **options: Any,
 ) -> None:
-    """Classify, tag, translate, forecast or compose with a trained model: one result a line."""
-    from json import dumps
-
-    from minirnn import random, tasks
-    from minirnn.tasks.common import chunks
-    from minirnn_cli.show import compile_notes
-
+    """Classify, tag, translate, forecast or compose with a trained model; prints one result per line."""
     o.use_threads(threads)
-    if seed is None:
+    given = o.typed(context, options)
+    if given.get("seed") is None:
         random.seed_from_system()
-    every = {
-        "beam": beam, "length_penalty": length_penalty, "max_length": max_length, "length": length,
-        "temperature": temperature, "seed": seed, "midi": midi, "wav": wav,
-    }  # fmt: skip
-    given = {name: value for name, value in every.items() if value is not None}
-    path = o.find_checkpoint(checkpoint)
-    predictor = tasks.load_predictor(path)
-    predictor.model.to(device.value)
-    if foreign := given.keys() - predictor.options:
-        name = min(foreign).replace("_", "-")
-        raise OptionError(f"--{name} is not for the model in {path}, a {type(predictor).__name__.lower()}")
+    path = find_checkpoint(checkpoint)
+    task = tasks.load(path)
+    if isinstance(task, TextGenerator):
+        raise CheckpointError(
+            f"{path} holds {task.description}, which writes text rather than predicts: minirnn sample"
+        )
+    for name in given:
+        if name not in task.PredictConfig.options():
+            flag = f"--{name.replace('_', '-')}"
+            raise OptionError(f"{flag} is not for the model in {path}, a {type(task).__name__.lower()}")
+    task.model.to(device)
     lines = _lines(input)
-    batches = [list(lines)] if predictor.whole else chunks(lines, 1 if _typed_in(input) else _AT_ONCE)
+    typed_in = input in (None, "-") and sys.stdin.isatty()  # by a person, who wants an answer to each line at once
+    batches = [list(lines)] if task.predicts_whole_input else _batches(lines, 1 if typed_in else _BATCH_SIZE)
     with compile_notes(quiet):
         for batch in batches:
-            for prediction in predictor.predict(batch, **given):
+            for prediction in task.predict(batch, task.PredictConfig.from_dict(given)):
                 print(dumps(prediction.facts, ensure_ascii=False) if json else prediction.text)
             sys.stdout.flush()
 
 
-def _typed_in(input: str | None) -> bool:
-    """Whether a person types the lines, and wants each answered at once."""
-    return input in (None, "-") and sys.stdin.isatty()
+o.add_parameters(
+    predict,
+    [one for task in tasks.TASKS.values() for one in o.parameters(task.PredictConfig(), optional=True)],
+)
 
 
-_SUFFIXES = (".csv", ".gz", ".json", ".mid", ".safetensors", ".tsv", ".txt", ".wav")
+def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
+    iterator = iter(lines)
+    return iter(lambda: list(itertools.islice(iterator, size)), [])
 
 
 def _lines(input: str | None) -> Iterator[Line]:
-    """The lines of a file or of standard input, or those that ``input`` is."""
-    from minirnn.tasks.common import Line
-
+    """The lines of a file, of standard input, or of the text that ``input`` is."""
     if input is None or input == "-":
         yield from _decoded(sys.stdin.buffer, "standard input")
     elif os.path.isdir(input):
         raise DataError(f"{input} is a folder; expected a file, or a text")
-    elif os.path.isfile(input):  # a text is too long for a name: Path would raise
+    elif os.path.isfile(input):  # not Path: it raises where a text is too long for a name
         with open(input, "rb") as file:
             yield from _decoded(file, input)
     elif not any(map(str.isspace, input)) and (
@@ -103,9 +92,7 @@ def _lines(input: str | None) -> Iterator[Line]:
 
 
 def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
-    """Line by line as they come, with the line ends and byte order marks of :func:`minirnn.data.sources.unified`."""
-    from minirnn.tasks.common import Line
-
+    """The lines of a file as they come, with line ends and byte order marks as in training data."""
     number = 0
     for raw in file:
         try:
@@ -118,35 +105,62 @@ def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
 
 
 def _split(text: str) -> list[str]:
-    """At line ends of any kind, and at nothing else."""
-    from minirnn.data.sources import unified
+    """Split at line ends of any kind, and at nothing else."""
+    from minirnn.data.sources import normalize_newlines
 
-    return unified(text).removesuffix("\n").split("\n")
+    return normalize_newlines(text).removesuffix("\n").split("\n")
 
 
 def evaluate(
-    checkpoint: _Checkpoint,
+    checkpoint: o.Checkpoint,
     data: Annotated[list[str], typer.Argument(help="Data like that of the training; - is standard input.")],
     threads: o.Threads = None,
-    device: o.Device = o.DeviceName.cpu,
+    device: o.Device = "cpu",
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Loss and the task's own metrics of a trained model on data it has not seen."""
-    from json import dumps
-
-    from minirnn import tasks
-    from minirnn_cli.show import compile_notes
-
+    """Measure a trained model on data that it was not trained on: loss and the metrics of its task."""
     o.use_threads(threads)
-    path = o.find_checkpoint(checkpoint)
-    trained = tasks.load(path)
-    trained.model.to(device.value)
+    task = tasks.load(find_checkpoint(checkpoint))
+    task.model.to(device)
     with compile_notes(quiet):
-        metrics: dict[str, Any] = trained.evaluate(data)
+        metrics = task.measure(data)
     if json:
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         print(dumps(known, allow_nan=False))
     else:
         for name, value in metrics.items():
             print(f"{name} {value:.6g}")
+
+
+def sample(
+    checkpoint: o.AnyCheckpoint = None,
+    num: Annotated[int, typer.Option(min=1, help="Number of texts.", rich_help_panel=SampleConfig.group)] = 1,
+    threads: o.Threads = None,
+    device: o.Device = "cpu",
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+    **options: Any,
+) -> None:
+    """Generate text with a trained character model; prints it as it is made."""
+    o.use_threads(threads)
+    config = SampleConfig.from_dict(options)
+    generator = TextGenerator.load(find_checkpoint(checkpoint, TextGenerator.name))
+    generator.model.to(device)
+    if (missing := generator.symbols.missing(config.prime)) and not quiet:
+        say(f"the model does not know {missing!r}; left out of the prime")
+    if config.seed is None:
+        random.seed_from_system()
+    with compile_notes(quiet):
+        for number in range(num):
+            seed = None if config.seed is None else config.seed + number
+            pieces = generator.sample(config.replace(seed=seed))  # checks the prime before anything is written
+            if json:
+                print(dumps({"prime": config.prime, "text": "".join(pieces)}, ensure_ascii=False))
+                continue
+            for piece in itertools.chain([config.prime], pieces, ["\n"]):
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+
+
+o.add_parameters(sample, o.parameters(SampleConfig()))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minirnn import kernels
-from minirnn.autograd.tensor import Tensor, record_many
+from minirnn.autograd.tape import record_many
 from minirnn.errors import DTypeError
+from minirnn.kernels.contract import Array
+
+if TYPE_CHECKING:
+    from minirnn.autograd.tensor import Tensor
 
 
 def attend(
@@ -20,7 +24,8 @@ def attend(
         query: [T, N, A].
         keys, values: [S, N, A], [S, N, M].
         score: [A] or None.
-        lengths: [N] int64 rows of each sequence that are there, 0 to S; those past are not read.
+        lengths: [N] int64, the rows of each sequence, 0 to S; later ones are not read.
+        scale: of the dot products.
 
     Returns:
         context [T, N, M], sum_s weights_ts values_s, and weights [T, N, S]; both are 0 for a sequence without rows.
@@ -29,19 +34,20 @@ def attend(
         DTypeError: the inputs differ in type, or are not floating-point.
     """
     inputs = (query, keys, values, score)
-    kinds = [t.dtype for t in inputs if t is not None]
-    if len(set(kinds)) > 1 or query.dtype.kind != "f":
+    dtypes = [t.dtype for t in inputs if t is not None]
+    if len(set(dtypes)) > 1 or query.dtype.kind != "f":
         raise DTypeError(
             "attention: expected query, keys, values and score of one floating-point type, got "
-            f"{', '.join(map(str, kinds))}; convert with .to(...)"
+            f"{', '.join(map(str, dtypes))}; convert with .to(...)"
         )
     K = kernels.on(query.device)
-    arrays = [None if t is None else K.contiguous(t.data) for t in inputs]
-    context, weights = K.attention_forward(*arrays, lengths, scale)
+    q, k, v = (K.contiguous(t.data) for t in (query, keys, values))
+    w = None if score is None else K.contiguous(score.data)
+    context, weights = K.attention_forward(q, k, v, w, lengths, scale)
 
-    def gradients(dcontext: Any, dweights: Any) -> tuple[Any, ...]:
-        given = (None if g is None else K.contiguous(g) for g in (dcontext, dweights))
-        return K.attention_backward(*arrays, lengths, scale, weights, *given)
+    def gradients(*given: Array | None) -> tuple[Array | None, ...]:
+        dcontext, dweights = (None if g is None else K.contiguous(g) for g in given)
+        return K.attention_backward(q, k, v, w, lengths, scale, weights, dcontext, dweights)
 
-    both = record_many("attention", inputs, (context, weights), gradients)
-    return both[0], both[1]
+    context_tensor, weights_tensor = record_many("attention", inputs, (context, weights), gradients)
+    return context_tensor, weights_tensor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,24 +12,26 @@ from minirnn.errors import DTypeError, GradientError
 
 
 def gradcheck(
-    fn: Callable[..., Any],
+    fn: Callable[..., Tensor | Sequence[Tensor]],
     inputs: Tensor | Sequence[Tensor],
     eps: float = 1e-6,
     atol: float = 1e-5,
     rtol: float = 1e-3,
 ) -> bool:
-    """Compare every gradient of ``fn`` with (f(x + eps) - f(x - eps)) / (2 eps); True, or an error.
+    """Compare every gradient of ``fn`` with (f(x + eps) - f(x - eps)) / (2 eps); return True or raise.
 
     Every element of every output is checked against every element of every input that requires a gradient.
 
     Args:
         fn: takes ``inputs``, returns a tensor or a sequence of tensors; must give the same values each time.
-        inputs: float64 tensors; those with ``requires_grad`` are checked.
-        eps, atol, rtol: step, and tolerances |a - n| <= atol + rtol |n|.
+        inputs: tensors; those that require a gradient are checked, and must be float64 leaves.
+        eps: step of the differences.
+        atol, rtol: tolerances: |analytic - numeric| <= atol + rtol |numeric|.
 
     Raises:
         DTypeError: a checked input is not float64.
-        GradientError: a gradient is wrong; says which, where, and both values.
+        GradientError: a gradient is wrong (the message says which, where, and both values), or there is nothing to
+            check, or a checked input was itself computed from others.
 
     >>> import minirnn as mr
     >>> mr.gradcheck(mr.tanh, mr.tensor([0.5, -1.0], requires_grad=True, dtype="float64"))
@@ -43,6 +44,11 @@ def gradcheck(
     for n, t in checked:
         if t.dtype != np.float64:
             raise DTypeError(f"gradcheck: input {n} is {t.dtype}; differences need float64")
+        if t.node is not None:
+            raise GradientError(
+                f"gradcheck: expected leaf tensors, but input {n} was computed by {t.node.name} and would get no "
+                "gradient; pass input.detach().requires_grad_()"
+            )
 
     def outputs() -> list[Tensor]:
         result = fn(*given)
@@ -56,12 +62,12 @@ def gradcheck(
     numeric = [[np.zeros((*shape, *t.shape)) for _, t in checked] for shape in shapes]
     for k, (_, t) in enumerate(checked):
         for at in np.ndindex(t.shape):
-            kept = t.data[at].item()
-            t.data[at] = kept + eps
+            original = t.data[at].item()
+            t.data[at] = original + eps
             above = values()
-            t.data[at] = kept - eps
+            t.data[at] = original - eps
             below = values()
-            t.data[at] = kept
+            t.data[at] = original
             for o, (high, low) in enumerate(zip(above, below, strict=True)):
                 numeric[o][k][(..., *at)] = (high - low) / (2 * eps)
 

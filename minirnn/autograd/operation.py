@@ -1,4 +1,4 @@
-"""Operations of a user's own: a function of arrays that returns its result and the gradients of its arguments."""
+"""Custom operations: a function of arrays that returns its result and the gradients of its arguments."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from minirnn import kernels
-from minirnn.autograd.tape import Gradients
-from minirnn.autograd.tensor import Tensor, as_dtype, record_many, same_device
+from minirnn.autograd.ops.operands import as_dtype
+from minirnn.autograd.tape import Gradients, record_many, same_device
+from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, OptionError, ShapeError
+from minirnn.kernels.contract import Array
 
 
-def operation(function: Callable[..., tuple[Any, Gradients]]) -> Callable[..., Any]:
+def operation(function: Callable[..., tuple[Any, Callable[..., Any]]]) -> Callable[..., Any]:
     """Make a differentiable operation on tensors of a function on arrays that knows its own gradients.
 
     The decorated function is called with tensors; ``function`` gets their arrays and returns ``(result, gradients)``:
@@ -57,47 +59,49 @@ def operation(function: Callable[..., tuple[Any, Gradients]]) -> Callable[..., A
         tensors = [arg for arg in args if isinstance(arg, Tensor)]
         device = same_device(name, *tensors) or "cpu"
         contiguous = kernels.on(device).contiguous
-        arrays = [contiguous(arg.data) if isinstance(arg, Tensor) else arg for arg in args]
-        made = function(*arrays, **kwargs)
-        if not isinstance(made, tuple) or len(made) != 2 or not callable(made[1]):
-            raise OptionError(f"{name}: expected (result, gradients), an array and a function, got {_kind(made)}")
-        result, gradients = made
+        returned = function(*[contiguous(arg.data) if isinstance(arg, Tensor) else arg for arg in args], **kwargs)
+        if not isinstance(returned, tuple) or len(returned) != 2 or not callable(returned[1]):
+            raise OptionError(
+                f"{name}: expected (result, gradients), an array and a function, got {_type_name(returned)}"
+            )
+        result, gradients = returned
         results = result if isinstance(result, tuple) else (result,)
         for array in results:
             _check_array(f"{name}: the result", array, device)
-        backward = _checked(name, gradients, tensors, results, device)
-        outputs = record_many(name, tensors, results, backward, device)
+        outputs = record_many(name, tensors, results, _checked(name, gradients, tensors, results, device), device)
         for output in outputs:
             if output.dtype.kind != "f":  # such as indices: a leaf without a gradient
-                output.requires_grad, output.node, output.output = False, None, 0
+                output.requires_grad, output.node, output.output_nr = False, None, 0
         return outputs if isinstance(result, tuple) else outputs[0]
 
     return apply
 
 
 def _checked(
-    name: str, gradients: Gradients, tensors: Sequence[Tensor], results: Sequence[Any], device: str
+    name: str, gradients: Callable[..., Any], tensors: Sequence[Tensor], results: Sequence[Array], device: str
 ) -> Gradients:
-    """What the tape calls: ``gradients``, with what it takes and what it returns in the form it should have."""
+    """``gradients`` as the tape calls it, with what it takes and what it returns checked and converted."""
     K = kernels.on(device)
-    expected = [(tensor.shape, tensor.dtype) for tensor in tensors]
+    arguments = [(tensor.shape, tensor.dtype) for tensor in tensors]
     outputs = [(array.shape, array.dtype) for array in results]
 
-    def backward(*given: Any) -> list[Any]:
-        zipped = zip(given, outputs, strict=True)
-        made = gradients(*(K.zeros(*output) if g is None else K.contiguous(g) for g, output in zipped))
-        made = list(made) if isinstance(made, (tuple, list)) else [made]
-        if len(made) != len(expected):
-            raise ShapeError(f"{name}: expected {len(expected)} gradients, one per tensor argument, got {len(made)}")
-        for number, (gradient, (shape, dtype)) in enumerate(zip(made, expected, strict=True)):
+    def backward(*given: Array | None) -> list[Array | None]:
+        pairs = zip(given, outputs, strict=True)
+        returned = gradients(*(K.zeros(*output) if g is None else K.contiguous(g) for g, output in pairs))
+        computed = list(returned) if isinstance(returned, (tuple, list)) else [returned]
+        if len(computed) != len(arguments):
+            raise ShapeError(
+                f"{name}: expected {len(arguments)} gradients, one per tensor argument, got {len(computed)}"
+            )
+        for number, (gradient, (shape, dtype)) in enumerate(zip(computed, arguments, strict=True)):
             if gradient is None:
                 continue
             what = f"{name}: the gradient of tensor argument {number}"
             _check_array(what, gradient, device)
             if gradient.shape != shape:
                 raise ShapeError(f"{what}: expected shape {list(shape)}, got {list(gradient.shape)}")
-            made[number] = K.contiguous(K.asarray(gradient, dtype))
-        return made
+            computed[number] = K.contiguous(K.asarray(gradient, dtype))
+        return computed
 
     return backward
 
@@ -105,14 +109,14 @@ def _checked(
 def _check_array(what: str, value: Any, device: str) -> None:
     on_host = isinstance(value, (np.ndarray, np.generic))
     if isinstance(value, Tensor) or not hasattr(value, "dtype") or on_host != (device == "cpu"):
-        raise DTypeError(f"{what}: expected an array on {device!r}, got {_kind(value)}")
+        raise DTypeError(f"{what}: expected an array on {device!r}, got {_type_name(value)}")
     try:
         as_dtype(value.dtype)
     except DTypeError as error:
         raise DTypeError(f"{what}: {error}") from None
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     if isinstance(value, tuple):
-        return f"({', '.join(_kind(one) for one in value)})"
+        return f"({', '.join(_type_name(one) for one in value)})"
     return "None" if value is None else type(value).__name__

@@ -1,20 +1,21 @@
-"""Memory for time: a part of the graph that is computed again on the way back instead of being kept."""
+"""Gradient checkpointing: a part of the graph is computed again in the backward pass instead of being stored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from minirnn import kernels, random
 from minirnn.autograd import tape
-from minirnn.autograd.tensor import Tensor, record_many
+from minirnn.autograd.tensor import Tensor
 from minirnn.errors import OptionError
+from minirnn.kernels.contract import Array
 
 
 def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
-    """``function(*inputs)``, of which the tape keeps the inputs alone; all else is computed again in backward.
+    """``function(*inputs)``, storing only the inputs; everything else is computed again in the backward pass.
 
     A sequence cut into segments, each under ``recompute``, needs the memory of one segment and of the states between
     them, and up to twice the forward time (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). The
@@ -22,13 +23,14 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
 
     Args:
         function: takes tensors and returns a tensor or a tuple of them. It may use other tensors, such as a module's
-            parameters, which get their gradients too; they must be the same in backward.
+            parameters, which get their gradients too; they must not change before backward.
+        inputs: tensors.
 
     Returns:
         what ``function`` returns.
 
     Raises:
-        OptionError: an input or an output is no tensor, or there is no output.
+        OptionError: an input or an output is not a tensor, or there is no output.
 
     >>> import minirnn as mr
     >>> x = mr.tensor([0.5, 2.0], requires_grad=True)
@@ -36,36 +38,37 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
     >>> x.grad
     tensor([  1.2840254, 218.3926   ])
     """
-    _check("input", inputs)
-    draws_before = random.generator().bit_generator.state
+    _check_tensors("input", inputs)
+    state_before = random.generator().bit_generator.state
     with tape.no_grad():
-        made = function(*inputs)
-    outputs = _listed(made)
-    _check("output", outputs)
+        result = function(*inputs)
+    outputs = _as_tuple(result)
+    _check_tensors("output", outputs)
 
-    def gradients(*given: Any) -> list[Any]:
+    def gradients(*given: Array | None) -> list[Array | None]:
         leaves = [t.detach().requires_grad_(t.requires_grad) for t in inputs]
-        draws = random.generator().bit_generator
-        draws_now, draws.state = draws.state, draws_before
-        with tape.grad():
-            again = function(*leaves)
-        draws.state = draws_now
-        both = zip(_listed(again), given, strict=True)
-        tape.backward([(output, g) for output, g in both if g is not None and output.requires_grad])
+        generator = random.generator().bit_generator
+        state_now, generator.state = generator.state, state_before
+        with tape.enable_grad():
+            again = _as_tuple(function(*leaves))
+        generator.state = state_now
+        pairs = zip(again, given, strict=True)
+        tape.backward([(output, g) for output, g in pairs if g is not None and output.requires_grad])
         return [None, *(leaf.grad.data if leaf.grad is not None else None for leaf in leaves)]
 
-    # what else the function uses is not known here: the anchor has it recorded where no input needs a gradient
+    # The parameters that the function uses are not known here: an input of its own that requires a gradient has the
+    # operation recorded even where none of ``inputs`` does.
     device = outputs[0].device
     anchor = Tensor(kernels.on(device).zeros((), np.float32), True, device)
-    recorded = record_many("recompute", (anchor, *inputs), [o.data for o in outputs], gradients)
-    return recorded[0] if isinstance(made, Tensor) else recorded
+    recorded = tape.record_many("recompute", (anchor, *inputs), [o.data for o in outputs], gradients)
+    return recorded[0] if isinstance(result, Tensor) else recorded
 
 
-def _listed(made: Any) -> tuple[Any, ...]:
-    return tuple(made) if isinstance(made, (tuple, list)) else (made,)
+def _as_tuple(result: Any) -> tuple[Any, ...]:
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
-def _check(kind: str, tensors: tuple[Any, ...]) -> None:
+def _check_tensors(kind: str, tensors: Sequence[Any]) -> None:
     if kind == "output" and not tensors:
         raise OptionError("recompute: the function returned no tensor")
     for number, t in enumerate(tensors):

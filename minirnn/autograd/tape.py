@@ -1,9 +1,9 @@
-"""The tape: what was computed from what, and the walk back through it.
+"""The tape: which operation computed which tensor, and backpropagation through it.
 
-An operation *records* its outputs together with a function that, given the gradients of its outputs, returns
-the gradients of its inputs. Only the tape adds gradients up. Nodes carry serial numbers, which rise in the
-order of computing; walking back means taking the highest pending number each time, so there is no recursion
-and a graph of a hundred thousand steps is walked like one of ten.
+An operation *records* its outputs together with a function that takes the gradients of the outputs and returns the
+gradients of the inputs. Only the tape adds gradients up. Every :class:`Node` has a serial number, and numbers rise in
+the order of computation; the backward pass always takes the pending node with the highest number. So there is no
+recursion, and a node is used once, after all gradients of its outputs have arrived.
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from minirnn import kernels
-from minirnn.errors import AnomalyError, GradientError
+from minirnn.errors import AnomalyError, DeviceError, GradientError
+from minirnn.kernels.contract import Array
 
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
 
-Gradients = Callable[..., Sequence[Any]]
+Gradients: TypeAlias = Callable[..., Sequence[Array | None]]
 """Takes one gradient array (or None) per output, returns one (or None) per input."""
+Edge: TypeAlias = "Tensor | tuple[Node, int] | None"
+"""Where the gradient of an input goes: to a leaf, to an output of another node, or nowhere."""
+
+tensor_class: type[Tensor] = object  # type: ignore[assignment]
+"""The class of tensors; :mod:`minirnn.autograd.tensor` sets it, for Tensor is defined last, with the operations."""
 
 _serials = itertools.count()
 
@@ -39,44 +45,54 @@ _mode = _Mode()
 
 
 class Node:
-    """One recorded operation."""
+    """One recorded operation.
 
-    __slots__ = ("name", "serial", "device", "edges", "gradients", "outputs", "origin")
+    Attributes:
+        name, device, num_outputs: of the operation.
+        edges: where the gradient of each input goes.
+        gradients: computes them; None once the backward pass has used it, which frees what it saved.
+        serial: rises in the order of computation.
+        stack: where the operation was called; recorded under :func:`detect_anomaly`.
+    """
 
-    def __init__(
-        self, name: str, device: str, edges: tuple[Tensor | tuple[Node, int] | None, ...],
-        gradients: Gradients, outputs: int,
-    ) -> None:  # fmt: skip
-        self.name, self.device, self.edges, self.outputs = name, device, edges, outputs
+    __slots__ = ("name", "device", "edges", "gradients", "num_outputs", "serial", "stack")
+
+    def __init__(self, name: str, device: str, edges: tuple[Edge, ...], gradients: Gradients, num_outputs: int) -> None:
+        self.name, self.device, self.edges, self.num_outputs = name, device, edges, num_outputs
         self.gradients: Gradients | None = gradients
         self.serial = next(_serials)
-        self.origin = "".join(traceback.format_stack(limit=8)[:-2]) if _mode.anomaly else None
+        self.stack = "".join(traceback.format_stack(limit=8)[:-2]) if _mode.anomaly else None
 
 
 @contextmanager
-def _recording(on: bool) -> Iterator[None]:
-    before, _mode.recording = _mode.recording, on
+def _set_mode(name: str, value: bool) -> Iterator[None]:
+    before = getattr(_mode, name)
+    setattr(_mode, name, value)
     try:
         yield
     finally:
-        _mode.recording = before
+        setattr(_mode, name, before)
 
 
-def no_grad() -> Any:
-    """Nothing computed inside is recorded; also usable as a decorator."""
-    return _recording(False)
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Record nothing that is computed inside; also usable as a decorator."""
+    with _set_mode("recording", False):
+        yield
 
 
-def grad() -> Any:
-    """What is computed inside is recorded, within :func:`no_grad` too."""
-    return _recording(True)
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Record what is computed inside, even within :func:`no_grad`."""
+    with _set_mode("recording", True):
+        yield
 
 
 @contextmanager
 def detect_anomaly() -> Iterator[None]:
-    """Raise :class:`AnomalyError` at the operation that makes the first NaN, forward or backward.
+    """Raise :class:`AnomalyError` at the operation that makes the first NaN, in the forward or the backward pass.
 
-    In backward the message shows where that operation was called. Slow: meant for finding a fault.
+    In the backward pass the message shows where that operation was called. Slow: meant for debugging.
 
     >>> import minirnn as mr
     >>> with mr.detect_anomaly():
@@ -84,94 +100,133 @@ def detect_anomaly() -> Iterator[None]:
     Traceback (most recent call last):
     minirnn.errors.AnomalyError: log made a NaN from inputs without one: [1]
     """
-    before, _mode.anomaly = _mode.anomaly, True
-    try:
+    with _set_mode("anomaly", True):
         yield
-    finally:
-        _mode.anomaly = before
 
 
-def edges_of(inputs: Sequence[Tensor | None]) -> tuple[Tensor | tuple[Node, int] | None, ...] | None:
-    """Where the gradients of ``inputs`` go; None when nothing needs one, or nothing is recorded."""
-    if not _mode.recording:
-        return None
-    needed = False
-    edges: list[Tensor | tuple[Node, int] | None] = []
-    for tensor in inputs:
-        if tensor is None or not tensor.requires_grad:
-            edges.append(None)
-            continue
-        needed = True
-        edges.append(tensor if tensor.node is None else (tensor.node, tensor.output))
-    return tuple(edges) if needed else None
+def new_tensor(data: Array, device: str) -> Tensor:
+    """A tensor of ``data`` that no gradient flows through."""
+    if isinstance(data, np.generic):  # NumPy returns a scalar where all dimensions are gone
+        data = kernels.on(device).asarray(data)
+    return tensor_class(data, False, device)
 
 
-def check_forward(name: str, arrays: Sequence[Any], inputs: Sequence[Tensor | None], device: str) -> None:
-    """Under :func:`detect_anomaly`: the operation must not turn numbers into NaN."""
-    if not _mode.anomaly:
-        return
+def same_device(name: str, *inputs: Tensor | None) -> str:
+    """Return the device all inputs are on; "" without any.
+
+    Raises:
+        DeviceError: they are on different devices.
+    """
+    device = ""
+    for t in inputs:
+        if t is not None and t.device != device:
+            if device:
+                raise DeviceError(f"{name}: inputs on {device} and {t.device}; move them to one device with .to(...)")
+            device = t.device
+    return device
+
+
+def record(
+    name: str, inputs: Sequence[Tensor | None], data: Array, gradients: Gradients, device: str | None = None
+) -> Tensor:
+    """A tensor of ``data``, recorded where an input needs a gradient.
+
+    Args:
+        name: the operation's name, for messages.
+        inputs: what ``data`` was computed from; None for one that is absent.
+        gradients: takes the gradient of ``data``, returns one array or None for each input.
+        device: where ``data`` is, if not where the inputs are.
+    """
+    return record_many(name, inputs, (data,), gradients, device)[0]
+
+
+def record_many(
+    name: str, inputs: Sequence[Tensor | None], data: Sequence[Array], gradients: Gradients, device: str | None = None
+) -> tuple[Tensor, ...]:
+    """Like :func:`record`, for an operation with several outputs: the gradient of an unused one is None."""
+    device = same_device(name, *inputs) if device is None else device
+    if _mode.anomaly:
+        _check_forward(name, data, inputs, device)
+    outputs = tuple([new_tensor(array, device) for array in data])
+    if _mode.recording:
+        edges: list[Edge] = []
+        needed = False
+        for t in inputs:
+            if t is None or not t.requires_grad:
+                edges.append(None)
+            else:
+                needed = True
+                edges.append(t if t.node is None else (t.node, t.output_nr))
+        if needed:
+            node = Node(name, device, tuple(edges), gradients, len(outputs))
+            for number, output in enumerate(outputs):
+                output.requires_grad, output.node, output.output_nr = True, node, number
+    return outputs
+
+
+def _check_forward(name: str, data: Sequence[Array], inputs: Sequence[Tensor | None], device: str) -> None:
+    """Raise where an operation made a NaN from inputs without one."""
     has_nan = kernels.on(device).has_nan
-    if any(has_nan(array) for array in arrays) and not any(
-        t is not None and kernels.on(t.device).has_nan(t.data) for t in inputs
-    ):
-        shapes = ", ".join(str(list(t.shape)) for t in inputs if t is not None)
+    given = [t for t in inputs if t is not None]
+    if any(map(has_nan, data)) and not any(kernels.on(t.device).has_nan(t.data) for t in given):
+        shapes = ", ".join(str(list(t.shape)) for t in given)
         raise AnomalyError(f"{name} made a NaN from inputs without one: {shapes}")
 
 
-def _check_backward(node: Node, given: Sequence[Any], made: Sequence[Any]) -> None:
+def _check_backward(node: Node, given: Sequence[Array | None], computed: Sequence[Array | None]) -> None:
+    """Raise where the gradient of an operation made a NaN from gradients without one."""
     if any(g is not None and kernels.on(node.device).has_nan(g) for g in given):
         return
-    for edge, g in zip(node.edges, made, strict=True):
+    for edge, g in zip(node.edges, computed, strict=True):
         if edge is None or g is None:
             continue
         device = edge[0].device if isinstance(edge, tuple) else edge.device
-        if not kernels.on(device).has_nan(g):
-            continue
-        where = f"; it was called here:\n{node.origin}" if node.origin else ""
-        raise AnomalyError(f"the gradient of {node.name} made a NaN from gradients without one{where}")
+        if kernels.on(device).has_nan(g):
+            where = f"; it was called here:\n{node.stack}" if node.stack else ""
+            raise AnomalyError(f"the gradient of {node.name} made a NaN from gradients without one{where}")
 
 
-@np.errstate(all="ignore")  # infinities and NaN speak for themselves, and through detect_anomaly
-def backward(roots: Sequence[tuple[Tensor, Any]]) -> None:
+@np.errstate(all="ignore")  # infinities and NaN are results; detect_anomaly finds them
+def backward(roots: Sequence[tuple[Tensor, Array]]) -> None:
     """Backpropagate from tensors with their gradients, adding to the ``grad`` of every leaf they were computed from.
 
-    Each node lets go of what it saved as soon as it has been used, so memory falls as backward goes on.
+    Each node drops what it saved as soon as it has been used, so memory falls as the backward pass goes on.
 
     Raises:
-        GradientError: part of the graph has been used by an earlier backward.
+        GradientError: part of the graph has been used by an earlier backward pass.
     """
-    pending: dict[int, tuple[Node, list[Any]]] = {}
+    pending: dict[int, tuple[Node, list[Array | None]]] = {}
     heap: list[int] = []
 
-    def arrive(edge: Tensor | tuple[Node, int], gradient: Any) -> None:
+    def accumulate(edge: Edge, gradient: Array | None) -> None:
+        if edge is None or gradient is None:
+            return
         if not isinstance(edge, tuple):
             edge.add_grad(gradient)
             return
-        target, index = edge
-        found = pending.get(target.serial)
-        if found is None:
-            found = pending[target.serial] = target, [None] * target.outputs
-            heapq.heappush(heap, -target.serial)
-        slots = found[1]
-        before = slots[index]
-        slots[index] = gradient if before is None else kernels.on(target.device).add(before, gradient)
+        node, index = edge
+        if node.serial not in pending:
+            pending[node.serial] = node, [None] * node.num_outputs
+            heapq.heappush(heap, -node.serial)
+        given = pending[node.serial][1]
+        before = given[index]
+        given[index] = gradient if before is None else kernels.on(node.device).add(before, gradient)
 
-    for tensor, gradient in roots:
-        arrive(tensor if tensor.node is None else (tensor.node, tensor.output), gradient)
+    for root, seed in roots:
+        accumulate(root if root.node is None else (root.node, root.output_nr), seed)
     while heap:
         node, given = pending.pop(-heapq.heappop(heap))
         if node.gradients is None:
             raise GradientError(
-                f"backward met {node.name}, whose saved values are gone: this part of the graph has been walked "
-                "before. Compute it again, or add the losses up and call backward once"
+                f"backward: the values saved by {node.name} have been freed by an earlier backward through this part "
+                "of the graph. Compute it again, or add the losses up and call backward once"
             )
-        made = node.gradients(*given)
+        computed = node.gradients(*given)
         if _mode.anomaly:
-            _check_backward(node, given, made)
+            _check_backward(node, given, computed)
         edges = node.edges
         node.gradients, node.edges = None, ()
         del given
-        for edge, gradient in zip(edges, made, strict=True):
-            if edge is not None and gradient is not None:
-                arrive(edge, gradient)
-        del made, edges, gradient
+        for edge, gradient in zip(edges, computed, strict=True):
+            accumulate(edge, gradient)
+        del computed, edges, gradient

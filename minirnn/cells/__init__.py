@@ -15,43 +15,23 @@ import importlib
 import pkgutil
 from typing import Any
 
+from minirnn.cells import _vocabulary
 from minirnn.cells._cell import Cell, cell
-from minirnn.cells._vocabulary import (
-    abs,
-    dropout,
-    erf,
-    exp,
-    layer_norm,
-    log,
-    log1p,
-    maximum,
-    mean,
-    minimum,
-    product,
-    relu,
-    sigmoid,
-    softplus,
-    sqrt,
-    sum,
-    tanh,
-    where,
-    zoneout,
-)
+from minirnn.cells._vocabulary import *
 from minirnn.errors import OptionError
 
-__all__ = [
-    "Cell", "abs", "cell", "dropout", "erf", "exp", "explain", "get", "layer_norm", "log", "log1p", "maximum", "mean",
-    "minimum", "names", "product", "relu", "sigmoid", "softplus", "sqrt", "sum", "tanh", "where", "zoneout",
-]  # fmt: skip
+__all__ = ["Cell", "cell", "explain", "get", "names"]
+__all__ += _vocabulary.__all__
 
 
 def names() -> list[str]:
     """The names of the built-in cells."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    found = pkgutil.iter_modules(__path__)  # noqa: F405
+    return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
 def get(cell: str | Cell | dict[str, Any]) -> Cell:
-    """The cell of a name; a cell itself, or one from its data (:meth:`Cell.to_data`), is taken as it is.
+    """The built-in cell of a name; a cell is returned as it is, and one made of its data (:meth:`Cell.to_data`).
 
     Raises:
         OptionError: there is no built-in cell of that name.

@@ -1,9 +1,10 @@
-"""A cell made of a function: its parts from the signature, its graph by one call with symbols."""
+"""A cell made of a function: its parts from the signature, its graph by calling it once with symbols."""
 
 from __future__ import annotations
 
 import inspect
 import linecache
+import operator
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,19 +12,15 @@ from types import CodeType
 from typing import Any, Self
 
 from minirnn.autograd import ops
+from minirnn.autograd.tensor import Tensor
 from minirnn.cells import _vocabulary as vocabulary
+from minirnn.cells._vocabulary import Value
 from minirnn.errors import CellError
-from minirnn.kernels.graph import (
-    COMPARISONS,
-    Equations,
-    Graph,
-    Node,
-    ancestors,
-    check_names,
-    cleaned,
-    input_gates,
-    recurrent_gates,
-)
+from minirnn.kernels.equations import Equations, check_names, input_gates, recurrent_gates
+from minirnn.kernels.graph import COMPARISONS, Graph, Node, ancestors, prune
+
+Function = Callable[..., Value]
+"""The equations of one unit in one step: from gates, states and vectors to the new states."""
 
 
 class Cell:
@@ -43,56 +40,63 @@ class Cell:
     """
 
     def __init__(
-        self, name: str, gates: Sequence[str], states: Sequence[str], vectors: dict[str, float],
-        function: Callable[..., Any] | None, equations: Equations | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        gates: Sequence[str],
+        states: Sequence[str],
+        vectors: dict[str, float],
+        function: Function | None,
+    ) -> None:
         self.name, self.gates, self.states, self.vectors = name, tuple(gates), tuple(states), dict(vectors)
         self.input_gates, self.recurrent_gates = input_gates(self.gates), recurrent_gates(self.gates)
         self._function = function
         self.__doc__ = inspect.getdoc(function) if function is not None else None
-        if equations is not None:
-            self.equations = equations
 
     @cached_property
     def equations(self) -> Equations:
-        return _trace(self)
+        assert self._function is not None  # without a function, from_data has set the equations
+        return _trace(self, self._function)
 
-    def __call__(self, *values: Any, weights: Sequence[Any] = (), **vectors: Any) -> Any:
-        """One step on tensors [N, H]: the gates, then the states, in the order of the definition.
+    def __call__(self, *values: Tensor, weights: Sequence[Tensor] = (), **vectors: Tensor) -> Any:
+        """Compute one step.
 
         Args:
+            values: the gates, then the states, in the order of the definition, each [N, H].
             weights: [H, H] for each ``product`` inside the step.
             vectors: [H] each; initial values where they are not given.
 
         Returns:
-            The new state, or a tuple of them.
+            The new state [N, H], or a tuple of them.
+
+        Raises:
+            CellError: the number of values, or of weights, does not fit.
         """
-        if len(values) != len(self.gates) + len(self.states):
-            raise CellError(f"{self.name}: expected {', '.join(self.gates + self.states)}, got {len(values)} values")
+        names = self.gates + self.states
+        if len(values) != len(names):
+            raise CellError(f"{self.name}: expected {', '.join(names)}, got {len(values)} values")
         with vocabulary.product_weights(weights):
             if self._function is not None:
-                result = self._function(*values, **self.vectors | vectors)
-                new = list(result) if isinstance(result, (tuple, list)) else [result]
+                new = _as_list(self._function(*values, **self.vectors | vectors))
             else:
-                new = self._evaluate(dict(zip(self.gates + self.states, values, strict=True)) | self.vectors | vectors)
+                new = self._evaluate(dict(zip(names, values, strict=True)) | self.vectors | vectors)
         state = ops.as_tensor(values[-1])
-        new = [vocabulary.spread(ops.as_tensor(one, state), state.shape) for one in new]
+        new = [vocabulary.expand(ops.as_tensor(one, state), state.shape) for one in new]
         return tuple(new) if len(new) > 1 else new[0]
 
-    def _evaluate(self, values: dict[str, Any]) -> list[Any]:
-        """The graph on tensors, for a cell without a function."""
-        made: dict[Node, Any] = {}
+    def _evaluate(self, values: dict[str, Any]) -> list[Value]:
+        """Compute the graph on tensors, for a cell without a function."""
+        results: dict[Node, Value] = {}
         for node in ancestors(self.equations.new):
-            operands = [made[operand] for operand in node.operands]
             if node.op in ("gate", "state", "vector"):
-                made[node] = values[node.key]
+                results[node] = values[node.key]
             elif node.op == "constant":
-                made[node] = node.key
+                results[node] = node.key
             elif node.op == "scalar":  # the number of units, the only one before equations are resolved
-                made[node] = float(values[self.states[0]].shape[-1])
+                results[node] = float(values[self.states[0]].shape[-1])
             else:
-                made[node] = _ON_TENSORS[node.op](*operands)
-        return [made[node] for node in self.equations.new]
+                function = _OPERATORS.get(node.op) or getattr(vocabulary, node.op)
+                results[node] = function(*(results[operand] for operand in node.operands))
+        return [results[node] for node in self.equations.new]
 
     def to_data(self) -> dict[str, Any]:
         """The graph as JSON-able data, from which :meth:`from_data` makes the cell without its function."""
@@ -106,7 +110,9 @@ class Cell:
             CellError: the data does not describe a cell.
         """
         equations = Equations.from_data(data)
-        return cls(equations.name, equations.gates, equations.states, equations.vectors, None, equations)
+        cell = cls(equations.name, equations.gates, equations.states, equations.vectors, None)
+        cell.equations = equations
+        return cell
 
     def __repr__(self) -> str:
         from minirnn.cells._explain import equations_text
@@ -117,24 +123,25 @@ class Cell:
             return f"<cell {self.name}: {error}>"
 
 
-_ON_TENSORS: dict[str, Callable[..., Any]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b,
-    "neg": lambda a: -a, "lt": lambda a, b: a < b, "le": lambda a, b: a <= b,
-    **{name: getattr(vocabulary, name) for name in (
-        "where", "minimum", "maximum", "abs", "relu", "sqrt", "exp", "log", "log1p", "tanh", "sigmoid", "erf",
-        "softplus", "sum", "product", "zoneout", "dropout",
-    )},
-}  # fmt: skip
+_ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv}
+_OPERATORS: dict[str, Function] = _ARITHMETIC | {"neg": operator.neg, "lt": operator.lt, "le": operator.le}
 
 
-def cell(function: Callable[..., Any]) -> Cell:
+def _as_list(result: Value) -> list[Value]:
+    return list(result) if isinstance(result, (tuple, list)) else [result]
+
+
+def cell(function: Function) -> Cell:
     """Make a recurrent cell of a function from gates and states to new states, all of one unit.
 
-    Gates stand before the ``/``, then states, learnt vectors after the ``*`` with their initial values. The function is
-    called once with symbols; use arithmetic, comparisons in ``where``, and the functions of :mod:`minirnn.cells`.
+    The function is called once with symbols; it may use arithmetic, comparisons in ``where``, and the functions of
+    :mod:`minirnn.cells`.
+
+    Args:
+        function: gates stand before the ``/``, then states; learnt vectors after the ``*``, with their initial values.
 
     Raises:
-        CellError: the signature is not that of a cell. What is wrong with the equations is told at their first use.
+        CellError: the signature is not that of a cell. Errors in the equations are raised at their first use.
 
     >>> import minirnn as mr
     >>> from minirnn.cells import sigmoid, tanh
@@ -145,39 +152,36 @@ def cell(function: Callable[..., Any]) -> Cell:
     >>> y.shape, h_n.shape
     ((7, 2, 5), (1, 2, 5))
     """
+    name, code, kind = function.__name__, function.__code__, inspect.Parameter
+    location = _location(code, code.co_firstlineno)
     parameters = inspect.signature(function).parameters
-    named: dict[Any, list[str]] = {kind: [] for kind in inspect._ParameterKind}
-    for name, parameter in parameters.items():
-        named[parameter.kind].append(name)
-    kind, where = inspect.Parameter, _place(function.__code__, function.__code__.co_firstlineno)
-    name = function.__name__
-    if named[kind.VAR_POSITIONAL] or named[kind.VAR_KEYWORD]:
-        raise CellError(f"{name}, {where}: a cell takes no *args or **kwargs")
-    vectors = {vector: parameters[vector].default for vector in named[kind.KEYWORD_ONLY]}
+    by_kind: dict[Any, list[str]] = {kind: [] for kind in inspect._ParameterKind}
+    for parameter in parameters.values():
+        by_kind[parameter.kind].append(parameter.name)
+    if by_kind[kind.VAR_POSITIONAL] or by_kind[kind.VAR_KEYWORD]:
+        raise CellError(f"{name}, {location}: a cell takes no *args or **kwargs")
+    vectors = {vector: parameters[vector].default for vector in by_kind[kind.KEYWORD_ONLY]}
     for vector, value in vectors.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise CellError(f"{name}, {where}: expected a number as the initial value of {vector}, as in {vector}=0")
-    gates, states = named[kind.POSITIONAL_ONLY], named[kind.POSITIONAL_OR_KEYWORD]
+            raise CellError(f"{name}, {location}: expected a number as the initial value of {vector}, as in {vector}=0")
+    gates, states = by_kind[kind.POSITIONAL_ONLY], by_kind[kind.POSITIONAL_OR_KEYWORD]
     try:
         check_names(name, tuple(gates), tuple(states), tuple(vectors))
     except CellError as error:
-        raise CellError(f"{where}: {error}") from None
+        raise CellError(f"{location}: {error}") from None
     return Cell(name, gates, states, {vector: float(value) for vector, value in vectors.items()}, function)
 
 
-def _trace(made: Cell) -> Equations:
-    """Call the function once with symbols."""
-    function, graph = made._function, Graph()
-    assert function is not None
-    gates, states = ([graph.leaf(op, n) for n in names] for op, names in (("gate", made.gates), ("state", made.states)))
-    vectors = {name: graph.leaf("vector", name) for name in made.vectors}
-    code, line = function.__code__, function.__code__.co_firstlineno
+def _trace(cell: Cell, function: Function) -> Equations:
+    """Call the function once with symbols; an error tells the line of the cell that it happened in."""
+    graph, code = Graph(), function.__code__
+    gates, states = ([graph.leaf(op, n) for n in names] for op, names in (("gate", cell.gates), ("state", cell.states)))
+    vectors = {name: graph.leaf("vector", name) for name in cell.vectors}
     try:
-        result = function(*gates, *states, **vectors)
-        listed = list(result) if isinstance(result, (tuple, list)) else [result]
-        if len(listed) != len(states):
-            raise CellError(f"expected a new value for each of {', '.join(made.states)}, got {len(listed)}")
-        new = [graph.node(value) for value in listed]
+        result = _as_list(function(*gates, *states, **vectors))
+        if len(result) != len(states):
+            raise CellError(f"expected a new value for each of {', '.join(cell.states)}, got {len(result)}")
+        new = [graph.node(value) for value in result]
         if any(node.op in COMPARISONS for node in new):
             raise CellError("a comparison is no state: it belongs into where(condition, a, b)")
         reached = set(ancestors(new))
@@ -188,16 +192,16 @@ def _trace(made: Cell) -> Equations:
         if sum(node.op == "product" for node in reached) < graph.products:
             raise CellError("the result of a product is never used; leave it out")
     except Exception as error:
-        found, trace = line, error.__traceback__
+        line, trace = code.co_firstlineno, error.__traceback__
         while trace is not None:
             if trace.tb_frame.f_code.co_filename == code.co_filename:
-                found = trace.tb_lineno
+                line = trace.tb_lineno
             trace = trace.tb_next
-        raise CellError(f"cell {made.name}, {_place(code, found)}: {_explained(error)}") from None
-    return Equations(made.name, made.gates, made.states, made.vectors, *cleaned(new))
+        raise CellError(f"cell {cell.name}, {_location(code, line)}: {_explain_error(error)}") from None
+    return Equations(cell.name, cell.gates, cell.states, cell.vectors, *prune(new))
 
 
-def _place(code: CodeType, line: int) -> str:
+def _location(code: CodeType, line: int) -> str:
     text = linecache.getline(code.co_filename, line).strip()
     while text.startswith("@"):  # a function's first line is that of its decorator
         line += 1
@@ -205,7 +209,7 @@ def _place(code: CodeType, line: int) -> str:
     return f"line {line} of {Path(code.co_filename).name}" + (f" ({text})" if text else "")
 
 
-def _explained(error: Exception) -> str:
+def _explain_error(error: Exception) -> str:
     if isinstance(error, CellError):
         return str(error)
     if "ufunc" in str(error):

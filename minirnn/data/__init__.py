@@ -1,1 +1,1 @@
-"""FLOOR 4: readers, vocabularies and batches; knows NumPy only."""
+"""Readers of text, tables, music, word vectors and images; vocabularies; batches. Knows NumPy only."""

@@ -1,4 +1,4 @@
-"""Word vectors that others trained, from the text files of GloVe and word2vec."""
+"""Read pretrained word vectors from the text files of GloVe and word2vec."""
 
 from __future__ import annotations
 
@@ -15,38 +15,46 @@ import numpy as np
 from minirnn.data.vocabulary import PAD, Vocabulary
 from minirnn.errors import DataError
 
-_LONGEST_LINE = 1 << 20  # bytes; no vector is that long, but a file that is something else may have no line end at all
+_MAX_LINE = 1 << 20  # bytes; no vector is that long, but a file that is something else may have no line end at all
 _HEADER = re.compile(rb"([0-9]{1,18}) ([0-9]{1,18})")
-_LARGEST = float(np.finfo(np.float32).max)
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
-def read_embeddings(path: str | Path, expected: Container[str] | None = None) -> tuple[list[str], np.ndarray]:
-    """Words and their vectors, in the order of the file; of a word that comes twice, the first.
+def read_embeddings(path: str | Path, keep: Container[str] | None = None) -> tuple[list[str], np.ndarray]:
+    """Read words and their vectors, in the order of the file; the first of a word that occurs twice.
 
-    A line is a word and E numbers with single spaces between (GloVe). The first line may say how many words and
-    numbers follow: two integers, ``V E`` (word2vec); without it, the first word must have no space in it. Words
-    may hold spaces, but not with nothing but numbers after the first. The file is read once, line by line; of words
-    that are not expected, nothing is kept and the numbers are only counted.
+    A line is a word and E numbers separated by single spaces (GloVe). The first line may be a header of two integers,
+    the number of words and E (word2vec); without it, the first word must not contain a space. Words may contain
+    spaces, but not be followed by further numbers. The file is read once, line by line.
 
     Args:
-        expected: the words to keep; None keeps all.
+        path: the file.
+        keep: the words to keep; of others only the columns are counted. None keeps all.
 
     Returns:
         ``(words, rows)``: V words and their vectors [V, E] float32.
 
     Raises:
-        DataError: the file cannot be read or is something else; says the line.
+        DataError: the file cannot be read or is something else; the message names the line.
     """
     try:
-        return _read(str(path), expected)
+        return _read(str(path), keep)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def pretrained_rows(vocabulary: Vocabulary, path: str | Path, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """Rows [V, E] float32 of an embedding for ``vocabulary``, and how many of them the file gave.
+    """Rows of an embedding for ``vocabulary``, from the file of word vectors at ``path``.
 
-    The other rows are drawn from N(0, s^2), with s the standard deviation of the rows that were found; PAD's is zero.
+    Words that are not in the file get rows from N(0, s^2), with s the standard deviation of the rows found; PAD's is 0.
+
+    Args:
+        vocabulary: V tokens.
+        path: a file as :func:`read_embeddings` takes it.
+        rng: draws the missing rows.
+
+    Returns:
+        ``(rows, found)``: rows [V, E] float32, and how many of them are from the file.
 
     Raises:
         DataError: as :func:`read_embeddings`; or the file has none of the words.
@@ -60,40 +68,40 @@ def pretrained_rows(vocabulary: Vocabulary, path: str | Path, rng: np.random.Gen
     return rows, len(words)
 
 
-def _read(path: str, expected: Container[str] | None) -> tuple[list[str], np.ndarray]:
+def _read(path: str, keep: Container[str] | None) -> tuple[list[str], np.ndarray]:
     lines = _lines(path)
     first = next(lines, (path, b""))
     header = _HEADER.fullmatch(first[1])
     promised, size = (int(header[1]), int(header[2])) if header else (None, first[1].count(b" "))
-    if not 0 < size < _LONGEST_LINE:
+    if not 0 < size < _MAX_LINE:
         raise DataError(f"{first[0]}: {size} columns; expected lines of a word and its numbers, single spaces between")
     words: dict[str, None] = {}
-    values = array("f")  # grows by what comes, whatever the header promises
+    values = array("f")  # grows with what the file holds, whatever its header promises
     count = 0
     for place, line in lines if header else chain([first], lines):
         count += 1
         word, *fields = line.rsplit(b" ", size)
-        extra = word.split(b" ")[1:]  # a word may hold spaces, but if numbers follow them, the line is too long
+        extra = word.split(b" ")[1:]  # a word may contain spaces, but if numbers follow them, the line is too long
         if len(fields) < size or not word or (extra and all(map(_is_number, extra))):
-            found = len(fields) + len(extra)
-            raise DataError(f"{place}: {found} columns after the word, expected {size} as the first line says")
+            got = len(fields) + len(extra)
+            raise DataError(f"{place}: expected {size} columns after the word as in the first line, got {got}")
         try:
             name = word.decode()
         except UnicodeDecodeError:
             raise DataError(f"{place}: the word {word[:40]!r} is not UTF-8 text") from None
-        if name not in words and (expected is None or name in expected):
+        if name not in words and (keep is None or name in keep):
             values.extend(_vector(place, fields))
             words[name] = None
     if promised not in (None, count):
-        raise DataError(f"{path}: the first line promises {promised} words, but {count} came; is the file whole?")
+        raise DataError(f"{path}: expected {promised} words as the first line says, got {count}; is the file complete?")
     return list(words), np.asarray(values).reshape(len(words), size)
 
 
 def _lines(path: str) -> Iterator[tuple[str, bytes]]:
-    """Places (file and number) and contents of the lines that are not blank."""
+    """``"file:line"`` and contents of the lines that are not blank."""
     with open(path, "rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
-            if len(line) == _LONGEST_LINE:
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
+            if len(line) == _MAX_LINE:
                 raise DataError(f"{path}:{number}: the line is too long for a vector; is it a text file of vectors?")
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
@@ -114,6 +122,6 @@ def _vector(place: str, fields: list[bytes]) -> array[float]:
 
 def _is_number(field: bytes) -> bool:
     try:
-        return abs(float(field)) <= _LARGEST and b"_" not in field
+        return abs(float(field)) <= _MAX_FLOAT32 and b"_" not in field
     except ValueError:
         return False

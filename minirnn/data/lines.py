@@ -1,4 +1,4 @@
-"""Texts with labels, pairs of texts and tagged sentences, read from files of lines."""
+"""Read texts with labels, pairs of texts, and tagged sentences from files of lines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from minirnn.errors import DataError
 _NOT_CLASSES = {"COPYING", "LICENSE", "NOTICE", "README"}  # stems of files that lie beside data
 
 
-class Where:
-    """The file and line of every item that was read, at four bytes an item.
+class Locations:
+    """File and line of every item that was read, at four bytes per item.
 
-    ``where[i]`` is ``"file.tsv:17"``, for errors that only show later, such as a label that was never seen.
+    ``locations[i]`` is ``"file.tsv:17"``: for errors that show only later, such as a label that was never seen.
     """
 
     def __init__(self) -> None:
@@ -26,12 +26,12 @@ class Where:
         self._lines = array("I")
 
     def begin(self, name: str) -> None:
-        """The items that follow come from the file ``name``."""
+        """The items that follow are from the file ``name``."""
         self._names.append(name)
         self._starts.append(len(self._lines))
 
     def add(self, line: int) -> None:
-        """One more item, which begins on ``line``, counted from 1."""
+        """Append an item that begins on ``line``, counted from 1."""
         self._lines.append(line)
 
     def __len__(self) -> int:
@@ -40,154 +40,154 @@ class Where:
     def __getitem__(self, item: int) -> str:
         return self.at(item)
 
-    def at(self, item: int, below: int = 0) -> str:
-        """File and line of an item, or of the line ``below`` lines further down: word k of a sentence is k below."""
+    def at(self, item: int, offset: int = 0) -> str:
+        """File and line of an item, or of the line ``offset`` lines below: word k of a sentence is k lines below."""
         item = range(len(self))[item]
-        return f"{self._names[bisect_right(self._starts, item) - 1]}:{self._lines[item] + below}"
+        return f"{self._names[bisect_right(self._starts, item) - 1]}:{self._lines[item] + offset}"
 
 
-def _read(sources: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Name and lines of every source, without the blank lines at its end."""
+def _lines(sources: Sequence[str], where: Locations, blank: bool = False) -> Iterator[tuple[str, int, str]]:
+    """Name, line number and text of every line, without blank lines at the end of a file; ``blank``: others are fine.
+
+    Raises:
+        DataError: a source cannot be read or is not UTF-8; a line is blank.
+    """
     for name, data in read_sources(sources):
+        where.begin(name)
         lines = decode_text(data, name).split("\n")
         while lines and not lines[-1].strip():
             lines.pop()
-        yield name, lines
+        for number, line in enumerate(lines, 1):
+            if not blank and not line.strip():
+                raise DataError(f"{name}:{number}: empty line")
+            yield name, number, line
 
 
-def read_pairs(sources: Sequence[str]) -> tuple[list[str], list[str], Where]:
-    """Two columns a line, with a tab between: a text and its label, or a text and its translation.
+def read_pairs(sources: Sequence[str]) -> tuple[list[str], list[str], Locations]:
+    """Read two columns per line, separated by a tab: a text and its label, or a text and its translation.
 
-    Blanks around a field do not count.
+    White space around a column is stripped.
 
     Args:
         sources: files; ``-`` is standard input.
 
     Returns:
-        first columns, second columns, and where they stand.
+        ``(firsts, seconds, where)``: the columns, and the file and line of each pair.
 
     Raises:
-        DataError: a source cannot be read or is not UTF-8; a line is empty, has other than two columns, or a
-            column has nothing in it.
+        DataError: a source cannot be read or is not UTF-8; a line is empty or has other than two columns; a column
+            is empty.
     """
-    firsts: list[str] = []
-    seconds: list[str] = []
-    where = Where()
-    for name, lines in _read(sources):
-        where.begin(name)
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                raise DataError(f"{name}:{number}: empty line")
-            cells = [cell.strip() for cell in line.split("\t")]
-            if len(cells) != 2:
-                raise DataError(f"{name}:{number}: expected 2 columns separated by a tab, got {len(cells)}")
-            if not all(cells):
-                raise DataError(f"{name}:{number}: column {cells.index('') + 1} is empty")
-            firsts.append(cells[0])
-            seconds.append(cells[1])
-            where.add(number)
+    firsts, seconds, where = list[str](), list[str](), Locations()
+    for name, number, line in _lines(sources, where):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if len(cells) != 2:
+            raise DataError(f"{name}:{number}: expected 2 columns separated by a tab, got {len(cells)}")
+        if not all(cells):
+            raise DataError(f"{name}:{number}: column {cells.index('') + 1} is empty")
+        firsts.append(cells[0])
+        seconds.append(cells[1])
+        where.add(number)
     return firsts, seconds, where
 
 
-def read_classes(folder: str | Path) -> tuple[list[str], list[str], Where]:
-    """A folder with a file for every class: the file's stem names the class, every line is a text of it.
+def read_classes(folder: str | Path) -> tuple[list[str], list[str], Locations]:
+    """Read a folder with one file per class: the file's stem names the class, every line is a text of that class.
 
-    Blanks around a text do not count. Hidden files, folders, and files called README, LICENSE, COPYING or NOTICE
-    are left out.
+    White space around a text is stripped. Hidden files, folders, and files called README, LICENSE, COPYING or NOTICE
+    are ignored.
 
     Returns:
-        texts, the class of each, and where they stand; classes in the order of their names.
+        ``(texts, labels, where)``: texts, the class of each, and its file and line; classes sorted by file name.
 
     Raises:
-        DataError: there are fewer than two files or two of one class; a file cannot be read, is not UTF-8, has no
-            line, or a blank one.
+        DataError: there are fewer than two classes, or two files of one class; a file cannot be read, is not UTF-8,
+            has no line, or a blank one.
     """
-    try:
-        found = sorted(Path(folder).iterdir())
-    except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
-    classes: dict[str, Path] = {}
-    for path in found:
-        if path.name.startswith(".") or path.stem in _NOT_CLASSES or not path.is_file():
-            continue
-        if path.stem in classes:
-            raise DataError(f"{classes[path.stem]} and {path.name} are both of class {path.stem!r}; rename one")
-        classes[path.stem] = path
-    if len(classes) < 2:
-        what = f"one class only, {next(iter(classes))!r}" if classes else "no class"
-        raise DataError(f"{folder}: {what}; expected a file for every class, two or more")
-    texts: list[str] = []
-    labels: list[str] = []
-    where = Where()
-    for label, (name, lines) in zip(classes, _read([str(path) for path in classes.values()]), strict=True):
-        if not lines:
+    classes = _class_files(Path(folder))
+    texts, labels, where = list[str](), list[str](), Locations()
+    for name, number, line in _lines(list(classes), where):
+        texts.append(line.strip())
+        labels.append(classes[name])
+        where.add(number)
+    seen = set(labels)
+    for name, label in classes.items():
+        if label not in seen:
             raise DataError(f"{name}: no text of class {label!r} in it")
-        where.begin(name)
-        for number, line in enumerate(lines, 1):
-            text = line.strip()
-            if not text:
-                raise DataError(f"{name}:{number}: empty line")
-            texts.append(text)
-            labels.append(label)
-            where.add(number)
     return texts, labels, where
 
 
-def read_columns(sources: Sequence[str], tag_column: int = -1) -> tuple[list[list[str]], list[list[str]], Where]:
-    """Tagged sentences, a word a line with its tags in further columns, a blank line after each sentence.
+def _class_files(folder: Path) -> dict[str, str]:
+    """The class of every file in ``folder`` that holds one."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
+    files: dict[str, Path] = {}
+    for path in found:
+        if path.name.startswith(".") or path.stem in _NOT_CLASSES or not path.is_file():
+            continue
+        if path.stem in files:
+            raise DataError(f"{files[path.stem]} and {path.name} are both of class {path.stem!r}; rename one")
+        files[path.stem] = path
+    if len(files) < 2:
+        got = f"one class only, {next(iter(files))!r}" if files else "no class"
+        raise DataError(f"{folder}: {got}; expected a file for every class, two or more")
+    return {str(path): label for label, path in files.items()}
 
-    Columns stand between tabs, or in a line without a tab between blanks. A line that begins with ``#``, has no
+
+def read_columns(sources: Sequence[str], tag_column: int = -1) -> tuple[list[list[str]], list[list[str]], Locations]:
+    """Read tagged sentences: a word per line with its tags in further columns, and a blank line after each sentence.
+
+    Columns are separated by tabs, or in a line without a tab by white space. A line that begins with ``#``, has no
     tab and comes before the first word of a sentence is a comment.
 
     Args:
         sources: files; ``-`` is standard input.
-        tag_column: which column holds the tags: 2 is the first after the words, -1 the last.
+        tag_column: the column of the tags: 2 is the first after the words, -1 the last.
 
     Returns:
-        the words of every sentence, their tags, and where its first word stands: word k of sentence i is at
-        ``where.at(i, k)``.
+        ``(words, tags, where)``: the words of every sentence, their tags, and the file and line of its first word;
+        word k of sentence i is at ``where.at(i, k)``.
 
     Raises:
-        DataError: a source cannot be read or is not UTF-8; lines have different numbers of columns, or not that
+        DataError: a source cannot be read or is not UTF-8; lines have different numbers of columns, or no such
             column; a word or tag is empty; there is no sentence.
     """
-    words: list[list[str]] = []
-    tags: list[list[str]] = []
-    where = Where()
+    words, tags, where = list[list[str]](), list[list[str]](), Locations()
     width, first, column = 0, "", 0
-    for name, lines in _read(sources):
-        where.begin(name)
-        between = True
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                between = True
-                continue
-            tabs = "\t" in line
-            if between and not tabs and line.startswith("#"):
-                continue
-            cells = line.split("\t") if tabs else line.split()
-            here = f"{name}:{number}"
-            if not width:
-                width, first, column = len(cells), here, _column(tag_column, len(cells), here)
-            if len(cells) != width:
-                raise DataError(f"{here}: expected {width} columns as in {first}, got {len(cells)}")
-            word, tag = cells[0].strip(), cells[column].strip()
-            if not word or not tag:
-                raise DataError(f"{here}: the {'tag' if word else 'word'} is empty")
-            if between:
-                words.append([])
-                tags.append([])
-                where.add(number)
-                between = False
-            words[-1].append(sys.intern(word))  # the same few words and tags again and again
-            tags[-1].append(sys.intern(tag))
+    between = True  # the next word begins a sentence
+    for name, number, line in _lines(sources, where, blank=True):
+        between = between or number == 1
+        if not line.strip():
+            between = True
+            continue
+        tabs = "\t" in line
+        if between and not tabs and line.startswith("#"):
+            continue
+        cells = line.split("\t") if tabs else line.split()
+        here = f"{name}:{number}"
+        if not width:
+            width, first, column = len(cells), here, _column(tag_column, len(cells), here)
+        if len(cells) != width:
+            raise DataError(f"{here}: expected {width} columns as in {first}, got {len(cells)}")
+        word, tag = cells[0].strip(), cells[column].strip()
+        if not word or not tag:
+            raise DataError(f"{here}: the {'tag' if word else 'word'} is empty")
+        if between:
+            words.append([])
+            tags.append([])
+            where.add(number)
+            between = False
+        words[-1].append(sys.intern(word))  # the same few words and tags again and again
+        tags[-1].append(sys.intern(tag))
     if not words:
         raise DataError(f"no sentence in {', '.join(sources)}")
     return words, tags, where
 
 
 def _column(tag_column: int, width: int, here: str) -> int:
-    """The column of the tags, from the left and from 0."""
+    """The column of the tags, counted from 0 on the left."""
     if width < 2:
         raise DataError(f"{here}: expected a word and its tag in 2 columns or more, got {width}")
     column = tag_column + width if tag_column < 0 else tag_column - 1

@@ -1,61 +1,61 @@
-"""Music as steps of pitches: reading, piano rolls, Standard MIDI Files and sound.
+"""Music as steps of pitches: read it, turn it into piano rolls, and write MIDI and WAV files.
 
 A piece is a list of steps, a step the MIDI pitches that sound then: 60 is middle C, 69 the A of 440 Hz, ``()`` silence.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import math
+import os
 import reprlib
-import struct
 import wave
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from minirnn.data.sources import decode_text, read_sources
 from minirnn.errors import DataError, OptionError, ShapeError
+from minirnn.validation import check_float, check_int
 
 Step = tuple[int, ...]
 
 _PARTS = ("train", "valid", "test")
-_MOST_BYTES = 1 << 25  # of a file; parsed, its lists take up to thirty times as much memory
-_MOST_SAMPLES = 1 << 25  # of a recording: 25 minutes at 22050 a second
-_TICKS = 480  # a quarter note in a MIDI file
+_MAX_FILE = 1 << 25  # bytes of a JSON file; parsed, its lists take up to thirty times as much memory
+_MAX_SAMPLES = 1 << 25  # of a recording: 25 minutes at 22050 per second
+_TICKS = 480  # per quarter note in a MIDI file
+_MAX_TICKS = (1 << 28) - 1  # between two events of a MIDI file
 _VELOCITY = 80
 _PARTIALS = 6
 _ATTACK, _RELEASE = 0.01, 0.04  # seconds
 
 
 def read_pieces(source: str) -> dict[str, list[list[Step]]]:
-    """Pieces from a JSON file: ``{"train": pieces, "valid": pieces, "test": pieces}`` or pieces alone, as "train".
+    """Read pieces from a JSON file: ``{"train": pieces, "valid": pieces, "test": pieces}`` or pieces only.
 
-    Pieces are a list of pieces, a piece is a list of steps, a step a list of pitches, or one pitch. Pitches come out
-    sorted, each once.
+    Pieces are a list of pieces, a piece is a list of steps, and a step a list of pitches or one pitch.
 
     Args:
         source: a file of at most 32 MiB; ``-`` is standard input.
 
+    Returns:
+        The pieces of each split, those alone as "train"; the pitches of a step are sorted, each once.
+
     Raises:
-        DataError: the source cannot be read, is too large, not UTF-8 or not JSON, or is built otherwise; says where.
+        DataError: the source cannot be read, is too large, not UTF-8, not JSON, or of another structure; the message
+            names the line or the path in the lists.
     """
-    with contextlib.suppress(OSError):  # read_sources says it better
-        _check_size(source, 0 if source == "-" else Path(source).stat().st_size)
+    if os.path.isfile(source):
+        _check_size(source, os.path.getsize(source))
     name, data = read_sources([source])[0]
     _check_size(name, len(data))
+    text = decode_text(data, name)
     try:
-        whole = json.loads(decode_text(data, name))
+        whole = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{name}:{error.lineno}: not JSON: {error.msg}") from None
     except RecursionError:
         raise DataError(f"{name}: lists nested too deeply; expected pieces of steps of pitches") from None
-    except DataError:
-        raise
     except ValueError as error:  # an integer of thousands of digits
         raise DataError(f"{name}: {error}") from None
     if not isinstance(whole, dict):
@@ -67,11 +67,11 @@ def read_pieces(source: str) -> dict[str, list[list[Step]]]:
 
 
 def _check_size(name: str, size: int) -> None:
-    if size > _MOST_BYTES:
-        raise DataError(f"{name} has {size} bytes; expected at most {_MOST_BYTES}")
+    if size > _MAX_FILE:
+        raise DataError(f"{name} has {size} bytes; expected at most {_MAX_FILE}")
 
 
-def _pieces(value: Any, name: str, path: str) -> list[list[Step]]:
+def _pieces(value: object, name: str, path: str) -> list[list[Step]]:
     place = f"{name}: {path}" if path else name
     if not isinstance(value, list) or not value:
         raise DataError(f"{place}: expected a list of pieces, got {reprlib.repr(value)}")
@@ -83,16 +83,23 @@ def _pieces(value: Any, name: str, path: str) -> list[list[Step]]:
     return pieces
 
 
-def _step(value: Any, place: str) -> Step:
-    pitches = value if isinstance(value, (list, tuple)) else [value]
-    for pitch in pitches:
+def _step(value: object, place: str) -> Step:
+    """The pitches of a step, or one pitch, sorted and checked."""
+    pitches = set()
+    for pitch in value if isinstance(value, (list, tuple)) else [value]:
         if not isinstance(pitch, (int, np.integer)) or isinstance(pitch, bool) or not 0 <= pitch <= 127:
             raise DataError(f"{place}: pitch {reprlib.repr(pitch)} is not an integer from 0 to 127")
-    return tuple(sorted({int(pitch) for pitch in pitches}))
+        pitches.add(int(pitch))
+    return tuple(sorted(pitches))
 
 
 def piano_roll(piece: Sequence[Step], low: int = 21, count: int = 88) -> np.ndarray:
-    """1 where a pitch sounds, 0 elsewhere: float32 [T, count]; column k is pitch ``low + k``, by default a piano's.
+    """The piano roll [T, count] of a piece, float32: 1 where a pitch sounds, 0 elsewhere.
+
+    Args:
+        piece: T steps.
+        low: the pitch of column 0; column k is pitch ``low + k``.
+        count: columns; the defaults are a piano's keys.
 
     Raises:
         DataError: a pitch is below ``low`` or above ``low + count - 1``.
@@ -106,10 +113,10 @@ def piano_roll(piece: Sequence[Step], low: int = 21, count: int = 88) -> np.ndar
     return roll
 
 
-def steps_of(roll: np.ndarray, low: int = 21) -> list[Step]:
-    """Back from :func:`piano_roll`: the pitches of each row of ``roll`` [T, count] that are above one half."""
+def roll_to_steps(roll: np.ndarray, low: int = 21) -> list[Step]:
+    """The inverse of :func:`piano_roll`: the pitches of each row of ``roll`` [T, count] that are above 0.5."""
     if roll.ndim != 2:
-        raise ShapeError(f"steps_of: expected a piano roll [T, count], got {list(roll.shape)}")
+        raise ShapeError(f"roll_to_steps: expected a piano roll [T, count], got {list(roll.shape)}")
     return [tuple((np.flatnonzero(row > 0.5) + low).tolist()) for row in roll]
 
 
@@ -127,77 +134,71 @@ def _notes(steps: Sequence[Step], tied: bool) -> list[tuple[int, int, int]]:
 
 
 def midi_bytes(steps: Sequence[Step], tempo: float = 120.0, step: float = 1.0, tied: bool = True) -> bytes:
-    """A Standard MIDI File of format 0 (one track; MIDI Manufacturers Association, "Standard MIDI Files 1.0").
-
-    Silence at the end counts: the track ends after the last step.
+    """A Standard MIDI File of format 0 (one track), written by mido. Silence at the end counts.
 
     Args:
         steps: the pitches of each step.
-        tempo: quarter notes a minute.
-        step: quarter notes a step; 0.25 is a sixteenth.
+        tempo: quarter notes per minute.
+        step: quarter notes per step; 0.25 is a sixteenth.
         tied: a pitch in consecutive steps is one long note; otherwise it is struck again at every step.
 
     Raises:
-        DataError: a pitch is not an integer from 0 to 127, or a silence lasts over 500 000 quarter notes.
-        OptionError: the file cannot say that tempo or that step.
+        DataError: a pitch is not an integer from 0 to 127, or a silence is longer than a file can say (about 560,000
+            quarter notes).
+        OptionError: the file cannot say that tempo or that step, or mido is not installed.
     """
-    if not 4 <= tempo <= 60_000_000:
-        raise OptionError(f"midi_bytes: tempo must be from 4 to 60 million quarter notes a minute, got {tempo}")
-    if not 1 / _TICKS <= step <= 1 << 16:
-        raise OptionError(f"midi_bytes: step must be from 1/{_TICKS} to 65536 quarter notes, got {step}")
+    try:
+        import mido
+    except ImportError:
+        raise OptionError("writing MIDI needs mido: pip install 'minirnn[midi]'") from None
+    check_float("midi_bytes: tempo", tempo, 4, 60e6)
+    check_float("midi_bytes: step", step, 1 / _TICKS, 1 << 16)
     ticks = round(_TICKS * step)
-    # At the same time notes end before others begin, so that a pitch can be struck again.
     notes = _notes(steps, tied)
-    events = [(end * ticks, 0x80, pitch) for _, end, pitch in notes]
-    events += [(start * ticks, 0x90, pitch) for start, _, pitch in notes]
-    track = bytearray(b"\x00\xff\x51\x03" + round(60e6 / tempo).to_bytes(3, "big"))
+    # Sorted, so that notes end before others begin at the same time, and a pitch can be struck again.
+    events = [(end * ticks, "note_off", pitch) for _, end, pitch in notes]
+    events += [(start * ticks, "note_on", pitch) for start, _, pitch in notes]
+    file = mido.MidiFile(type=0, ticks_per_beat=_TICKS)
+    track = file.add_track()
+    track.append(mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo)))
     now = 0
-    for time, status, pitch in sorted(events):
-        track += _variable_length(time - now) + bytes((status, pitch, _VELOCITY))
+    for time, kind, pitch in sorted(events):
+        track.append(mido.Message(kind, note=pitch, velocity=_VELOCITY, time=time - now))
         now = time
-    track += _variable_length(len(steps) * ticks - now) + b"\xff\x2f\x00"
-    return struct.pack(">4sIHHH4sI", b"MThd", 6, 0, 1, _TICKS, b"MTrk", len(track)) + track
+    track.append(mido.MetaMessage("end_of_track", time=len(steps) * ticks - now))
+    longest = max(message.time for message in track)
+    if longest > _MAX_TICKS:
+        raise DataError(f"midi_bytes: a silence of {longest} ticks; a MIDI file can say {_MAX_TICKS} at most")
+    out = io.BytesIO()
+    file.save(file=out)
+    return out.getvalue()
 
 
-def _variable_length(value: int) -> bytes:
-    """Seven bits a byte, the highest first; all but the last byte have their eighth bit set; at most four bytes."""
-    if value >> 28:
-        raise DataError(f"midi_bytes: a silence of {value} ticks; a MIDI file can say {(1 << 28) - 1} at most")
-    groups = [value & 0x7F]
-    while value := value >> 7:
-        groups.append(value & 0x7F | 0x80)
-    return bytes(reversed(groups))
-
-
-def wav_bytes(
-    steps: Sequence[Step], seconds_per_step: float = 0.4, rate: int = 22050, tied: bool = True
-) -> bytes:  # fmt: skip
-    """A WAV file, 16 bits, one channel: each note a sum of sines with a soft begin and end, the whole never clipping.
+def wav_bytes(steps: Sequence[Step], seconds_per_step: float = 0.4, rate: int = 22050, tied: bool = True) -> bytes:
+    """A WAV file of 16 bits and one channel; notes are sums of sines that fade in and out.
 
     A note of frequency ``f = 440 * 2**((pitch - 69) / 12)`` is ``sum_k sin(2 pi k f t) / k**2`` over six partials,
-    without those at half the rate or above, which would sound as other tones. The loudest sample is at 0.8 of full.
+    without those at half the rate or above, which would alias. The loudest sample is 0.8 of full scale.
 
     Args:
         steps: the pitches of each step.
-        seconds_per_step: how long each lasts.
-        rate: samples a second.
+        seconds_per_step: duration of a step, at most 100,000.
+        rate: samples per second, from 1000 to 192000.
         tied: a pitch in consecutive steps is one long note; otherwise it is struck again at every step.
 
     Raises:
         DataError: a pitch is not an integer from 0 to 127, or the recording would have over 33 million samples.
-        OptionError: a length or rate that makes no sense.
+        OptionError: ``seconds_per_step`` or ``rate`` is out of range.
     """
-    if not 0 < seconds_per_step < math.inf:
-        raise OptionError(f"wav_bytes: seconds_per_step must be above 0, got {seconds_per_step}")
-    if not 1000 <= rate <= 192_000:
-        raise OptionError(f"wav_bytes: rate must be from 1000 to 192000 samples a second, got {rate}")
-    each = seconds_per_step * rate
-    if len(steps) * each > _MOST_SAMPLES:
-        minutes, most = len(steps) * seconds_per_step / 60, _MOST_SAMPLES / rate / 60
+    check_float("wav_bytes: seconds_per_step", seconds_per_step, 0, 1e5, exclude_minimum=True)
+    check_int("wav_bytes: rate", rate, 1000, 192_000)
+    samples = seconds_per_step * rate
+    if len(steps) * samples > _MAX_SAMPLES:
+        minutes, most = len(steps) * seconds_per_step / 60, _MAX_SAMPLES / rate / 60
         raise DataError(f"wav_bytes: the steps last {minutes:.0f} minutes; expected at most {most:.0f}")
-    sound = np.zeros(round(len(steps) * each), np.float32)
+    sound = np.zeros(round(len(steps) * samples), np.float32)
     for start, end, pitch in _notes(steps, tied):
-        span = slice(round(start * each), round(end * each))
+        span = slice(round(start * samples), round(end * samples))
         sound[span] += _tone(440 * 2 ** ((pitch - 69) / 12), span.stop - span.start, rate)
     peak = np.abs(sound).max(initial=0)
     if peak > 0:
@@ -212,7 +213,7 @@ def wav_bytes(
 
 
 def _tone(frequency: float, count: int, rate: int) -> np.ndarray:
-    """[count] samples of one note, from zero to zero."""
+    """Samples [count] of one note, from zero to zero."""
     at = np.arange(count)
     partials = [k for k in range(1, _PARTIALS + 1) if k * frequency < rate / 2]
     tone = np.zeros(count)

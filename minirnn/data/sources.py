@@ -1,77 +1,83 @@
-"""Where data comes from: files, pipes, standard input and what is built in; bytes as text."""
+"""Open files, pipes, standard input and built-in corpora, and decode their text."""
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import stat
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from minirnn.errors import DataError
 
+_BLOCK = 1 << 20  # bytes read at once
+
 
 def _python_sources() -> list[Path]:
-    """The standard library's modules (not its packages): a few megabytes of text on every machine."""
+    """The modules of the standard library (not its packages): a few megabytes of text on every machine."""
     return sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
 
 
 BUILT_IN: dict[str, Callable[[], list[Path]]] = {"@python": _python_sources}
-"""Corpora that need no file."""
-
+"""Corpora that need no file of the user's."""
 
 Opened = tuple[str, Callable[[], BinaryIO]]
-"""The name of a source, and how its bytes are read, as often as needed."""
+"""The name of a source, and a function that opens it, as often as needed."""
 
 
 def open_sources(sources: Sequence[str]) -> list[Opened]:
-    """Files, ``-`` for standard input (which is read at once), ``@python`` for a built-in corpus.
+    """Check that ``sources`` can be read: files, ``-`` for standard input, or ``@python``, the built-in corpus.
+
+    Standard input and pipes are read at once and kept in memory.
 
     Raises:
-        DataError: a source cannot be read.
+        DataError: a source cannot be read, is a device, or is not a built-in corpus.
     """
     found: list[Opened] = []
     for source in sources:
         if source == "-":
-            data = sys.stdin.buffer.read()
-            found.append(("standard input", lambda data=data: io.BytesIO(data)))  # type: ignore[misc]
+            found.append(("standard input", partial(io.BytesIO, sys.stdin.buffer.read())))
         elif source.startswith("@"):
             if source not in BUILT_IN:
                 raise DataError(f"corpus {source!r} is unknown; built in: {', '.join(BUILT_IN)}")
-            found.extend((str(path), _opener(str(path))) for path in BUILT_IN[source]())
+            found += [(str(path), partial(_open, str(path))) for path in BUILT_IN[source]()]
         else:
-            with _opener(source)() as file:  # speaks up now
+            with _open(source) as file:
                 mode = os.fstat(file.fileno()).st_mode
                 if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                     raise DataError(f"cannot read {source}: it is a device")
-                data = None if stat.S_ISREG(mode) else file.read()  # a pipe is read once
-            again = _opener(source) if data is None else lambda data=data: io.BytesIO(data)  # type: ignore[misc]
-            found.append((source, again))
+                regular = stat.S_ISREG(mode)
+                found.append((source, partial(_open, source) if regular else partial(io.BytesIO, file.read())))
     return found
 
 
-def _opener(path: str) -> Callable[[], BinaryIO]:
-    def opened() -> BinaryIO:
-        try:
-            return open(path, "rb")
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+def _open(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
-    return opened
+
+def iter_blocks(file: BinaryIO) -> Iterator[bytes]:
+    """The contents of ``file`` in blocks of a megabyte."""
+    return iter(lambda: file.read(_BLOCK), b"")
 
 
 def read_sources(sources: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Names and bytes of sources, see :func:`open_sources`.
+    """Names and contents of ``sources``, see :func:`open_sources`.
 
     Raises:
-        DataError: a source cannot be read, or there is nothing in any of them.
+        DataError: a source cannot be read, or all of them are blank.
     """
     parts: list[tuple[str, bytes]] = []
-    for name, reader in open_sources(sources):
-        with reader() as file:
+    for name, opener in open_sources(sources):
+        with opener() as file:
             parts.append((name, file.read()))
     if not any(data.strip() for _, data in parts):
         raise DataError(f"nothing to read in {', '.join(sources)}")
@@ -79,31 +85,49 @@ def read_sources(sources: Sequence[str]) -> list[tuple[str, bytes]]:
 
 
 def decode_text(data: bytes, name: str) -> str:
-    """UTF-8 with or without byte order marks, any line ends, as text with ``\\n``.
+    """Decode UTF-8 and normalize it, see :func:`normalize_newlines`.
+
+    Args:
+        data: the bytes of a file.
+        name: its name, for errors.
 
     Raises:
-        DataError: the bytes are not UTF-8; says where.
+        DataError: the bytes are not UTF-8; the message names the byte and the line.
     """
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{name} is not UTF-8 text (byte {error.start}, line {line})") from None
-    return unified(text)
+    return "".join(decode_stream(io.BytesIO(data), name))
 
 
-def unified(text: str) -> str:
-    """Without byte order marks, and with ``\\n`` at the end of every line, whatever stood there."""
+def decode_stream(file: BinaryIO, name: str, hint: str = "") -> Iterator[str]:
+    """As :func:`decode_text`, block by block; ``hint`` is appended to the error message."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    read = lines = 0
+    for data in chain(iter_blocks(file), [b""]):
+        incomplete = len(decoder.getstate()[0])  # bytes of a character whose other bytes are still to come
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            line = lines + error.object[: error.start].count(b"\n") + 1
+            byte = read - incomplete + error.start
+            raise DataError(f"{name} is not UTF-8 text (byte {byte}, line {line}){hint}") from None
+        read, lines = read + len(data), lines + data.count(b"\n")
+        yield newlines.decode(text.replace("\ufeff", ""), final=not data)
+
+
+def normalize_newlines(text: str) -> str:
+    """Return ``text`` without byte order marks, and with ``\\n`` for the line ends ``\\r\\n`` and ``\\r``."""
     return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def stamps(sources: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Size and time of change of every source that is a file, or lies in a folder, by which a change is noticed."""
+def file_stamps(sources: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Size in bytes and modification time in ns of every source that is a file or lies in a folder given as source.
+
+    Two calls differ where a file has changed between them.
+    """
     folders = [source for source in sources if os.path.isdir(source)]
     files = [entry.path for folder in folders for entry in os.scandir(folder)]
-    found = {}
-    for source in (*sources, *files):
-        if os.path.isfile(source):
-            status = os.stat(source)
-            found[source] = status.st_size, status.st_mtime_ns
-    return found
+    stamps = {}
+    for source in filter(os.path.isfile, (*sources, *files)):
+        status = os.stat(source)
+        stamps[source] = status.st_size, status.st_mtime_ns
+    return stamps

@@ -1,22 +1,24 @@
-"""Tables of numbers and series over time: reading, scaling, windows, and forecasts that need no model."""
+"""Read CSV tables; scale series, cut them into windows, and forecast without a model."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
 
 from minirnn.data.sources import decode_text, read_sources
-from minirnn.errors import DataError, OptionError, ShapeError
+from minirnn.errors import DataError, ShapeError
+from minirnn.validation import check_int
 
 _DELIMITERS = (",", ";", "\t")
+_NO_HEADER = "expected a header with the names of the columns"
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Table:
         name: of the file.
         header: the names of the columns.
         rows: R, the header not counted.
-        delimiter: what stands between two cells.
+        delimiter: the character between two cells.
     """
 
     name: str
@@ -47,29 +49,26 @@ class Table:
         """
         for name in names:
             if name not in self.header:
-                there = ", ".join(map(repr, self.header))
-                raise DataError(f"{self.name}: no column {name!r}; there are {there}")
-        expected = [self.header.index(name) for name in names]
-        numbers = np.empty((self.rows, len(expected)))
-        for row, (line, record) in enumerate(_rows(self.name, self._text, self.delimiter)):
-            for place, column in enumerate(expected):
-                number = _number(record[column])
+                raise DataError(f"{self.name}: no column {name!r}; there are {', '.join(map(repr, self.header))}")
+        columns = [self.header.index(name) for name in names]
+        numbers = np.empty((self.rows, len(columns)))
+        for row, (line, cells) in enumerate(_rows(self.name, self._text, self.delimiter)):
+            numbers[row] = [_number(cells[column]) for column in columns]
+            for column, number in zip(columns, numbers[row], strict=True):
                 if not math.isfinite(number):
-                    cell = record[column].strip()
-                    got = f"got {cell!r}" if cell else "the cell is empty"
-                    here = f"{self.name}:{line}: column {self.header[column]!r}"
-                    raise DataError(f"{here}: expected a finite number, {got}")
-                numbers[row, place] = number
+                    got = f"got {cells[column].strip()!r}" if cells[column].strip() else "the cell is empty"
+                    where = f"{self.name}:{line}: column {self.header[column]!r}"
+                    raise DataError(f"{where}: expected a finite number, {got}")
         return numbers
 
     def last_number(self) -> str:
-        """The name of the last column whose first cell is a number.
+        """The name of the last column whose first cell is a finite number.
 
         Raises:
             DataError: there is none.
         """
-        _, record = next(_rows(self.name, self._text, self.delimiter))
-        for name, cell in zip(reversed(self.header), reversed(record), strict=True):
+        _, cells = next(_rows(self.name, self._text, self.delimiter))
+        for name, cell in zip(reversed(self.header), reversed(cells), strict=True):
             if math.isfinite(_number(cell)):
                 return name
         raise DataError(f"{self.name}: no column holds numbers; there are {', '.join(map(repr, self.header))}")
@@ -81,31 +80,34 @@ class Table:
 
 
 def read_table(source: str) -> Table:
-    """A CSV file (RFC 4180) with a header; comma, semicolon or tab between cells, whichever parts the header most.
+    """Read a CSV file (RFC 4180) with a header; its cells are separated by commas, semicolons or tabs.
 
     Args:
         source: a file; ``-`` is standard input.
 
     Raises:
         DataError: the source cannot be read or is not UTF-8; there is no header, or no row below it; two columns
-            have one name; a row has more or fewer cells than the header, or a quote that does not end.
+            have one name; a row has more or fewer cells than the header; a quote does not end.
     """
     name, data = read_sources([source])[0]
     return parse_table(name, decode_text(data, name))
 
 
 def parse_table(name: str, text: str) -> Table:
-    """As :func:`read_table`, from text that was read before; ``name`` says where, for errors."""
+    """As :func:`read_table`, from the text of a file; ``name`` is for errors.
+
+    The delimiter is the one that splits the header into the most columns.
+    """
     delimiter = max(_DELIMITERS, key=lambda each: _width(text, each))
     _, cells = next(_records(name, text, delimiter), (1, []))
     header = tuple(cell.strip() for cell in cells)
     if not any(header):
-        raise DataError(f"{name}:1: expected a header with the names of the columns, got an empty line")
+        raise DataError(f"{name}:1: {_NO_HEADER}, got an empty line")
     for column in header:
         if header.count(column) > 1:
             raise DataError(f"{name}:1: {header.count(column)} columns are called {column!r}")
-    if all(not math.isnan(_number(cell)) for cell in header):
-        raise DataError(f"{name}:1: expected a header with the names of the columns, got numbers")
+    if not any(math.isnan(_number(cell)) for cell in header):
+        raise DataError(f"{name}:1: {_NO_HEADER}, got numbers")
     rows = sum(1 for _ in _rows(name, text, delimiter))
     if not rows:
         raise DataError(f"{name}: no row below the header")
@@ -113,7 +115,7 @@ def parse_table(name: str, text: str) -> Table:
 
 
 def _records(name: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Every record with the line it begins on; a quoted cell may go over several."""
+    """Every record with the line it begins on; a quoted cell may span lines."""
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
     try:
@@ -147,7 +149,7 @@ def _width(text: str, delimiter: str) -> int:
 
 
 def _number(cell: str) -> float:
-    """The number in a cell, NaN where there is none; an underscore, which Python allows in numbers, makes text."""
+    """The number in a cell, NaN where there is none; Python allows underscores in numbers, a table does not."""
     try:
         return math.nan if "_" in cell else float(cell)
     except ValueError:
@@ -156,9 +158,9 @@ def _number(cell: str) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Scaler:
-    """Every column to mean 0 and standard deviation 1: ``z = (x - mean) / std``.
+    """Scales every column to mean 0 and standard deviation 1: ``z = (x - mean) / std``.
 
-    Fit it on the training set only: whatever is known of later rows would help to forecast them.
+    Fit it on the training set only: what is known of later rows would help to forecast them.
 
     Attributes:
         mean: [C].
@@ -170,12 +172,13 @@ class Scaler:
 
     @classmethod
     def fit(cls, series: np.ndarray) -> Scaler:
-        """From rows [R, C].
+        """Mean and standard deviation of rows [R, C].
 
         Raises:
+            ShapeError: ``series`` is not [R, C].
             DataError: there is no row, or a number is not finite or too large.
         """
-        _check_series("Scaler.fit", series)
+        _check_dims("Scaler.fit: expected a series [R, C]", series, 2)
         if not len(series):
             raise DataError("Scaler.fit: expected at least one row, got none")
         x = series.astype(np.float64)
@@ -189,31 +192,36 @@ class Scaler:
         return cls(mean, np.where(std > 0, std, 1.0))
 
     def apply(self, series: np.ndarray, column: int | None = None) -> np.ndarray:
-        """Scaled [..., C]; with ``column``, an array of any shape whose numbers are all of that column."""
+        """Scale ``series`` [..., C]; with ``column``, an array of any shape whose numbers are all of that column.
+
+        Raises:
+            ShapeError: the last dimension is not C.
+        """
         mean, std = self._of("apply", series, column)
         return (series - mean) / std
 
     def undo(self, scaled: np.ndarray, column: int | None = None) -> np.ndarray:
-        """Back from :meth:`apply`, with the same ``column``."""
+        """The inverse of :meth:`apply`, with the same ``column``."""
         mean, std = self._of("undo", scaled, column)
         return scaled * std + mean
 
-    def _of(self, name: str, series: np.ndarray, column: int | None) -> tuple[Any, Any]:
+    def _of(self, name: str, series: np.ndarray, column: int | None) -> tuple[np.ndarray, np.ndarray]:
         if column is not None:
             return self.mean[column], self.std[column]
         if series.ndim == 0 or series.shape[-1] != len(self.mean):
             raise ShapeError(f"Scaler.{name}: expected [..., {len(self.mean)}], got {list(series.shape)}")
         return self.mean, self.std
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, list[float]]:
+        """A description for JSON."""
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Scaler:
-        """What ``to_config`` described.
+    def from_config(cls, config: Mapping[str, ArrayLike]) -> Scaler:
+        """Return the scaler that ``to_config`` described.
 
         Raises:
-            DataError: it does not describe one.
+            DataError: it describes no scaler.
         """
         try:
             mean, std = (np.array(config[key], np.float64) for key in ("mean", "std"))
@@ -224,60 +232,61 @@ class Scaler:
         return cls(mean, std)
 
 
-def windows(
-    series: np.ndarray, seq_length: int, horizon: int = 1, target: int = 0
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Every stretch of L rows, and what one column does in the h rows after it.
+def windows(series: np.ndarray, seq_length: int, horizon: int = 1, target: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a series into all windows of L rows, with the values of one column in the h rows after each as targets.
 
-    Window i holds the rows i to i+L-1, its targets are of the rows i+L to i+L+h-1; so no window sees a row it has
-    to forecast. The arrays are read-only views of ``series``: a batch of windows is ``inputs[:, numbers]``.
+    Window i holds the rows i to i+L-1, its targets are those of the rows i+L to i+L+h-1; so no window sees a row it
+    has to forecast. Both are read-only views of ``series``: a batch of windows is ``inputs[:, numbers]``.
 
     Args:
         series: [R, C].
-        seq_length: L rows a window.
-        horizon: h rows to forecast.
+        seq_length, horizon: L rows per window, and h rows to forecast.
         target: the column to forecast.
 
     Returns:
-        inputs [L, N, C] and targets [N, h] for the N = R-L-h+1 windows.
+        ``(inputs, targets)``: [L, N, C] and [N, h] for the N = R-L-h+1 windows.
 
     Raises:
+        ShapeError: ``series`` is not [R, C].
+        OptionError: a number is below 1, or there is no such column.
         DataError: there are fewer than L+h rows.
     """
-    _check_series("windows", series)
-    _check_least("windows", seq_length=seq_length, horizon=horizon)
+    _check_dims("windows: expected a series [R, C]", series, 2)
+    check_int("windows: seq_length", seq_length)
+    check_int("windows: horizon", horizon)
     rows, columns = series.shape
-    if not 0 <= target < columns:
-        raise OptionError(f"windows: target must be a column from 0 to {columns - 1}, got {target}")
+    check_int("windows: target", target, 0, columns - 1)
     if rows < seq_length + horizon:
-        raise DataError(
-            f"expected at least {seq_length + horizon} rows ({seq_length} to look at, {horizon} to forecast), got {rows}"
-        )
+        parts = f"{seq_length} to look at, {horizon} to forecast"
+        raise DataError(f"expected at least {seq_length + horizon} rows ({parts}), got {rows}")
     inputs = sliding_window_view(series[: rows - horizon], seq_length, axis=0).transpose(2, 0, 1)
     return inputs, sliding_window_view(series[seq_length:, target], horizon)
 
 
 def naive_forecasts(values: np.ndarray, first: int, horizon: int = 1, period: int = 1) -> np.ndarray:
-    """Forecasts that repeat what was there: a model should beat them.
+    """Seasonal-naive forecasts, the baseline of a model.
 
     The forecast of row t+k from row t is ``values[t + k - period * ceil(k / period)]``: the value of the same
     season of the last cycle (Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", 3rd ed., section
     5.2); with period 1 it is the last value (persistence).
 
     Args:
-        values: [R] one column.
+        values: one column [R].
         first: the first row to forecast; the rows before it are known.
         horizon: h rows to forecast from each row.
-        period: rows in a season.
+        period: rows per season.
 
     Returns:
         [N, h] for the N = R-first-h+1 targets of ``windows(series[first - L :], L, h)``.
 
     Raises:
+        ShapeError: ``values`` is not [R].
+        OptionError: a number is below 1.
         DataError: fewer than ``period`` rows are known, or fewer than ``horizon`` are left.
     """
-    _check_values("naive_forecasts", values)
-    _check_least("naive_forecasts", first=first, horizon=horizon, period=period)
+    _check_dims("naive_forecasts: expected values [R]", values, 1)
+    for name, number in {"first": first, "horizon": horizon, "period": period}.items():
+        check_int(f"naive_forecasts: {name}", number)
     if first < period:
         raise DataError(f"naive_forecasts: expected at least one season of {period} rows before row {first}")
     count = len(values) - first - horizon + 1
@@ -288,20 +297,23 @@ def naive_forecasts(values: np.ndarray, first: int, horizon: int = 1, period: in
     return values[first - 1 + np.arange(count)[:, None] + steps - period * -(-steps // period)]
 
 
-def season_of(values: np.ndarray) -> int:
-    """The season's length in rows, as autocorrelation shows it; 1 where it shows none.
+def seasonal_period(values: np.ndarray) -> int:
+    """The number of rows per season, found by autocorrelation; 1 where there is none.
 
     It is the lag of the highest peak of the autocorrelation r, from where r first is below 0 to K = R/3, of the
-    values less their linear trend, or should that show none, of their differences. The peak must stand out of chance:
+    values without their linear trend, or where that has none, of their differences. The peak must be significant:
     above ``sqrt(2 ln(2K) v)``, about the largest of 2K normal deviates, with Bartlett's variance at lag k
     ``v = (1 + 2 sum r[j]**2) (R - k) / R**2`` over the lags j up to where r first is below 0 (Box, Jenkins & Reinsel,
-    "Time Series Analysis", 3rd ed., section 2.1.6). Multiples of a season are peaks too; of those that chance could
-    have made higher, the shortest counts.
+    "Time Series Analysis", 3rd ed., section 2.1.6). Multiples of a season are peaks too; the shortest is returned of
+    those that are higher only by chance.
 
     Args:
-        values: [R] the training set of one column.
+        values: the training set of one column [R].
+
+    Raises:
+        ShapeError: ``values`` is not [R].
     """
-    _check_values("season_of", values)
+    _check_dims("seasonal_period: expected values [R]", values, 1)
     top = len(values) // 3
     if top < 2:
         return 1
@@ -332,17 +344,6 @@ def _autocorrelation(x: np.ndarray) -> np.ndarray:
     return np.fft.irfft(np.abs(spectrum) ** 2, 2 * len(x))[: len(x)] / (x @ x)
 
 
-def _check_series(name: str, series: np.ndarray) -> None:
-    if series.ndim != 2:
-        raise ShapeError(f"{name}: expected a series [R, C], got {list(series.shape)}")
-
-
-def _check_values(name: str, values: np.ndarray) -> None:
-    if values.ndim != 1:
-        raise ShapeError(f"{name}: expected values [R], got {list(values.shape)}")
-
-
-def _check_least(name: str, **options: int) -> None:
-    for option, value in options.items():
-        if value < 1:
-            raise OptionError(f"{name}: {option} must be at least 1, got {value}")
+def _check_dims(expected: str, array: np.ndarray, dims: int) -> None:
+    if array.ndim != dims:
+        raise ShapeError(f"{expected}, got {list(array.shape)}")

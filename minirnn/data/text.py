@@ -1,4 +1,4 @@
-"""Text as numbers: vocabularies of characters and bytes, contiguous streams."""
+"""Vocabularies of characters and bytes, and token sequences cut into parallel streams for training."""
 
 from __future__ import annotations
 
@@ -6,59 +6,71 @@ import codecs
 import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from minirnn.errors import DataError, OptionError
+from minirnn.errors import DataError
+from minirnn.validation import check_int
+
+_CHUNK = 1 << 20  # characters or tokens handled at once, so that a large corpus needs little memory beside itself
+_RELEASE_EVERY = 64  # chunks of T steps, after which the pages of a mapped file are released
 
 
 class Characters:
-    """A vocabulary of the characters of a text, numbered in the order of their code points."""
+    """A vocabulary of characters, numbered in the order of their code points.
+
+    Args:
+        characters: every character once, in rising order.
+
+    Raises:
+        DataError: there is no character, or they are not in rising order.
+    """
 
     kind = "characters"
 
     def __init__(self, characters: str) -> None:
         points = code_points(characters)
         if points.size == 0 or (np.diff(points.astype(np.int64)) <= 0).any():
-            raise DataError("a character vocabulary holds different characters in rising order")
+            raise DataError("character vocabulary: expected different characters in rising order")
         self.characters, self._points = characters, points
-        self._numbers = np.full(int(points[-1]) + 2, len(points), np.min_scalar_type(len(points)))  # [code point]
+        self._numbers = np.full(int(points[-1]) + 2, len(points), np.min_scalar_type(len(points)))  # by code point
         self._numbers[points] = np.arange(len(points))
 
     @classmethod
     def of(cls, text: str) -> Characters:
-        """The vocabulary of everything in ``text``."""
-        found = [np.unique(code_points(piece)) for piece in _pieces(text)]
+        """The vocabulary of all characters of ``text``."""
+        found = [np.unique(code_points(chunk)) for chunk in _chunks(text)]
         return cls("".join(map(chr, np.unique(np.concatenate(found)))) if found else "")
 
     def __len__(self) -> int:
         return len(self._points)
 
     def missing(self, text: str) -> str:
-        """The characters of ``text`` that are not in the vocabulary."""
+        """The characters of ``text`` that are not in the vocabulary, each once."""
         known = set(self.characters)
         return "".join(dict.fromkeys(c for c in text if c not in known))
 
     def encode(self, text: str) -> np.ndarray:
-        """Token numbers of ``text``; characters that are not in the vocabulary are left out."""
-        kind = np.min_scalar_type(len(self) - 1)
-        parts = [np.empty(0, kind)]
-        for piece in _pieces(text):
-            numbers = self._numbers.take(code_points(piece), mode="clip")
+        """Token numbers [S] of ``text``; characters that are not in the vocabulary are left out."""
+        dtype = np.min_scalar_type(len(self) - 1)
+        parts = [np.empty(0, dtype)]
+        for chunk in _chunks(text):
+            numbers = self._numbers.take(code_points(chunk), mode="clip")
             known = numbers < len(self)
-            parts.append((numbers if known.all() else numbers[known]).astype(kind, copy=False))
+            parts.append((numbers if known.all() else numbers[known]).astype(dtype, copy=False))
         return np.concatenate(parts)
 
     def decoder(self) -> Callable[[np.ndarray], str]:
+        """Return a function that turns consecutive tokens [S] into text."""
         return lambda tokens: self._points[tokens].tobytes().decode("utf-32-le")
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, str]:
+        """A description for JSON."""
         return {"kind": self.kind, "characters": self.characters}
 
 
 class Bytes:
-    """The 256 byte values: a vocabulary for any file at all."""
+    """The 256 byte values: a vocabulary for any file."""
 
     kind = "bytes"
 
@@ -66,71 +78,73 @@ class Bytes:
         return 256
 
     def missing(self, text: str) -> str:
-        """Nothing: every text has bytes."""
+        """The empty string: every text has bytes."""
         return ""
 
     def encode(self, text: str) -> np.ndarray:
-        """The UTF-8 bytes of ``text``."""
+        """The UTF-8 bytes [S] of ``text``, uint8."""
         return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
 
     def decoder(self) -> Callable[[np.ndarray], str]:
-        """Bytes that are no UTF-8 become replacement characters; a character cut in two waits for its rest."""
+        """Return a function that turns consecutive tokens [S] into text.
+
+        An incomplete character at the end of a call is completed by the next call; bytes that are not UTF-8 become
+        replacement characters.
+        """
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         return lambda tokens: decode(tokens.astype(np.uint8).tobytes())
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, str]:
+        """A description for JSON."""
         return {"kind": self.kind}
 
 
-def symbols_from_config(config: dict[str, Any]) -> Characters | Bytes:
-    """The vocabulary that ``to_config`` described.
+def symbols_from_config(config: dict[str, object]) -> Characters | Bytes:
+    """Return the vocabulary that ``to_config`` described.
 
     Raises:
-        DataError: there is no such kind.
+        DataError: it describes no vocabulary.
     """
-    if config.get("kind") == Bytes.kind:
+    kind, characters = config.get("kind"), config.get("characters")
+    if kind == Bytes.kind:
         return Bytes()
-    if config.get("kind") == Characters.kind and isinstance(config.get("characters"), str):
-        return Characters(config["characters"])
-    raise DataError(f"unknown vocabulary {config.get('kind')!r}")
-
-
-_PIECE = 1 << 20  # characters handled at once, so that a large corpus needs little beside itself
-_CHUNKS_KEPT = 64  # after so many, the pages of a file that they were read from leave memory
-
-
-def _pieces(text: str) -> Iterator[str]:
-    return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+    if kind == Characters.kind and isinstance(characters, str):
+        return Characters(characters)
+    raise DataError(f"unknown vocabulary {kind!r}")
 
 
 def code_points(text: str) -> np.ndarray:
-    """The code points [S] of a text."""
+    """The code points [S] of ``text``, uint32."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def in_pieces(tokens: np.ndarray) -> Iterator[np.ndarray]:
-    """``tokens`` [S], some at a time; of those that lie in a file no more than that is in memory."""
-    for start in range(0, tokens.size, _PIECE):
-        yield tokens[start : start + _PIECE]
-        _let_go(tokens)
+def _chunks(text: str) -> Iterator[str]:
+    return (text[start : start + _CHUNK] for start in range(0, len(text), _CHUNK))
 
 
-def _let_go(tokens: np.ndarray) -> None:
-    """Take the pages of a mapped file out of this process's memory; whoever reads them again finds them again."""
+def iter_chunks(tokens: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of ``tokens`` [S], at most a million tokens each; of a mapped file no more than that stays in memory."""
+    for start in range(0, tokens.size, _CHUNK):
+        yield tokens[start : start + _CHUNK]
+        _release_pages(tokens)
+
+
+def _release_pages(tokens: np.ndarray) -> None:
+    """Take the pages of a file mapped read-only out of this process's memory; they are read again when needed."""
     mapped = getattr(tokens, "_mmap", None)
-    if mapped is not None and not tokens.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):  # changes would be lost
+    if mapped is not None and not tokens.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
 class Streams:
-    """A token sequence cut into N contiguous streams, read side by side in chunks of T steps.
+    """A token sequence cut into N contiguous streams that are read in parallel, in chunks of T steps.
 
-    Stream n holds the tokens from ``n * length`` on, so a recurrent state carried from chunk to chunk has
-    really seen what came before. Nothing is copied but the chunk that is read.
+    Stream n holds the tokens from ``n * L`` on, so a recurrent state carried from chunk to chunk has seen the tokens
+    before. Only the chunk that is read is copied.
 
     Attributes:
-        tokens: [N, L], one stream a row; may lie in a file.
+        tokens: [N, L], one stream per row; may be mapped from a file.
         seq_length: T.
     """
 
@@ -139,14 +153,14 @@ class Streams:
 
     @classmethod
     def of(cls, tokens: np.ndarray, batch_size: int, seq_length: int) -> Streams:
-        """Cut ``tokens`` [S]; fewer streams than ``batch_size`` where they would be shorter than one chunk.
+        """Cut ``tokens`` [S] into ``batch_size`` streams, or fewer where they would be shorter than one chunk.
 
         Raises:
             DataError: there are fewer than two tokens.
+            OptionError: ``batch_size`` or ``seq_length`` is not an int of at least 1.
         """
-        for name, value in (("batch size", batch_size), ("sequence length", seq_length)):
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise OptionError(f"the {name} must be an int of at least 1, got {value}")
+        check_int("batch size", batch_size)
+        check_int("sequence length", seq_length)
         if tokens.size < 2:
             raise DataError(f"expected at least two tokens to predict one from the other, got {tokens.size}")
         count = max(1, min(batch_size, tokens.size // (seq_length + 1)))
@@ -155,18 +169,19 @@ class Streams:
 
     @property
     def batch_size(self) -> int:
+        """N."""
         return self.tokens.shape[0]
 
     def __len__(self) -> int:
-        """Chunks in one pass."""
+        """Chunks per epoch."""
         return -(-(self.tokens.shape[1] - 1) // self.seq_length)
 
     def chunk(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets [T, N], the targets one step later; the last chunk may be shorter."""
+        """Inputs and targets [T, N] of chunk ``number``, the targets one step later; the last may be shorter."""
         start = number * self.seq_length
         rows = np.ascontiguousarray(self.tokens[:, start : start + self.seq_length + 1].T)
-        if number % _CHUNKS_KEPT == 0:
-            _let_go(self.tokens)
+        if number % _RELEASE_EVERY == 0:
+            _release_pages(self.tokens)
         return rows[:-1], rows[1:]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Sentences as tokens, and back."""
+"""Split sentences into tokens, and join tokens to sentences."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import sys
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
-from minirnn.errors import DataError, OptionError
+from minirnn.errors import DataError
+from minirnn.validation import check_choice
 
 GLUE = "\uffed"  # halfwidth black square
 """On the side of a token where no space stood."""
@@ -20,14 +21,14 @@ RULES = ("space", "char", "word")
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Cuts text into tokens by one of three rules, and joins tokens to text.
+    """Splits text into tokens by one of three rules, and joins tokens to text.
 
-    Text is first normalised: lower case where ``lower`` is set, Unicode normal form C, runs of white space and
-    line ends as one space, none at the ends. Whatever the text, ``join(split(text)) == normalize(text)``.
+    Text is first normalized: lower case where ``lower`` is set, Unicode normal form C, runs of white space as one
+    space, none at the ends. For every text ``join(split(text)) == normalize(text)``.
 
-    ``space``: tokens are what stands between spaces.
+    ``space``: tokens are separated by spaces.
 
-    ``char``: every character is a token, the space too.
+    ``char``: every character is a token, spaces too.
 
     ``word``: words and symbols.
 
@@ -35,7 +36,7 @@ class Tokenizer:
       that follow them (the word characters of UTS #18, annex C).
     - A word followed directly by an apostrophe (``'`` or U+2019) and another word keeps the apostrophe:
       ``J'ai`` gives ``J'`` ``ai``; the next word is written without a space.
-    - Any other run of characters without space is one symbol, marked with ``￭`` (U+FFED) on each side where it
+    - Any other run of characters without a space is one symbol, marked with ``￭`` (U+FFED) on each side where it
       touches a word: ``No, 3.14 (or so)!`` gives ``No`` ``￭,`` ``3`` ``￭.￭`` ``14`` ``(￭`` ``or`` ``so`` ``￭)!``.
     - A ``￭`` in the text itself counts as a space.
 
@@ -45,17 +46,20 @@ class Tokenizer:
 
     Raises:
         OptionError: there is no such rule.
+
+    Example:
+        >>> Tokenizer().split("It's 3.14!")
+        ["It'", 's', '3', '￭.￭', '14', '￭!']
     """
 
     rule: str = "word"
     lower: bool = False
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise OptionError(f"tokenizer: rule {self.rule!r} is unknown; expected one of {', '.join(RULES)}")
+        check_choice("tokenizer: rule", self.rule, RULES)
 
     def normalize(self, text: str) -> str:
-        """The text as it is before it is cut."""
+        """The text as :meth:`split` sees it."""
         if self.lower:
             text = text.lower()
         text = unicodedata.normalize("NFC", text)
@@ -87,20 +91,20 @@ class Tokenizer:
             touches = token.endswith(GLUE) or _ELIDED.match(token) is not None
         return "".join(parts)
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, str | bool]:
         """A description for JSON."""
         return {"rule": self.rule, "lower": self.lower}
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
-        """The tokenizer that ``to_config`` described.
+    def from_config(cls, config: object) -> Self:
+        """Return the tokenizer that ``to_config`` described.
 
         Raises:
             DataError: it describes no tokenizer.
         """
         rule, lower = (config.get("rule"), config.get("lower")) if isinstance(config, dict) else (None, None)
         if rule not in RULES or not isinstance(lower, bool):
-            raise DataError(f"tokenizer: expected a rule ({', '.join(RULES)}) and whether lower, got {config!r}")
+            raise DataError(f"tokenizer: expected a rule ({', '.join(RULES)}) and lower, a bool, got {config!r}")
         return cls(rule, lower)
 
 
@@ -109,7 +113,7 @@ _ELIDED = re.compile(r"\w.*['\u2019]\Z", re.DOTALL)  # a word with its apostroph
 
 @functools.cache
 def _word_pattern() -> re.Pattern[str]:
-    """Words and symbols; built when first expected, because finding the marks takes a moment."""
+    """Words and symbols; built at the first use, for finding the combining marks takes a moment."""
     characters = map(chr, range(sys.maxunicode + 1))
     extending = "".join(c for c in characters if unicodedata.category(c)[0] == "M") + "\u200c\u200d"
     return re.compile(rf"\w[\w{extending}]*(?:['\u2019](?=\w))?|(?P<symbol>[^\w\s]+)")

@@ -1,6 +1,6 @@
-"""Generated source made a function, the one place that executes generated code.
+"""The one place that executes generated source.
 
-The source is this package's own text around numbers: no name of a cell, and nothing of a file, is in it.
+The source is this package's own text around numbers: it contains no name of a cell and nothing read from a file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def build_function(name: str, source: str, names: Mapping[str, Any], label: str) -> Callable[..., Any]:
-    """The function ``name`` that ``source`` defines, as a closure over what it uses of ``names``.
+    """The function ``name`` that ``source`` defines, closed over those of ``names`` that it uses.
 
     A closure, because the kernel cache tells functions apart by their code and by what they are closed over.
 

@@ -1,8 +1,9 @@
-"""Compiled kernels on disk, a cache that can fail without harm.
+"""The kernel cache: compiled kernels on disk, so that a second process does not compile them again.
 
-Numba's own raises when an entry is truncated, keeps running old code when a callee in another file changed, and
-unpickles whatever it finds. The cache here lives in a folder only its user can write, whose name holds a digest of
-every kernel source; each entry carries a digest of itself; and whatever goes wrong with it counts as a miss.
+Numba's own cache raises when an entry is truncated, runs old code after a change in another file, and unpickles any
+file it finds. This one uses a folder that only its user can write, named after a digest of every kernel source. Each
+compiled kernel is one file, named after its code and argument types, that starts with a digest of its content. A
+damaged file counts as a miss: the kernel is compiled again. See ``docs/internals/kernel_cache.md``.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import pickle
 import re
 import shutil
 import stat
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +27,13 @@ import numba
 from numba.core import config
 
 try:
-    from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
-except ImportError:  # no public names: where they have moved, every process compiles for itself
-    CompileResultCacheImpl = FunctionCache = IndexDataCacheFile = _CacheLocator = object
+    from numba.core.caching import CompileResultCacheImpl, NullCache
+    from numba.core.serialize import dumps
+except ImportError:  # no public names: where a version of Numba has moved them, every process compiles for itself
+    CompileResultCacheImpl = NullCache = object
+
+_MAX_AGE = 60 * 24 * 3600.0
+"""Seconds after which the kernels of other sources are deleted."""
 
 _listeners: list[Callable[[str], None]] = []
 
@@ -42,7 +49,7 @@ def on_compile(listener: Callable[[str], None]) -> Iterator[None]:
 
 
 def cache_root() -> Path:
-    """The folder that holds all compiled kernels: ``$MINIRNN_CACHE_DIR`` or the user's cache folder."""
+    """The folder of all compiled kernels: ``$MINIRNN_CACHE_DIR``, or ``minirnn/kernels`` in the user's cache folder."""
     if chosen := os.environ.get("MINIRNN_CACHE_DIR"):
         return Path(chosen)
     if os.name == "nt":
@@ -53,7 +60,7 @@ def cache_root() -> Path:
 
 @functools.cache
 def source_digest() -> str:
-    """A digest of every kernel source, of the compiler's version and of whether it checks indices (bounds)."""
+    """A digest of every kernel source, of the compiler's version, and of whether it checks array bounds."""
     digest = hashlib.sha256(f"{numba.__version__} {sys.version} {bool(config.BOUNDSCHECK)}".encode())
     root = Path(__file__).parent
     for path in sorted(root.rglob("*.py")):
@@ -64,8 +71,8 @@ def source_digest() -> str:
 
 @functools.cache
 def cache_folder() -> Path | None:
-    """The folder for this version's kernels, writable by the user alone; None where there can be none."""
-    if FunctionCache is object:
+    """The folder of this version's kernels, writable by the user alone; None where there can be none."""
+    if NullCache is object:
         return None
     try:
         folder = cache_root() / source_digest()
@@ -74,8 +81,8 @@ def cache_folder() -> Path | None:
         except FileExistsError:
             pass
         else:
-            _sweep(folder)
-        # never made private after the fact: what lies in it, or is still open, may be anyone's
+            _delete_old_folders(folder)
+        # a folder others can write stays unused, also once made private: its files may have been planted
         if not _is_own(folder) or (hasattr(os, "getuid") and stat.S_IMODE(folder.stat().st_mode) & 0o022):
             return None
     except (OSError, RuntimeError):  # RuntimeError: the user has no home
@@ -87,176 +94,97 @@ def _is_own(folder: Path) -> bool:
     return folder.is_dir() and (not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid())
 
 
-_STALE = 60 * 24 * 3600.0
-"""Seconds after which kernels of other sources are taken to be of no more use."""
-
-
-def _sweep(folder: Path) -> None:
-    """Delete the user's folders beside ``folder`` that hold kernels of other sources and are long unchanged."""
+def _delete_old_folders(folder: Path) -> None:
+    """Delete the user's folders beside ``folder`` that hold kernels of other sources and are older than the limit."""
     try:
         for other in folder.parent.iterdir():
             if other == folder or other.is_symlink() or not re.fullmatch("[0-9a-f]{20}", other.name):
                 continue
-            if _is_own(other) and time.time() - other.stat().st_mtime > _STALE:
+            if _is_own(other) and time.time() - other.stat().st_mtime > _MAX_AGE:
                 shutil.rmtree(other, ignore_errors=True)
-    except OSError:  # another process sweeps, too
+    except OSError:  # another process is deleting them too
         pass
 
 
-class _Locator(_CacheLocator):
-    def __init__(self, function: Callable, folder: Path) -> None:
-        self._function, self._folder = function, folder
-
-    def get_cache_path(self) -> str:
-        return str(self._folder)
-
-    def get_source_stamp(self) -> str:
-        return source_digest()
-
-    def get_disambiguator(self) -> str:
-        return hashlib.sha256(self._function.__module__.encode()).hexdigest()[:10]
+def _write(path: Path, data: bytes) -> None:
+    """Write ``data`` after its digest, beside ``path`` first: a reader sees the whole file or none."""
+    temporary = path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex[:16]}")
+    try:
+        temporary.write_bytes(hashlib.sha256(data).digest() + data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-class _SealedFile(IndexDataCacheFile):
-    """Index and data files that carry a digest of their bytes; a file that does not match is no file."""
-
-    _DIGEST = hashlib.sha256().digest_size
-
-    @classmethod
-    def _seal(cls, data: bytes) -> bytes:
-        return hashlib.sha256(data).digest() + data
-
-    @classmethod
-    def _unseal(cls, data: bytes) -> bytes:
-        if hashlib.sha256(data[cls._DIGEST :]).digest() != data[: cls._DIGEST]:
-            raise OSError("damaged kernel cache entry")
-        return data[cls._DIGEST :]
-
-    def _dump(self, obj: object) -> bytes:
-        return self._seal(super()._dump(obj))
-
-    def save(self, key: Any, data: Any) -> None:
-        """Store ``data`` under a name of its key's own: a number could be taken by two processes at once."""
-        name = f"{Path(self._index_name).stem}.{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}.nbc"
-        self._save_data(name, data)
-        overloads = self._load_index()
-        if overloads.get(key) != name:
-            self._save_index(overloads | {key: name})
-
-    def _load_index(self) -> dict:
-        try:
-            with open(self._index_path, "rb") as file:
-                content = file.read()
-        except FileNotFoundError:
-            return {}
-        try:
-            stamp, overloads = self._loads(self._unseal(content))
-        except Exception:  # damaged: whatever it was, the entry is written again
-            return {}
-        return overloads if stamp == self._source_stamp else {}
-
-    def _save_index(self, overloads: dict) -> None:
-        with self._open_for_write(self._index_path) as file:
-            file.write(self._dump((self._source_stamp, overloads)))
-
-    def _load_data(self, name: str) -> object:
-        with open(self._data_path(name), "rb") as file:
-            return self._loads(self._unseal(file.read()))
-
-    @staticmethod
-    def _loads(data: bytes) -> Any:
-        import pickle  # the format of Numba's own cache; the folder is private to the user
-
-        return pickle.loads(data)
+def _read(path: Path) -> bytes:
+    content = path.read_bytes()
+    digest, data = content[:32], content[32:]
+    if hashlib.sha256(data).digest() != digest:
+        raise OSError("damaged kernel cache entry")
+    return data
 
 
-class _Named:
-    """What is stored where; before one of Numba's classes, which turn compiled code into what is stored and back."""
-
-    def __init__(self, function: Callable, folder: Path) -> None:
-        self._lineno = function.__code__.co_firstlineno
-        self._locator = _Locator(function, folder)
-        name = f"{self._locator.get_disambiguator()}.{function.__qualname__}"
-        self._filename_base = self.get_filename_base(name, getattr(sys, "abiflags", ""))  # type: ignore[attr-defined]
-
-
-@functools.cache
-def _named(stored: type) -> Any:
-    return type("_Impl", (_Named, stored), {})
-
-
-class KernelCache(FunctionCache):
-    """A function cache that resolves its folder at first use and never raises.
+class KernelCache(NullCache):
+    """The compiled code of one kernel on disk, as Numba's dispatchers expect a cache. Never raises.
 
     Args:
-        function: the kernel before it is compiled.
-        stored: Numba's class for this kind of compiled code.
-        compiler: what else than Numba has compiled it.
+        function: the kernel's Python function.
+        implementation: Numba's class that turns this kind of compiled code into data and back.
+        compiler: name and version of what else than Numba has compiled it.
     """
 
-    def __init__(self, function: Callable, stored: type = CompileResultCacheImpl, compiler: str = "") -> None:
-        self._function, self._stored, self._compiler = function, stored, compiler
-        self._name = function.__qualname__
-        self._ready = False
-        self._usable = False
+    def __init__(self, function: Callable, implementation: type = CompileResultCacheImpl, compiler: str = "") -> None:
+        self._function, self._compiler = function, compiler
+        self._code: Any = object.__new__(implementation)  # without its search for Numba's own folders
 
-    def _open(self) -> bool:
-        if not self._ready:
-            self._ready = True
-            folder = cache_folder()
-            if folder is not None:
-                self._py_func = self._function
-                self._impl = _named(self._stored)(self._function, folder)
-                self._cache_path = str(folder)
-                self._cache_file = _SealedFile(
-                    cache_path=self._cache_path,
-                    filename_base=self._impl.filename_base,
-                    source_stamp=source_digest(),
-                )
-                self._enabled = self._usable = True
-        return self._usable
+    def _path(self, signature: Any, codegen: Any) -> Path | None:
+        folder = cache_folder()
+        if folder is None:
+            return None
+        key = source_digest(), self._compiler, signature, codegen.magic_tuple(), _identity(self._function)
+        name = re.sub("[<>]", "", self._function.__qualname__)
+        return folder / f"{name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.nbc"
 
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        """Numba digests a pickle of the closure instead, and that of a dispatcher differs in every process.
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """The compiled kernel for the argument types; None if it has to be compiled."""
+        try:
+            target_context.refresh()
+            path = self._path(signature, target_context.codegen())
+            if path is not None:  # pickle is the format of Numba's own cache; the folder is private to the user
+                return self._code.rebuild(target_context, pickle.loads(_read(path)))
+        except Exception:  # any damage is a miss
+            pass
+        for listener in list(_listeners):
+            listener(self._function.__qualname__)
+        return None
 
-        The code itself is in the name of the folder already.
-        """
-        return self._compiler, sig, codegen.magic_tuple(), _identity(self._function)
-
-    @property
-    def cache_path(self) -> str:
-        return str(cache_folder() or "")
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = None
-        if self._open():
-            try:
-                found = super().load_overload(sig, target_context)
-            except Exception:  # any damage is a miss: compile and go on
-                found = None
-        if found is None:
-            for listener in list(_listeners):
-                listener(self._name)
-        return found
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        if self._open():
-            try:
-                super().save_overload(sig, data)
-            except Exception:  # a full or read-only disk: the kernel runs all the same
-                self._usable = False
-
-
-def _closure(function: Any) -> tuple:
-    """What a function made by another one was made from, the same in every process."""
-    return tuple(_identity(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ())
+    def save_overload(self, signature: Any, result: Any) -> None:
+        try:
+            path = self._path(signature, result.codegen)
+            if path is not None and self._code.check_cachable(result):
+                _write(path, dumps(self._code.reduce(result)))
+        except Exception:  # a full or read-only disk: the kernel runs all the same
+            pass
 
 
 def _identity(value: Any) -> Any:
+    """What tells a value that a kernel is closed over from others, the same in every process: functions by their code.
+
+    Numba would use a pickle of it, and that of a compiled function differs in every process.
+    """
     function = getattr(value, "py_func", value)
     if not hasattr(function, "__code__"):
         return repr(value)
     code = function.__code__  # lambdas share a name, and may share a line
     constants = repr([constant for constant in code.co_consts if not hasattr(constant, "co_code")])
-    place = function.__module__, function.__qualname__, code.co_firstlineno
-    return *place, code.co_code, code.co_names, constants, _closure(function)
+    closure = tuple(_identity(cell.cell_contents) for cell in function.__closure__ or ())
+    return (
+        function.__module__,
+        function.__qualname__,
+        code.co_firstlineno,
+        code.co_code,
+        code.co_names,
+        constants,
+        closure,
+    )

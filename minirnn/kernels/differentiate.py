@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation of a cell's graph: the gradients are nodes of the same graph.
+"""Symbolic reverse-mode differentiation of a cell's graph: the gradients are nodes of the same graph.
 
 (Griewank & Walther 2008, "Evaluating Derivatives", chapter 3.)
 """
@@ -12,7 +12,7 @@ from minirnn.kernels.graph import Graph, Node, ancestors
 
 Rule = Callable[..., tuple[Node | float, ...]]
 
-# The gradients of a node's operands, from the graph, the gradient g of the node, the node y itself and its operands.
+# The gradients of a node's operands, from the graph G, the gradient g of the node, the node y itself and its operands
 RULES: dict[str, Rule] = {
     "add": lambda G, g, y, a, b: (g, g),
     "sub": lambda G, g, y, a, b: (g, -g),
@@ -41,7 +41,7 @@ RULES: dict[str, Rule] = {
 
 
 def gradients(graph: Graph, outputs: list[Node], seeds: list[Node], of: list[Node]) -> list[Node]:
-    """The gradient of the sum of all outputs, each times its seed, with respect to each node of ``of``."""
+    """Gradients with respect to the nodes ``of``, for output gradients ``seeds``: of the sum of outputs times seeds."""
     total: dict[Node, Node] = {}
     for output, seed in zip(outputs, seeds, strict=True):
         total[output] = total[output] + seed if output in total else seed
@@ -52,7 +52,7 @@ def gradients(graph: Graph, outputs: list[Node], seeds: list[Node], of: list[Nod
             if operand.op == "constant":
                 continue
             part = graph.node(part)
-            if operand.per_row and not node.per_row:  # one value went to every unit
+            if operand.per_row and not node.per_row:  # one value was broadcast to every unit
                 part = graph.make("sum", part)
             total[operand] = total[operand] + part if operand in total else part
     return [total[node] if node in total else graph.constant(0) for node in of]

@@ -1,4 +1,7 @@
-"""``numba.njit`` as this project uses it: no GIL, NumPy's error model, compiled code kept on disk."""
+"""``numba.njit`` as this project uses it: no GIL, NumPy's error model, compiled code cached on disk.
+
+Jitted functions have no type annotations: Numba infers the types from the arguments of a call.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,16 @@ DISABLED: bool = bool(config.DISABLE_JIT)
 
 
 def jit(function: Callable | None = None, *, reassociate: bool = False, inline: bool = False) -> Any:
-    """Compile ``function`` at its first call, once per argument types.
+    """Compile ``function`` at its first call, once for each combination of argument types.
 
     Args:
-        reassociate: let sums be reordered, so that reductions vectorise. NaN and infinity are kept.
-        inline: a scalar or helper that is only called from other kernels; it needs no cache entry.
+        reassociate: let the compiler reorder sums, so that reductions vectorise. NaN and infinity are kept.
+        inline: for helpers that only other kernels call; they need no cache entry.
     """
     if function is None:
         return functools.partial(jit, reassociate=reassociate, inline=inline)
     if DISABLED:
-        return function if inline else _without_warnings(function)
+        return function if inline else _ignore_fp_errors(function)
     fastmath = {"contract", "nsz"} | ({"reassoc"} if reassociate else set())
     dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath, forceinline=inline)(function)
     if not inline:
@@ -34,12 +37,18 @@ def jit(function: Callable | None = None, *, reassociate: bool = False, inline: 
     return dispatcher
 
 
-def _without_warnings(kernel: Callable) -> Callable:
-    """Compiled code divides by zero in silence; as plain Python, on NumPy's numbers, it shall too."""
+def _ignore_fp_errors(kernel: Callable) -> Callable:
+    """``kernel`` without NumPy's warnings: compiled code divides by zero silently, and so must plain Python."""
 
     @functools.wraps(kernel)
-    def quiet(*args: Any) -> Any:
+    def silent(*args: Any) -> Any:
         with np.errstate(all="ignore"):
             return kernel(*args)
 
-    return quiet
+    return silent
+
+
+@jit(inline=True)
+def chunk_of(count, thread_id, num_threads):  # type: ignore[no-untyped-def]
+    """The part of ``range(count)`` that belongs to one of several threads, as its first and end."""
+    return thread_id * count // num_threads, (thread_id + 1) * count // num_threads

@@ -1,8 +1,8 @@
-"""Large arrays without fresh pages: memory goes back to a free list when its last view dies.
+"""Large arrays in reused memory: a block returns to a free list when the last view of it dies.
 
-A page the kernel hands out for the first time costs as much as the arithmetic done on it. Training asks for
-the same sizes at every step, so after the first step nothing large is allocated. Safe by construction: a
-block is reused only when no array refers to it any more.
+The operating system clears each page it hands out, which costs as much as the arithmetic done on it. Training asks for
+the same sizes at every step, so after the first step nothing large is allocated. A block is reused only when no array
+refers to it any more.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections import defaultdict
 
 import numpy as np
 
-SMALLEST = 1 << 16
-"""Arrays under this many bytes come from NumPy's own allocator."""
+MIN_BYTES = 1 << 16
+"""Smaller arrays come from NumPy's own allocator."""
 
 _ALIGNMENT = 64
-_KEEP_BYTES = 256 << 20  # so much may always wait
-_SPARE = 1.5  # and in use and waiting together so many times what was in use at most
+_MAX_CACHED = 256 << 20  # bytes the free list may always hold
+_MAX_RATIO = 1.5  # and all blocks together, as a multiple of the most that was in use
 
 _free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
 
 
 class _Bytes:
-    """What is in use, and what was at most since memory was last given back; a guide, so no lock."""
+    """Bytes in use, and the most since the last release; an estimate, so without a lock."""
 
     in_use = 0
-    most = 0
+    peak = 0
 
 
 class _Block:
@@ -38,38 +38,35 @@ class _Block:
         self.size, self.memory = size, memory
         address = memory.__array_interface__["data"][0]
         aligned = -(-address // _ALIGNMENT) * _ALIGNMENT
-        self.__array_interface__ = {
-            "data": (aligned, False), "shape": (size,), "typestr": "|u1", "version": 3,
-        }  # fmt: skip
+        self.__array_interface__ = {"data": (aligned, False), "shape": (size,), "typestr": "|u1", "version": 3}
 
     def __del__(self) -> None:
         _Bytes.in_use -= self.size
         _free[self.size].append(self.memory)  # atomic; may run on any thread
 
 
-def size_class(nbytes: int, least: int = 4096) -> int:
-    """The size of block that holds so many bytes, a multiple of ``least``, a power of two."""
-    step = max(1 << max(nbytes.bit_length() - 4, 0), least)  # eight classes an octave: at most an eighth is wasted
+def size_class(nbytes: int, minimum: int = 4096) -> int:
+    """The size of block for so many bytes: at most an eighth larger, a multiple of ``minimum``, a power of two."""
+    step = max(1 << max(nbytes.bit_length() - 4, 0), minimum)  # eight classes per power of two
     return -(-nbytes // step) * step
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-    """An uninitialised C-contiguous array, 64-byte aligned when it is large."""
+    """An uninitialised C-contiguous array, 64-byte aligned if it is large."""
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < SMALLEST:
+    if nbytes < MIN_BYTES:
         return np.empty(shape, dtype)
     size = size_class(nbytes)
     try:
         memory = _free[size].pop()
     except IndexError:
-        waiting = cached_bytes()
-        if waiting > _KEEP_BYTES and _Bytes.in_use + waiting + size > _SPARE * _Bytes.most:
+        cached = cached_bytes()
+        if cached > _MAX_CACHED and _Bytes.in_use + cached + size > _MAX_RATIO * _Bytes.peak:
             release()
         memory = np.empty(size + _ALIGNMENT, np.uint8)
     _Bytes.in_use += size
-    if _Bytes.in_use > _Bytes.most:
-        _Bytes.most = _Bytes.in_use
+    _Bytes.peak = max(_Bytes.peak, _Bytes.in_use)
     block = np.asarray(_Block(size, memory))
     return block[:nbytes].view(dtype).reshape(shape)
 
@@ -82,11 +79,11 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
 
 
 def cached_bytes() -> int:
-    """Bytes that wait on the free list."""
+    """Bytes on the free list."""
     return sum(size * len(blocks) for size, blocks in list(_free.items()))
 
 
 def release() -> None:
-    """Give all waiting memory back to the operating system."""
+    """Return the memory on the free list to the operating system."""
     _free.clear()
-    _Bytes.most = _Bytes.in_use
+    _Bytes.peak = _Bytes.in_use

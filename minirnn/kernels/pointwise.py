@@ -1,15 +1,15 @@
-"""The scalar functions of all kernels, once: all devices compile these same ones.
+"""The scalar functions of all kernels, on every device.
 
 In float32 the exponential, the logarithm, the hyperbolic tangent and the error function are approximations made of
-multiplications, additions, operations on bits and at most one division, so that loops over them vectorise (Numba has
-no SVML any more and ``math.tanh`` is ten times slower). In float64, which gradient checks run in, they are the exact
-functions of the C library.
+multiplications, additions, operations on bits and at most one division, so that loops over them vectorise (Numba has no
+SVML any more, and ``math.tanh`` is ten times slower). In float64, which gradient checks run in, they are the functions
+of the C library. Largest errors are measured in ``tests/kernels/test_pointwise.py``.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from llvmlite import ir
@@ -21,16 +21,24 @@ from minirnn.kernels.jit import DISABLED, jit
 scalar = jit(inline=True)
 
 
-def cast(value: Any, like: Any) -> Any:
+def cast(value, like):
     """``value`` in the floating type of ``like``, so that a literal does not turn a loop into float64."""
     return type(like)(value)
 
 
 @overload(cast, inline="always")
-def _cast(value, like):  # unannotated: Numba compares it with the lambda it returns
+def _cast(value, like):
     if like == types.float32:
         return lambda value, like: np.float32(value)
     return lambda value, like: np.float64(value)
+
+
+def _compile_as(function: Callable, in_float32: Callable, in_float64: Callable) -> None:
+    """Give ``function`` of one scalar ``x`` its compiled forms."""
+
+    @overload(function, jit_options={"fastmath": {"contract", "nsz"}, "error_model": "numpy", "forceinline": True})
+    def choose(x):
+        return in_float32 if x == types.float32 else in_float64
 
 
 # ------------------------------------------------------------------------------------- tanh, sigmoid, exp
@@ -38,21 +46,19 @@ def _cast(value, like):  # unannotated: Numba compares it with the lambda it ret
 # x P(x^2) / Q(x^2), fitted to tanh for the least largest relative error (Lawson's reweighted least squares);
 # then scale, last bits and the limit, beyond which tanh is as good as constant, were searched for the least largest
 # error of the whole evaluation in float32 over every float from 0.25 up: 2.92e-7 with fused multiply-add, 3.73e-7
-# without. Measured in tests/kernels.
+# without.
 _TANH_LIMIT = np.float32(8.058544158935547)
-_P = tuple(
+_P0, _P1, _P2, _P3, _P4 = (
     np.float32(c) for c in (1.090587854385376, 0.14593186974525452, 0.0038122395053505898,
                             2.2476002413895912e-05, 1.456424048029703e-08)
 )  # fmt: skip
-_Q = tuple(
+_Q0, _Q1, _Q2, _Q3, _Q4 = (
     np.float32(c) for c in (1.090587854385376, 0.5094609260559082, 0.028221121057868004,
                             0.0003583261859603226, 8.48105685236078e-07)
 )  # fmt: skip
-_P0, _P1, _P2, _P3, _P4 = _P
-_Q0, _Q1, _Q2, _Q3, _Q4 = _Q
 
 
-def tanh(x: Any) -> Any:
+def tanh(x):
     """Hyperbolic tangent; largest error in float32 3e-7. NaN in, NaN out.
 
     On a GPU, whose fast division is off by up to 2 units in the last place (PTX ISA, div.approx), that may be 5e-7.
@@ -69,28 +75,24 @@ def _tanh32(x):
     return x * (p / q)
 
 
-@overload(tanh, jit_options={"fastmath": {"contract", "nsz"}, "error_model": "numpy", "forceinline": True})
-def _tanh(x):
-    if x == types.float32:
-        return _tanh32
-    return lambda x: math.tanh(x)
+_compile_as(tanh, _tanh32, lambda x: math.tanh(x))
 
 
 @scalar
-def tanh_grad(y: Any) -> Any:
+def tanh_grad(y):
     """d tanh(x) / dx from y = tanh(x): 1 - y^2."""
     return cast(1, y) - y * y
 
 
 @scalar
-def sigmoid(x: Any) -> Any:
+def sigmoid(x):
     """Logistic function, 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2."""
     half = cast(0.5, x)
     return half + half * tanh(half * x)
 
 
 @scalar
-def relu(x: Any) -> Any:
+def relu(x):
     """max(x, 0); NaN in, NaN out."""
     zero = cast(0, x)
     return zero if x < zero else x
@@ -101,16 +103,15 @@ _LN2_HIGH = np.float32(0.693359375)  # exact in float32; the rest in the next li
 _LN2_LOW = np.float32(-2.12194440054690583e-4)
 _ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds to an integer
 _EXP_LOW, _EXP_HIGH = np.float32(-87.33654), np.float32(88.72283)
-_E = tuple(np.float32(1 / math.factorial(k)) for k in range(8))
-_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7 = _E
+_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7 = (np.float32(1 / math.factorial(k)) for k in range(8))
 _ZERO32, _INF32 = np.float32(0), np.float32(np.inf)
 
 
 @intrinsic
-def _power_of_two(typing_context: Any, exponent: Any) -> Any:
-    """2^n as float32 for a whole n in [-126, 128], by building its bits."""
+def _power_of_two(typing_context, exponent):
+    """2^n as float32 for an integer n in [-126, 128], by building its bits."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context, builder, signature, args):
         word = ir.IntType(32)
         biased = builder.add(args[0], ir.Constant(word, 127))
         return builder.bitcast(builder.shl(biased, ir.Constant(word, 23)), ir.FloatType())
@@ -118,7 +119,7 @@ def _power_of_two(typing_context: Any, exponent: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-def exp(x: Any) -> Any:
+def exp(x):
     """Exponential; largest relative error in float32 3e-7. NaN in, NaN out; underflows to 0."""
     return np.exp(x)
 
@@ -136,31 +137,19 @@ def _exp32(x):
     return _INF32 if x > _EXP_HIGH else e
 
 
-@overload(exp, jit_options={"fastmath": {"contract", "nsz"}, "error_model": "numpy", "forceinline": True})
-def _exp(x):
-    if x == types.float32:
-        return _exp32
-    return lambda x: math.exp(x)
+_compile_as(exp, _exp32, lambda x: math.exp(x))
 
 
 @intrinsic
-def _bits(typing_context: Any, value: Any) -> Any:
+def _bits(typing_context, value):
     """The bits of a float32 as int32."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.IntType(32))
-
-    return types.int32(types.float32), generate
+    return types.int32(types.float32), lambda c, builder, s, args: builder.bitcast(args[0], ir.IntType(32))
 
 
 @intrinsic
-def _from_bits(typing_context: Any, bits: Any) -> Any:
+def _from_bits(typing_context, bits):
     """The float32 of these bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
+    return types.float32(types.int32), lambda c, builder, s, args: builder.bitcast(args[0], ir.FloatType())
 
 
 # --------------------------------------------------------------------------------- logarithm, softplus, erf
@@ -173,27 +162,26 @@ _FOUR_BITS = np.int32(0x40800000)
 _EXPONENT_STEP = np.float32(2**-23)  # from the exponent's bits to the exponent
 _TINY32, _TWO_23, _MANTISSA_BITS = np.finfo(np.float32).tiny, np.float32(2**23), np.float32(23)
 _QUARTER32, _HALF32, _ONE32, _FOUR32, _NAN32 = (np.float32(c) for c in (0.25, 0.5, 1, 4, np.nan))
-_L = tuple(
+_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
     np.float32(c) for c in (0.33333331707637315, -0.2500082103364963, 0.20001226882962903, -0.16623357371187356,
                             0.14201757858231415, -0.13160181994414125, 0.12761577886328118, -0.07634498635579473)
 )  # fmt: skip
-_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = _L
 
 
 @scalar
-def _exponent_bits(x: Any) -> Any:
+def _exponent_bits(x):
     """n 2^23 for a normal float32 x = 2^n (1 + f) with 1 + f in [sqrt(1/2), sqrt(2))."""
     return np.int32(np.int32(_bits(x) - _SQRT_HALF_BITS) & _EXPONENT_MASK)
 
 
 @scalar
-def _log_from(f: Any, n: Any) -> Any:
+def _log_from(f, n):
     """log(2^n (1 + f)) in float32."""
     p = ((((((_L7 * f + _L6) * f + _L5) * f + _L4) * f + _L3) * f + _L2) * f + _L1) * f + _L0
     return n * _LN2_HIGH + (f + ((f * p - _HALF32) * (f * f) + n * _LN2_LOW))
 
 
-def log(x: Any) -> Any:
+def log(x):
     """Natural logarithm; largest relative error in float32 1e-7, denormal numbers included.
 
     -inf for 0; NaN for negative numbers; NaN in, NaN out.
@@ -213,14 +201,10 @@ def _log32(x):
     return y if x < _INF32 else x  # infinity and NaN
 
 
-@overload(log, jit_options={"fastmath": {"contract", "nsz"}, "error_model": "numpy", "forceinline": True})
-def _log(x):
-    if x == types.float32:
-        return _log32
-    return lambda x: math.log(x)
+_compile_as(log, _log32, lambda x: math.log(x))
 
 
-def log1p(x: Any) -> Any:
+def log1p(x):
     """log(1 + x), accurate for small x too; largest relative error in float32 1.3e-7.
 
     -inf for -1; NaN for numbers below -1; NaN in, NaN out.
@@ -238,15 +222,11 @@ def _log1p32(x):
     return y if x < _INF32 else x
 
 
-@overload(log1p, jit_options={"fastmath": {"contract", "nsz"}, "error_model": "numpy", "forceinline": True})
-def _log1p(x):
-    if x == types.float32:
-        return _log1p32
-    return lambda x: math.log1p(x)
+_compile_as(log1p, _log1p32, lambda x: math.log1p(x))
 
 
 @scalar
-def softplus(x: Any) -> Any:
+def softplus(x):
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)); largest relative error in float32 2e-7, but 0 below -87.3."""
     return relu(x) + log1p(exp(x if x < cast(0, x) else -x))
 
@@ -254,19 +234,17 @@ def softplus(x: Any) -> Any:
 # erf(x) = x + x A(x^2) below 0.9, and 1 - exp(x B(x)) from there to 4, where float32 rounds it to 1; both fitted for
 # the least maximum relative error, 1.2e-8 and 3.1e-9 (Lawson's reweighted least squares).
 _ERF_SPLIT = np.float32(0.9)
-_A = tuple(
+_A0, _A1, _A2, _A3, _A4, _A5 = (
     np.float32(c) for c in (0.12837915379728868, -0.37612523276284554, 0.1128214081279967,
                             -0.026778908949983336, 0.00501196287046731, -0.000609036024304801)
 )  # fmt: skip
-_B = tuple(
+_B0, _B1, _B2, _B3, _B4, _B5 = (
     np.float32(c) for c in (-1.128519952302598, -0.6356993702016565, -0.10528685171953998,
                             0.022906029123806786, -0.0032199748146512484, 0.00021459493289690618)
 )  # fmt: skip
-_A0, _A1, _A2, _A3, _A4, _A5 = _A
-_B0, _B1, _B2, _B3, _B4, _B5 = _B
 
 
-def erf(x: Any) -> Any:
+def erf(x):
     """Error function; largest relative error in float32 1.1e-7. NaN in, NaN out."""
     return type(x)(math.erf(x))
 
@@ -281,17 +259,13 @@ def _erf32(x):
     return near if t < _ERF_SPLIT else far
 
 
-@overload(erf, jit_options={"fastmath": {"contract", "nsz"}, "error_model": "numpy", "forceinline": True})
-def _erf(x):
-    if x == types.float32:
-        return _erf32
-    return lambda x: math.erf(x)
+_compile_as(erf, _erf32, lambda x: math.erf(x))
 
 
 # --------------------------------------------------------------------- square root, comparison and selection
 
 
-def sqrt(x: Any) -> Any:
+def sqrt(x):
     """Square root; NaN for negative numbers."""
     return np.sqrt(x)
 
@@ -302,20 +276,20 @@ def _sqrt(x):
 
 
 @scalar
-def minimum(a: Any, b: Any) -> Any:
-    """The smaller of a and b; a where they are equal, NaN where either is."""
+def minimum(a, b):
+    """The smaller of a and b; a if they are equal, NaN if either is."""
     return b if (b < a) | (b != b) else a
 
 
 @scalar
-def maximum(a: Any, b: Any) -> Any:
-    """The larger of a and b; a where they are equal, NaN where either is."""
+def maximum(a, b):
+    """The larger of a and b; a if they are equal, NaN if either is."""
     return b if (a < b) | (b != b) else a
 
 
 @scalar
-def where(condition: Any, a: Any, b: Any) -> Any:
-    """a where the condition holds, else b."""
+def where(condition, a, b):
+    """a if the condition holds, else b."""
     return a if condition else b
 
 
@@ -323,7 +297,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 
 @scalar
-def random_bits(seed: Any, counter: Any) -> Any:
+def random_bits(seed, counter):
     """64 random bits for one counter value: SplitMix64's output function (Steele, Lea & Flood 2014)."""
     z = np.uint64(seed) + (np.uint64(counter) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -332,12 +306,12 @@ def random_bits(seed: Any, counter: Any) -> Any:
 
 
 @scalar
-def random_uniform(seed: Any, counter: Any) -> Any:
-    """A float64 in [0, 1) for one counter value; any device and any thread draws the same."""
+def random_uniform(seed, counter):
+    """A float64 in [0, 1) for one counter value, the same on any device and any thread."""
     return np.float64(random_bits(seed, counter) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-def _random_bits_plain(seed: Any, counter: Any) -> Any:
+def _random_bits_plain(seed, counter):
     """64 random bits for one counter value, in Python's own integers."""
     mask = (1 << 64) - 1
     z = (int(seed) + (int(counter) + 1) * 0x9E3779B97F4A7C15) & mask

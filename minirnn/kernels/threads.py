@@ -1,7 +1,7 @@
-"""The one thread pool: a kernel is called once per share of its work, the caller taking the first share.
+"""The thread pool: a kernel runs once per thread, on its chunk of the work, the caller being thread 0.
 
-Every kernel is written so that a number it computes does not depend on how the work was shared: the same
-seed gives the same numbers on one thread and on sixteen.
+No number a kernel computes depends on how the work is divided: the same seed gives the same numbers on one thread and
+on sixteen. See ``docs/internals/determinism.md``.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import Any
 import numpy as np
 
 from minirnn.errors import OptionError
+from minirnn.validation import check_int
 
-GRAIN = 4_000_000
-"""Multiply-adds (or their like) that make a share worth handing to another thread."""
+MAX_THREADS = 1024
 
-_MOST = 1024  # threads; kernels have room for each of them
+MIN_WORK = 4_000_000
+"""Multiply-adds, or operations of that cost, that are worth another thread."""
 
-_PATIENCE = 100e-6  # seconds a thread looks for more work, or for the end of it, before it sleeps
-_GRACE = 6e-6  # seconds the caller needs from posting work to letting go of the GIL
-
-_STACK_BYTES = 64 << 20  # compiling happens on whichever thread calls first; LLVM wants more than 512 kB
+_SPIN_SECONDS = 100e-6  # how long a thread spins, waiting for work or for the end of it, before it sleeps
+_HANDOVER_SECONDS = 6e-6  # what the caller needs from posting work to releasing the GIL
+_STACK_BYTES = 64 << 20  # kernels are compiled on whichever thread calls first; LLVM needs more than 512 kB
 
 
 def _default_threads() -> int:
     if chosen := os.environ.get("MINIRNN_NUM_THREADS"):
         try:
-            return min(_MOST, max(1, int(chosen)))
+            return min(MAX_THREADS, max(1, int(chosen)))
         except ValueError:
-            raise OptionError(f"MINIRNN_NUM_THREADS must be an int, got {chosen!r}") from None
+            raise OptionError(f"MINIRNN_NUM_THREADS: expected an int, got {chosen!r}") from None
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -41,29 +41,30 @@ def _default_threads() -> int:
 
 class _Pool:
     def __init__(self) -> None:
-        self.limit = 0  # not asked for yet
-        self.patience = self.grace = 0  # in looks; measured when the first worker starts
-        self.wait_while: Callable[[np.ndarray, int, int, int], bool]
-        self.forget_workers()
+        self.limit = 0  # until it is asked for
+        self.spins = self.handover_spins = 0  # measured when the first worker starts
+        self.spin_while_equal: Callable[[np.ndarray, int, int, int], bool]
+        self.reset()
 
-    def forget_workers(self) -> None:
-        """A forked child has none of its parent's threads."""
+    def reset(self) -> None:
+        """Start without workers: a forked child has none of its parent's threads."""
         self.tasks: SimpleQueue = SimpleQueue()
-        self.posted = np.zeros(1, np.int64)  # counts calls of run(), for workers that are still looking
+        self.posted = np.zeros(1, np.int64)  # counts calls of run(), for workers that spin
         self.workers = 0
         self.lock = threading.Lock()
 
     def ensure(self, workers: int) -> None:
-        from minirnn.kernels.spin import wait_while  # compiles: not before threads are expected
+        from minirnn.kernels.spin import spin_while_equal  # compiled, so not before there are threads
 
         with self.lock:
-            if not self.patience:
-                now, looks = int(self.posted[0]), 100_000
-                wait_while(self.posted, 0, now, 1)  # compiles
+            if not self.spins:
+                now, count = int(self.posted[0]), 100_000
+                spin_while_equal(self.posted, 0, now, 1)  # compiles
                 began = time.perf_counter()
-                wait_while(self.posted, 0, now, looks)
-                rate = looks / max(1e-9, time.perf_counter() - began)
-                self.patience, self.grace, self.wait_while = int(_PATIENCE * rate), int(_GRACE * rate), wait_while
+                spin_while_equal(self.posted, 0, now, count)
+                rate = count / max(1e-9, time.perf_counter() - began)
+                self.spins, self.handover_spins = int(_SPIN_SECONDS * rate), int(_HANDOVER_SECONDS * rate)
+                self.spin_while_equal = spin_while_equal
             before = threading.stack_size(_STACK_BYTES) if self.workers < workers else None
             try:
                 while self.workers < workers:
@@ -76,72 +77,72 @@ class _Pool:
                     threading.stack_size(before)
 
     def _work(self) -> None:
-        from minirnn.kernels.spin import wait_while
-
-        tasks, posted = self.tasks, self.posted
+        tasks, posted, spin_while_equal = self.tasks, self.posted, self.spin_while_equal
         while True:
             seen = int(posted[0])
             try:
-                share, done, flags, kernel, args = tasks.get_nowait()
+                task = tasks.get_nowait()
             except Empty:
-                if wait_while(posted, 0, seen, self.patience):
-                    wait_while(
-                        posted, 0, int(posted[0]), self.grace
-                    )  # a GIL asked for before the caller lets go of it means sleep
-                share, done, flags, kernel, args = tasks.get()
+                if spin_while_equal(posted, 0, seen, self.spins):
+                    # asking for the GIL before the caller has released it would put this thread to sleep
+                    spin_while_equal(posted, 0, int(posted[0]), self.handover_spins)
+                task = tasks.get()
+            thread_id, done, flags, kernel, args = task
             try:
-                kernel(share, *args)
+                kernel(thread_id, *args)
                 done.put(None)
             except BaseException as error:  # handed to the caller, who raises it
                 done.put(error)
-            flags[share] = 1
-            del done, flags, kernel, args
+            flags[thread_id] = 1
+            del task, done, flags, kernel, args
 
 
 _pool = _Pool()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.forget_workers)
+    os.register_at_fork(after_in_child=_pool.reset)
 
 
 def set_num_threads(count: int) -> None:
-    """Let kernels use up to ``count`` threads (1 or more). Results do not depend on it."""
-    if not isinstance(count, int) or not 1 <= count <= _MOST:
-        raise OptionError(f"set_num_threads: expected an integer from 1 to {_MOST}, got {count!r}")
-    _pool.limit = count
+    """Let kernels use up to ``count`` threads, 1 to 1024. Results do not depend on it.
+
+    Raises:
+        OptionError: ``count`` is not an int in that range.
+    """
+    _pool.limit = check_int("set_num_threads", count, 1, MAX_THREADS)
 
 
 def get_num_threads() -> int:
-    """The number of threads kernels may use."""
+    """The number of threads kernels may use: ``MINIRNN_NUM_THREADS``, or as many as this process has processors."""
     if not _pool.limit:
         _pool.limit = _default_threads()
     return _pool.limit
 
 
-def run(kernel: Callable[..., Any], work: float, most: int, *args: Any) -> None:
-    """Call ``kernel(share, shares, *args)`` for every share, in parallel where ``work`` is worth it.
+def run(kernel: Callable[..., Any], work: float, max_threads: int, *args: Any) -> None:
+    """Call ``kernel(thread_id, num_threads, *args)`` on one or more threads, and wait for all of them.
 
     Args:
-        work: the whole job's multiply-adds, or what costs as much.
-        most: how many shares the job can be cut into (rows, columns, ...).
+        work: multiply-adds of the whole job, or operations of that cost; decides how many threads are worth it.
+        max_threads: how many chunks the job can be divided into (rows, columns, ...).
     """
-    shares = 1 if work < GRAIN else min(get_num_threads(), most, int(work / GRAIN) + 1)
-    if shares > 1 and _pool.workers < shares - 1:
-        _pool.ensure(shares - 1)
-        shares = min(shares, _pool.workers + 1)
-    if shares <= 1:
+    count = 1 if work < MIN_WORK else min(get_num_threads(), max_threads, int(work / MIN_WORK) + 1)
+    if count > 1 and _pool.workers < count - 1:
+        _pool.ensure(count - 1)
+        count = min(count, _pool.workers + 1)
+    if count <= 1:
         kernel(0, 1, *args)
         return
     done: SimpleQueue = SimpleQueue()
-    flags = np.zeros(shares, np.int64)
-    for share in range(1, shares):
-        _pool.tasks.put((share, done, flags, kernel, (shares, *args)))
+    flags = np.zeros(count, np.int64)
+    for thread_id in range(1, count):
+        _pool.tasks.put((thread_id, done, flags, kernel, (count, *args)))
     _pool.posted[0] += 1
     try:
-        kernel(0, shares, *args)
+        kernel(0, count, *args)
     finally:
-        for share in range(1, shares):
-            _pool.wait_while(flags, share, 0, _pool.patience)
-        failures = [done.get() for _ in range(shares - 1)]
-    for failure in failures:
-        if failure is not None:
-            raise failure
+        for thread_id in range(1, count):
+            _pool.spin_while_equal(flags, thread_id, 0, _pool.spins)
+        errors = [done.get() for _ in range(count - 1)]
+    for error in errors:
+        if error is not None:
+            raise error

@@ -1,12 +1,11 @@
-"""The matrix micro-kernel, emitted for the host's vector width, and the packing of its right-hand side.
+"""The matrix micro-kernel, emitted as LLVM IR for the host's vector width, and the packing of its right operand.
 
-``multiply_add`` computes C += A B for a few rows of A, any strides, against a *packed* B: column panels of
-``ROWS`` x ``VECTORS`` register tiles' width, each panel ``[depth, panel_width]`` and contiguous, the last one
-padded with zeros. A tile keeps ROWS x VECTORS vector accumulators in registers, broadcasts one element of A a
-row and multiplies it with VECTORS vectors of B; the panel stays in the first or second cache. Every element of
-C is one chain of multiply-adds in ascending order of depth, whatever the tile it falls into, so results do not
-depend on how rows are shared among threads. (Structure: Goto & van de Geijn 2008, "Anatomy of
-High-Performance Matrix Multiplication".)
+``multiply_add`` computes C += A B for a few rows of A, any strides, against a *packed* B: column panels as wide as a
+register tile, each ``[depth, panel_width]`` and contiguous, the last one padded with zeros. A tile keeps ROWS x VECTORS
+vector accumulators in registers, broadcasts one element of A per row and multiplies it with VECTORS vectors of B; the
+panel stays in the first- or second-level cache. Every element of C is one chain of multiply-adds in ascending order of
+depth, whichever tile it is in, so results do not depend on how rows are divided among threads. (Structure: Goto & van
+de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".)
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic, overload
 
 from minirnn.kernels import memory, threads
-from minirnn.kernels.jit import DISABLED, jit
+from minirnn.kernels.jit import DISABLED, chunk_of, jit
 
 ROWS = 6
 VECTORS = 2
 WIDE = 4
-"""Panels a tile of one row takes at once: with the two accumulators of one panel it would wait for each sum."""
+"""Panels that a tile of one row takes at once: the accumulators of one panel would wait for each other's sums."""
 
 
 @functools.cache
@@ -41,13 +40,18 @@ def vector_bytes() -> int:
     return 32 if "+avx" in enabled else 16
 
 
-def panel_width(array: Any) -> int:
-    """Columns of a packed panel for the element type of ``array``."""
-    return VECTORS * vector_bytes() // array.dtype.itemsize
+def packed_width(dtype: np.dtype) -> int:
+    """Columns of a packed panel of element type ``dtype``."""
+    return VECTORS * vector_bytes() // dtype.itemsize
+
+
+def panel_width(array):
+    """Columns of a packed panel for the element type of ``array``, for compiled code too."""
+    return packed_width(array.dtype)
 
 
 @overload(panel_width, inline="always")
-def _panel_width(array):  # unannotated: Numba compares it with the lambda it returns
+def _panel_width(array):
     width = VECTORS * vector_bytes() // (array.dtype.bitwidth // 8)
     return lambda array: width
 
@@ -55,19 +59,16 @@ def _panel_width(array):  # unannotated: Numba compares it with the lambda it re
 def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1) -> Any:
     """An intrinsic ``tile(a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns)``.
 
-    It adds A B to C for ``rows`` rows and the first ``columns`` of ``panels * vectors * lanes`` columns; the panels
-    lie ``panel_size`` apart. Positions and strides are in elements; ``lanes`` is the host's width unless given.
+    It adds A B to C for ``rows`` rows and the first ``columns`` of ``panels * vectors * lanes`` columns; the panels are
+    ``panel_size`` apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
     """
 
     @intrinsic
-    def tile(
-        typing_context: Any, a: Any, a_at: Any, a_row: Any, a_column: Any, panel: Any, panel_at: Any,
-        panel_size: Any, c: Any, c_at: Any, c_row: Any, depth: Any, columns: Any,
-    ) -> Any:  # fmt: skip
+    def tile(typing_context, a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns):
         size = types.intp
         signature = types.void(a, size, size, size, panel, size, size, c, size, size, size, size)
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def generate(context, builder, signature, args):
             _generate_tile(rows, vectors, lanes, panels, context, builder, signature, args)
             return context.get_dummy_value()
 
@@ -76,9 +77,7 @@ def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1
     return tile
 
 
-def _generate_tile(
-    rows: int, vectors: int, lanes: int | None, panels: int, context: Any, builder: Any, signature: Any, args: Any
-) -> None:
+def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, args):
     a_type, panel_type, c_type = signature.args[0], signature.args[4], signature.args[7]
     width = a_type.dtype.bitwidth // 8
     lanes = lanes or vector_bytes() // width
@@ -88,22 +87,22 @@ def _generate_tile(
     word, index = ir.IntType(32), ir.IntType(64)
     suffix = f"v{lanes}f{8 * width}"
 
-    def data(array_type: Any, value: Any) -> Any:
+    def data(array_type, value):
         return context.make_array(array_type)(context, builder, value).data
 
-    def declare(name: str, result: Any, parameters: list) -> Any:
+    def declare(name, result, parameters):
         return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
 
-    def splat(value: Any, kind: Any) -> Any:
+    def splat(value, kind):
         undefined = ir.Constant(kind, ir.Undefined)
         one = builder.insert_element(undefined, value, ir.Constant(word, 0))
         zeros = ir.Constant(ir.VectorType(word, lanes), [0] * lanes)
         return builder.shuffle_vector(one, undefined, zeros)
 
-    def vector_at(base: Any, offset: Any) -> Any:
+    def vector_at(base, offset):
         return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
 
-    def constant(value: int) -> Any:
+    def constant(value):
         return ir.Constant(index, value)
 
     fma = declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
@@ -114,10 +113,10 @@ def _generate_tile(
     zero = ir.Constant(vector, [0.0] * lanes)
     cells = [(row, v) for row in range(rows) for v in range(panels * vectors)]
 
-    def target(row: int, v: int) -> Any:
+    def target(row, v):
         return vector_at(c, builder.add(builder.mul(constant(row), c_row), constant(v * lanes)))
 
-    # C is needed last but fetched first: its lines arrive while the products are summed
+    # C is needed last but prefetched first: its lines arrive while the products are summed
     byte_pointer = ir.IntType(8).as_pointer()
     prefetch = declare("llvm.prefetch.p0", ir.VoidType(), [byte_pointer, word, word, word])
     for row, v in cells:
@@ -187,11 +186,8 @@ _wide_tile1 = emit_tile(1, VECTORS, panels=WIDE)
 
 
 @jit(inline=True)
-def _row_tiles(
-    a: Any, a_at: int, a_row: int, a_column: int, rows: int, panel: Any, panel_at: int,
-    c: Any, c_at: int, c_row: int, depth: int, columns: int,
-) -> None:  # fmt: skip
-    """One panel against ``rows`` rows, in tiles of as equal a height as can be (25 rows: five fives)."""
+def _row_tiles(a, a_at, a_row, a_column, rows, panel, panel_at, c, c_at, c_row, depth, columns):
+    """One panel against ``rows`` rows, in tiles of almost equal height (25 rows: five fives)."""
     left = rows
     while left > 0:
         tiles = (left + 5) // 6
@@ -214,40 +210,30 @@ def _row_tiles(
 
 
 @jit(inline=True)
-def multiply_add(
-    a: Any, a_at: int, a_row: int, a_column: int, rows: int, panels: Any, panels_at: int, panel_size: int,
-    depth: int, c: Any, c_at: int, c_row: int, columns: int,
-) -> None:  # fmt: skip
+def multiply_add(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns):
     """C[rows, columns] += A[rows, depth] B[depth, columns], positions and strides in elements.
 
     Args:
-        a: holds A from ``a_at`` on, A[r, k] at ``a_at + r * a_row + k * a_column``.
-        panels: packed B; panel p starts at ``panels_at + p * panel_size``.
-        c: holds C from ``c_at`` on, C[r, j] at ``c_at + r * c_row + j``.
+        a: A[r, k] is its element ``a_at + r * a_row + k * a_column``.
+        panels: packed B; panel p begins at ``panels_at + p * panel_size``.
+        c: C[r, j] is its element ``c_at + r * c_row + j``.
     """
     width = panel_width(panels)
     column = 0
     while rows == 1 and column + (WIDE - 1) * width < columns:
-        _wide_tile1(
-            a, a_at, a_row, a_column, panels, panels_at, panel_size, c, c_at + column, c_row, depth,
-            min(WIDE * width, columns - column),
-        )  # fmt: skip
+        used = min(WIDE * width, columns - column)
+        _wide_tile1(a, a_at, a_row, a_column, panels, panels_at, panel_size, c, c_at + column, c_row, depth, used)
         panels_at += WIDE * panel_size
         column += WIDE * width
     while column < columns:
-        _row_tiles(
-            a, a_at, a_row, a_column, rows, panels, panels_at, c, c_at + column, c_row, depth,
-            min(width, columns - column),
-        )  # fmt: skip
+        used = min(width, columns - column)
+        _row_tiles(a, a_at, a_row, a_column, rows, panels, panels_at, c, c_at + column, c_row, depth, used)
         panels_at += panel_size
         column += width
 
 
-def _multiply_add_plain(
-    a: Any, a_at: int, a_row: int, a_column: int, rows: int, panels: Any, panels_at: int, panel_size: int,
-    depth: int, c: Any, c_at: int, c_row: int, columns: int,
-) -> None:  # fmt: skip
-    """C[rows, columns] += A[rows, depth] B[depth, columns]; see the compiled version above."""
+def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns):
+    """:func:`multiply_add` in NumPy."""
     if not (rows and depth and columns):
         return
     width = panel_width(panels)
@@ -258,7 +244,7 @@ def _multiply_add_plain(
     target += np.concatenate([left @ panel for panel in right], axis=1)[:, :columns]
 
 
-if DISABLED:  # the same contract on plain NumPy, for coverage and debuggers
+if DISABLED:
     multiply_add = _multiply_add_plain
 
 
@@ -272,20 +258,21 @@ def _window(array: np.ndarray, start: int, shape: tuple[int, ...], strides: tupl
 
 def packed_panels(columns: int, dtype: np.dtype) -> int:
     """How many panels hold ``columns`` columns of element type ``dtype``."""
-    return -(-columns // (VECTORS * vector_bytes() // dtype.itemsize))
+    return -(-columns // packed_width(dtype))
 
 
 def empty_panels(depth: int, columns: int, dtype: np.dtype) -> np.ndarray:
-    """Room for a packed [depth, columns] matrix: panels [count, depth, panel_width]."""
-    return memory.empty((packed_panels(columns, dtype), depth, VECTORS * vector_bytes() // dtype.itemsize), dtype)
+    """A buffer for a packed [depth, columns] matrix: panels [count, depth, panel_width]."""
+    return memory.empty((packed_panels(columns, dtype), depth, packed_width(dtype)), dtype)
 
 
 @jit
-def pack_rows(share: int, shares: int, b: Any, panels: Any) -> None:
-    """Pack B [depth, columns] as it lies: panels[p, k, j] = b[k, p * width + j]."""
+def pack_rows(thread_id, num_threads, b, panels):
+    """Pack b [depth, columns]: panels[p, k, j] = b[k, p * width + j]."""
     count, depth, width = panels.shape
     columns = b.shape[1]
-    for p in range(share * count // shares, (share + 1) * count // shares):
+    first, last = chunk_of(count, thread_id, num_threads)
+    for p in range(first, last):
         start = p * width
         used = min(width, columns - start)
         for k in range(depth):
@@ -296,18 +283,19 @@ def pack_rows(share: int, shares: int, b: Any, panels: Any) -> None:
 
 
 @jit
-def pack_columns(share: int, shares: int, b: Any, panels: Any) -> None:
+def pack_columns(thread_id, num_threads, b, panels):
     """Pack the transpose of b [columns, depth]: panels[p, k, j] = b[p * width + j, k]."""
     count, depth, width = panels.shape
     columns = b.shape[0]
     block = 64
-    for p in range(share * count // shares, (share + 1) * count // shares):
+    first, last = chunk_of(count, thread_id, num_threads)
+    for p in range(first, last):
         start = p * width
         used = min(width, columns - start)
         for k0 in range(0, depth, block):
             k1 = min(k0 + block, depth)
             fours = used - used % 4
-            for j in range(0, fours, 4):  # four columns at a time: neighbouring stores, half the time
+            for j in range(0, fours, 4):  # four columns at a time, whose stores are consecutive, take half the time
                 for k in range(k0, k1):
                     depth_k, row, column = np.uintp(k), np.uintp(start + j), np.uintp(j)
                     panels[p, depth_k, column] = b[row, depth_k]

@@ -10,7 +10,8 @@ import numpy as np
 from minirnn import kernels
 from minirnn.autograd import ops
 from minirnn.autograd.ops import dropout, linear, log_softmax, relu, sigmoid, softmax, softplus, tanh
-from minirnn.autograd.tensor import Tensor, record
+from minirnn.autograd.tape import record
+from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
 
 __all__ = [

@@ -15,7 +15,7 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import DTypeError, OptionError, ShapeError
 from minirnn.kernels.contract import Noise, RecurrentWeights
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 from minirnn.nn import init
 from minirnn.nn.cells import State, check_lengths, pack_state, unpack_state

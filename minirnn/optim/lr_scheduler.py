@@ -14,7 +14,15 @@ from typing import Any
 from minirnn.errors import OptionError
 from minirnn.optim.optimizers import Optimizer
 
-__all__ = ["CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LinearWarmup", "ReduceLROnPlateau", "StepLR"]
+__all__ = [
+    "CosineAnnealingLR",
+    "ExponentialLR",
+    "LRScheduler",
+    "LinearWarmup",
+    "ReduceLROnPlateau",
+    "StepLR",
+    "WarmupCosine",
+]
 
 
 class LRScheduler:
@@ -224,3 +232,44 @@ class LinearWarmup(LRScheduler):
         if self.after is not None:
             self.after.load_state_dict(state_dict["after"])
         super().load_state_dict({name: value for name, value in state_dict.items() if name != "after"})
+
+
+class WarmupCosine:
+    """Linear warm-up, then half a cosine, over the progress of a training run (Loshchilov & Hutter 2017).
+
+    ::
+
+        lr(p) = max_lr max(p / warmup, 0.01)                                            for p < warmup
+        lr(p) = max_lr (final_lr + (1 - final_lr) (1 + cos(pi q)) / 2)                  from then on
+        q     = (p - warmup) / (1 - warmup)
+
+    The progress p goes from 0 to 1 and may count steps, epochs or minutes. There is no state to save: the learning
+    rate depends on p alone.
+
+    Args:
+        optimizer: whose groups' ``lr`` is set.
+        max_lr: the learning rate at the end of the warm-up.
+        warmup: fraction of the run over which the learning rate rises.
+        final_lr: the learning rate at the end, as a fraction of ``max_lr``.
+
+    >>> import minirnn as mr
+    >>> optimizer = mr.optim.SGD([mr.tensor([0.0], requires_grad=True)])
+    >>> schedule = WarmupCosine(optimizer, max_lr=0.5, warmup=0.2, final_lr=0.1)
+    >>> [round(schedule.lr_at(p), 3) for p in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    [0.005, 0.25, 0.5, 0.275, 0.05]
+    """
+
+    def __init__(self, optimizer: Optimizer, max_lr: float, warmup: float = 0.02, final_lr: float = 0.01) -> None:
+        self.optimizer, self.max_lr, self.warmup, self.final_lr = optimizer, max_lr, warmup, final_lr
+
+    def lr_at(self, progress: float) -> float:
+        """The learning rate at ``progress``, from 0 to 1."""
+        if progress < self.warmup:
+            return self.max_lr * max(progress / self.warmup, 1e-2)
+        fall = (progress - self.warmup) / max(1e-12, 1 - self.warmup)
+        return self.max_lr * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * fall)))
+
+    def set_progress(self, progress: float, factor: float = 1.0) -> None:
+        """Set the learning rate of every parameter group to ``lr_at(progress) * factor``."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr_at(progress) * factor

@@ -1,39 +1,35 @@
-"""FLOOR 6: one file a task: its data, its model, its loss and its metric, in one place."""
+"""Tasks: one file each, with its data, model, loss, metrics, predictions and options in one class."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
+from typing import Any
 
 from minirnn import checkpoint
 from minirnn.errors import CheckpointError
-from minirnn.tasks.common import Predictor, Trained
+from minirnn.tasks.base import Line, Prediction, Task
+from minirnn.tasks.char import TextGenerator
+from minirnn.tasks.classifier import Classifier
+from minirnn.tasks.forecaster import Forecaster
+from minirnn.tasks.music import Composer
+from minirnn.tasks.tagger import Tagger
+from minirnn.tasks.translator import Translator
 
-_MODELS = {
-    "char": "TextModel", "classifier": "Classifier", "tagger": "Tagger", "translator": "Translator",
-    "forecaster": "Forecaster", "music": "Composer",
-}  # fmt: skip
+__all__ = ["TASKS", "Line", "Prediction", "Task", "load"]
+
+TASKS: dict[str, type[Task[Any, Any]]] = {
+    task.name: task for task in (TextGenerator, Classifier, Tagger, Translator, Forecaster, Composer)
+}
+"""Every task by its name."""
 
 
-def load(path: str | Path) -> Trained:
-    """The trained model of a checkpoint, whichever task it is of; each has ``evaluate(sources)``.
+def load(path: str | Path) -> Task[Any, Any]:
+    """Load the trained model of a checkpoint, of whichever task.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of an unknown task.
     """
     name = checkpoint.load_config(path).get("task")
-    if not isinstance(name, str) or name not in _MODELS:
-        raise CheckpointError(f"{path} holds a {name!r} model, of which this version knows nothing")
-    return getattr(importlib.import_module(f"minirnn.tasks.{name}"), _MODELS[name]).load(path)
-
-
-def load_predictor(path: str | Path) -> Predictor:
-    """As :func:`load`, for the tasks that predict.
-
-    Raises:
-        CheckpointError: as there, or it is a character model.
-    """
-    model = load(path)
-    if not isinstance(model, Predictor):
-        raise CheckpointError(f"{path} holds a character model, which writes rather than predicts: minirnn sample")
-    return model
+    if not isinstance(name, str) or name not in TASKS:
+        raise CheckpointError(f"{path} holds a {name!r} model, which this version does not know")
+    return TASKS[name].load(path)

@@ -1,172 +1,214 @@
-"""Character models: contiguous streams, state carried from chunk to chunk (truncated BPTT), nats per symbol."""
+"""Character models: text in contiguous streams, the state carried from chunk to chunk (truncated BPTT)."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self, Unpack
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
+from minirnn.config import Config, option
 from minirnn.data.corpus import read_bytes, read_characters
-from minirnn.data.text import Bytes, Characters, Streams, in_pieces, symbols_from_config
+from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config
 from minirnn.errors import DataError
-from minirnn.models.body import CellLike, Rates
-from minirnn.models.char_lm import CharLM
-from minirnn.nn.cells import pack_state, unpack_state
-from minirnn.tasks.common import Trained, check_fraction, rebuild
+from minirnn.models import CharLM
+from minirnn.nn.cells import State, pack_state, unpack_state
+from minirnn.tasks.base import Task, WindowConfig, rebuild
+from minirnn.training import TrainingConfig
 
-NAME = "char"
-
-_EVALUATION_STREAMS = 32
-_EVALUATION_STEPS = 256
-_MOST_EVALUATED = 1 << 17  # symbols; of a larger validation set the beginning is evaluated
+EVAL_STREAMS, EVAL_STEPS = 32, 256
+MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
 
 
-class CharTask:
-    """A character model and the text it is trained on.
+@dataclass(frozen=True, kw_only=True)
+class CharConfig(WindowConfig):
+    """Options of :class:`TextGenerator`."""
 
-    Args:
-        tokens: [S] the whole corpus; the last ``val_fraction`` validates.
-        symbols: what the tokens stand for.
-        hidden_size, num_layers, cell, dropout, rates: the model's, see :class:`minirnn.models.CharLM`.
-        batch_size: N streams read side by side.
-        seq_length: T steps through which gradients flow.
-        val_fraction: share of the corpus kept for validation.
-        seed: of the weights and the dropout masks; :func:`minirnn.manual_seed` is called with it.
-        recompute_every: see :meth:`minirnn.models.CharLM.loss`.
+    as_bytes: bool = option(
+        False, "Read bytes rather than characters, from any kind of file.", flags=("--bytes",), group="Data"
+    )
+    hidden_size: int = 256
+    num_layers: int = 2
+    dropout: float = 0.2
+    recompute_every: int | None = option(
+        None,
+        "Save memory: keep the states of every so many steps only, and compute the others again.",
+        minimum=1,
+        flags=("--recompute",),
+        group="Training",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(Config):
+    """Options of :meth:`TextGenerator.sample`."""
+
+    prime: str = option("", "Text to continue.", flags=("--prime", "--prompt"), group="Sampling")
+    length: int = option(
+        1000, "Symbols to generate.", minimum=0, flags=("--length", "--max-new-tokens"), group="Sampling"
+    )
+    temperature: float = option(
+        0.8, "Divides the logits: lower is safer, higher more surprising, 0 the most likely symbol.", minimum=0,
+        group="Sampling",
+    )  # fmt: skip
+    top_k: int | None = option(None, "Sample from the k most likely symbols only.", minimum=1, group="Sampling")
+    top_p: float | None = option(
+        None, "Sample from the smallest set of symbols with this probability.", maximum=1, group="Sampling"
+    )
+    seed: int | None = option(None, "Random seed: the same seed gives the same text.", minimum=0, group="Sampling")
+    stop: str | None = option(None, "End the text after this string.", group="Sampling")
+
+
+class Corpus(NamedTuple):
+    """Text as numbers: tokens [S] and what they stand for."""
+
+    tokens: np.ndarray
+    symbols: Characters | Bytes
+
+
+def read_corpus(sources: Sequence[str], as_bytes: bool = False) -> Corpus:
+    """Read files, ``-`` or ``@python``.
 
     Raises:
-        DataError: the corpus is too short to train and validate on.
+        DataError: a source cannot be read, is empty, or is not text.
     """
-
-    def __init__(
-        self, tokens: np.ndarray, symbols: Characters | Bytes, hidden_size: int, num_layers: int, cell: CellLike,
-        dropout: float, batch_size: int, seq_length: int, val_fraction: float = 0.1, seed: int = 0,
-        recompute_every: int | None = None, **rates: Unpack[Rates],
-    ) -> None:  # fmt: skip
-        check_fraction(val_fraction)
-        cut = tokens.size - max(2, round(tokens.size * val_fraction))
-        if cut < 2:
-            raise DataError(
-                f"the corpus has only {tokens.size} symbols; expected at least 4, and many more to learn from"
-            )
-        self.symbols = symbols
-        self.train = Streams.of(tokens[:cut], batch_size, seq_length)
-        self.validation = Streams.of(tokens[cut:][:_MOST_EVALUATED], _EVALUATION_STREAMS, _EVALUATION_STEPS)
-        random.manual_seed(seed)
-        self.model = CharLM(len(symbols), hidden_size, num_layers, cell, dropout=dropout, **rates)
-        self.batches = len(self.train)
-        digest = hashlib.sha256()
-        for piece in in_pieces(tokens):
-            digest.update(np.ascontiguousarray(piece).data)
-        self._data = {
-            "sha256": digest.hexdigest(),
-            "batch_size": batch_size, "seq_length": seq_length, "val_fraction": val_fraction, "seed": seed,
-        }  # fmt: skip
-        self._recompute_every = recompute_every
-        self._state: Any = None
-
-    def start_epoch(self, epoch: int) -> None:
-        self._state = None
-
-    def loss(self, number: int, progress: float) -> tuple[Tensor, int]:
-        inputs, targets = self.train.chunk(number)
-        loss, state = self.model.loss(inputs, targets, self._state, self._recompute_every)
-        self._state = pack_state([member.detach() for member in unpack_state(state)])
-        return loss, targets.size
-
-    def evaluate(self) -> dict[str, float]:
-        loss = evaluate(self.model, self.validation)
-        return {"val_loss": loss, "bits_per_symbol": loss / math.log(2)}
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "task": NAME, "data": self._data, "model": self.model.config, "symbols": self.symbols.to_config(),
-        }  # fmt: skip
-
-    def carried(self) -> dict[str, np.ndarray]:
-        return {str(number): member.numpy() for number, member in enumerate(unpack_state(self._state))}
-
-    def carry(self, arrays: Mapping[str, np.ndarray]) -> None:
-        device = self.model.head.weight.device
-        self._state = pack_state([Tensor(arrays[str(number)]).to(device) for number in range(len(arrays))])
+    return Corpus(*(read_bytes(sources) if as_bytes else read_characters(sources)))
 
 
-def evaluate(model: CharLM, streams: Streams) -> float:
-    """Mean loss in nats per symbol; each stream starts from the zero state and carries it to its end."""
+def evaluate(model: CharLM, streams: Streams) -> dict[str, float]:
+    """Return the mean ``loss`` in nats per symbol, and in bits; each stream starts from the zero state."""
     total, state = 0.0, None
     with model.evaluating():
         for inputs, targets in streams:
             loss, state = model.loss(inputs, targets, state, reduction="sum")
             total += loss.item()
-    return total / (streams.tokens.size - streams.batch_size)
+    mean = total / (streams.tokens.size - streams.batch_size)
+    return {"loss": mean, "bits_per_symbol": mean / math.log(2)}
 
 
-def read_corpus(sources: Sequence[str], as_bytes: bool = False) -> tuple[np.ndarray, Characters | Bytes]:
-    """Tokens [S] and vocabulary of files, ``-`` or ``@python``.
+class TextGenerator(Task[Corpus, CharConfig]):
+    """A character model: learns to predict the next symbol of a text, and writes text of its own.
 
-    Raises:
-        DataError: a source cannot be read, is empty, or is not text.
-    """
-    return read_bytes(sources) if as_bytes else read_characters(sources)
+    Args:
+        model: predicts the next token.
+        symbols: what the tokens stand for.
 
-
-class TextModel(Trained):
-    """A trained character model with its vocabulary: text in, text out.
-
-    >>> model = TextModel.load("checkpoints/python/best.safetensors")  # doctest: +SKIP
-    >>> print("".join(model.sample("def ", 200, seed=1)))  # doctest: +SKIP
+    >>> generator = TextGenerator.load("checkpoints/corpus/best.safetensors")  # doctest: +SKIP
+    >>> "".join(generator.sample(SampleConfig(prime="To be", seed=1)))  # doctest: +SKIP
     """
 
-    task: ClassVar[str] = NAME
-    kind: ClassVar[str] = "a character model"
+    name = "char"
+    description = "a character model"
+    help = "Train a character model on text. The end of the text is the validation set."
+    sources_help = "Text files; - is standard input, @python the source of Python's standard library."
+    example = "minirnn sample {}"
+    Config = CharConfig
+    training = TrainingConfig(minutes=3, lr=4e-3)
+    model: CharLM
+    _train: Streams
+    _validation: Streams
+    _recompute_every: int | None
 
     def __init__(self, model: CharLM, symbols: Characters | Bytes) -> None:
-        self.model, self.symbols = model, symbols
+        self.model, self.symbols, self.unit = model, symbols, symbols.kind
+        self._state: State = None
 
     @classmethod
-    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+    def read(cls, sources: Sequence[str], config: CharConfig) -> Corpus:
+        return read_corpus(sources, config.as_bytes)
+
+    @classmethod
+    def build(cls, data: Corpus, config: CharConfig) -> Self:
+        tokens, symbols = data
+        cut = tokens.size - max(2, round(tokens.size * config.val_fraction))
+        if cut < 2:
+            raise DataError(
+                f"the corpus has only {tokens.size} symbols; expected at least 4, and many more to learn from"
+            )
+        train = Streams.of(tokens[:cut], config.batch_size, config.seq_length)
+        random.manual_seed(config.seed)
+        task = cls(CharLM(len(symbols), **config.recurrent()), symbols)
+        task._train, task.num_batches = train, len(train)
+        task._validation = Streams.of(tokens[cut:][:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
+        task._recompute_every = config.recompute_every
+        digest = hashlib.sha256()
+        for piece in iter_chunks(tokens):
+            digest.update(np.ascontiguousarray(piece).data)
+        task._data = {
+            "sha256": digest.hexdigest(),
+            **config.subset("batch_size", "seq_length", "val_fraction", "seed"),
+        }
+        task.summary = f"{tokens.size:,} {symbols.kind}, {len(symbols)} different"
+        return task
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         symbols = symbols_from_config(config["symbols"])
-        model = rebuild(CharLM, config["model"], arrays)
-        return cls(model, symbols)
+        return cls(rebuild(CharLM, config["model"] | {"vocab_size": len(symbols)}, arrays), symbols)
 
-    def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
-        """``loss`` in nats per symbol, and in bits, on text files; characters never seen in training are left out.
+    def vocabulary_config(self) -> dict[str, Any]:
+        return {"symbols": self.symbols.to_config()}
 
-        Raises:
-            DataError: a source cannot be read, or nothing of it is in the vocabulary.
-        """
+    # ------------------------------------------------------------------------------------------- training
+
+    def start_epoch(self, epoch: int) -> None:
+        self._state = None
+
+    def loss(self, batch_index: int, progress: float) -> tuple[Tensor, int]:
+        inputs, targets = self._train.chunk(batch_index)
+        loss, state = self.model.loss(inputs, targets, self._state, self._recompute_every)
+        self._state = pack_state([member.detach() for member in unpack_state(state)])
+        return loss, targets.size
+
+    def evaluate(self) -> dict[str, float]:
+        metrics = evaluate(self.model, self._validation)
+        return {"val_loss": metrics.pop("loss"), **metrics}
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return {str(number): member.numpy() for number, member in enumerate(unpack_state(self._state))}
+
+    def load_state_dict(self, state_dict: Mapping[str, np.ndarray]) -> None:
+        device = self.model.head.weight.device
+        members = [Tensor(state_dict[str(number)]).to(device) for number in range(len(state_dict))]
+        self._state = pack_state(members)
+
+    def sample_output(self) -> str:
+        return "".join(self.sample(SampleConfig(length=500, seed=0)))
+
+    # ------------------------------------------------------------------------------------------------ use
+
+    def measure(self, sources: Sequence[str]) -> dict[str, float]:
+        """As :func:`evaluate`, on text files; characters that the model does not know are left out."""
         if isinstance(self.symbols, Bytes):
             tokens, _ = read_bytes(sources)
         else:
             tokens, _ = read_characters(sources, self.symbols)
-        loss = evaluate(self.model, Streams.of(tokens, _EVALUATION_STREAMS, _EVALUATION_STEPS))
-        return {"loss": loss, "bits_per_symbol": loss / math.log(2)}
+        return evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
 
-    def sample(
-        self, prime: str = "", length: int = 500, temperature: float = 1.0, top_k: int | None = None,
-        top_p: float | None = None, seed: int | None = None, stop: str | None = None,
-    ) -> Iterator[str]:  # fmt: skip
-        """Pieces of text that continue ``prime``, ``length`` symbols in all, or up to and with ``stop``.
+    def sample(self, options: SampleConfig | None = None) -> Iterator[str]:
+        """Return pieces of a text that continues the prime, as they are made.
 
-        Without a prime the text begins after a line end, or where there is none, after the first symbol of the
-        vocabulary.
+        Without a prime the text starts at the beginning of a line, or where the model knows no line end, after the
+        first symbol of the vocabulary.
 
         Raises:
-            DataError: nothing of the prime is in the vocabulary.
+            DataError: the model knows no character of the prime.
         """
-        tokens = self.symbols.encode(prime or "\n")
+        options = options or SampleConfig()
+        tokens = self.symbols.encode(options.prime or "\n")
         if tokens.size == 0:
-            if prime:
-                raise DataError(f"no character of the prime {prime!r} is in the model's vocabulary")
+            if options.prime:
+                raise DataError(f"no character of the prime {options.prime!r} is in the model's vocabulary")
             tokens = np.zeros(1, np.int64)
-        return self._pieces(self.model.stream(tokens, length, temperature, top_k, top_p, seed), stop)
+        sampling = options.subset("length", "temperature", "top_k", "top_p", "seed")
+        return self._decoded(self.model.stream(tokens, **sampling), options.stop)
 
-    def _pieces(self, chunks: Iterator[np.ndarray], stop: str | None) -> Iterator[str]:
+    def _decoded(self, chunks: Iterator[np.ndarray], stop: str | None) -> Iterator[str]:
         decode = self.symbols.decoder()
         text = ""
         for chunk in chunks:

@@ -3,54 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
-from minirnn.data.lines import Where, read_classes, read_pairs
+from minirnn.config import option
+from minirnn.data.lines import Locations, read_classes, read_pairs
 from minirnn.data.sequences import Buckets, pad
 from minirnn.data.tokenize import GLUE, Tokenizer
 from minirnn.data.vocabulary import PAD, SPECIALS, UNK, Labels, Vocabulary
-from minirnn.errors import DataError, OptionError
+from minirnn.errors import DataError
 from minirnn.metrics import accuracy, macro_f1
-from minirnn.models.body import CellLike, Rates
-from minirnn.models.shapes import ManyToOne
+from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
-from minirnn.tasks.common import (
+from minirnn.tasks.base import (
+    MAX_UNITS,
+    BidirectionalConfig,
+    EmbeddingsConfig,
     ExampleTask,
     Line,
     Prediction,
-    Predictor,
-    begin_with,
+    encode_labels,
+    evenly_spaced,
     fingerprint,
-    random_split,
+    init_embedding,
     read_vectors,
     rebuild,
+    split_by_label,
 )
+from minirnn.training import TrainingConfig
 
-NAME = "classifier"
-LEVELS = ("auto", "word", "char")
-
-_FEWEST_WORDS = 2  # on average in a text, for reading words where the level is "auto"
-_EMBEDDING_SIZES = {"word": 100, "char": 32}
-_SPREADS = {"word": 0.1, "char": 1.0}  # standard deviation of the first embeddings: most words are too rare to move far
-_DROPOUTS = {"word": 0.6, "char": 0.3}
-_TOKEN_DROPOUT = 0.1
-_AT_ONCE = 128  # texts of a batch that nothing is learnt from
-_MOST_EVALUATED = 10_000  # texts; of a larger validation set, evenly spread ones are evaluated while training
-
-# ------------------------------------------------------------------------------------------------------- data
+EVAL_BATCH_SIZE = 128
+MAX_EVAL_TEXTS = 10_000  # of a larger validation set, evenly spaced texts are evaluated while training
+MIN_WORDS = 2  # on average in a text, for level "auto" to read words
+TOKEN_DROPOUT = 0.1
+EMBEDDING_SIZES = {"word": 100, "char": 32}
+EMBEDDING_STDS = {"word": 0.1, "char": 1.0}  # most words are too rare to move far from where they start
+DROPOUTS = {"word": 0.6, "char": 0.3}
 
 
-def read_texts(sources: Sequence[str]) -> tuple[list[str], list[str], Where]:
-    """Texts, the label of each, and where they stand.
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(EmbeddingsConfig, BidirectionalConfig):
+    """Options of :class:`Classifier`."""
+
+    level: Literal["auto", "word", "char"] = option(
+        "auto", f"Read words or characters; auto: characters if texts have less than {MIN_WORDS} words on average."
+    )
+    lower: bool | None = option(
+        None, "Lower-case the texts; by default words are, characters are not.", flags=("--lower/--keep-case",)
+    )
+    min_count: int = option(1, "Words (or characters) that occur less often are unknown.", 1)
+    max_words: int | None = option(None, "Size of the vocabulary: the most frequent words; all by default.", 1)
+    max_length: int = option(500, "Words (or characters) of a text that are read; the rest is ignored.", 1)
+    pooling: Literal["last", "mean", "max", "attention"] = option(
+        "max", "What represents a text: the last state, or the mean, maximum or attention-weighted mean over all steps."
+    )
+    embedding_size: int | None = option(
+        None, "Size of an embedding; by default 100 for words, 32 for characters.", 1, MAX_UNITS
+    )
+    dropout: float | None = option(
+        None, "Fraction of outputs dropped in training; by default 0.6 for words, 0.3 for characters.", 0, 0.95
+    )
+    batch_size: int = 64
+
+
+class LabelledTexts(NamedTuple):
+    """Texts, the label of each, and where they were read."""
+
+    texts: Sequence[str]
+    labels: Sequence[str]
+    where: Sequence[str] | Locations
+
+
+def read_texts(sources: Sequence[str]) -> LabelledTexts:
+    """Read labelled texts.
 
     Args:
-        sources: files with a text, a tab and its label a line (``-`` is standard input), or one folder with a file
-            for every label and a text a line.
+        sources: files with a text, a tab and its label per line (``-`` is standard input), or one folder with a file
+            for each label and a text per line.
 
     Raises:
         DataError: as :func:`~minirnn.data.lines.read_pairs` and :func:`~minirnn.data.lines.read_classes`.
@@ -58,11 +92,11 @@ def read_texts(sources: Sequence[str]) -> tuple[list[str], list[str], Where]:
     folders = [source for source in sources if Path(source).is_dir()]
     if folders and len(sources) > 1:
         raise DataError(f"{folders[0]} is a folder; expected one folder alone, or files only")
-    return read_classes(folders[0]) if folders else read_pairs(sources)
+    return LabelledTexts(*(read_classes(folders[0]) if folders else read_pairs(sources)))
 
 
-def tokens_of(tokenizer: Tokenizer, text: str, max_length: int) -> list[str]:
-    """The first tokens of a text; words and symbols are the same whatever they touch (``don't``: ``don`` ``t``)."""
+def tokenize(tokenizer: Tokenizer, text: str, max_length: int) -> list[str]:
+    """Return the first tokens of a text, without the marks that say what they touch (``don't``: ``don`` ``t``)."""
     tokens = tokenizer.split(text)[:max_length]
     if tokenizer.rule != "word":
         return tokens
@@ -70,41 +104,32 @@ def tokens_of(tokenizer: Tokenizer, text: str, max_length: int) -> list[str]:
     return [token.rstrip("'\u2019") or token for token in bare]
 
 
-def _numbers(labels: Labels, names: Sequence[str], where: Sequence[str] | Where) -> np.ndarray:
-    """The number of every label.
+class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
+    """A classifier of texts: sentiment, language, topic.
 
-    Raises:
-        DataError: one of them is none of ``labels``; says where.
-    """
-    try:
-        return labels.encode(names)
-    except DataError as error:
-        strange = next(n for n, name in enumerate(names) if name not in labels.names)
-        raise DataError(f"{where[strange]}: {error}") from None
-
-
-def _split(labels: Sequence[str], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which texts to train on and which to validate with; those whose label nothing else has are trained on."""
-    train, held = random_split(len(labels), fraction, seed)
-    known = {labels[n] for n in train}
-    strange = np.array([labels[n] not in known for n in held])
-    return np.union1d(train, held[strange]), held[~strange]
-
-
-# ------------------------------------------------------------------------------------------------------- model
-
-
-class Classifier(Predictor):
-    """A trained classifier: texts in, labels out.
+    In training every token is unknown with probability 0.1, besides those rarer than ``min_count``, which always are.
 
     Args:
         model: from tokens to logits of the labels.
-        tokenizer, vocabulary: how a text becomes tokens.
-        max_length: tokens of a text that are read; what comes after them does not count.
+        tokenizer, vocabulary: turn a text into tokens. labels: the classes.
+        max_length: tokens of a text that are read.
     """
 
-    task: ClassVar[str] = NAME
-    kind: ClassVar[str] = "a classifier"
+    name = "classifier"
+    description = "a classifier"
+    help = "Train a classifier of texts (sentiment, language, topic)."
+    sources_help = (
+        "Files with a text, a tab and its label per line (- is standard input), or a folder with a file for each label "
+        "and a text per line."
+    )
+    unit = "texts"
+    example = "minirnn predict {} 'a text'"
+    Config = ClassifierConfig
+    training = TrainingConfig(minutes=3, lr=1e-3)
+    model: ManyToOne
+    _train: list[np.ndarray]
+    _classes: np.ndarray
+    _validation: tuple[list[np.ndarray], np.ndarray]
 
     def __init__(
         self, model: ManyToOne, tokenizer: Tokenizer, vocabulary: Vocabulary, labels: Labels, max_length: int
@@ -113,163 +138,110 @@ class Classifier(Predictor):
         self.max_length = max_length
 
     @classmethod
-    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+    def read(cls, sources: Sequence[str], config: ClassifierConfig) -> LabelledTexts:
+        return read_texts(sources)
+
+    @classmethod
+    def build(cls, data: LabelledTexts, config: ClassifierConfig) -> Self:
+        texts, names, where = data
+        if len(set(names)) == 1:
+            raise DataError(f"{where[0]}: every text has the label {names[0]!r}; expected two or more")
+        train, held = split_by_label([{name} for name in names], config.val_fraction, config.seed, "text", where)
+        words = sum(len(texts[n].split()) for n in train) / len(train)
+        level = config.level
+        if level == "auto":
+            level = "word" if words >= MIN_WORDS else "char"
+        tokenizer = Tokenizer(level, level == "word" if config.lower is None else config.lower)
+        tokens = [tokenize(tokenizer, texts[n], config.max_length) for n in train]
+        vocabulary = Vocabulary.of(tokens, config.min_count, config.max_words)
+        labels = Labels.of(names[n] for n in train)
+        random.manual_seed(config.seed)
+        rows, found = read_vectors(vocabulary, config)
+        size = (config.embedding_size or EMBEDDING_SIZES[level]) if rows is None else rows.shape[1]
+        options = config.recurrent() | {"dropout": DROPOUTS[level] if config.dropout is None else config.dropout}
+        model = ManyToOne(
+            len(vocabulary), output_size=len(labels), pooling=config.pooling, embedding_size=size, **options
+        )
+        assert model.body.embedding is not None
+        init_embedding(model.body.embedding.weight, rows, config.freeze, EMBEDDING_STDS[level])
+        task = cls(model, tokenizer, vocabulary, labels, config.max_length)
+        task.set_examples([len(t) for t in tokens], config)
+        task._train, task._classes = [vocabulary.encode(t) for t in tokens], labels.encode([names[n] for n in train])
+        held = held[evenly_spaced(len(held), MAX_EVAL_TEXTS)]
+        task._validation = [task.encode(texts[n]) for n in held], labels.encode([names[n] for n in held])
+        task._data = {
+            "sha256": fingerprint(texts, names), "embeddings_sha256": None if rows is None else fingerprint(rows),
+            "level": level, **config.subset("freeze", "min_count", "max_words", "batch_size", "val_fraction", "seed"),
+        }  # fmt: skip
+        task.summary = (
+            f"{len(texts):,} texts of {len(labels)} classes, {words:.1f} words on average; read as "
+            f"{'words' if level == 'word' else 'characters'}, {len(vocabulary) - len(SPECIALS):,} different"
+            f"{'' if rows is None else f', vectors for {found:,} of them'}"
+        )
+        return task
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         tokenizer = Tokenizer.from_config(config["tokenizer"])
         vocabulary, labels = Vocabulary.from_config(config["vocabulary"]), Labels.from_config(config["labels"])
         sizes = {"input_size": len(vocabulary), "output_size": len(labels)}
         model = rebuild(ManyToOne, config["model"] | sizes, arrays)
         return cls(model, tokenizer, vocabulary, labels, int(config["max_length"]))
 
-    def to_config(self) -> dict[str, Any]:
-        """What :meth:`load` makes it of, beside the weights."""
-        return {
-            "model": self.model.config, "max_length": self.max_length, "tokenizer": self.tokenizer.to_config(),
-            "labels": self.labels.to_config(), "vocabulary": self.vocabulary.to_config(),
-        }  # fmt: skip
+    def vocabulary_config(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name).to_config() for name in ("tokenizer", "labels", "vocabulary")}
+        return {"max_length": self.max_length, **parts}
 
-    def encode(self, text: str) -> np.ndarray:
-        """The numbers [t] of a text's tokens."""
-        return self.vocabulary.encode(tokens_of(self.tokenizer, text, self.max_length))
-
-    def logits(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Logits [N, C] of texts as numbers; texts of like length go through the model together."""
-        found = np.zeros((len(texts), len(self.labels)), next(self.model.parameters()).dtype)
-        with self.model.evaluating():
-            for batch in Buckets([len(text) for text in texts], _AT_ONCE).in_order():
-                found[batch] = self.model(*pad([texts[n] for n in batch], PAD)).numpy()
-        return found
-
-    def predict(self, lines: Sequence[Line]) -> list[Prediction]:
-        """The most likely label of every line, and the probability of each; of a blank line nothing, as label None."""
-        found = [Prediction("", {"text": line.text, "label": None}) for line in lines]
-        filled = [n for n, line in enumerate(lines) if line.text.strip()]
-        logits = self.logits([self.encode(lines[n].text) for n in filled])
-        probabilities = F.softmax(logits.astype(np.float64), 1).numpy()
-        for n, each in zip(filled, probabilities, strict=True):
-            found[n] = self._prediction(lines[n].text, each)
-        return found
-
-    def _prediction(self, text: str, probabilities: np.ndarray) -> Prediction:
-        each = dict(zip(self.labels.names, probabilities.tolist(), strict=True))
-        label = max(each, key=each.__getitem__)
-        return Prediction(label, {"text": text, "label": label, "probability": each[label], "probabilities": each})
-
-    def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
-        """As :meth:`measure`, on data like that of the training, see :func:`read_texts`.
-
-        Raises:
-            DataError: a source cannot be read, or a label was not in the training data; says where.
-        """
-        texts, labels, where = read_texts(sources)
-        classes = _numbers(self.labels, labels, where)
-        return self.measure([self.encode(text) for text in texts], classes)
-
-    def measure(self, texts: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
-        """Mean loss in nats per text, the share of texts with the right label, and the mean F1 of the labels."""
-        logits = self.logits(texts)
-        predicted = logits.argmax(1)
-        return {
-            "loss": F.cross_entropy(logits, classes).item(), "accuracy": accuracy(predicted, classes),
-            "macro_f1": macro_f1(predicted, classes, len(self.labels)),
-        }  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------------- task
-
-
-class ClassifierTask(ExampleTask):
-    """A classifier and the texts it is trained on.
-
-    In training every token is <unk> with probability 0.1, beside those rarer than ``min_count``, which always are.
-
-    Args:
-        texts, labels: E of each; a random ``val_fraction`` validates, but for texts whose label nothing else has.
-        where: the file and line of each, for errors.
-        level: what a token is: a "word", a "char"acter, or "auto": characters where the average text of the training
-            part is shorter than two words, else words.
-        lower: lower-case the texts; where None, words are and characters are not.
-        min_count, max_words: of the vocabulary, see :class:`~minirnn.data.vocabulary.Vocabulary`.
-        max_length: tokens of a text that are read.
-        embeddings: a file with vectors of words; ``embedding_size`` is then theirs.
-        freeze: leave these vectors as they are.
-        embedding_size: where None, 100 for words and 32 for characters.
-        hidden_size, num_layers, cell, bidirectional, pooling, rates: see :class:`~minirnn.models.ManyToOne`.
-        dropout: as there; where None, 0.6 for words and 0.3 for characters.
-        batch_size: texts in a batch.
-        seed: of the split, the weights, dropout and order; :func:`minirnn.manual_seed` is called with it.
-
-    Attributes:
-        classifier: what is trained.
-        summary: the data in words.
-
-    Raises:
-        DataError: there are too few texts, or all have one label.
-    """
-
-    def __init__(
-        self, texts: Sequence[str], labels: Sequence[str], where: Sequence[str] | Where, *, level: str = "auto",
-        lower: bool | None = None, min_count: int = 1, max_words: int | None = None, max_length: int = 500,
-        embeddings: str | Path | None = None, freeze: bool = False, embedding_size: int | None = None,
-        hidden_size: int = 128, num_layers: int = 1, cell: CellLike = "lstm", bidirectional: bool = True,
-        pooling: str = "max", dropout: float | None = None, batch_size: int = 64, val_fraction: float = 0.1,
-        seed: int = 0, **rates: Unpack[Rates],
-    ) -> None:  # fmt: skip
-        if level not in LEVELS:
-            raise OptionError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
-        if max_length < 1:
-            raise OptionError(f"max_length must be at least 1, got {max_length}")
-        if len(set(labels)) == 1:
-            raise DataError(f"{where[0]}: every text has the label {labels[0]!r}; expected two or more")
-        train, held = _split(labels, val_fraction, seed)
-        if not held.size:
-            raise DataError(
-                f"{where[0]}: no text is left to validate with, for their labels occur nowhere else; expected more texts "
-                f"than {len(texts)}"
-            )
-        words = sum(len(texts[n].split()) for n in train) / len(train)
-        if level == "auto":
-            level = "word" if words >= _FEWEST_WORDS else "char"
-        tokenizer = Tokenizer(level, level == "word" if lower is None else lower)
-        tokens = [tokens_of(tokenizer, texts[n], max_length) for n in train]
-        vocabulary = Vocabulary.of(tokens, min_count, max_words)
-        names = Labels.of(labels[n] for n in train)
-        self._train, self._classes = [vocabulary.encode(t) for t in tokens], names.encode([labels[n] for n in train])
-        super().__init__([len(t) for t in tokens], batch_size, seed)
-        random.manual_seed(seed)
-        read = {"word": "words", "char": "characters"}[level]
-        self.summary = (
-            f"{len(texts):,} texts of {len(names)} classes, {words:.1f} words on average; read as {read}, "
-            f"{len(vocabulary) - len(SPECIALS):,} different"
-        )
-        rows, found = read_vectors(vocabulary, embeddings, freeze)
-        if rows is not None:
-            self.summary += f", vectors for {found:,} of them"
-            embedding_size = rows.shape[1]
-        model = self.model = ManyToOne(
-            len(vocabulary), hidden_size, len(names), num_layers, cell, bidirectional, pooling=pooling,
-            dropout=_DROPOUTS[level] if dropout is None else dropout,
-            embedding_size=embedding_size or _EMBEDDING_SIZES[level], **rates,
-        )  # fmt: skip
-        assert model.body.embedding is not None
-        begin_with(model.body.embedding.weight, rows, freeze, _SPREADS[level])
-        self.classifier = Classifier(model, tokenizer, vocabulary, names, max_length)
-        spread = held[:: -(-len(held) // _MOST_EVALUATED)]
-        self._validation = [self.classifier.encode(texts[n]) for n in spread], names.encode([labels[n] for n in spread])
-        self._data = {
-            "sha256": fingerprint(texts, labels), "embeddings_sha256": None if rows is None else fingerprint(rows),
-            "freeze": freeze, "level": level, "min_count": min_count, "max_words": max_words, "batch_size": batch_size,
-            "val_fraction": val_fraction, "seed": seed,
-        }  # fmt: skip
+    # ------------------------------------------------------------------------------------------- training
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         tokens, lengths = pad([self._train[n] for n in examples], PAD)
-        unknown = random.generator().random(tokens.shape) < _TOKEN_DROPOUT
+        unknown = random.generator().random(tokens.shape) < TOKEN_DROPOUT
         logits = self.model(np.where(unknown, UNK, tokens), lengths)
         return F.cross_entropy(logits, self._classes[examples]), len(examples)
 
     def evaluate(self) -> dict[str, float]:
-        metrics = self.classifier.measure(*self._validation)
-        return {"val_loss": metrics.pop("loss")} | metrics
+        metrics = self.metrics(*self._validation)
+        return {"val_loss": metrics.pop("loss"), **metrics}
 
-    def config(self) -> dict[str, Any]:
-        return {"task": NAME, "data": self._data} | self.classifier.to_config()
+    # ------------------------------------------------------------------------------------------------ use
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the numbers [T] of a text's tokens."""
+        return self.vocabulary.encode(tokenize(self.tokenizer, text, self.max_length))
+
+    def logits(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return logits [N, C] of encoded texts; texts of similar length are batched."""
+        found = np.zeros((len(texts), len(self.labels)), next(self.model.parameters()).dtype)
+        with self.model.evaluating():
+            for batch in Buckets([len(text) for text in texts], EVAL_BATCH_SIZE).in_order():
+                found[batch] = self.model(*pad([texts[n] for n in batch], PAD)).numpy()
+        return found
+
+    def metrics(self, texts: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
+        """Return the mean ``loss`` in nats per text, ``accuracy``, and ``macro_f1``, of encoded texts."""
+        logits = self.logits(texts)
+        predicted = logits.argmax(1)
+        return {
+            "loss": F.cross_entropy(logits, classes).item(),
+            "accuracy": accuracy(predicted, classes),
+            "macro_f1": macro_f1(predicted, classes, len(self.labels)),
+        }
+
+    def measure(self, sources: Sequence[str]) -> dict[str, float]:
+        """As :meth:`metrics`, on files or a folder, see :func:`read_texts`."""
+        texts, names, where = read_texts(sources)
+        classes = encode_labels(self.labels, names, where.__getitem__)
+        return self.metrics([self.encode(text) for text in texts], classes)
+
+    def predict(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
+        """Return the most likely label of each line, with the probabilities of all; label None for a blank line."""
+        found = [Prediction("", {"text": line.text, "label": None}) for line in lines]
+        filled = [n for n, line in enumerate(lines) if line.text.strip()]
+        logits = self.logits([self.encode(lines[n].text) for n in filled])
+        for n, row in zip(filled, F.softmax(logits.astype(np.float64), 1).numpy().tolist(), strict=True):
+            probabilities = dict(zip(self.labels.names, row, strict=True))
+            label = max(probabilities, key=probabilities.__getitem__)
+            facts = {"label": label, "probability": probabilities[label], "probabilities": probabilities}
+            found[n] = Prediction(label, {"text": lines[n].text, **facts})
+        return found

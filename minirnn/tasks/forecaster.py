@@ -1,33 +1,63 @@
-"""Forecasting: the next values of a series, as a learned correction of the best plain forecast."""
+"""Forecasting: the next values of a series, as a learned correction of a simple baseline forecast."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
-from minirnn.data.tables import Scaler, Table, naive_forecasts, parse_table, read_table, season_of, windows
+from minirnn.config import option
+from minirnn.data.tables import Scaler, Table, naive_forecasts, parse_table, read_table, seasonal_period, windows
 from minirnn.errors import DataError, OptionError
 from minirnn.metrics import mae, rmse
-from minirnn.models.body import CellLike, Rates
-from minirnn.models.shapes import ManyToOne
+from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
-from minirnn.tasks.common import ExampleTask, Line, Prediction, Predictor, check_fraction, fingerprint, rebuild
+from minirnn.nn.module import Parameter
+from minirnn.tasks.base import BidirectionalConfig, ExampleTask, Line, Prediction, WindowConfig, fingerprint, rebuild
+from minirnn.training import TrainingConfig
 
-NAME = "forecaster"
+Base = Literal["last", "season", "trend"]
 
-BASES = ("last", "season", "trend")
+EVAL_BATCH_SIZE = 1024
+MAX_EVAL_ROWS = 1 << 14  # of a longer validation set the beginning is evaluated while training
+_CLEARLY_BETTER = 0.5  # factor of a squared error or variation
+_STRETCH_ROWS, _MIN_STRETCHES = 12, 4  # for measuring how a spread changes
+_MAX_LOG = 700.0  # e^709 is the largest double
 
-_AT_ONCE = 1024  # windows that go through the model together where nothing is learnt
-_MOST_EVALUATED = 1 << 14  # rows; of a longer validation set the beginning is evaluated in training
-_CLEARLY_BETTER = 0.5  # of the square of an error or a variation
-_STRETCH, _STRETCHES = 12, 4  # rows over which a spread is measured, how often: at least
-_MOST_LOG = 700.0  # e^709 is the largest double
+
+@dataclass(frozen=True, kw_only=True)
+class ForecasterConfig(WindowConfig, BidirectionalConfig):
+    """Options of :class:`Forecaster`."""
+
+    column: str | None = option(
+        None, "The column to forecast; by default the last one that holds numbers.", group="Data"
+    )
+    inputs: tuple[str, ...] | None = option(
+        None, "Further input columns, separated by commas or given one at a time.", group="Data"
+    )
+    horizon: int = option(1, "Steps to forecast at once.", 1, group="Data")
+    season: int | None = option(None, "Rows in a season, 1 for none; estimated by default.", 1, group="Data")
+    base: Base | None = option(  # noqa: RUF009 - a field, as the others
+        None,
+        "Baseline that the network corrects: the last value, that of a season ago, or that plus the change since then; "
+        "by default the best one on the training set.",
+    )
+    log: bool | None = option(
+        None, "Take logarithms; by default where the spread grows with the level.", flags=("--log/--no-log",)
+    )
+    penalty: float = option(
+        5.0, "Pulls the weights towards 0; the longer the series, the less it counts.", 0, group="Training"
+    )
+    bidirectional: bool = False
+    hidden_size: int = 32
+    seq_length: int = 24
+    val_fraction: float = 0.2
+
 
 # ------------------------------------------------------------------------------------------------------- data
 
@@ -37,33 +67,33 @@ class Series:
     """Columns of a table, rows in the order of time.
 
     Attributes:
-        table: where they stand.
-        names: C, the column to forecast first.
-        values: [R, C].
-        validate: how many of the table's rows are left out here because they validate.
+        table: what they were read from.
+        names: of the C columns, the one to forecast first. values: [R, C].
+        num_validation: rows of the table that are left out here because they are the validation set.
     """
 
     table: Table
     names: tuple[str, ...]
     values: np.ndarray = field(repr=False)
-    validate: int = 0
+    num_validation: int = 0
 
     @classmethod
     def of(cls, table: Table, column: str | None = None, inputs: Sequence[str] = ()) -> Self:
-        """Take columns out of a table.
+        """Select columns of a table.
 
         Args:
-            column: the one to forecast; the last one with numbers where None.
-            inputs: others to look at.
+            column: the one to forecast; the last one that holds numbers where None.
+            inputs: others; names that contain commas, but are not columns, are several.
 
         Raises:
-            DataError: there is no such column, or a cell of it is no finite number; says where.
+            DataError: there is no such column, or a cell of it is not a finite number; says where.
             OptionError: a column is named twice.
         """
-        names = (table.last_number() if column is None else column, *inputs)
+        parts = (part for name in inputs for part in ([name] if name in table.header else name.split(",")))
+        names = (table.last_number() if column is None else column, *(part.strip() for part in parts))
         for name in names:
             if names.count(name) > 1:
-                raise OptionError(f"column {name!r} is named twice; the column to forecast is an input anyhow")
+                raise OptionError(f"column {name!r} is named twice; the column to forecast is always an input")
         return cls(table, names, table.columns(names))
 
     @classmethod
@@ -74,39 +104,40 @@ class Series:
     def __len__(self) -> int:
         return len(self.values)
 
-    def check_rows(self, expected: int, purpose: str) -> None:
-        """Make sure that there are enough.
+    def rows(self, count: int, num_validation: int = 0) -> Series:
+        """Return the first ``count`` rows."""
+        return replace(self, values=self.values[:count], num_validation=num_validation)
 
-        Raises:
-            DataError: there are fewer rows than ``expected``.
-        """
-        if len(self) < expected:
-            message = f"{self.table.name}: expected at least {expected} rows, {purpose}, got {len(self)}"
-            if self.validate:
-                message += f": of the table's {len(self.table)} rows {self.validate} validate, {len(self)} are left"
+    def check_rows(self, minimum: int, purpose: str) -> None:
+        """Raise a :class:`DataError` where there are fewer than ``minimum`` rows."""
+        if len(self) < minimum:
+            message = f"{self.table.name}: expected at least {minimum} rows, {purpose}, got {len(self)}"
+            if self.num_validation:
+                message += (
+                    f": of the table's {len(self.table)} rows {self.num_validation} validate, {len(self)} are left"
+                )
             raise DataError(message)
 
+    def transformed(self, log: bool) -> np.ndarray:
+        """Return the values x [R, C], with ``log`` the first column as logarithm.
 
-def _transformed(series: Series, log: bool) -> np.ndarray:
-    """x [R, C]: the values, or the logarithm of the first column beside the others.
-
-    Raises:
-        DataError: there is no logarithm of a value; says where it stands.
-    """
-    if not log:
-        return series.values
-    column = series.values[:, :1]
-    if column.min() <= 0:
-        row = int(np.argmax(column[:, 0] <= 0))
-        raise DataError(
-            f"{series.table.where(row)}: column {series.names[0]!r}: expected a number above 0, for the model takes "
-            f"logarithms (unless trained with --no-log), got {column[row, 0]:g}"
-        )
-    return np.concatenate([np.log(column), series.values[:, 1:]], axis=1)
+        Raises:
+            DataError: a value has no logarithm; says where.
+        """
+        if not log:
+            return self.values
+        column = self.values[:, :1]
+        if column.min() <= 0:
+            row = int(np.argmax(column[:, 0] <= 0))
+            raise DataError(
+                f"{self.table.where(row)}: column {self.names[0]!r}: expected a number above 0, since the model takes "
+                f"logarithms (unless it is trained with log=False), got {column[row, 0]:g}"
+            )
+        return np.concatenate([np.log(column), self.values[:, 1:]], axis=1)
 
 
 def base_forecasts(values: np.ndarray, first: int, horizon: int, base: str, season: int) -> np.ndarray:
-    """Plain forecasts [N, h] of one column [R], from row ``first`` on, each from the rows before it.
+    """Return baseline forecasts [N, h] of one column [R], from row ``first`` on, each from the rows before it.
 
     With m rows in a season, the forecast of x[t+k] from the rows up to t is ::
 
@@ -126,16 +157,16 @@ def base_forecasts(values: np.ndarray, first: int, horizon: int, base: str, seas
     return found
 
 
-def _choose_base(values: np.ndarray, horizon: int, season: int) -> str:
-    """The base with the smallest error on the training set; "last" unless another one at least halves its square.
+def _choose_base(values: np.ndarray, horizon: int, season: int) -> Base:
+    """The baseline with the smallest error on the training set; "last" unless another at least halves its square.
 
-    A season in the base brings the noise of older values with it, so it must be clear that it pays.
+    A season in the baseline brings the noise of older values with it, so it must clearly pay.
     """
     first = season + 1
     if len(values) - first - horizon + 1 < season:
         return "last"
     expected = windows(values[first - 1 :, None], 1, horizon)[1]
-    errors = {base: rmse(base_forecasts(values, first, horizon, base, season), expected) for base in BASES}
+    errors = {base: rmse(base_forecasts(values, first, horizon, base, season), expected) for base in get_args(Base)}
     best = min(errors, key=lambda base: errors[base])
     return best if errors[best] <= math.sqrt(_CLEARLY_BETTER) * errors["last"] else "last"  # a square may overflow
 
@@ -146,9 +177,9 @@ def _grows_with_level(values: np.ndarray, season: int) -> bool:
     With mean u and standard deviation s of stretches of whole seasons, s / u must vary clearly less than s, each
     measured by its own standard deviation over its mean.
     """
-    size = season * -(-_STRETCH // season)
+    size = season * -(-_STRETCH_ROWS // season)
     stretches = values[: len(values) // size * size].reshape(-1, size)
-    if len(stretches) < _STRETCHES or values.min() <= 0:
+    if len(stretches) < _MIN_STRETCHES or values.min() <= 0:
         return False
     spread = stretches.std(1)
     relative = spread / stretches.mean(1)
@@ -156,114 +187,110 @@ def _grows_with_level(values: np.ndarray, season: int) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """How a series is shown to the model, and what the model's outputs mean; fitted on training rows only.
+class Preprocessor:
+    """Turns a series into inputs of the model, and outputs of the model into forecasts; fitted on training rows only.
 
-    With z the columns scaled to mean 0 and deviation 1 (after the logarithm, where it is taken), a window of L rows is
-    shown as z[t] - z[L] of the column to forecast, beside tanh(z[t] / 2) of every column: the level, which cannot
-    leave the range that was learnt however far the series has grown. The model's output o_k means ::
+    With z the columns scaled to mean 0 and standard deviation 1 (after the logarithm, where it is taken), the inputs
+    of a window of L rows are z[t] - z[L] of the column to forecast, and tanh(z[t] / 2) of every column: the level,
+    which stays in the range seen in training however far the series grows. The output o_k of the model means ::
 
         x[t+k] = base[t+k] + spread_k o_k
 
     Attributes:
-        names: columns, the one to forecast first.
+        names: of the columns, the one to forecast first.
         seq_length: L rows in a window. horizon: h steps to forecast at once.
-        season: rows, 1 where there is none. base: one of :data:`BASES`. log: x is the logarithm of the column.
+        season: in rows, 1 where there is none. base: see :func:`base_forecasts`. log: x is the logarithm of the column.
         scaler: of the columns.
-        spread: [h] root mean squared errors of the base on the training rows.
+        spread: [h] root mean squared errors of the baseline on the training rows.
     """
 
     names: tuple[str, ...]
     seq_length: int
     horizon: int
     season: int
-    base: str
+    base: Base
     log: bool
     scaler: Scaler
     spread: np.ndarray
 
     @classmethod
-    def fit(
-        cls, train: Series, seq_length: int, horizon: int, season: int | None = None, base: str | None = None,
-        log: bool | None = None,
-    ) -> Self:  # fmt: skip
-        """To training rows; what is None is chosen by them.
+    def fit(cls, train: Series, config: ForecasterConfig) -> Self:
+        """Fit to training rows; season, base and log are chosen by them where they are None.
 
         Raises:
-            DataError: there are too few rows, or a value of which there is no logarithm.
+            DataError: there are too few rows, or a value has no logarithm.
         """
-        for name, value in (("seq_length", seq_length), ("horizon", horizon), ("season", season)):
-            if value is not None and value < 1:
-                raise OptionError(f"{name} must be at least 1, got {value}")
-        if base not in (None, *BASES):
-            raise OptionError(f"base must be one of {', '.join(BASES)}, got {base!r}")
-        purpose = f"to train on ({seq_length} to look at, {horizon} to forecast)"
-        train.check_rows(seq_length + horizon, purpose)
+        seq_length, horizon, season, log = config.seq_length, config.horizon, config.season, config.log
+        train.check_rows(seq_length + horizon, f"to train on ({seq_length} to look at, {horizon} to forecast)")
         column = train.values[:, 0]
         if season is None:
-            season = season_of(column)
+            season = seasonal_period(column)
         train.check_rows(season + 1 + horizon, f"to train on (a season of {season} before {horizon} to forecast)")
         if log is None:
             log = _grows_with_level(column, season)
-        x = _transformed(train, log)
-        if base is None:
-            base = _choose_base(x[:, 0], horizon, season)
+        x = train.transformed(log)
+        base = config.base or _choose_base(x[:, 0], horizon, season)
         scaler = Scaler.fit(x)
-        view = cls(train.names, seq_length, horizon, season, base, log, scaler, np.ones(horizon))
-        train.check_rows(view.needs + horizon, f"to train on ({view.needs} to look at, {horizon} to forecast)")
-        examples = view.examples(train, view.needs)
+        made = cls(train.names, seq_length, horizon, season, base, log, scaler, np.ones(horizon))
+        first = made.first_row
+        train.check_rows(first + horizon, f"to train on ({first} to look at, {horizon} to forecast)")
+        examples = made.examples(train, first)
         errors = np.sqrt(np.mean((examples.expected - examples.base) ** 2, axis=0))
-        spread = np.where(errors > 1e-9 * scaler.std[0], errors, scaler.std[0])  # a base without errors, but rounding
-        return replace(view, spread=spread)
+        spread = np.where(errors > 1e-9 * scaler.std[0], errors, scaler.std[0])  # a baseline without errors
+        return replace(made, spread=spread)
 
     @property
-    def needs(self) -> int:
-        """Rows before the first that can be forecast."""
+    def first_row(self) -> int:
+        """The first row that can be forecast: so many must come before it."""
         return max(self.seq_length, {"last": 1, "season": self.season, "trend": self.season + 1}[self.base])
 
     def examples(self, series: Series, first: int) -> Examples:
-        """All windows whose forecasts begin at row ``first`` or later."""
-        x = _transformed(series, self.log)
+        """Return all windows whose forecasts begin at row ``first`` or later."""
+        x = series.transformed(self.log)
         z, _ = windows(self.scaler.apply(x[first - self.seq_length :]), self.seq_length, self.horizon)
         _, expected = windows(x[first - self.seq_length :], self.seq_length, self.horizon)
         return Examples(z, base_forecasts(x[:, 0], first, self.horizon, self.base, self.season), expected, self.spread)
 
     def values(self, x: np.ndarray) -> np.ndarray:
-        """Forecasts in the column's own units."""
-        return np.exp(np.minimum(x, _MOST_LOG)) if self.log else x
+        """Return forecasts in the column's own units."""
+        return np.exp(np.minimum(x, _MAX_LOG)) if self.log else x
 
     def to_config(self) -> dict[str, Any]:
+        """Return a description for JSON."""
+        names = ("seq_length", "horizon", "season", "base", "log")
         return {
-            "column": self.names[0], "inputs": list(self.names[1:]), "seq_length": self.seq_length,
-            "horizon": self.horizon, "season": self.season, "base": self.base, "log": self.log,
-            "scaler": self.scaler.to_config(), "spread": self.spread.tolist(),
-        }  # fmt: skip
+            "column": self.names[0],
+            "inputs": list(self.names[1:]),
+            **{name: getattr(self, name) for name in names},
+            "scaler": self.scaler.to_config(),
+            "spread": self.spread.tolist(),
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """What ``to_config`` described.
+        """Make one of what :meth:`to_config` described.
 
         Raises:
             DataError: it does not describe one.
         """
         scaler, spread = Scaler.from_config(config["scaler"]), np.array(config["spread"], np.float64)
         names = (config["column"], *config["inputs"])
-        lengths = [config[name] for name in ("seq_length", "horizon", "season")]
-        if not all(isinstance(length, int) and length > 0 for length in lengths) or config["base"] not in BASES:
-            raise DataError(f"a view wants lengths above 0 and a base of {', '.join(BASES)}")
-        if len(scaler.mean) != len(names) or spread.shape != (lengths[1],) or not (spread > 0).all():
-            raise DataError(f"a view of {len(names)} columns, {lengths[1]} steps ahead, wants as many scales")
-        return cls(names, lengths[0], lengths[1], lengths[2], config["base"], bool(config["log"]), scaler, spread)
+        sizes = [config[name] for name in ("seq_length", "horizon", "season")]
+        if not all(isinstance(size, int) and size > 0 for size in sizes) or config["base"] not in get_args(Base):
+            raise DataError(f"series: expected lengths above 0 and a base of {', '.join(get_args(Base))}")
+        if len(scaler.mean) != len(names) or spread.shape != (sizes[1],) or not (spread > 0).all():
+            raise DataError(f"series: expected {len(names)} scales of columns and {sizes[1]} spreads of steps")
+        return cls(names, sizes[0], sizes[1], sizes[2], config["base"], bool(config["log"]), scaler, spread)
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """N windows of a series with what comes after them.
+    """N windows of a series and what comes after them.
 
     Attributes:
         z: [L, N, C] scaled columns.
-        base, expected: [N, h] the plain forecasts, and what came true.
-        spread: [h] see :class:`View`.
+        base, expected: [N, h] baseline forecasts, and the values that followed.
+        spread: [h] see :class:`Preprocessor`.
     """
 
     z: np.ndarray
@@ -275,151 +302,159 @@ class Examples:
         return len(self.base)
 
     def inputs(self, numbers: np.ndarray | slice) -> np.ndarray:
-        """What the model sees of some windows, [L, n, 1 + C]."""
+        """Return the model's inputs [L, n, 1 + C] of some windows."""
         z = self.z[:, numbers]
         return np.concatenate([z[:, :, :1] - z[-1:, :, :1], np.tanh(z / 2)], axis=2)
 
     def targets(self, numbers: np.ndarray | slice) -> np.ndarray:
-        """The outputs that would make forecasts come true, [n, h]."""
+        """Return the outputs [n, h] that would make the forecasts right."""
         return (self.expected[numbers] - self.base[numbers]) / self.spread
 
     def forecasts(self, model: ManyToOne) -> np.ndarray:
-        """x as the model forecasts it, [N, h]."""
+        """Return x [N, h] as the model forecasts it."""
         dtype = model.head.weight.dtype
+        parts = [slice(start, start + EVAL_BATCH_SIZE) for start in range(0, len(self), EVAL_BATCH_SIZE)]
         with model.evaluating():
-            outputs = [
-                model(self.inputs(slice(start, start + _AT_ONCE)).astype(dtype)).numpy()
-                for start in range(0, len(self), _AT_ONCE)
-            ]
+            outputs = [model(self.inputs(part).astype(dtype)).numpy() for part in parts]
         return self.base + self.spread * np.concatenate(outputs).astype(np.float64)
-
-
-def evaluate(model: ManyToOne, view: View, series: Series, first: int) -> dict[str, float]:
-    """How well the rows from ``first`` on are forecast, each window made of what truly came before.
-
-    Returns:
-        ``loss``, the mean squared error in units of ``view.spread``; ``rmse`` and ``mae`` in units of the column; and
-        both of what needs no learning, on the same targets: ``base_rmse`` of the base, ``persistence_`` of repeating
-        the last value, ``seasonal_naive_`` of repeating the last season.
-    """
-    examples = view.examples(series, first)
-    x = examples.forecasts(model)
-    column = series.values[:, 0]
-    expected = windows(column[first - 1 :, None], 1, view.horizon)[1]
-    found = view.values(x)
-    metrics = {
-        "loss": float(np.mean(((x - examples.expected) / view.spread) ** 2)),
-        "rmse": rmse(found, expected), "mae": mae(found, expected), "base_rmse": rmse(view.values(examples.base), expected),
-    }  # fmt: skip
-    for name, period in (("persistence", 1), ("seasonal_naive", view.season)):
-        naive = naive_forecasts(column, first, view.horizon, period)
-        metrics |= {f"{name}_rmse": rmse(naive, expected), f"{name}_mae": mae(naive, expected)}
-    return metrics
 
 
 # ------------------------------------------------------------------------------------------------------- task
 
 
-class ForecasterTask(ExampleTask):
-    """A forecaster and the series it is trained on: teacher-forced windows, the last rows validate.
+class Forecaster(ExampleTask[Series, ForecasterConfig]):
+    """A forecaster of a series, trained on windows of it; the last rows are the validation set.
 
-    The model begins as the base itself (its head is zero) and learns to correct it. What is minimised is the mean
-    squared error in units of the base's own, plus ``penalty / N`` times the sum of all squared weights but biases, for
-    N training windows: the most probable weights under a normal prior (MacKay 1992, "A practical Bayesian framework
-    for backpropagation networks"). So a long series may teach much, and a short one departs from its base only as far
-    as it gives reason to, however long it is trained.
+    The model begins as the baseline itself (its head is zero) and learns to correct it. What is minimised is the mean
+    squared error in units of the baseline's own, plus ``penalty / N`` times the sum of all squared weights but biases,
+    for N training windows: the most probable weights under a normal prior (MacKay 1992, "A practical Bayesian
+    framework for backpropagation networks"). So a long series may teach much, and a short one departs from its
+    baseline only as far as it gives reason to, however long it is trained.
 
     Args:
-        series: all rows; the last ``val_fraction`` of them validates and is used for nothing else.
-        seq_length, horizon: rows in a window, steps to forecast at once.
-        season, base, log: see :class:`View`; None lets the training rows choose.
-        hidden_size, num_layers, cell, bidirectional, dropout, rates: see :class:`minirnn.models.ManyToOne`.
-        batch_size: windows.
-        penalty: on the weights; 0 for none.
-        seed: of the weights, dropout and order; :func:`minirnn.manual_seed` is called with it.
+        preprocessor: turns a series into inputs, and outputs into forecasts.
+        data: ``sha256`` of the values of the training table, its ``rows``, and how many of them are ``train_rows``.
 
-    Attributes:
-        view: how the model sees the series.
-        train_rows: how many rows are trained on.
-
-    Raises:
-        DataError: there are too few rows, or a value that has no logarithm where it is taken.
+    >>> forecaster = Forecaster.load("checkpoints/airline-passengers/best.safetensors")  # doctest: +SKIP
+    >>> forecaster.measure(["airline-passengers.csv"])["rmse"]  # doctest: +SKIP
     """
 
-    def __init__(
-        self, series: Series, seq_length: int = 24, horizon: int = 1, season: int | None = None,
-        base: str | None = None, log: bool | None = None, *, hidden_size: int = 32, num_layers: int = 1,
-        cell: CellLike = "lstm", bidirectional: bool = False, dropout: float = 0.0, batch_size: int = 32,
-        penalty: float = 5.0, val_fraction: float = 0.2, seed: int = 0, **rates: Unpack[Rates],
-    ) -> None:  # fmt: skip
-        check_fraction(val_fraction)
-        if not 0 <= penalty < float("inf"):
-            raise OptionError(f"penalty must be at least 0, got {penalty}")
-        self.train_rows = max(0, len(series) - max(horizon, round(len(series) * val_fraction)))
-        validate = len(series) - self.train_rows
-        train = Series(series.table, series.names, series.values[: self.train_rows], validate)
-        self.view = View.fit(train, seq_length, horizon, season, base, log)
-        self._examples = self.view.examples(train, self.view.needs)
-        shown = self.train_rows + max(_MOST_EVALUATED, horizon)
-        self._evaluated = Series(series.table, series.names, series.values[:shown])
-        super().__init__(np.full(len(self._examples), seq_length), batch_size, seed)
-        random.manual_seed(seed)
-        self.model = ManyToOne(
-            1 + len(series.names), hidden_size, horizon, num_layers, cell, bidirectional, dropout=dropout, **rates
-        )
-        for parameter in self.model.head.parameters():
+    name = "forecaster"
+    description = "a forecaster"
+    help = (
+        "Train a forecaster on a table. The last rows are the validation set. To test it, train on the beginning of a "
+        "file and give the whole file to eval, which scores the rows that follow."
+    )
+    sources_help = "A CSV file with a header, rows in the order of time; - is standard input."
+    unit = "values"
+    example = "minirnn predict {} DATA.csv"
+    Config = ForecasterConfig
+    training = TrainingConfig(minutes=1, lr=4e-3)
+    single_source = True
+    predicts_whole_input = True
+    model: ManyToOne
+    _examples: Examples
+    _validation: Series
+    _weights: list[Parameter]
+    _penalty: float
+
+    def __init__(self, model: ManyToOne, preprocessor: Preprocessor, data: dict[str, Any]) -> None:
+        self.model, self.preprocessor, self._data = model, preprocessor, data
+
+    @classmethod
+    def read(cls, sources: Sequence[str], config: ForecasterConfig) -> Series:
+        return Series.read(_only(sources), config.column, config.inputs or ())
+
+    @classmethod
+    def build(cls, data: Series, config: ForecasterConfig) -> Self:
+        count = max(0, len(data) - max(config.horizon, round(len(data) * config.val_fraction)))
+        train = data.rows(count, len(data) - count)
+        preprocessor = Preprocessor.fit(train, config)
+        examples = preprocessor.examples(train, preprocessor.first_row)
+        random.manual_seed(config.seed)
+        model = ManyToOne(1 + len(data.names), output_size=config.horizon, **config.recurrent())
+        for parameter in model.head.parameters():
             parameter.data[...] = 0
-        self._weights = [p for p in self.model.parameters() if p.ndim > 1]
-        self._pull = penalty / len(self._examples)
-        self._data = {
-            "sha256": fingerprint(series.values), "rows": len(series), "train_rows": self.train_rows,
-            "batch_size": batch_size, "penalty": penalty, "val_fraction": val_fraction, "seed": seed,
-        }  # fmt: skip
+        facts = {"sha256": fingerprint(data.values), "rows": len(data), "train_rows": count}
+        task = cls(model, preprocessor, facts | config.subset("batch_size", "penalty", "val_fraction", "seed"))
+        task.set_examples(np.full(len(examples), config.seq_length), config)
+        task._examples, task._validation = examples, data.rows(count + max(MAX_EVAL_ROWS, config.horizon))
+        task._weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+        task._penalty = config.penalty / len(examples)
+        log = " as logarithm" if preprocessor.log else ""
+        task.summary = (
+            f"{len(data):,} rows, {count:,} to train on; column {data.names[0]!r}{log}, season "
+            f"{preprocessor.season:,}, base {preprocessor.base}"
+        )
+        return task
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        data = {name: config["data"][name] for name in ("sha256", "rows", "train_rows")}
+        return cls(rebuild(ManyToOne, config["model"], arrays), Preprocessor.from_config(config["series"]), data)
+
+    def vocabulary_config(self) -> dict[str, Any]:
+        return {"series": self.preprocessor.to_config()}
+
+    # ------------------------------------------------------------------------------------------- training
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         dtype = self.model.head.weight.dtype
         targets = self._examples.targets(examples).astype(dtype)
         loss = F.mse_loss(self.model(self._examples.inputs(examples).astype(dtype)), targets)
-        if self._pull:
+        if self._penalty:
             for weights in self._weights:
-                loss = loss + (weights * weights).sum() * self._pull
+                loss = loss + (weights * weights).sum() * self._penalty
         return loss, targets.size
 
     def evaluate(self) -> dict[str, float]:
-        metrics = evaluate(self.model, self.view, self._evaluated, self.train_rows)
+        metrics = self.metrics(self._validation, self._data["train_rows"])
         return {"val_loss": metrics["loss"], "rmse": metrics["rmse"], "mae": metrics["mae"]}
 
-    def config(self) -> dict[str, Any]:
-        return {"task": NAME, "data": self._data, "model": self.model.config, "series": self.view.to_config()}
+    # ------------------------------------------------------------------------------------------------ use
 
-    def forecaster(self) -> Forecaster:
-        """The model under training, at work."""
-        return Forecaster(self.model, self.view, self._data)
+    def metrics(self, series: Series, first: int) -> dict[str, float]:
+        """Return how well the rows from ``first`` on are forecast, each window made of the true values before.
 
+        Returns:
+            ``loss``, the mean squared error in units of the spread; ``rmse`` and ``mae`` in units of the column; and
+            both of forecasts that need no learning: ``base_`` of the baseline, ``persistence_`` of repeating the last
+            value, ``seasonal_naive_`` of repeating the last season.
+        """
+        made = self.preprocessor
+        examples = made.examples(series, first)
+        x = examples.forecasts(self.model)
+        column = series.values[:, 0]
+        expected = windows(column[first - 1 :, None], 1, made.horizon)[1]
+        found = made.values(x)
+        metrics = {
+            "loss": float(np.mean(((x - examples.expected) / made.spread) ** 2)),
+            "rmse": rmse(found, expected),
+            "mae": mae(found, expected),
+            "base_rmse": rmse(made.values(examples.base), expected),
+        }
+        for name, period in (("persistence", 1), ("seasonal_naive", made.season)):
+            naive = naive_forecasts(column, first, made.horizon, period)
+            metrics |= {f"{name}_rmse": rmse(naive, expected), f"{name}_mae": mae(naive, expected)}
+        return metrics
 
-class Forecaster(Predictor):
-    """A trained forecaster with its view of a series: tables in, forecasts out.
+    def measure(self, sources: Sequence[str]) -> dict[str, float]:
+        """As :meth:`metrics`, with ``scored_rows``, how many rows were forecast, and ``first_row``, counted from 1.
 
-    >>> forecaster = Forecaster.load("checkpoints/airline-passengers/best.safetensors")  # doctest: +SKIP
-    >>> forecaster.evaluate(["airline-passengers.csv"])["rmse"]  # doctest: +SKIP
-    """
+        In a table that begins with the rows the model was made with, only the rows after them are scored; in exactly
+        that table the validation set. In any other table, all rows that have a window and a season before them.
+        """
+        series = self._series(read_table(_only(sources)))
+        rows = self._data["rows"]
+        first = max(self.preprocessor.first_row, self.preprocessor.season)
+        if len(series) >= rows and fingerprint(series.values[:rows]) == self._data["sha256"]:
+            first = rows if len(series) > rows else self._data["train_rows"]
+        horizon = self.preprocessor.horizon
+        series.check_rows(first + horizon, f"{first} before those to score and {horizon} to forecast")
+        return self.metrics(series, first) | {"scored_rows": len(series) - first, "first_row": first + 1}
 
-    task: ClassVar[str] = NAME
-    kind: ClassVar[str] = "a forecaster"
-    whole: ClassVar[bool] = True
-
-    def __init__(self, model: ManyToOne, view: View, data: dict[str, Any]) -> None:
-        self.model, self.view, self._data = model, view, data
-
-    @classmethod
-    def _from_parts(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        data = {name: config["data"][name] for name in ("sha256", "rows", "train_rows")}
-        view = View.from_config(config["series"])
-        model = rebuild(ManyToOne, config["model"], arrays)
-        return cls(model, view, data)
-
-    def predict(self, lines: Sequence[Line]) -> list[Prediction]:
-        """Forecasts of the ``horizon`` values after a table's last row, from its header on: one prediction for all.
+    def predict(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
+        """Return one prediction: the ``horizon`` values after the last row of a table, whose lines these are.
 
         Raises:
             DataError: the lines are no table with the model's columns, or too short a one.
@@ -427,34 +462,19 @@ class Forecaster(Predictor):
         where = lines[0].where if lines else "standard input"
         name = where.rpartition(":")[0] or where
         series = self._series(parse_table(name, "\n".join(line.text for line in lines)))
-        rows, horizon = len(series), self.view.horizon
-        series.check_rows(self.view.needs, "to forecast from")
-        unknown = np.repeat(series.values[-1:], horizon, axis=0)  # rows in the place of those to come, seen by nothing
-        longer = Series(series.table, series.names, np.concatenate([series.values, unknown]))
-        steps = self.view.values(self.view.examples(longer, rows).forecasts(self.model))[0].tolist()
+        rows, made = len(series), self.preprocessor
+        series.check_rows(made.first_row, "to forecast from")
+        unknown = np.repeat(series.values[-1:], made.horizon, axis=0)  # in place of the rows to come; nothing reads it
+        longer = replace(series, values=np.concatenate([series.values, unknown]))
+        steps = made.values(made.examples(longer, rows).forecasts(self.model))[0].tolist()
         text = "\n".join(f"{number}\t{value:.6g}" for number, value in enumerate(steps, 1))
-        return [Prediction(text, {"column": self.view.names[0], "horizon": steps})]
-
-    def evaluate(self, sources: Sequence[str]) -> dict[str, float]:
-        """See :func:`evaluate`; with ``scored_rows``, how many rows were forecast, and ``first_row``, counted from 1.
-
-        In a table that begins with the rows the model was made with, only what comes after them is scored; in exactly
-        that table the part that validated. In any other, all rows that have a window and a season before them.
-
-        Raises:
-            DataError: the source is no table with the model's columns, or too few rows of it could be scored.
-        """
-        if len(sources) != 1:
-            raise OptionError(f"a forecaster reads one table at a time, got {len(sources)}")
-        series = self._series(read_table(sources[0]))
-        rows = self._data["rows"]
-        first = max(self.view.needs, self.view.season)
-        if len(series) >= rows and fingerprint(series.values[:rows]) == self._data["sha256"]:
-            first = rows if len(series) > rows else self._data["train_rows"]
-        purpose = f"{first} before those to score and {self.view.horizon} to forecast"
-        series.check_rows(first + self.view.horizon, purpose)
-        metrics = evaluate(self.model, self.view, series, first)
-        return metrics | {"scored_rows": len(series) - first, "first_row": first + 1}
+        return [Prediction(text, {"column": made.names[0], "horizon": steps})]
 
     def _series(self, table: Table) -> Series:
-        return Series.of(table, self.view.names[0], self.view.names[1:])
+        return Series.of(table, self.preprocessor.names[0], self.preprocessor.names[1:])
+
+
+def _only(sources: Sequence[str]) -> str:
+    if len(sources) != 1:
+        raise OptionError(f"a forecaster reads one table at a time, got {len(sources)}")
+    return sources[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cell_paths import interpreted
 
-from minirnn.kernels.cpu.recurrence import Kernel
+from minirnn.kernels.cpu.kernel import Kernel
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cell_paths import gradient, make_input, make_layer, make_states, packed, weighted_sum
+from cell_paths import gradient, make_batch, make_layer, weighted_sum
+
+from minirnn.nn.cells import pack_state, unpack_state
 
 LENGTHS = [3, 6, 1, 4]
 REASON = "is the oracle; install minirnn[peers]"
@@ -39,8 +41,8 @@ def run_onnx(op: str, tensors: dict[str, np.ndarray], states: list[str], **attri
 def test_cells_equal_onnx(name: str, bidirectional: bool) -> None:
     """The GRU with linear_before_reset=0, whose gates ONNX orders z, r, h; and the LSTM with peepholes, i, o, f, c."""
     size, directions = 7, 1 + bidirectional
-    layer = make_layer(name, 3, size, bidirectional=bidirectional)
-    x, states = make_input(layer, 6, 4), make_states(layer, 4)
+    layer = make_layer(name, 3, size, bidirectional=bidirectional, dtype="float32")
+    x, states, _ = make_batch(layer, 6, 4)
     parts: dict[str, list[np.ndarray]] = {"W": [], "R": [], "B": [], "P": []}
     for end in ("", "_reverse")[:directions]:
         own = {
@@ -68,20 +70,19 @@ def test_cells_equal_onnx(name: str, bidirectional: bool) -> None:
         "GRU" if name == "gru_reset_before" else "LSTM", tensors, ["Y_h", "Y_c"][: len(states)], **options
     )
 
-    y, final = layer(x, packed(states), lengths=LENGTHS)
+    y, final = layer(x, pack_state(states), lengths=LENGTHS)
     theirs = expected[0].transpose(0, 2, 1, 3).reshape(6, 4, directions * size)
     np.testing.assert_allclose(y.numpy(), theirs, rtol=0, atol=2e-6)
-    finals = final if isinstance(final, tuple) else (final,)
-    for ours, state in zip(finals, expected[1:], strict=True):
+    for ours, state in zip(unpack_state(final), expected[1:], strict=True):
         np.testing.assert_allclose(ours.numpy(), state, rtol=0, atol=5e-6)
 
 
 def test_layer_norm_lstm_matches_a_pytorch_loop(torch: Any, plain_kernels: None) -> None:
     """Values and every gradient, with ragged lengths."""
     functional = torch.nn.functional
-    layer = make_layer("layer_norm_lstm", 3, 7, dtype="float64")
-    x, states = make_input(layer, 6, 4), make_states(layer, 4)
-    y, (h_n, c_n) = layer(x, packed(states), lengths=LENGTHS)
+    layer = make_layer("layer_norm_lstm", 3, 7)
+    x, states, _ = make_batch(layer, 6, 4)
+    y, (h_n, c_n) = layer(x, tuple(states), lengths=LENGTHS)
     weighted_sum([y, h_n, c_n]).backward()
 
     leaves = {"x": x, "h": states[0], "c": states[1]} | dict(layer.named_parameters())

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 from cell_paths import (
+    Results,
+    Run,
     assert_equal_paths,
+    assert_gradients_match_differences,
+    assert_same_bits,
+    fused,
     gradient,
+    make_batch,
     make_input,
     make_layer,
     make_states,
-    members,
-    packed,
     readable_cell,
     values_and_gradients,
     weighted_sum,
@@ -24,6 +28,7 @@ import minirnn as mr
 from minirnn.autograd import ops
 from minirnn.cells import dropout, tanh, zoneout
 from minirnn.kernels import threads
+from minirnn.nn.cells import pack_state, unpack_state
 
 RATE = 0.25
 SCALE = 1 / (1 - RATE)
@@ -31,7 +36,7 @@ SCALE = 1 / (1 - RATE)
 
 @mr.cell
 def identity(a, /, h):  # type: ignore[no-untyped-def]
-    """With W' = 1 the state is what the recurrent weights read."""
+    """With W' = 1 the state is what the recurrent weights multiply."""
     return a
 
 
@@ -45,7 +50,7 @@ def own_zoneout(a_x, /, h, c):  # type: ignore[no-untyped-def]
     return zoneout(a_x, h, RATE), zoneout(tanh(a_x), c, 2 * RATE)
 
 
-def fresh(cell: Any, size: int, **options: Any) -> mr.nn.Recurrent:
+def identity_layer(cell: Any, size: int, **options: Any) -> mr.nn.Recurrent:
     """A layer whose gates are its input: W = 1, biases 0."""
     layer = mr.nn.Recurrent(cell, size, size, bias=False, dtype="float64", **options)
     for parameter in layer.parameters():
@@ -53,17 +58,13 @@ def fresh(cell: Any, size: int, **options: Any) -> mr.nn.Recurrent:
     return layer
 
 
-def by_loop(
-    layer: mr.nn.Recurrent, x: Any, states: list[Any], choose: Callable[[int, int, Any, Any], Any], mask: Any = None
-) -> Callable[[], tuple[Any, list[Any]]]:
-    """The layer by a loop over its readable cell; ``choose(t, n, old, new)`` makes state n of step t."""
-    cell = readable_cell(layer, 0, 0)
+def by_loop(layer: mr.nn.Recurrent, x: Any, states: list[Any], step: Callable[[int, list[Any]], list[Any]]) -> Run:
+    """The layer by a loop over its steps; ``step(t, states)`` returns the new states."""
 
     def run() -> tuple[Any, list[Any]]:
         outputs, before = [], [state[0] for state in states]
         for t in range(x.shape[0]):
-            new = members(cell(x[t], packed(before)))
-            before = [choose(t, n, old, one) for n, (old, one) in enumerate(zip(before, new, strict=True))]
+            before = step(t, before)
             outputs.append(before[0])
         return ops.stack(outputs), [state.unsqueeze(0) for state in before]
 
@@ -74,13 +75,13 @@ def by_loop(
 
 
 def test_zoneout_keeps_each_unit_of_each_state_with_its_probability(plain_kernels: None) -> None:
-    layer = make_layer("lstm", 3, 100, zoneout=0.3, dtype="float64")
-    x, states = make_input(layer, 1, 60), make_states(layer, 60)
-    _, kept = layer(x, packed(states))
+    layer = make_layer("lstm", 3, 100, zoneout=0.3)
+    x, states, _ = make_batch(layer, 1, 60)
+    _, final = fused(layer, x, states)()
     layer.zoneout = 0.0
-    _, new = layer(x, packed(states))
+    _, new = fused(layer, x, states)()
     masks = []
-    for before, after, without in zip(states, kept, new, strict=True):
+    for before, after, without in zip(states, final, new, strict=True):
         old, changed = after.numpy() == before.numpy(), after.numpy() == without.numpy()
         assert (old ^ changed).all(), "each unit has either its old or its new value"
         assert old.mean() == pytest.approx(0.3, abs=0.025)
@@ -89,46 +90,39 @@ def test_zoneout_keeps_each_unit_of_each_state_with_its_probability(plain_kernel
 
 
 def test_zoneout_gradients_equal_a_loop_with_its_masks(plain_kernels: None) -> None:
-    layer = make_layer("rnn", 3, 5, zoneout=0.4, dtype="float64")
-    x, states = make_input(layer, 6, 4), make_states(layer, 4)
-
-    def fused() -> Any:
-        y, final = layer(x, packed(states))
-        return y, members(final)
-
-    ours = values_and_gradients(layer, fused, {"x": x, "h": states[0]})
+    layer = make_layer("rnn", 3, 5, zoneout=0.4)
+    x, states, leaves = make_batch(layer, 6, 4)
+    ours = values_and_gradients(layer, fused(layer, x, states), leaves)
     before = np.concatenate([states[0].numpy(), ours["y"][:-1]])
     masks = ours["y"] == before
     assert 0 < masks.mean() < 1
-    assert len({mask.tobytes() for mask in masks}) == 6, "every step has a mask of its own"
-    loop = by_loop(layer, x, states, lambda t, n, old, new: ops.where(masks[t], old, new))
-    assert_equal_paths(ours, values_and_gradients(layer, loop, {"x": x, "h": states[0]}), 1e-12)
+    assert len({mask.tobytes() for mask in masks}) == 6, "every step has its own mask"
+    cell = readable_cell(layer, 0, 0)
+    loop = by_loop(layer, x, states, lambda t, old: [ops.where(masks[t], old[0], cell(x[t], old[0]))])
+    assert_equal_paths(ours, values_and_gradients(layer, loop, leaves), 1e-12)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
 def test_zoneout_gives_the_expected_state_in_evaluation(cell: str, plain_kernels: None) -> None:
-    layer = make_layer(cell, 3, 5, zoneout=0.3, dtype="float64")
+    layer = make_layer(cell, 3, 5, zoneout=0.3)
     layer.eval()
-    x, states = make_input(layer, 4, 4), make_states(layer, 4)
-    leaves = {"x": x} | {f"state {n}": state for n, state in enumerate(states)}
+    x, states, leaves = make_batch(layer)
+    readable = readable_cell(layer, 0, 0)
 
-    def fused() -> Any:
-        y, final = layer(x, packed(states))
-        return y, members(final)
+    def step(t: int, before: list[Any]) -> list[Any]:
+        new = unpack_state(readable(x[t], pack_state(before)))
+        return [0.3 * old + 0.7 * one for old, one in zip(before, new, strict=True)]
 
-    loop = by_loop(layer, x, states, lambda t, n, old, new: 0.3 * old + 0.7 * new)
-    ours, expected = (values_and_gradients(layer, run, leaves) for run in (fused, loop))
-    assert_equal_paths(ours, expected, 1e-12)
+    runs = fused(layer, x, states), by_loop(layer, x, states, step)
+    assert_equal_paths(*(values_and_gradients(layer, run, leaves) for run in runs), 1e-12)
 
 
-def test_zoneout_in_ones_own_equations_chooses_in_training_and_averages_in_evaluation(plain_kernels: None) -> None:
-    layer = fresh(own_zoneout, 30)
+def test_zoneout_in_equations_chooses_in_training_and_averages_in_evaluation(plain_kernels: None) -> None:
+    layer = identity_layer(own_zoneout, 30)
     x = mr.tensor(np.random.default_rng(0).standard_normal((1, 50, 30)), True, "float64")
     states = make_states(layer, 50)
-    y, (h, c) = layer(x, packed(states))
-    for rate, after, before, new in (
-        (RATE, h, states[0], x.numpy()), (2 * RATE, c, states[1], np.tanh(x.numpy()))
-    ):  # fmt: skip
+    y, (h, c) = layer(x, tuple(states))
+    for rate, after, before, new in ((RATE, h, states[0], x.numpy()), (2 * RATE, c, states[1], np.tanh(x.numpy()))):
         old, changed = after.numpy() == before.numpy(), np.abs(after.numpy() - new) < 1e-15
         assert (old ^ changed).all()
         assert old.mean() == pytest.approx(rate, abs=0.05)
@@ -137,7 +131,7 @@ def test_zoneout_in_ones_own_equations_chooses_in_training_and_averages_in_evalu
     np.testing.assert_array_equal(gradient(x), ~kept)
     np.testing.assert_array_equal(gradient(states[0]), kept)
     layer.eval()
-    _, (h, c) = layer(x, packed(states))
+    _, (h, c) = layer(x, tuple(states))
     np.testing.assert_allclose(h.numpy(), RATE * states[0].numpy() + (1 - RATE) * x.numpy(), rtol=1e-12)
     np.testing.assert_allclose(c.numpy(), 0.5 * states[1].numpy() + 0.5 * np.tanh(x.numpy()), rtol=1e-12)
 
@@ -146,7 +140,7 @@ def test_zoneout_in_ones_own_equations_chooses_in_training_and_averages_in_evalu
 
 
 def test_recurrent_dropout_has_one_mask_for_all_steps(plain_kernels: None) -> None:
-    layer = fresh(identity, 40, recurrent_dropout=RATE, bidirectional=True)
+    layer = identity_layer(identity, 40, recurrent_dropout=RATE, bidirectional=True)
     x, h = mr.zeros(3, 30, 40, dtype="float64"), mr.ones(2, 30, 40, dtype="float64")
     y, _ = layer(x, h)
     forward, backward = y.numpy()[..., :40], y.numpy()[::-1, :, 40:]
@@ -156,50 +150,39 @@ def test_recurrent_dropout_has_one_mask_for_all_steps(plain_kernels: None) -> No
         assert (mask == 0).mean() == pytest.approx(RATE, abs=0.05)
         for t in range(3):
             np.testing.assert_allclose(outputs[t], mask ** (t + 1), rtol=1e-14)
-        assert len({row.tobytes() for row in mask}) == 30, "every sequence has a mask of its own"
-    assert (forward[0] != backward[0]).any(), "every direction has a mask of its own"
-    assert (layer(x, h)[0].numpy() != y.numpy()).any(), "every call has a mask of its own"
+        assert len({row.tobytes() for row in mask}) == 30, "every sequence has its own mask"
+    assert (forward[0] != backward[0]).any(), "every direction has its own mask"
+    assert (layer(x, h)[0].numpy() != y.numpy()).any(), "every call has its own mask"
     layer.eval()
     np.testing.assert_array_equal(layer(x, h)[0].numpy(), 1)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "gru_reset_before"])
-def test_recurrent_dropout_on_the_state_equals_a_loop_with_its_mask(cell: str, plain_kernels: None) -> None:
-    """The recurrent weights alone see the dropped state; a product inside the step and the cell itself do not."""
-    options: dict[str, Any] = {"recurrent_dropout": 0.5, "dtype": "float64"}
-    layer = make_layer(cell, 3, 5, **options)
-    x, states = make_input(layer, 4, 4), make_states(layer, 4)
-    leaves = {"x": x} | {f"state {n}": state for n, state in enumerate(states)}
-
-    def fused() -> Any:
-        mr.manual_seed(11)
-        y, final = layer(x, packed(states))
-        return y, members(final)
-
-    probe = fresh(identity, 5, recurrent_dropout=0.5)
+@pytest.mark.parametrize("name", ["lstm", "gru", "gru_reset_before"])
+def test_recurrent_dropout_on_the_state_equals_a_loop_with_its_mask(name: str, plain_kernels: None) -> None:
+    """Only the recurrent weights see the dropped state; a product inside the step and the cell itself do not."""
+    layer = make_layer(name, 3, 5, recurrent_dropout=0.5)
+    x, states, leaves = make_batch(layer)
+    probe = identity_layer(identity, 5, recurrent_dropout=0.5)
     mr.manual_seed(11)  # the layer's first draw is that of its mask
     mask = probe(mr.zeros(1, 4, 5, dtype="float64"), mr.ones(1, 4, 5, dtype="float64"))[0].numpy()[0]
     assert set(np.unique(mask)) == {0.0, 2.0}
-    made = readable_cell(layer, 0, 0)
+    module = readable_cell(layer, 0, 0)
+    cell = module.cell
 
-    def loop() -> Any:
-        outputs, before = [], [state[0] for state in states]
-        for t in range(4):
-            values = dict(zip(made.cell.input_gates, made._parts(x[t], made.weight_ih, made.bias_ih), strict=True))
-            parts = made._parts(before[0] * mask, made.weight_hh, made.bias_hh)  # type: ignore[arg-type]
-            for gate, part in zip(made.cell.recurrent_gates, parts, strict=True):
-                values[gate] = values[gate] + part if gate in values else part
-            weights = [getattr(made, f"weight_product{k}") for k in range(made.cell.equations.products)]
-            before = members(made.cell(*(values[gate] for gate in made.cell.gates), *before, weights=weights))
-            outputs.append(before[0])
-        return ops.stack(outputs), [state.unsqueeze(0) for state in before]
+    def step(t: int, before: list[Any]) -> list[Any]:
+        values = dict(zip(cell.input_gates, module._parts(x[t], module.weight_ih, module.bias_ih), strict=True))
+        parts = module._parts(before[0] * mask, module.weight_hh, module.bias_hh)  # type: ignore[arg-type]
+        for gate, part in zip(cell.recurrent_gates, parts, strict=True):
+            values[gate] = values[gate] + part if gate in values else part
+        weights = [getattr(module, f"weight_product{k}") for k in range(cell.equations.products)]
+        return list(unpack_state(cell(*(values[gate] for gate in cell.gates), *before, weights=weights)))
 
-    ours, expected = (values_and_gradients(layer, run, leaves) for run in (fused, loop))
-    assert_equal_paths(ours, expected, 1e-12)
+    runs = fused(layer, x, states, seed=11), by_loop(layer, x, states, step)
+    assert_equal_paths(*(values_and_gradients(layer, run, leaves) for run in runs), 1e-12)
 
 
 def test_recurrent_dropout_on_the_update_draws_at_every_step(plain_kernels: None) -> None:
-    layer = fresh(running_sum, 40, recurrent_dropout=RATE, recurrent_dropout_on="update")
+    layer = identity_layer(running_sum, 40, recurrent_dropout=RATE, recurrent_dropout_on="update")
     x = mr.tensor(np.ones((4, 30, 40)), True, "float64")
     y, _ = layer(x)
     steps = np.diff(y.numpy(), axis=0, prepend=0)
@@ -217,25 +200,25 @@ def test_recurrent_dropout_on_the_update_draws_at_every_step(plain_kernels: None
 def test_every_built_in_cell_marks_an_update_that_can_be_dropped(plain_kernels: None) -> None:
     """What a gate adds to the state, not the state: of the LSTM's cell state, what the forget gate keeps is left."""
     assert all(mr.cells.get(name).equations.has_dropout for name in mr.cells.names())
-    options: dict[str, Any] = {"recurrent_dropout": 1.0, "recurrent_dropout_on": "update"}
-    layer = make_layer("lstm", 3, 5, dtype="float64", **options)
-    x, (h, c) = make_input(layer, 1, 2), make_states(layer, 2)
+    layer = make_layer("lstm", 3, 5, recurrent_dropout=1.0, recurrent_dropout_on="update")
+    x, (h, c), _ = make_batch(layer, 1, 2)
     _, (_, c_n) = layer(x, (h, c))
-    parameters = dict(layer.named_parameters())
-    gates = x.numpy()[0] @ parameters["weight_ih_l0"].numpy().T + h.numpy()[0] @ parameters["weight_hh_l0"].numpy().T
-    forget = (gates + parameters["bias_ih_l0"].numpy() + parameters["bias_hh_l0"].numpy())[:, 5:10]
+    p = {name: parameter.numpy() for name, parameter in layer.named_parameters()}
+    gates = x.numpy()[0] @ p["weight_ih_l0"].T + h.numpy()[0] @ p["weight_hh_l0"].T
+    forget = (gates + p["bias_ih_l0"] + p["bias_hh_l0"])[:, 5:10]
     np.testing.assert_allclose(c_n.numpy()[0], c.numpy()[0] / (1 + np.exp(-forget)), rtol=1e-12)
 
 
+UPDATE = {"recurrent_dropout_on": "update"}
+
+
 @pytest.mark.parametrize(
-    "options",
-    [{"recurrent_dropout": 1.0}, {"recurrent_dropout": 1.0, "recurrent_dropout_on": "update"}, {"weight_drop": 1.0}],
-    ids=str,
+    "options", [{"recurrent_dropout": 1.0}, {"recurrent_dropout": 1.0} | UPDATE, {"weight_drop": 1.0}], ids=str
 )
-def test_dropping_all_leaves_nothing_and_no_nan(options: dict[str, Any], plain_kernels: None) -> None:
-    layer = make_layer("lstm", 3, 5, dtype="float64", **options)
-    y, final = layer(make_input(layer, 3, 2))
-    weighted_sum([y, *members(final)]).backward()
+def test_dropping_everything_leaves_no_nan(options: dict[str, Any], plain_kernels: None) -> None:
+    layer = make_layer("lstm", 3, 5, **options)
+    y, final = fused(layer, make_input(layer, 3, 2))()
+    weighted_sum([y, *final]).backward()
     assert not gradient(dict(layer.named_parameters())["weight_hh_l0"]).any()
     assert y.numpy().any() == ("recurrent_dropout_on" not in options)
     assert all(np.isfinite(gradient(parameter)).all() for parameter in layer.parameters())
@@ -245,30 +228,25 @@ def test_dropping_all_leaves_nothing_and_no_nan(options: dict[str, Any], plain_k
 
 
 def test_weight_drop_has_one_mask_for_a_call(plain_kernels: None) -> None:
-    layer = make_layer("rnn", 3, 6, weight_drop=0.5, dtype="float64")
+    layer = make_layer("rnn", 3, 6, weight_drop=0.5)
     weight = dict(layer.named_parameters())["weight_hh_l0"]
-    x, states = make_input(layer, 4, 4), make_states(layer, 4)
-
-    def fused() -> Any:
-        mr.manual_seed(12)
-        y, final = layer(x, packed(states))
-        return y, members(final)
-
-    ours = values_and_gradients(layer, fused, {"x": x, "h": states[0]})
+    x, states, leaves = make_batch(layer)
+    run = fused(layer, x, states, seed=12)
+    ours = values_and_gradients(layer, run, leaves)
     kept = ours["gradient of weight_hh_l0"] != 0
     assert 0.2 < kept.mean() < 0.8
     layer.eval()
     weight.data[...] *= kept * 2.0
-    expected = values_and_gradients(layer, fused, {"x": x, "h": states[0]})
+    expected = values_and_gradients(layer, run, leaves)
     expected["gradient of weight_hh_l0"] *= kept * 2.0
     assert_equal_paths(ours, expected, 1e-12)
 
 
 def test_evaluation_does_not_drop_weights(plain_kernels: None) -> None:
-    layer = make_layer("gru", 3, 5, weight_drop=0.5, dtype="float64")
+    layer = make_layer("gru", 3, 5, weight_drop=0.5)
     x = make_input(layer, 4, 4)
     trained, again = layer(x)[0].numpy(), layer(x)[0].numpy()
-    assert (trained != again).any(), "every call has a mask of its own"
+    assert (trained != again).any(), "every call has its own mask"
     layer.eval()
     evaluated = layer(x)[0].numpy()
     layer.train()
@@ -290,37 +268,26 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def run_of(name: str, seed: int = 13, dtype: str = "float64") -> dict[str, np.ndarray]:
-    """A ragged batch of eleven sequences in both directions, forward and back, with a given seed."""
+def run_of(name: str, seed: int = 13, dtype: str = "float64") -> Results:
+    """A ragged batch of eleven sequences in both directions, forward and backward, with a given seed."""
     cell, options = OPTIONS[name]
     layer = make_layer(cell, 3, 7, bidirectional=True, dtype=dtype, **options)
-    x, states = make_input(layer, 4, 11), make_states(layer, 11)
-
-    def run() -> Any:
-        mr.manual_seed(seed)
-        y, final = layer(x, packed(states), lengths=[3, 0, 4, 4, 1, 2, 2, 3, 4, 4, 3])
-        return y, members(final)
-
-    return values_and_gradients(layer, run, {"x": x} | {f"state {n}": state for n, state in enumerate(states)})
-
-
-def assert_same_bits(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
-    for what, array in one.items():
-        assert np.isfinite(array).all(), what
-        np.testing.assert_array_equal(array, two[what], err_msg=what)
+    x, states, leaves = make_batch(layer, 4, 11)
+    return values_and_gradients(layer, fused(layer, x, states, [3, 0, 4, 4, 1, 2, 2, 3, 4, 4, 3], seed), leaves)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_same_seed_gives_the_same_numbers(name: str, plain_kernels: None) -> None:
-    assert_same_bits(run_of(name), run_of(name))
+    first = run_of(name)
+    assert_same_bits(first, run_of(name))
     draws = name not in ("layer normalisation", "products")
-    assert (run_of(name)["y"] != run_of(name, 14)["y"]).any() == draws
+    assert (first["y"] != run_of(name, 14)["y"]).any() == draws
 
 
 @pytest.fixture
 def counted_threads(monkeypatch: pytest.MonkeyPatch, set_threads: Any) -> Callable[[int], list[int]]:
-    """Sets the number of threads; the list it gives holds how many each kernel was shared among."""
-    monkeypatch.setattr(threads, "GRAIN", 1)  # share out even the smallest job
+    """Sets the number of threads; the list it returns holds how many threads each kernel was divided among."""
+    monkeypatch.setattr(threads, "GRAIN", 1)  # divide even the smallest job
     run, counts = threads.run, []
 
     def counted(kernel: Any, work: float, most: int, *args: Any) -> None:
@@ -337,41 +304,33 @@ def counted_threads(monkeypatch: pytest.MonkeyPatch, set_threads: Any) -> Callab
     return set_count
 
 
-@pytest.mark.needs_jit  # NumPy's products do not give every row the same bits
-@pytest.mark.parametrize("name", OPTIONS)
-def test_the_same_bits_on_one_two_and_three_threads(name: str, plain_kernels: None, counted_threads: Any) -> None:
+def check_threads(name: str, counted_threads: Callable[[int], list[int]], dtype: str) -> None:
     results = []
     for count in (1, 2, 3):
         counts = counted_threads(count)
-        results.append(run_of(name))
-        assert max(counts) == count, "the job was not shared at all"
+        results.append(run_of(name, dtype=dtype))
+        assert max(counts) == count, "the job was not divided at all"
     assert_same_bits(results[0], results[1])
     assert_same_bits(results[0], results[2])
 
 
+@pytest.mark.needs_jit  # NumPy's products do not give every row the same bits
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_same_bits_on_one_two_and_three_threads(name: str, plain_kernels: None, counted_threads: Any) -> None:
+    check_threads(name, counted_threads, "float64")
+
+
+@pytest.mark.slow
 @pytest.mark.needs_jit
 @pytest.mark.parametrize("name", ["layer normalisation", "products", "zoneout"])
 def test_the_same_bits_on_one_two_and_three_threads_compiled(name: str, counted_threads: Any) -> None:
-    results = []
-    for count in (1, 2, 3):
-        counted_threads(count)
-        results.append(run_of(name, dtype="float32"))
-    assert_same_bits(results[0], results[1])
-    assert_same_bits(results[0], results[2])
+    check_threads(name, counted_threads, "float32")
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_gradients_match_finite_differences_with_draws_repeated(name: str, plain_kernels: None) -> None:
     cell, options = OPTIONS[name]
-    layer = make_layer(cell, 2, 3, dtype="float64", seed=5, **options)
-    x, states = make_input(layer, 2, 4), make_states(layer, 4)
-
-    def loss(*_: Any) -> Any:
-        mr.manual_seed(15)
-        y, final = layer(x, packed(states), lengths=[2, 0, 1, 2])
-        return weighted_sum([y, *members(final)])
-
-    assert mr.gradcheck(loss, [x, *states, *layer.parameters()], atol=1e-7, rtol=1e-6)
+    assert_gradients_match_differences(make_layer(cell, 2, 3, seed=5, **options), [2, 0, 1, 2], seed=15)
 
 
 def test_compiled_and_plain_kernels_draw_the_same(monkeypatch: pytest.MonkeyPatch, request: Any) -> None:

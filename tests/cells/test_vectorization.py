@@ -1,4 +1,4 @@
-"""No loop over units stays scalar in float32: each generated loop works on vectors and calls no scalar function."""
+"""Every generated loop over units is vectorised in float32 and calls no scalar function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import minirnn as mr
 from minirnn.kernels.build import build_function
-from minirnn.kernels.cpu.recurrence import _FUNCTIONS, _without_overlap, kernels_of
+from minirnn.kernels.cpu.kernel import FUNCTIONS, kernels_of, set_noalias
 from minirnn.kernels.jit import jit
 
 pytestmark = pytest.mark.needs_jit
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.needs_jit
 ARRAY = numba.types.float32[::1]
 ARITHMETIC = r"\b(fadd|fsub|fmul|fdiv|fcmp|fneg|select)\b[^\n]*<\d+ x float>|@llvm\.[\w.]+\.v\d+f32"
 SCALAR = r"call [^@\n]*\b(?:float|double) @((?!Py|llvm\.)[\w.]+)"
-"""Calls of functions on scalars; neither single instructions nor what takes Python's numbers apart are such."""
+"""Calls of functions on scalars, but for single instructions and the unboxing of Python's numbers."""
 
 
 def problems(kernel: Any, name: str) -> list[str]:
-    """What of the optimised code of one loop works on single units."""
+    """Where the optimised code of one loop is scalar."""
     code, text = optimised(kernel, name), kernel.sources[name]
     body = text.split("for j in")[1].split("\n", 1)[1]
     found = [f"{called} is called" for called in sorted(set(re.findall(SCALAR, code)) - {"sqrtf"})]
@@ -35,10 +35,10 @@ def problems(kernel: Any, name: str) -> list[str]:
 
 
 def optimised(kernel: Any, name: str) -> str:
-    """LLVM's code of one loop, compiled as for the kernel but by itself."""
+    """LLVM's code of one loop, compiled as for the kernel but on its own."""
     text = kernel.sources[name]
-    function = build_function(name, text, _FUNCTIONS, f"alone_{name}")
-    compiled = _without_overlap(jit(function, inline=True, reassociate=name in kernel._reassociate))
+    function = build_function(name, text, FUNCTIONS, f"alone_{name}")
+    compiled = set_noalias(jit(function, inline=True, reassociate=name in kernel.reductions))
     parameters = re.search(r"\((.*)\)", text.splitlines()[0]).group(1).split(", ")  # type: ignore[union-attr]
     scalar = {"seed": numba.types.uint64, "counter": numba.types.int64}
     types = tuple(ARRAY if p.startswith("a") else scalar.get(p, numba.types.float32) for p in parameters)
@@ -69,6 +69,6 @@ LOOP = """def loop(a0, a1):
     ("a0[j] = tanh(a1[j])", []), ("t += a0[j] * a1[j]", ["no arithmetic on vectors"]),
     ("a0[j] = tanh(a0[max(j, 1) - 1])", ["no arithmetic on vectors", "no vector is stored"]),
 ])  # fmt: skip
-def test_a_scalar_loop_is_found(line: str, expected: list[str]) -> None:
+def test_scalar_loops_are_found(line: str, expected: list[str]) -> None:
     """The check itself: a sum in order, and a loop whose steps need the one before, cannot work on vectors."""
     assert problems(SimpleNamespace(sources={"loop": LOOP.format(line)}, _reassociate=set()), "loop") == expected

@@ -33,7 +33,7 @@ def test_every_task(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     tiny.write(tmp_path)
     arguments = [f"train-{name}", tiny.name, *tiny.arguments, "--hidden", "40", "--steps", "8", "--quiet"]
     spawned = subprocess.Popen([sys.executable, "-m", "minirnn_cli.main", *arguments, "--out", "spawned"])
-    monkeypatch.setattr(threads, "GRAIN", 1)  # however little there is to do, it is shared
+    monkeypatch.setattr(threads, "MIN_WORK", 1)  # however little there is to do, it is shared
     shares: set[int] = set()
     shared = threads.run
 

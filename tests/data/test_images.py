@@ -1,8 +1,9 @@
-"""The idx format: values as in a file written by hand, and no file that fools the reader."""
+"""The IDX format: values as in a file written by hand, and damaged files refused."""
 
 import gzip
 import struct
-import tracemalloc
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from minirnn.data.images import read_idx
 from minirnn.errors import DataError
 
+Memory = Callable[[int], AbstractContextManager]
+
 TYPES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
 
 def idx(array: np.ndarray) -> bytes:
-    """An idx file of an array."""
+    """The bytes of an IDX file of an array."""
     head = bytes((0, 0, TYPES[array.dtype.str[1:]], array.ndim))
     return head + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
@@ -34,7 +37,9 @@ def test_values_of_a_file_written_by_hand(tmp_path: Path) -> None:
 
 
 @given(st.sampled_from(sorted(TYPES)), st.lists(st.integers(0, 4), min_size=1, max_size=4), st.booleans())
-def test_every_type_and_number_of_axes(tmp_path: Path, kind: str, shape: list[int], packed: bool) -> None:
+def test_every_type_and_number_of_dimensions_round_trip(
+    tmp_path: Path, kind: str, shape: list[int], packed: bool
+) -> None:
     expected = (np.arange(np.prod(shape)) * 37 % 251 - (0 if kind == "u1" else 125)).astype(kind).reshape(shape)
     path = tmp_path / "any"
     path.write_bytes(gzip.compress(idx(expected)) if packed else idx(expected))
@@ -43,16 +48,16 @@ def test_every_type_and_number_of_axes(tmp_path: Path, kind: str, shape: list[in
     assert got.shape == expected.shape
     assert (got == expected).all()
     if got.size:
-        got.flat[0] = 1  # the caller's to change
+        got.flat[0] = 1  # the array is writable
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_files_cut_short_anywhere_or_too_long(tmp_path: Path, packed: bool) -> None:
+def test_truncated_and_longer_files_are_refused(tmp_path: Path, packed: bool) -> None:
     whole = idx(np.arange(6, dtype="i2").reshape(2, 3))
     path = tmp_path / "a"
     for size in range(len(whole)):
         path.write_bytes(gzip.compress(whole[:size]) if packed else whole[:size])
-        with pytest.raises(DataError, match=r"^.*/a: (no idx file|ends in its header|the header says \[2, 3\] )"):
+        with pytest.raises(DataError, match=r"^.*/a: (not an IDX file|ends in its header|the header says \[2, 3\] )"):
             read_idx(path)
     path.write_bytes(gzip.compress(whole + b"x") if packed else whole + b"x")
     with pytest.raises(DataError, match=r"the header says \[2, 3\] elements of 2 bytes, 12 bytes in all, got more"):
@@ -63,14 +68,15 @@ def test_files_cut_short_anywhere_or_too_long(tmp_path: Path, packed: bool) -> N
 
 
 @pytest.mark.parametrize("head", ["01000801", "00010801", "00000a01", "00000800", "00000821", "89504e47"])
-def test_other_files(tmp_path: Path, head: str) -> None:
+def test_other_formats_are_refused(tmp_path: Path, head: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(bytes.fromhex(head + "00000001 00"))
-    with pytest.raises(DataError, match=f"no idx file: expected 00 00, a type and a number of axes, got '{head[:2]} "):
+    expected = "not an IDX file: expected 00 00, a type and a number of dimensions"
+    with pytest.raises(DataError, match=f"{expected}, got '{head[:2]} "):
         read_idx(path)
 
 
-def test_damaged_gzip(tmp_path: Path) -> None:
+def test_damaged_gzip_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a"
     packed = gzip.compress(idx(np.arange(1000, dtype="i4")))
     path.write_bytes(packed[: len(packed) // 2])
@@ -84,43 +90,28 @@ def test_damaged_gzip(tmp_path: Path) -> None:
         read_idx(path)
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
-        read_idx(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"cannot read .*directory"):
-        read_idx(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1 << 29,), "more than the file can hold"),
+        ((1 << 29,), r"\[536870912\] elements of 1 bytes, 536870912 bytes in all, got 100"),
         ((1 << 30, 2), "expected at most 1073741824 bytes"),
         ((0, 1 << 31, 1 << 31), "expected at most 1073741824 bytes"),
         ((0xFFFFFFFF,) * 32, "expected at most 1073741824 bytes"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_headers_that_promise_too_much_cost_no_memory(
-    tmp_path: Path, shape: tuple[int, ...], message: str, packed: bool
+def test_memory_is_that_of_the_data_whatever_the_header_says(
+    tmp_path: Path, memory: Memory, shape: tuple[int, ...], message: str, packed: bool
 ) -> None:
     data = bytes((0, 0, 0x08, len(shape))) + struct.pack(f">{len(shape)}I", *shape) + bytes(100)
     path = tmp_path / "a"
     path.write_bytes(gzip.compress(data) if packed else data)
-    tracemalloc.start()
-    with pytest.raises(DataError, match=message):
+    with memory(1 << 22), pytest.raises(DataError, match=message):
         read_idx(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1 << 22
 
 
-def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+def test_gzip_bomb_is_not_unpacked(tmp_path: Path, memory: Memory) -> None:
     path = tmp_path / "a"
     path.write_bytes(gzip.compress(idx(np.arange(3, dtype="u1")) + bytes(1 << 27)))
-    tracemalloc.start()
-    with pytest.raises(DataError, match="got more"):
+    with memory(1 << 22), pytest.raises(DataError, match="got more"):
         read_idx(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1 << 22

@@ -1,15 +1,12 @@
-"""Files of lines: what stands in them comes out, and what is wrong is named by file and line."""
+"""Files of lines: what is in them is read, and errors name the file and the line."""
 
-import io
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirnn.data.lines import Where, read_classes, read_columns, read_pairs
+from minirnn.data.lines import Locations, read_classes, read_columns, read_pairs
 from minirnn.errors import DataError
 
 FIELD = st.text(
@@ -24,7 +21,7 @@ def write(folder: Path, **files: str) -> dict[str, str]:
     return {name: str(folder / name) for name in files}
 
 
-def test_pairs_of_several_files(tmp_path: Path) -> None:
+def test_pairs_of_several_files_are_read(tmp_path: Path) -> None:
     path = write(tmp_path, a="one two\tpos\r\n thrée \tneg\r\n\r\n", empty="\n", b="\ufefffour\tpos")
     texts, labels, where = read_pairs([path["a"], path["empty"], path["b"]])
     assert texts == ["one two", "thrée", "four"]
@@ -56,31 +53,14 @@ def test_pairs_round_trip(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
         ("\n \n", "nothing to read in "),
     ],
 )
-def test_pairs_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+def test_malformed_pairs_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, p=text)["p"]
     with pytest.raises(DataError) as caught:
         read_pairs([path])
     assert str(caught.value) == (message + path if message.endswith(" ") else f"{tmp_path}/{message}")
 
 
-def test_pairs_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a\tb\nc\n")))
-    with pytest.raises(DataError, match=r"^standard input:2: expected 2 columns"):
-        read_pairs(["-"])
-
-
-def test_not_utf8(tmp_path: Path) -> None:
-    (tmp_path / "p").write_bytes(b"a\tb\nc\t\xff\n")
-    (tmp_path / "q").write_bytes(b"fine\n")
-    with pytest.raises(DataError, match=r"p is not UTF-8 text \(byte 6, line 2\)"):
-        read_pairs([str(tmp_path / "p")])
-    with pytest.raises(DataError, match=r"p is not UTF-8 text \(byte 6, line 2\)"):
-        read_classes(tmp_path)
-    with pytest.raises(DataError, match=r"p is not UTF-8 text \(byte 6, line 2\)"):
-        read_columns([str(tmp_path / "p")])
-
-
-def test_classes_are_files(tmp_path: Path) -> None:
+def test_classes_are_files_of_a_folder(tmp_path: Path) -> None:
     files = {
         "pos.txt": " good \nfine\r\n\n",
         "neg.txt": "bad",
@@ -96,7 +76,7 @@ def test_classes_are_files(tmp_path: Path) -> None:
     assert [where[i] for i in range(3)] == [f"{tmp_path}/neg.txt:1", f"{tmp_path}/pos.txt:1", f"{tmp_path}/pos.txt:2"]
 
 
-def test_folders_that_hold_no_classes(tmp_path: Path) -> None:
+def test_folders_without_two_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
         read_classes(tmp_path / "nowhere")
     with pytest.raises(DataError, match=rf"^{tmp_path}: no class; expected a file for every class, two or more$"):
@@ -120,18 +100,19 @@ def test_folders_that_hold_no_classes(tmp_path: Path) -> None:
 TAGGED = "# a comment\nThe\tDET\tDT\n10 000\tNUM\tCD\n\n\n#\tSYM\tNN\n# \tSYM\tNN\r\n"
 
 
-def test_columns_between_tabs(tmp_path: Path) -> None:
+def test_columns_separated_by_tabs(tmp_path: Path) -> None:
     path = write(tmp_path, a=TAGGED, b="\n#\n#\nlast\tX\tY\n\n")
     words, tags, where = read_columns([path["a"], path["b"]], tag_column=2)
     assert words == [["The", "10 000"], ["#", "#"], ["last"]]
     assert tags == [["DET", "NUM"], ["SYM", "SYM"], ["X"]]
     assert [where[i] for i in range(3)] == [f"{path['a']}:2", f"{path['a']}:6", f"{path['b']}:4"]
     assert where.at(1, 1) == f"{path['a']}:7"
+    assert read_columns([path["b"]] * 2)[0] == [["last"]] * 2
     for last in (3, -1):
         assert read_columns([path["a"]], last)[1] == [["DT", "CD"], ["NN", "NN"]]
 
 
-def test_columns_between_blanks(tmp_path: Path) -> None:
+def test_columns_separated_by_white_space(tmp_path: Path) -> None:
     path = write(tmp_path, a="-DOCSTART- -X- O O\n\nEU  NNP B-NP B-ORG\n# SYM I-NP O\n")["a"]
     words, tags, _ = read_columns([path])
     assert words == [["-DOCSTART-"], ["EU", "#"]]
@@ -153,14 +134,14 @@ def test_columns_between_blanks(tmp_path: Path) -> None:
         ("a\tb\n\td\n", 2, "c:2: the word is empty"),
     ],
 )
-def test_columns_that_do_not_fit(tmp_path: Path, text: str, column: int, message: str) -> None:
+def test_malformed_columns_are_refused(tmp_path: Path, text: str, column: int, message: str) -> None:
     path = write(tmp_path, c=text)["c"]
     with pytest.raises(DataError) as caught:
         read_columns([path], column)
     assert str(caught.value) == f"{tmp_path}/{message.format(tmp_path)}"
 
 
-def test_columns_without_a_sentence(tmp_path: Path) -> None:
+def test_file_without_a_sentence_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, c="# only\n# comments\n")["c"]
     with pytest.raises(DataError, match=f"no sentence in {path}"):
         read_columns([path])
@@ -184,8 +165,8 @@ def test_columns_round_trip(tmp_path: Path, sentences: list[list[tuple[str, str]
             assert lines[int(number) - 1].split("\t")[0] == word
 
 
-def test_where_takes_four_bytes_an_item() -> None:
-    where = Where()
+def test_locations_take_four_bytes_per_item() -> None:
+    where = Locations()
     where.begin("f")
     for line in range(1, 100_001):
         where.add(line)

@@ -1,4 +1,4 @@
-"""Cutting text and joining it again: tokens by hand, and nothing lost whatever the text."""
+"""Splitting and joining text: tokens worked out by hand, and nothing lost for any text."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from minirnn.data.tokenize import GLUE, RULES, Tokenizer
 from minirnn.errors import DataError, OptionError
 
-# What the rules turn on, far more often than chance would bring it.
+# The characters that the rules depend on, far more often than chance would bring them.
 DENSE = st.text("aBé_7 \n\t\u00a0'\u2019.,!-\u0301\u093f\u200d\ufe0f😀日Σİ" + GLUE)
 
 
@@ -41,11 +41,11 @@ DENSE = st.text("aBé_7 \n\t\u00a0'\u2019.,!-\u0301\u093f\u200d\ufe0f😀日Σİ
         (f"a{GLUE}b {GLUE} {GLUE}.", ["a", "b", "."]),
     ],
 )
-def test_words_and_symbols(text: str, tokens: list[str]) -> None:
+def test_word_rule_splits_words_and_symbols(text: str, tokens: list[str]) -> None:
     assert Tokenizer("word").split(text) == tokens
 
 
-def test_the_other_rules() -> None:
+def test_space_and_char_rules() -> None:
     text = " Tom's\t\u00a0new  \r\ncar. "
     assert Tokenizer("space").split(text) == ["Tom's", "new", "car."]
     assert Tokenizer("char").split(text) == [*"Tom's new car."]
@@ -54,7 +54,7 @@ def test_the_other_rules() -> None:
     assert Tokenizer("char").split(GLUE) == [GLUE]
 
 
-def test_lower_case_and_normal_form() -> None:
+def test_text_is_normalized() -> None:
     text = "ÉTÉ e\u0301T\u212b ΑΣ"  # the Angstrom sign is another character than its letter
     for rule in RULES:
         assert Tokenizer(rule).join(Tokenizer(rule).split(text)) == "ÉTÉ éT\u00c5 ΑΣ"
@@ -62,8 +62,8 @@ def test_lower_case_and_normal_form() -> None:
 
 
 @given(st.sampled_from(RULES), st.booleans(), st.text() | DENSE)
-def test_join_undoes_split(rule: str, lower: bool, text: str) -> None:
-    """Up to white space, written out here apart from the code; and what is joined is cut the same again."""
+def test_join_is_the_inverse_of_split(rule: str, lower: bool, text: str) -> None:
+    """Up to the normalization, written out here independently; and joined text is split into the same tokens."""
     tokenizer = Tokenizer(rule, lower)
     expected = unicodedata.normalize("NFC", text.lower() if lower else text)
     if rule == "word":
@@ -75,7 +75,7 @@ def test_join_undoes_split(rule: str, lower: bool, text: str) -> None:
 
 
 @given(DENSE)
-def test_a_token_is_a_word_or_a_symbol(text: str) -> None:
+def test_every_token_is_a_word_or_a_symbol(text: str) -> None:
     for token in Tokenizer("word").split(text):
         core = token.strip(GLUE)
         assert core
@@ -89,33 +89,34 @@ def test_a_token_is_a_word_or_a_symbol(text: str) -> None:
 
 def test_every_character_survives_beside_words_spaces_and_symbols() -> None:
     tokenizer = Tokenizer("word")
-    for start, stop in ((0, 0xD800), (0xE000, 0x20000), (0xE0000, 0xE0200)):  # what lies between is letters or nothing
+    for start, stop in ((0, 0xD800), (0xE000, 0x20000), (0xE0000, 0xE0200)):  # between: letters, or unassigned
         text = "".join(f"a{c}b {c} .{c}' " for c in map(chr, range(start, stop)))
         assert tokenizer.join(tokenizer.split(text)) == tokenizer.normalize(text)
 
 
-def test_tokens_that_no_text_gave_are_joined_too() -> None:
-    """As a model writes them: symbols and half words anywhere."""
+def test_any_tokens_can_be_joined() -> None:
+    """As a model writes them: symbols and parts of words anywhere."""
     join = Tokenizer("word").join
     assert join(["J'", "<unk>", "￭.", "(￭", "￭)", "J'", "￭,￭", "x"]) == "J'<unk>. () J',x"
     assert join(["￭!", "a", GLUE, "b", "", "'", "c"]) == "! ab  ' c"
     assert join([]) == ""
 
 
-def test_description() -> None:
+def test_config_round_trip() -> None:
     for tokenizer in (Tokenizer("char", True), Tokenizer()):
         assert Tokenizer.from_config(json.loads(json.dumps(tokenizer.to_config()))) == tokenizer
     assert Tokenizer().to_config() == {"rule": "word", "lower": False}
     with pytest.raises(dataclasses.FrozenInstanceError):
         Tokenizer().rule = "char"  # type: ignore[misc]
-    with pytest.raises(OptionError, match="rule 'bpe' is unknown; expected one of space, char, word"):
+    with pytest.raises(OptionError, match="tokenizer: rule: expected one of space, char, word, got 'bpe'"):
         Tokenizer("bpe")
 
 
 @pytest.mark.parametrize(
-    "config", [None, [], {}, {"rule": "word"}, {"rule": "bpe", "lower": True}, {"rule": ["word"], "lower": True},
-               {"rule": "word", "lower": 1}],
-)  # fmt: skip
-def test_a_strangers_description_is_checked(config: Any) -> None:
-    with pytest.raises(DataError, match=r"tokenizer: expected a rule \(space, char, word\) and whether lower"):
+    ("rule", "lower"), [(None, None), ("word", None), ("bpe", True), (["word"], True), ("word", 1)]
+)
+@pytest.mark.parametrize("container", [dict, list, lambda config: None])
+def test_untrusted_configs_are_checked(rule: Any, lower: Any, container: Any) -> None:
+    config = container({"rule": rule, "lower": lower})
+    with pytest.raises(DataError, match=r"tokenizer: expected a rule \(space, char, word\) and lower, a bool, got"):
         Tokenizer.from_config(config)

@@ -112,7 +112,7 @@ H, N = 128, 32  # hidden units, sequences
 def weights_of(cell: Plan, array: Any, projected: int | None = None) -> RecurrentWeights:
     rows, vectors = sum(run.count for run in cell.runs) * H, len(cell.equations.vectors)
     return RecurrentWeights(
-        weight_hh=array((rows, projected or H)), bias=array((cell.own * H,)) if cell.own else None,
+        weight_hh=array((rows, projected or H)), bias=array((cell.separate * H,)) if cell.separate else None,
         vectors=array((vectors, H)) if vectors else None, inner=[array((H, H)) for _ in range(cell.inputs)],
         weight_hr=array((projected, H)) if projected else None,
     )  # fmt: skip

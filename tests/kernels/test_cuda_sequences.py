@@ -105,7 +105,7 @@ class Layer:
         self.arrays = {
             "gates": draw(steps.rows, gates), "table": draw(4, gates), "tokens": rng.integers(0, 4, steps.rows),
             "weight_hh": 0.5 * draw(recurrent, width) if recurrent else None,
-            "bias": draw(self.plan.own * size) if self.plan.own else None,
+            "bias": draw(self.plan.separate * size) if self.plan.separate else None,
             "vectors": draw(len(self.equations.vectors), size) if self.equations.vectors else None,
             "weight_hr": draw(width, size) if cell == "projected" else None,
             "dy": draw(steps.rows, width), "h": draw(steps.batch, width), "dh": draw(steps.batch, width),
@@ -299,7 +299,8 @@ def model_of(cell: str, layers: int, vocabulary: int, size: int, dtype: np.dtype
 
     def weights() -> RecurrentWeights:
         return RecurrentWeights(
-            weight_hh=draw(recurrent, size) if recurrent else None, bias=draw(plan.own * size) if plan.own else None,
+            weight_hh=draw(recurrent, size) if recurrent else None,
+            bias=draw(plan.separate * size) if plan.separate else None,
             vectors=draw(len(equations.vectors), size) if equations.vectors else None,
             inner=[draw(size, size) for _ in range(plan.inputs)],
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The fused softmax cross-entropy against the naive formula in float64, its gradient, and what is not finite."""
+"""The fused softmax cross-entropy and its gradient against the formula in float64, and for infinities and NaN."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def naive(
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_against_the_formula(dtype: np.dtype, classes: int, smoothing: float, weighted: bool) -> None:
+def test_losses_and_gradients_match_the_formula(
+    dtype: np.dtype, classes: int, smoothing: float, weighted: bool
+) -> None:
     rng = np.random.default_rng(classes)
     logits = (3 * rng.standard_normal((9, classes))).astype(dtype)
     targets = rng.integers(0, classes, 9)
@@ -41,9 +43,9 @@ def test_against_the_formula(dtype: np.dtype, classes: int, smoothing: float, we
     weight = rng.random(classes).astype(dtype) if weighted else None
     losses, grad = cpu.cross_entropy(logits, targets, weight, smoothing, 0.25, True)
     tolerance = 3e-6 if dtype == np.float32 else 1e-13
-    expected, wanted_grad = naive(logits, targets, weight, smoothing, 0.25)
+    expected, expected_grad = naive(logits, targets, weight, smoothing, 0.25)
     np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=2 * tolerance)
-    np.testing.assert_allclose(grad, wanted_grad, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(grad, expected_grad, rtol=tolerance, atol=tolerance)
     assert losses[2] == losses[8] == 0
     assert not grad[[2, 8]].any()
     alone, none = cpu.cross_entropy(logits, targets, weight, smoothing, 0.25, False)
@@ -57,14 +59,14 @@ def test_any_number_of_rows_and_classes(dtype: np.dtype, rows: int, classes: int
     logits = rng.standard_normal((rows, classes)).astype(dtype)
     targets = rng.integers(-1, classes, rows)
     losses, grad = cpu.cross_entropy(logits, targets, None, 0.0, 1.0, True)
-    expected, wanted_grad = naive(logits, targets, None, 0.0, 1.0)
+    expected, expected_grad = naive(logits, targets, None, 0.0, 1.0)
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(grad, wanted_grad, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 63, 64, 65, 200])
-def test_the_largest_logit_anywhere(dtype: np.dtype, classes: int) -> None:
-    """Big logits do not overflow, wherever in the row the largest one is."""
+def test_big_logits_do_not_overflow(dtype: np.dtype, classes: int) -> None:
+    """Wherever in the row the largest one is."""
     big = np.finfo(dtype).max / 4
     for at in range(0, classes, 7):
         logits = np.full((1, classes), -big, dtype)
@@ -80,7 +82,7 @@ def test_the_largest_logit_anywhere(dtype: np.dtype, classes: int) -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("shift", [1e4, -1e4, 3e5, 1e30])
-def test_digits_are_kept_far_from_zero(dtype: np.dtype, shift: float, smoothing: float) -> None:
+def test_losses_are_exact_for_logits_far_from_zero(dtype: np.dtype, shift: float, smoothing: float) -> None:
     """The largest logit must not be added to the logarithm of a small sum."""
     logits = (np.arange(130) % 7 + dtype.type(shift)).reshape(2, 65).astype(dtype)
     losses, _ = cpu.cross_entropy(logits, np.array([3, 5]), None, smoothing, 1.0, False)
@@ -89,7 +91,7 @@ def test_digits_are_kept_far_from_zero(dtype: np.dtype, shift: float, smoothing:
 
 
 @pytest.mark.parametrize("classes", [1, 5, 64, 70, 130])
-def test_nan_in_nan_out(dtype: np.dtype, classes: int) -> None:
+def test_nan_gives_nan_in_its_row_only(dtype: np.dtype, classes: int) -> None:
     for at in range(classes):
         logits = np.zeros((3, classes), dtype)
         logits[1, at] = np.nan
@@ -101,7 +103,7 @@ def test_nan_in_nan_out(dtype: np.dtype, classes: int) -> None:
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("classes", [4, 70])
-def test_infinite_logits_do_what_pytorch_does(torch: Any, dtype: np.dtype, smoothing: float, classes: int) -> None:
+def test_infinite_logits_match_pytorch(torch: Any, dtype: np.dtype, smoothing: float, classes: int) -> None:
     logits = np.zeros((6, classes), dtype)
     logits[0, 1] = -np.inf  # not the target
     logits[1, 0] = -np.inf  # the target

@@ -1,4 +1,4 @@
-"""Memory goes back to the free list only when no view of it is left, and large arrays are aligned."""
+"""Memory returns to the free list only when no view of it is left, and large arrays are aligned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGE = 50_000
 
 
 @pytest.fixture(autouse=True)
-def nothing_waiting() -> Iterator[None]:
+def empty_free_list() -> Iterator[None]:
     memory.release()
     yield
     memory.release()
@@ -29,11 +29,15 @@ def address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
+def large(count: int = 1, dtype: type = np.float32) -> np.ndarray:
+    return memory.empty((count * LARGE,), dtype)
+
+
 @given(
     shape=st.lists(st.integers(0, 60), max_size=4).map(tuple),
     dtype=st.sampled_from([np.float32, np.float64, np.int64, np.int8]),
 )
-def test_shape_type_and_room(shape: tuple[int, ...], dtype: type) -> None:
+def test_arrays_have_shape_dtype_and_alignment(shape: tuple[int, ...], dtype: type) -> None:
     if np.prod(shape, dtype=float) > 2e6:
         shape = shape[:2]
     for make in (memory.empty, memory.zeros):
@@ -41,43 +45,32 @@ def test_shape_type_and_room(shape: tuple[int, ...], dtype: type) -> None:
         assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
         assert array.flags.c_contiguous
         assert array.flags.writeable
-        if array.nbytes >= memory.SMALLEST:
-            assert address(array) % 64 == 0
+        assert array.nbytes < memory.MIN_BYTES or address(array) % 64 == 0
         array[...] = 1
         assert (array == 1).all()
-    again = memory.zeros(shape, dtype)
-    assert not again.any(), "reused memory must be cleared"
+    assert not memory.zeros(shape, dtype).any(), "reused memory must be cleared"
 
 
-def test_reused_when_the_last_view_dies_and_not_before() -> None:
-    first = memory.empty((LARGE,), np.float32)
+def test_memory_is_reused_when_the_last_view_dies_and_not_before() -> None:
+    first = large()
     place = address(first)
     first[:] = 7
     view = first.reshape(100, -1)[3:5].T
     del first
-    second = memory.empty((LARGE,), np.float32)
+    second = large()
     assert address(second) != place
     second[:] = 1
     assert (view == 7).all()
     assert memory.cached_bytes() == 0
     del view
     assert memory.cached_bytes() >= 4 * LARGE
-    third = memory.empty((LARGE,), np.float32)
+    third = memory.empty((2, LARGE // 4), np.float64)  # of another type and shape
     assert address(third) == place
     assert memory.cached_bytes() == 0
+    assert address(large(8)) != place
 
 
-def test_another_type_and_shape_of_the_same_size_takes_the_block() -> None:
-    first = memory.empty((LARGE,), np.float64)
-    place = address(first)
-    del first
-    other = memory.empty((2, LARGE), np.float32)
-    assert address(other) == place
-    bigger = memory.empty((4 * LARGE,), np.float64)
-    assert address(bigger) != place
-
-
-def test_living_arrays_never_overlap() -> None:
+def test_live_arrays_never_overlap() -> None:
     rng = np.random.default_rng(0)
     alive: list[tuple[np.ndarray, int]] = []
     for step in range(300):
@@ -90,14 +83,14 @@ def test_living_arrays_never_overlap() -> None:
     assert all((kept == value).all() for kept, value in alive)
 
 
-def test_arrays_that_die_on_other_threads() -> None:
+def test_arrays_may_die_on_other_threads() -> None:
     wrong: list[int] = []
 
     def work(number: int) -> None:
         for _ in range(200):
-            array = memory.empty((LARGE,), np.float32)
+            array = large()
             array[:] = number
-            other = memory.empty((LARGE,), np.float32)
+            other = large()
             other[:] = -1
             if not (array == number).all():
                 wrong.append(number)
@@ -110,47 +103,52 @@ def test_arrays_that_die_on_other_threads() -> None:
     assert not wrong
 
 
-def test_small_arrays_come_from_numpy_and_too_much_waiting_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_arrays_are_not_cached_and_too_much_cached_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
     small = memory.empty((10,), np.float32)
     del small
     assert memory.cached_bytes() == 0
-    monkeypatch.setattr(memory, "_KEEP_BYTES", 1 << 20)
-    arrays = [memory.empty((LARGE,), np.float64) for _ in range(4)]
+    monkeypatch.setattr(memory, "_MAX_CACHED", 1 << 20)
+    arrays = [large(2) for _ in range(4)]
     arrays.clear()
     gc.collect()
     assert memory.cached_bytes() > 1 << 20
-    kept = memory.empty((3 * LARGE,), np.float64)
+    kept = large(6)
     assert memory.cached_bytes() == 0
     del kept
 
 
-def test_size_classes_waste_at_most_an_eighth() -> None:
-    sizes = [int(s) for s in np.geomspace(memory.SMALLEST, 1 << 30, 2000)]
-    for size in sizes:
-        wide = memory.size_class(size)
-        assert size <= wide <= size * 9 / 8
-        assert memory.size_class(wide) == wide
-
-
-def test_arrays_that_live_to_the_end_of_the_program_are_silent() -> None:
-    code = "from minirnn.kernels import memory\nimport numpy as np\nx = memory.zeros((100_000,), np.float64)\n" \
-           "class Last:\n    kept = memory.zeros((100_000,), np.float64)\nprint(x.sum())"  # fmt: skip
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert (run.stdout, run.stderr) == ("0.0\n", "")
-
-
-def test_a_working_set_above_the_limit_is_reused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training step that needs much memory finds it again at the next, whatever may wait without being needed."""
-    monkeypatch.setattr(memory, "_KEEP_BYTES", 1 << 20)
+def test_working_set_above_the_limit_is_still_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training step that needs much memory finds it again at the next step."""
+    monkeypatch.setattr(memory, "_MAX_CACHED", 1 << 20)
 
     def step() -> set[int]:
-        arrays = [memory.empty((count * LARGE,), np.float32) for count in range(1, 12)]
+        arrays = [large(count) for count in range(1, 12)]
         return {address(array) for array in arrays}
 
     first = step()
     assert memory.cached_bytes() > 10 << 20
     assert step() == first
     del first
-    for count in range(12, 40):  # other sizes: what waits does not pile up
-        memory.empty((count * LARGE,), np.float32)
+    for count in range(12, 40):  # other sizes: the free list does not grow without limit
+        large(count)
     assert memory.cached_bytes() < 30 << 20
+
+
+def test_size_classes_waste_at_most_an_eighth() -> None:
+    for size in [int(s) for s in np.geomspace(memory.MIN_BYTES, 1 << 30, 2000)]:
+        wide = memory.size_class(size)
+        assert size <= wide <= size * 9 / 8
+        assert memory.size_class(wide) == wide
+
+
+def test_arrays_that_live_to_the_end_of_the_program_are_silent() -> None:
+    code = """
+from minirnn.kernels import memory
+import numpy as np
+x = memory.zeros((100_000,), np.float64)
+class Last:
+    kept = memory.zeros((100_000,), np.float64)
+print(x.sum())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("0.0\n", "")

@@ -22,17 +22,16 @@ def check(steps: Steps, lengths: list[int], length: int, reverse: bool) -> None:
         starts.append(len(row_of))
     assert (steps.length, steps.batch, steps.reverse, steps.rows) == (length, batch, reverse, len(row_of))
     assert steps.starts.tolist() == starts
+    assert steps.positions.tolist() == [order.index(n) for n in range(batch)]
+    assert steps.cumulative_steps.tolist() == [sum(lengths[n] for n in order[:k]) for k in range(batch + 1)]
     previous, packed = [0] * len(row_of), [0] * len(row_of)
     for (t, n), row in row_of.items():
         neighbour = (t + 1, n) if reverse else (t - 1, n)
         previous[row] = batch + row_of[neighbour] if neighbour in row_of else order.index(n)
         packed[row] = t * batch + n
     assert steps.previous.tolist() == previous
-    final = []
-    for place, n in enumerate(order):
-        last = (0 if reverse else lengths[n] - 1, n)
-        final.append(batch + row_of[last] if lengths[n] else place)
-    assert steps.final.tolist() == final
+    last = [(0 if reverse else lengths[n] - 1, n) for n in order]
+    assert steps.final.tolist() == [batch + row_of[key] if key in row_of else k for k, key in enumerate(last)]
     assert steps.starts.dtype == steps.previous.dtype == steps.final.dtype == np.int64
     if steps.order is None:
         assert order == list(range(batch))
@@ -45,7 +44,7 @@ def check(steps: Steps, lengths: list[int], length: int, reverse: bool) -> None:
 
 
 @given(lengths=st.lists(st.integers(0, 7), max_size=9), slack=st.integers(0, 3))
-def test_ragged(lengths: list[int], slack: int) -> None:
+def test_ragged_layout(lengths: list[int], slack: int) -> None:
     length = max(lengths, default=0) + slack
     for reverse, steps in zip((False, True), ragged_steps(np.array(lengths, np.int64), length), strict=True):
         check(steps, lengths, length, reverse)
@@ -53,11 +52,11 @@ def test_ragged(lengths: list[int], slack: int) -> None:
 
 @pytest.mark.parametrize("reverse", [False, True])
 @given(length=st.integers(0, 6), batch=st.integers(0, 6))
-def test_dense(reverse: bool, length: int, batch: int) -> None:
+def test_dense_layout(reverse: bool, length: int, batch: int) -> None:
     check(dense_steps(length, batch, reverse), [length] * batch, length, reverse)
 
 
-def test_a_small_batch_by_hand() -> None:
+def test_small_batch_by_hand() -> None:
     forward, reverse = ragged_steps(np.array([1, 0, 3]), 3)
     # sorted: sequence 2 (3 steps), 0 (1 step), 1 (none); packed rows: (t0,s2) (t0,s0) (t1,s2) (t2,s2)
     assert forward.order is not None

@@ -1,4 +1,4 @@
-"""The thread pool: every share runs once, errors reach the caller, and callers on several threads or after a fork."""
+"""The thread pool: every chunk runs once, errors reach the caller, several callers at once, and after a fork."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,50 +17,64 @@ from minirnn.errors import OptionError
 from minirnn.kernels import cpu, threads
 
 
-def test_every_share_runs_once(set_threads: Any) -> None:
+@pytest.fixture
+def divide_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even the smallest job is worth several threads."""
+    monkeypatch.setattr(threads, "MIN_WORK", 1)
+
+
+def at_once(count: int, function: Callable[[int], None]) -> None:
+    callers = [threading.Thread(target=function, args=(n,)) for n in range(count)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert not any(caller.is_alive() for caller in callers)
+
+
+def test_every_chunk_runs_once(set_threads: Any) -> None:
     set_threads(4)
     lock, seen = threading.Lock(), []
 
-    def kernel(share: int, shares: int, argument: str) -> None:
+    def kernel(thread_id: int, num_threads: int, argument: str) -> None:
         with lock:
-            seen.append((share, shares, argument))
+            seen.append((thread_id, num_threads, argument))
 
     threads.run(kernel, 1e12, 100, "given")
     assert sorted(seen) == [(n, 4, "given") for n in range(4)]
 
 
-@pytest.mark.parametrize(("work", "most", "shares"), [
-    (0, 100, 1), (threads.GRAIN * 0.9, 100, 1), (threads.GRAIN * 1.1, 100, 2), (threads.GRAIN * 2.1, 100, 3),
-    (1e12, 100, 3), (1e12, 2, 2), (1e12, 1, 1), (1e12, 0, 1),
-])  # fmt: skip
-def test_work_is_shared_where_it_is_worth_it(set_threads: Any, work: float, most: int, shares: int) -> None:
+@pytest.mark.parametrize(
+    ("work", "max_threads", "expected"),
+    [(0, 100, 1), (0.9, 100, 1), (1.1, 100, 2), (2.1, 100, 3), (1e6, 100, 3), (1e6, 2, 2), (1e6, 1, 1), (1e6, 0, 1)],
+)
+def test_work_is_divided_where_it_is_worth_it(set_threads: Any, work: float, max_threads: int, expected: int) -> None:
     set_threads(3)
     seen: list[int] = []
-    threads.run(lambda share, shares: seen.append(shares), work, most)
-    assert seen == [shares] * shares
+    threads.run(lambda thread_id, num_threads: seen.append(num_threads), work * threads.MIN_WORK, max_threads)
+    assert seen == [expected] * expected
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_an_error_in_any_share_reaches_the_caller_after_all_are_done(set_threads: Any, failing: int) -> None:
+def test_error_on_any_thread_reaches_the_caller_after_all_are_done(set_threads: Any, failing: int) -> None:
     set_threads(3)
     finished: list[int] = []
 
-    def kernel(share: int, shares: int) -> None:
-        if share == failing:
-            raise ZeroDivisionError(f"share {share}")
+    def kernel(thread_id: int, num_threads: int) -> None:
+        if thread_id == failing:
+            raise ZeroDivisionError(f"thread {thread_id}")
         time.sleep(0.05)
-        finished.append(share)
+        finished.append(thread_id)
 
-    with pytest.raises(ZeroDivisionError, match=f"share {failing}"):
+    with pytest.raises(ZeroDivisionError, match=f"thread {failing}"):
         threads.run(kernel, 1e12, 100)
     assert sorted(finished) == [n for n in range(3) if n != failing]
     after: list[int] = []
-    threads.run(lambda share, shares: after.append(share), 1e12, 100)
+    threads.run(lambda thread_id, num_threads: after.append(thread_id), 1e12, 100)
     assert sorted(after) == [0, 1, 2], "the pool must go on working"
 
 
-def test_several_callers_at_once_get_their_own_numbers(set_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "GRAIN", 1)
+def test_callers_at_once_get_their_own_numbers(set_threads: Any, divide_all: None) -> None:
     set_threads(2)
     rng = np.random.default_rng(0)
     jobs = [(rng.standard_normal((40 + n, 30)), rng.standard_normal((30, 50))) for n in range(4)]
@@ -69,21 +84,14 @@ def test_several_callers_at_once_get_their_own_numbers(set_threads: Any, monkeyp
     def work(number: int) -> None:
         a, b = jobs[number]
         for _ in range(20):
-            got = cpu.gemm(a, b)
-            if not np.allclose(got, a @ b, atol=1e-10):
+            if not np.allclose(cpu.gemm(a, b), a @ b, atol=1e-10):
                 wrong.append(number)
 
-    callers = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for t in callers:
-        t.start()
-    for t in callers:
-        t.join(60)
-    assert not any(t.is_alive() for t in callers)
+    at_once(4, work)
     assert not wrong
 
 
-def test_two_models_train_at_once(set_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "GRAIN", 1)
+def test_models_train_at_once(set_threads: Any, divide_all: None) -> None:
     set_threads(2)
     rnn = mr.nn.GRU(3, 5)
     x = np.random.default_rng(1).standard_normal((6, 4, 3)).astype(np.float32)
@@ -97,11 +105,7 @@ def test_two_models_train_at_once(set_threads: Any, monkeypatch: pytest.MonkeyPa
 
     alone = gradient()
     results: list[np.ndarray] = []
-    callers = [threading.Thread(target=lambda: results.extend(gradient() for _ in range(5))) for _ in range(3)]
-    for t in callers:
-        t.start()
-    for t in callers:
-        t.join(60)
+    at_once(3, lambda number: results.extend(gradient() for _ in range(5)))
     assert len(results) == 15
     for result in results:
         np.testing.assert_allclose(result, alone, rtol=1e-6, atol=1e-7)
@@ -109,8 +113,7 @@ def test_two_models_train_at_once(set_threads: Any, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_can_compute(set_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "GRAIN", 1)
+def test_forked_child_can_compute(set_threads: Any, divide_all: None) -> None:
     set_threads(2)
     a = np.random.default_rng(0).standard_normal((50, 30))
     expected = cpu.gemm(a, np.ascontiguousarray(a.T))
@@ -129,20 +132,17 @@ def test_a_forked_child_can_compute(set_threads: Any, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "2", None, 1025, 10**30])
-def test_the_number_of_threads_is_checked(count: Any) -> None:
-    with pytest.raises(OptionError, match="set_num_threads: expected an integer from 1 to 1024, got"):
+def test_number_of_threads_is_checked(count: Any) -> None:
+    with pytest.raises(OptionError, match="set_num_threads: expected an int from 1 to 1024, got"):
         mr.set_num_threads(count)
 
 
-def test_the_number_of_threads_from_the_environment(monkeypatch: pytest.MonkeyPatch, set_threads: Any) -> None:
-    monkeypatch.setenv("MINIRNN_NUM_THREADS", "3")
-    assert threads._default_threads() == 3
-    monkeypatch.setenv("MINIRNN_NUM_THREADS", "0")
-    assert threads._default_threads() == 1
-    monkeypatch.setenv("MINIRNN_NUM_THREADS", "9" * 30)
-    assert threads._default_threads() == 1024
+def test_number_of_threads_from_the_environment(monkeypatch: pytest.MonkeyPatch, set_threads: Any) -> None:
+    for value, expected in (("3", 3), ("0", 1), ("9" * 30, 1024)):
+        monkeypatch.setenv("MINIRNN_NUM_THREADS", value)
+        assert threads._default_threads() == expected
     monkeypatch.setenv("MINIRNN_NUM_THREADS", "many")
-    with pytest.raises(OptionError, match="MINIRNN_NUM_THREADS must be an int, got 'many'"):
+    with pytest.raises(OptionError, match="MINIRNN_NUM_THREADS: expected an int, got 'many'"):
         threads._default_threads()
     monkeypatch.delenv("MINIRNN_NUM_THREADS")
     assert threads._default_threads() >= 1

@@ -1,7 +1,7 @@
 """The matrix micro-kernel and the products built on it, against float64 NumPy.
 
-Also that no kernel's numbers depend on the number of threads, to the last bit, and that a host with neither AVX nor
-FMA computes the same.
+Also that no kernel's numbers depend on the number of threads, to the last bit, and that a host with neither AVX nor FMA
+computes the same.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def assert_product(got: np.ndarray, a: np.ndarray, b: np.ndarray, plus: Any = 0.
 
 
 def tile_driver(vectors: int, lanes: int) -> Callable[..., None]:
-    """One compiled function that calls the tile of the height asked for; 0 is a row against several panels."""
+    """One compiled function that calls the tile of a given height; 0 is a row against several panels."""
     wide = tile.emit_tile(1, vectors, lanes, panels=tile.WIDE)
     one, two, three, four, five, six = (tile.emit_tile(rows, vectors, lanes) for rows in HEIGHTS)
 
@@ -70,13 +70,11 @@ def tile_driver(vectors: int, lanes: int) -> Callable[..., None]:
 
 
 @pytest.mark.needs_jit
-@pytest.mark.parametrize(
-    ("kind", "lanes"), [(k, n // (2 if k == "float64" else 1)) for k in ("float32", "float64") for n in (4, 8, 16)]
-)
-def test_tile_of_every_height_width_and_edge(kind: str, lanes: int) -> None:
-    dtype, vectors = np.dtype(kind), 2
-    width = vectors * lanes
-    run = tile_driver(vectors, lanes)
+@pytest.mark.parametrize("register_bytes", [16, 32, 64])
+def test_tile_of_every_height_width_and_edge(dtype: np.dtype, register_bytes: int) -> None:
+    lanes = register_bytes // dtype.itemsize
+    width = 2 * lanes
+    run = tile_driver(2, lanes)
     for depth in (0, 1, 7):
         panel = random(depth, width, dtype=dtype)
         by_height: dict[int, np.ndarray] = {}
@@ -84,7 +82,7 @@ def test_tile_of_every_height_width_and_edge(kind: str, lanes: int) -> None:
             a = random(6, depth, dtype=dtype, seed=3)[:height]
             for columns in range(1, width + 1):
                 before = random(6, width + 3, dtype=dtype, seed=9)[:height]
-                # straight, and with A transposed and everything starting somewhere inside its array
+                # plain, and with A transposed and everything starting somewhere inside its array
                 c = before.copy()
                 run(height, a.copy(), 0, depth, 1, panel, 0, 0, c, 0, width + 3, depth, columns)
                 assert_product(c[:, :columns], a, panel[:, :columns], before[:, :columns].astype(np.float64))
@@ -96,22 +94,12 @@ def test_tile_of_every_height_width_and_edge(kind: str, lanes: int) -> None:
                 np.testing.assert_array_equal(moved[5:].reshape(c.shape), c)
                 assert (moved[:5] == 7).all()
             by_height[height] = c
-        for height in HEIGHTS:  # a number does not depend on the tile it falls into
+        for height in HEIGHTS:  # a number does not depend on the tile it is in
             np.testing.assert_array_equal(by_height[height], by_height[6][:height])
 
-
-@pytest.mark.needs_jit
-@pytest.mark.parametrize(
-    ("kind", "lanes"), [(k, n // (2 if k == "float64" else 1)) for k in ("float32", "float64") for n in (4, 8, 16)]
-)
-def test_tile_of_a_row_against_several_panels(kind: str, lanes: int) -> None:
-    """The same numbers, to the last bit, as one panel after the other."""
-    dtype, width = np.dtype(kind), 2 * lanes
-    run = tile_driver(2, lanes)
-    for depth in (0, 1, 7):
-        size = depth * width + 5  # panels need not be neighbours
-        panels = random(tile.WIDE * size, dtype=dtype)
-        a = random(1, depth, dtype=dtype, seed=3)
+        # a row against several panels at once: the same bits as one panel after the other
+        size = depth * width + 5  # panels need not be adjacent
+        panels, a = random(tile.WIDE * size, dtype=dtype), random(1, depth, dtype=dtype, seed=3)
         for columns in range((tile.WIDE - 1) * width + 1, tile.WIDE * width + 1):
             before = random(1, tile.WIDE * width + 3, dtype=dtype, seed=9)
             got, expected = before.copy(), before.copy()
@@ -125,14 +113,27 @@ def test_tile_of_a_row_against_several_panels(kind: str, lanes: int) -> None:
 
 @pytest.mark.parametrize("transposed", [False, True])
 @given(depth=st.integers(0, 40), columns=st.integers(0, 70))
-def test_packing(dtype: np.dtype, transposed: bool, depth: int, columns: int) -> None:
+def test_pack_and_unpack(dtype: np.dtype, transposed: bool, depth: int, columns: int) -> None:
     b = random(depth, columns, dtype=dtype)
     panels = tile.pack(np.ascontiguousarray(b.T) if transposed else b, transposed)
-    width = tile.VECTORS * tile.vector_bytes() // dtype.itemsize
+    width = tile.packed_width(dtype)
+    assert width == tile.VECTORS * tile.vector_bytes() // dtype.itemsize
     assert panels.shape == (-(-columns // width), depth, width)
     flat = panels.transpose(1, 0, 2).reshape(depth, panels.shape[0] * width)
     np.testing.assert_array_equal(flat[:, :columns], b)
     assert not flat[:, columns:].any()
+
+
+@pytest.mark.skipif(not DISABLED, reason="compiled, it does not check")
+@pytest.mark.parametrize("shift", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_plain_tiles_check_their_bounds(shift: tuple[int, int, int]) -> None:
+    """So the suite, run as plain Python, finds a tile that touches elements outside its operands."""
+    a, c, panels = np.ones((2, 3)), np.zeros((2, 4)), tile.pack(np.ones((3, 4)), False)
+    depth, width = panels.shape[1:]
+    tile.multiply_add(a, 0, 3, 1, 2, panels, 0, depth * width, 3, c, 0, 4, 4)
+    assert (c == 3).all()
+    with pytest.raises(IndexError, match="the tile touches 1 to"):
+        tile.multiply_add(a, shift[0], 3, 1, 2, panels, shift[1], depth * width, 3, c, shift[2], 4, 4)
 
 
 # -------------------------------------------------------------------------------------------------- products
@@ -141,7 +142,7 @@ EXTENT = st.one_of(st.integers(0, 9), st.integers(0, 40 if DISABLED else 200))
 
 
 @given(m=EXTENT, k=EXTENT, n=EXTENT, transpose_b=st.booleans(), with_bias=st.booleans())
-def test_product(dtype: np.dtype, m: int, k: int, n: int, transpose_b: bool, with_bias: bool) -> None:
+def test_gemm_matches_numpy(dtype: np.dtype, m: int, k: int, n: int, transpose_b: bool, with_bias: bool) -> None:
     a, b = random(m, k, dtype=dtype), random(k, n, dtype=dtype, seed=1)
     bias = random(n, dtype=dtype, seed=2) if with_bias else None
     right = np.ascontiguousarray(b.T) if transpose_b else b
@@ -153,9 +154,8 @@ def test_product(dtype: np.dtype, m: int, k: int, n: int, transpose_b: bool, wit
 
 
 @given(m=EXTENT, k=EXTENT, n=EXTENT, with_rows=st.booleans())
-def test_transposed_product(dtype: np.dtype, m: int, k: int, n: int, with_rows: bool) -> None:
-    a = random(k, m, dtype=dtype)
-    b = random(k + 3, n, dtype=dtype, seed=1)
+def test_transposed_gemm_matches_numpy(dtype: np.dtype, m: int, k: int, n: int, with_rows: bool) -> None:
+    a, b = random(k, m, dtype=dtype), random(k + 3, n, dtype=dtype, seed=1)
     rows = np.random.default_rng(5).integers(0, k + 3, k) if with_rows else None
     out = np.full((m, n), np.nan, dtype)
     assert cpu.gemm(a, b if with_rows else b[:k], out=out, transpose_a=True, rows=rows) is out
@@ -163,15 +163,14 @@ def test_transposed_product(dtype: np.dtype, m: int, k: int, n: int, with_rows: 
 
 
 @pytest.mark.parametrize("depth", [2047, 2048, 2049, 4100])
-def test_products_deeper_than_one_panel(dtype: np.dtype, depth: int) -> None:
-    a, b = random(7, depth, dtype=dtype), random(depth, 5, dtype=dtype)
-    bias = random(5, dtype=dtype)
+def test_gemm_deeper_than_one_panel(dtype: np.dtype, depth: int) -> None:
+    a, b, bias = random(7, depth, dtype=dtype), random(depth, 5, dtype=dtype), random(5, dtype=dtype)
     assert_product(cpu.gemm(a, b, bias), a, b, bias.astype(np.float64))
     assert_product(cpu.gemm(a, np.ascontiguousarray(b.T), transpose_b=True), a, b)
     assert_product(cpu.gemm(np.ascontiguousarray(a.T), b, transpose_a=True), a, b)
 
 
-def test_products_keep_infinities_and_nan(dtype: np.dtype) -> None:
+def test_gemm_keeps_infinities_and_nan(dtype: np.dtype) -> None:
     a = np.ones((3, 4), dtype)
     a[1, 2], a[2, 0] = np.inf, np.nan
     with np.errstate(all="ignore"):
@@ -179,86 +178,7 @@ def test_products_keep_infinities_and_nan(dtype: np.dtype) -> None:
     np.testing.assert_array_equal(got, [[4, 4], [np.inf, np.inf], [np.nan, np.nan]])
 
 
-# ---------------------------------------------------------------------------- the same bits on any threads
-
-
-def recurrent(kind: str, dtype: Any, steps: Steps, size: int, projected: int = 0) -> list[np.ndarray]:
-    """A layer forward and backward through the kernels; every array they return or fill."""
-    equations = cells.get(kind).equations.resolve(training=True)
-    width, rows, batch = projected or size, steps.rows, steps.batch
-    count = len(equations.input_gates)
-    gates = random(rows, count * size, dtype=dtype)
-    weights = RecurrentWeights(
-        weight_hh=random(count * size, width, dtype=dtype) * dtype.type(0.3), bias=random(size, dtype=dtype),
-        weight_hr=random(width, size, dtype=dtype) * dtype.type(0.3) if projected else None,
-    )  # fmt: skip
-    sizes = [width, *[size] * (len(equations.states) - 1)]
-    states = [random(batch, n, dtype=dtype, seed=1 + k) for k, n in enumerate(sizes)]
-    run = cpu.Recurrence(equations, gates, None, None, weights, states, steps, Noise())
-    results = [*run.histories, gates.copy()]
-    d_states, d = run.backward(random(rows, width, dtype=dtype, seed=4), [state.copy() for state in states])
-    return [*results, *d_states, *(g for g in (d.weight_hh, d.bias, d.weight_hr) if g is not None), gates]
-
-
-def ragged(reverse: bool) -> Steps:
-    return ragged_steps(np.array([3, 0, 7, 7, 1, 5, 2, 6, 4, 7, 3]), 7)[reverse]
-
-
-def losses(dtype: Any) -> list[np.ndarray]:
-    targets = np.random.default_rng(1).integers(-1, 77, 50)
-    return list(cpu.cross_entropy(random(50, 77, dtype=dtype), targets, None, 0.1, 0.5, True))
-
-
-JOBS: dict[str, Callable[[Any], list[np.ndarray]]] = {
-    "product": lambda d: [cpu.gemm(random(61, 45, dtype=d), random(45, 83, dtype=d), random(83, dtype=d))],
-    "product with transposed B": lambda d: [
-        cpu.gemm(random(61, 45, dtype=d), random(83, 45, dtype=d), transpose_b=True)],
-    "product with transposed A": lambda d: [
-        cpu.gemm(random(300, 61, dtype=d), random(300, 45, dtype=d), transpose_a=True)],
-    "product of chosen rows": lambda d: [cpu.gemm(
-        random(300, 61, dtype=d), random(9, 45, dtype=d), transpose_a=True, rows=np.arange(300) % 9)],
-    "rnn": lambda d: recurrent("rnn", d, dense_steps(6, 11), 19),
-    "rnn ragged": lambda d: recurrent("rnn", d, ragged(True), 19),
-    "gru": lambda d: recurrent("gru", d, dense_steps(6, 11, True), 19),
-    "gru ragged": lambda d: recurrent("gru", d, ragged(False), 19),
-    "lstm": lambda d: recurrent("lstm", d, dense_steps(6, 11), 19),
-    "lstm ragged": lambda d: recurrent("lstm", d, ragged(True), 19),
-    "lstm projected": lambda d: recurrent("lstm", d, ragged(False), 19, projected=7),
-    "scatter_add_rows": lambda d: [cpu.scatter_add_rows(random(200, 83, dtype=d), np.arange(200) * 7 % 13, 13)],
-    "column_sums": lambda d: [cpu.column_sums(random(200, 83, dtype=d))],
-    "dropout": lambda d: [cpu.dropout(random(41, 83, dtype=d), 0.4, 12345)],
-    "cross_entropy": losses,
-    "square_sum": lambda d: [np.array(cpu.square_sum(random(100_003, dtype=d)))],
-}  # fmt: skip
-
-
-@pytest.mark.needs_jit
-@pytest.mark.parametrize("name", JOBS)
-def test_the_same_bits_on_one_two_and_three_threads(
-    name: str, dtype: np.dtype, set_threads: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(threads, "GRAIN", 1)  # share out even the smallest job
-    shares: list[int] = []
-    run = threads.run
-
-    def counted(kernel: Any, work: float, most: int, *args: Any) -> None:
-        shares.append(min(threads.get_num_threads(), most))
-        run(kernel, work, most, *args)
-
-    monkeypatch.setattr(threads, "run", counted)
-    results = []
-    for count in (1, 2, 3):
-        set_threads(count)
-        shares.clear()
-        results.append([np.array(r) for r in JOBS[name](dtype)])
-        assert max(shares) == count, "the job was not shared at all"
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert np.isfinite(one).all()
-            np.testing.assert_array_equal(one, two)
-
-
-def test_square_sum_and_column_sums_and_rows(dtype: np.dtype) -> None:
+def test_square_sum_column_sums_and_rows(dtype: np.dtype) -> None:
     for size in (0, 1, 16384, 16385, 40_000 if not DISABLED else 17_000):
         x = random(size, dtype=dtype)
         assert cpu.square_sum(x) == pytest.approx(float((x.astype(np.float64) ** 2).sum()), rel=1e-5)
@@ -273,7 +193,7 @@ def test_square_sum_and_column_sums_and_rows(dtype: np.dtype) -> None:
             assert cpu.take_rows(expected, index).tolist() == expected[index].tolist()
 
 
-def test_dropout_is_the_same_whatever_the_size_and_layout(dtype: np.dtype) -> None:
+def test_dropout_mask_does_not_depend_on_size_and_shape(dtype: np.dtype) -> None:
     whole = cpu.dropout(np.ones(1003, dtype), 0.25, 99)
     assert set(np.unique(whole)) == {dtype.type(0), dtype.type(1 / 0.75)}
     assert abs((whole == 0).mean() - 0.25) < 0.05
@@ -282,18 +202,97 @@ def test_dropout_is_the_same_whatever_the_size_and_layout(dtype: np.dtype) -> No
     np.testing.assert_array_equal(cpu.dropout(np.ones((17, 59), dtype), 0.25, 99).reshape(-1), whole)
 
 
-# ----------------------------------------------------------------------------------------- a lesser machine
+# --------------------------------------------------------------------- the same bits on any number of threads
 
-LESSER = ("product", "product with transposed A", "lstm projected", "cross_entropy", "dropout")
+
+def recurrent(kind: str, steps: Steps, dtype: Any, projected: int = 0) -> list[np.ndarray]:
+    """A layer of 19 units forward and backward; every array the kernels return or fill."""
+    equations, size = cells.get(kind).equations.resolve(training=True), 19
+    width, rows, batch = projected or size, steps.rows, steps.batch
+    count = len(equations.input_gates)
+    gates = random(rows, count * size, dtype=dtype)
+    weights = RecurrentWeights(
+        weight_hh=random(count * size, width, dtype=dtype) * dtype.type(0.3),
+        bias=random(size, dtype=dtype),
+        weight_hr=random(width, size, dtype=dtype) * dtype.type(0.3) if projected else None,
+    )
+    sizes = [width, *[size] * (len(equations.states) - 1)]
+    states = [random(batch, n, dtype=dtype, seed=1 + k) for k, n in enumerate(sizes)]
+    run = cpu.Recurrence(equations, gates, None, None, weights, states, steps, Noise())
+    results = [*run.histories, gates.copy()]
+    d_states, d = run.backward(random(rows, width, dtype=dtype, seed=4), [state.copy() for state in states])
+    return [*results, *d_states, *(g for g in (d.weight_hh, d.bias, d.weight_hr) if g is not None), gates]
+
+
+def gemm(m: int, k: int, n: int, dtype: Any, **options: Any) -> list[np.ndarray]:
+    return [cpu.gemm(random(m, k, dtype=dtype), random(n, 45, dtype=dtype), **options)]
+
+
+def losses(dtype: Any) -> list[np.ndarray]:
+    targets = np.random.default_rng(1).integers(-1, 77, 50)
+    return list(cpu.cross_entropy(random(50, 77, dtype=dtype), targets, None, 0.1, 0.5, True))
+
+
+DENSE, REVERSED = dense_steps(6, 11), dense_steps(6, 11, True)
+RAGGED, RAGGED_REVERSED = ragged_steps(np.array([3, 0, 7, 7, 1, 5, 2, 6, 4, 7, 3]), 7)
+JOBS: dict[str, Callable[[Any], list[np.ndarray]]] = {
+    "gemm": lambda d: [cpu.gemm(random(61, 45, dtype=d), random(45, 83, dtype=d), random(83, dtype=d))],
+    "gemm with transposed B": lambda d: gemm(61, 45, 83, d, transpose_b=True),
+    "gemm with transposed A": lambda d: gemm(300, 61, 300, d, transpose_a=True),
+    "gemm of chosen rows": lambda d: gemm(300, 61, 9, d, transpose_a=True, rows=np.arange(300) % 9),
+    "rnn": lambda d: recurrent("rnn", DENSE, d),
+    "rnn ragged": lambda d: recurrent("rnn", RAGGED_REVERSED, d),
+    "gru": lambda d: recurrent("gru", REVERSED, d),
+    "gru ragged": lambda d: recurrent("gru", RAGGED, d),
+    "lstm": lambda d: recurrent("lstm", DENSE, d),
+    "lstm ragged": lambda d: recurrent("lstm", RAGGED_REVERSED, d),
+    "lstm projected": lambda d: recurrent("lstm", RAGGED, d, projected=7),
+    "scatter_add_rows": lambda d: [cpu.scatter_add_rows(random(200, 83, dtype=d), np.arange(200) * 7 % 13, 13)],
+    "column_sums": lambda d: [cpu.column_sums(random(200, 83, dtype=d))],
+    "dropout": lambda d: [cpu.dropout(random(41, 83, dtype=d), 0.4, 12345)],
+    "cross_entropy": losses,
+    "square_sum": lambda d: [np.array(cpu.square_sum(random(100_003, dtype=d)))],
+}
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("name", JOBS)
+def test_same_bits_on_one_two_and_three_threads(
+    name: str, dtype: np.dtype, set_threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "MIN_WORK", 1)  # divide even the smallest job
+    chunks: list[int] = []
+    run = threads.run
+
+    def counted(kernel: Any, work: float, max_threads: int, *args: Any) -> None:
+        chunks.append(min(threads.get_num_threads(), max_threads))
+        run(kernel, work, max_threads, *args)
+
+    monkeypatch.setattr(threads, "run", counted)
+    results = []
+    for count in (1, 2, 3):
+        set_threads(count)
+        chunks.clear()
+        results.append([np.array(r) for r in JOBS[name](dtype)])
+        assert max(chunks) == count, "the job ran on fewer threads"
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert np.isfinite(one).all()
+            np.testing.assert_array_equal(one, two)
+
+
+# ------------------------------------------------------------------------------------ a host without AVX and FMA
+
+GENERIC = ("gemm", "gemm with transposed A", "lstm projected", "cross_entropy", "dropout")
 _SCRIPT = """
 import sys
-import numpy as np
-from minirnn.kernels import tile, pointwise
 import numba
+import numpy as np
 sys.path.insert(0, sys.argv[2])
 import test_tile
+from minirnn.kernels import pointwise, tile
 out = {}
-for name in test_tile.LESSER:
+for name in test_tile.GENERIC:
     for number, array in enumerate(test_tile.JOBS[name](np.dtype("float32"))):
         out[f"{name} {number}"] = array
 tanh = pointwise.tanh
@@ -312,29 +311,18 @@ np.savez(sys.argv[1], **out)
 
 @pytest.mark.slow
 @pytest.mark.needs_jit
-def test_a_host_without_avx_and_fma(tmp_path: Path) -> None:
+def test_host_without_avx_and_fma_computes_the_same(tmp_path: Path) -> None:
     environment = os.environ | {
-        "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "MINIRNN_CACHE_DIR": str(tmp_path / "cache"),
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
+        "MINIRNN_CACHE_DIR": str(tmp_path / "cache"),
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-    }  # fmt: skip
-    file = tmp_path / "out.npz"
-    here = str(Path(__file__).parent)
+    }
+    file, here = tmp_path / "out.npz", str(Path(__file__).parent)
     subprocess.run([sys.executable, "-c", _SCRIPT, str(file), here], env=environment, check=True, timeout=300)
     with np.load(file) as got:
         assert got["bytes"] == 16
         assert got["tanh"] <= 3.8e-7
-        for name in LESSER:
+        for name in GENERIC:
             for number, expected in enumerate(JOBS[name](np.dtype("float32"))):
                 np.testing.assert_allclose(got[f"{name} {number}"], expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.skipif(not DISABLED, reason="compiled, it does not check")
-@pytest.mark.parametrize("shift", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
-def test_plain_tiles_check_their_bounds(shift: tuple[int, int, int]) -> None:
-    """So the suite, run as plain Python, finds a tile that touches what is not its own."""
-    a, c, panels = np.ones((2, 3)), np.zeros((2, 4)), tile.pack(np.ones((3, 4)), False)
-    depth, width = panels.shape[1:]
-    tile.multiply_add(a, 0, 3, 1, 2, panels, 0, depth * width, 3, c, 0, 4, 4)
-    assert (c == 3).all()
-    with pytest.raises(IndexError, match="the tile touches 1 to"):
-        tile.multiply_add(a, shift[0], 3, 1, 2, panels, shift[1], depth * width, 3, c, shift[2], 4, 4)

@@ -378,7 +378,7 @@ def test_arrays_that_are_not_contiguous(kind: str, layout: str) -> None:
 def test_threads_change_no_number(
     kind: str, dtype: str, ragged: bool, set_threads: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "GRAIN", 1)  # share out even the smallest job
+    monkeypatch.setattr(threads, "MIN_WORK", 1)  # share out even the smallest job
     sizes = CASES[-1]._replace(lengths=CASES[-1].lengths if ragged else None)
     layer, (query, memory) = make(kind, sizes, dtype), draw(sizes, dtype)
     runs = []

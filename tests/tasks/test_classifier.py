@@ -18,10 +18,9 @@ from minirnn.data.tokenize import Tokenizer
 from minirnn.data.vocabulary import UNK, Labels, Vocabulary
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.runs import BEST, LAST
-from minirnn.tasks import classifier, load_predictor
-from minirnn.tasks.classifier import Classifier, ClassifierTask, read_texts, tokens_of
-from minirnn.tasks.common import Line
-from minirnn.training import Options, Trainer
+from minirnn.tasks import Line, classifier, load
+from minirnn.tasks.classifier import Classifier, ClassifierConfig, LabelledTexts, read_texts, tokenize
+from minirnn.training import Trainer, TrainingConfig
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 GOOD, BAD, REST = ("good", "fine", "great"), ("bad", "poor", "dull"), ("the", "film", "was", "a", "plot", "and")
@@ -45,11 +44,11 @@ def places(count: int) -> list[str]:
     return [f"data.tsv:{n}" for n in range(1, count + 1)]
 
 
-def task(texts: Sequence[str] | None = None, labels: Sequence[str] | None = None, **changed: Any) -> ClassifierTask:
+def task(texts: Sequence[str] | None = None, labels: Sequence[str] | None = None, **changed: Any) -> Classifier:
     if texts is None or labels is None:
         texts, labels = reviews(40)
     settings: dict[str, Any] = {"hidden_size": 9, "embedding_size": 7, "batch_size": 6, "dropout": 0.3, "seed": 3}
-    return ClassifierTask(texts, labels, places(len(texts)), **(settings | changed))
+    return Classifier.build(LabelledTexts(texts, labels, places(len(texts))), ClassifierConfig(**settings | changed))
 
 
 def write(path: Path, texts: Sequence[str], labels: Sequence[str]) -> str:
@@ -61,12 +60,12 @@ def write(path: Path, texts: Sequence[str], labels: Sequence[str]) -> str:
 
 
 def test_words_are_the_same_whatever_they_touch() -> None:
-    words = tokens_of(Tokenizer("word", True), "“Don't,” she said: it's (the) dogs' 3.14!!", 99)
+    words = tokenize(Tokenizer("word", True), "“Don't,” she said: it's (the) dogs' 3.14!!", 99)
     assert words == ["“", "don", "t", ",”", "she", "said", ":", "it", "s", "(", "the", ")", "dogs", "'", "3", ".", "14",
                      "!!"]  # fmt: skip
-    assert tokens_of(Tokenizer("word"), "a 'b' '' ￭ c", 99) == ["a", "'", "b", "'", "''", "c"]
-    assert tokens_of(Tokenizer("word"), "a, b, c", 3) == ["a", ",", "b"]
-    assert tokens_of(Tokenizer("char"), "d'A  b", 4) == ["d", "'", "A", " "]
+    assert tokenize(Tokenizer("word"), "a 'b' '' ￭ c", 99) == ["a", "'", "b", "'", "''", "c"]
+    assert tokenize(Tokenizer("word"), "a, b, c", 3) == ["a", ",", "b"]
+    assert tokenize(Tokenizer("char"), "d'A  b", 4) == ["d", "'", "A", " "]
 
 
 def test_files_or_one_folder(tmp_path: Path) -> None:
@@ -90,26 +89,26 @@ def test_files_or_one_folder(tmp_path: Path) -> None:
 def test_the_level_follows_from_the_average_text(texts: list[str], level: str) -> None:
     """Two words on average are words; fewer are characters."""
     made = task(texts * 10, ["A", "B", "C"] * 10, val_fraction=0.001)
-    assert made.classifier.tokenizer.rule == level
+    assert made.tokenizer.rule == level
     different = set("".join(texts) if level == "char" else " ".join(texts).split())
     assert made.model.config["input_size"] == 4 + len(different)
     for other in ("word", "char"):
-        assert task(texts * 10, ["A", "B", "C"] * 10, level=other).classifier.tokenizer.rule == other
+        assert task(texts * 10, ["A", "B", "C"] * 10, level=other).tokenizer.rule == other
 
 
 def test_the_level_is_that_of_the_training_part() -> None:
     """Texts that validate say nothing about it, nor do they give words or labels."""
     texts, labels = [f"w{n} x{n}" for n in range(20)], ["A", "B"] * 10
-    known = task(texts, labels).classifier.vocabulary
+    known = task(texts, labels).vocabulary
     held = [n for n in range(20) if f"w{n}" not in known]
     assert len(held) == 2
     for n in held:
         texts[n] = "Z"
-    assert task(texts, labels).classifier.tokenizer.rule == "word"
-    assert "z" not in task(texts, labels).classifier.vocabulary
+    assert task(texts, labels).tokenizer.rule == "word"
+    assert "z" not in task(texts, labels).vocabulary
     texts = ["Z" if n not in held else "w x y z " * 40 for n in range(20)]
     made = task(texts, labels)
-    assert made.classifier.vocabulary.tokens[4:] == ["Z"]
+    assert made.vocabulary.tokens[4:] == ["Z"]
     assert made.summary == "20 texts of 2 classes, 1.0 words on average; read as characters, 1 different"
 
 
@@ -118,25 +117,25 @@ def test_case_is_kept_for_characters_only_unless_told() -> None:
     for level, lower, expected in [
         ("char", None, "Abo"), ("char", True, "abo"), ("word", None, ["ann"]), ("word", False, ["Ann"]),
     ]:  # fmt: skip
-        vocabulary = task(names, labels, level=level, lower=lower).classifier.vocabulary
+        vocabulary = task(names, labels, level=level, lower=lower).vocabulary
         assert all(token in vocabulary for token in expected)
         assert ("A" in vocabulary) == (expected == "Abo")
 
 
 def test_vocabulary_options() -> None:
     texts, labels = ["a a a b b c"] * 6, ["A", "B"] * 3
-    assert task(texts, labels).classifier.vocabulary.tokens[4:] == ["a", "b", "c"]
-    assert task(texts, labels, max_words=2).classifier.vocabulary.tokens[4:] == ["a", "b"]
-    assert task(texts, labels, min_count=6).classifier.vocabulary.tokens[4:] == ["a", "b"]
+    assert task(texts, labels).vocabulary.tokens[4:] == ["a", "b", "c"]
+    assert task(texts, labels, max_words=2).vocabulary.tokens[4:] == ["a", "b"]
+    assert task(texts, labels, min_count=6).vocabulary.tokens[4:] == ["a", "b"]
     cut = task(texts, labels, max_length=4)
-    assert cut.classifier.vocabulary.tokens[4:] == ["a", "b"]
-    assert cut.classifier.encode("c b a a b b").tolist() == [UNK, 5, 4, 4]
+    assert cut.vocabulary.tokens[4:] == ["a", "b"]
+    assert cut.encode("c b a a b b").tolist() == [UNK, 5, 4, 4]
 
 
 def test_the_split_keeps_lone_labels_for_training() -> None:
     texts, labels = [f"x w{n}" for n in range(30)], [f"L{n}" if n % 3 == 0 else "A" for n in range(30)]
     made = task(texts, labels, val_fraction=0.5)
-    assert made.classifier.labels.names == ["A", *sorted(f"L{n}" for n in range(0, 30, 3))]
+    assert made.labels.names == ["A", *sorted(f"L{n}" for n in range(0, 30, 3))]
     held, classes = made._validation
     assert 0 < len(held) < 15
     assert classes.tolist() == [0] * len(held)
@@ -152,11 +151,11 @@ def test_data_and_options_that_will_not_do() -> None:
     with pytest.raises(DataError, match="expected at least 2 examples"):
         task([], [])
     for changed, message in [
-        ({"level": "line"}, "level must be one of auto, word, char, got 'line'"),
-        ({"freeze": True}, "only vectors that come from a file can be frozen"),
-        ({"max_length": 0}, "max_length must be at least 1, got 0"),
-        ({"pooling": "sum"}, "pooling must be 'last' or one of"),
-        ({"val_fraction": 1.0}, "val_fraction must be between 0 and 1"),
+        ({"level": "line"}, "level: expected one of auto, word, char, got 'line'"),
+        ({"freeze": True}, "freeze: only pretrained vectors can be frozen"),
+        ({"max_length": 0}, "max_length: expected an int of at least 1, got 0"),
+        ({"pooling": "sum"}, "pooling: expected one of last, mean, max, attention, got 'sum'"),
+        ({"val_fraction": 1.0}, "val_fraction: expected a number of at least 0.001 and at most 0.9, got 1.0"),
     ]:
         with pytest.raises(OptionError, match=message):
             task(texts, labels, **changed)
@@ -182,7 +181,7 @@ def test_padding_changes_nothing(
     pooling: str, cell: str, bidirectional: bool, layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every text has in a ragged batch the loss and gradients it has alone, an empty one too."""
-    monkeypatch.setattr(classifier, "_TOKEN_DROPOUT", 0)
+    monkeypatch.setattr(classifier, "TOKEN_DROPOUT", 0)
     made = task(TEXTS * 2, [LABELS.names[c] for c in CLASSES] * 2, level="char")
     mr.manual_seed(1)
     trained = made.model = small(pooling, cell, bidirectional, layers).model.train()
@@ -234,7 +233,7 @@ def test_probabilities_are_those_of_the_parts_put_together_by_hand() -> None:
 
 def test_metrics_are_those_of_every_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of four: the mean is over texts, not over batches."""
-    monkeypatch.setattr(classifier, "_AT_ONCE", 4)
+    monkeypatch.setattr(classifier, "EVAL_BATCH_SIZE", 4)
     made = small()
     texts = [made.encode(text) for text in TEXTS]
     logits = np.concatenate([made.logits([text]) for text in texts])
@@ -243,7 +242,7 @@ def test_metrics_are_those_of_every_text_once(monkeypatch: pytest.MonkeyPatch) -
     for c in sorted({*best.tolist(), *CLASSES.tolist()}):
         predicted, expected = best == c, np.equal(CLASSES, c)
         f1.append(2 * (predicted & expected).sum() / (predicted.sum() + expected.sum()))
-    assert made.measure(texts, CLASSES) == {
+    assert made.metrics(texts, CLASSES) == {
         "loss": pytest.approx(-log_p[np.arange(6), CLASSES].mean()),
         "accuracy": pytest.approx((best == CLASSES).mean()),
         "macro_f1": pytest.approx(np.mean(f1)),
@@ -269,7 +268,7 @@ def test_blank_lines_give_nothing_and_keep_the_others_in_place() -> None:
 def test_an_unknown_label_is_named(tmp_path: Path) -> None:
     made = small()
     with pytest.raises(DataError, match=r"bad.tsv:2: label 'Q' is none of the 3 known: X, Y, Z"):
-        made.evaluate([write(tmp_path / "bad.tsv", ["a", "b", "c"], ["X", "Q", "R"])])
+        made.measure([write(tmp_path / "bad.tsv", ["a", "b", "c"], ["X", "Q", "R"])])
 
 
 # ------------------------------------------------------------------------------------------------------- task
@@ -303,35 +302,35 @@ def test_embeddings_begin_small_for_words_and_wide_for_characters() -> None:
 def test_vectors_from_a_file(tmp_path: Path, freeze: bool) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text("film 1 2 3 4\nnot -1 0.5 0.25 0\nunheard 9 9 9 9\n", encoding="utf-8")
-    made = task(embeddings=path, freeze=freeze)
+    made = task(embeddings=str(path), freeze=freeze)
     assert made.model.config["embedding_size"] == 4
     assert made.summary.endswith(", vectors for 2 of them")
-    rows = made.classifier.vocabulary.encode(["film", "not"])
+    rows = made.vocabulary.encode(["film", "not"])
     before = made.model.body.embedding.weight.numpy().copy()
     assert before[rows].tolist() == [[1, 2, 3, 4], [-1, 0.5, 0.25, 0]]
-    run(Trainer(made, Options(steps=3), tmp_path / "run"))
+    run(Trainer(made, TrainingConfig(steps=3), tmp_path / "run"))
     after = made.model.body.embedding.weight.numpy()
     assert np.array_equal(before, after) == freeze
     trained = Classifier.load(tmp_path / "run" / LAST)
     np.testing.assert_array_equal(trained.model.body.embedding.weight.numpy(), after)
-    again = task(embeddings=path, freeze=freeze)
-    run(Trainer(again, Options(steps=5), tmp_path / "run", resume=True))
+    again = task(embeddings=str(path), freeze=freeze)
+    run(Trainer(again, TrainingConfig(steps=5), tmp_path / "run", resume=True))
     assert np.array_equal(before, again.model.body.embedding.weight.numpy()) == freeze
 
 
 def test_training_evaluates_as_eval_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts, labels = reviews(60)
     made = task(texts, labels, val_fraction=0.3)
-    encoded = [made.classifier.encode(text).tolist() for text in texts]
+    encoded = [made.encode(text).tolist() for text in texts]
     held, classes = made._validation
     assert len(held) == 18
     numbers = [encoded.index(text.tolist()) for text in held]
-    assert [labels[n] for n in numbers] == made.classifier.labels.decode(classes)
+    assert [labels[n] for n in numbers] == made.labels.decode(classes)
     path = write(tmp_path / "held.tsv", [texts[n] for n in numbers], [labels[n] for n in numbers])
-    metrics = made.classifier.evaluate([path])
+    metrics = made.measure([path])
     assert made.evaluate() == {"val_loss": metrics.pop("loss")} | metrics
     assert made.model.training
-    monkeypatch.setattr(classifier, "_MOST_EVALUATED", 7)
+    monkeypatch.setattr(classifier, "MAX_EVAL_TEXTS", 7)
     fewer = task(texts, labels, val_fraction=0.3)._validation[0]
     assert [text.tolist() for text in fewer] == [text.tolist() for text in held[::3]]
 
@@ -342,10 +341,10 @@ def test_training_evaluates_as_eval_does(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_it_learns_what_a_bag_of_words_cannot(pooling: str, cell: str, tmp_path: Path) -> None:
     made = task(*reviews(800), pooling=pooling, cell=cell, hidden_size=24, batch_size=32, dropout=0.1)
-    steps = run(Trainer(made, Options(steps=500, lr=1e-2, evaluations=2), tmp_path / "run"))
+    steps = run(Trainer(made, TrainingConfig(steps=500, lr=1e-2, evaluations=2), tmp_path / "run"))
     assert steps[0].train_loss > 0.6
-    trained = load_predictor(tmp_path / "run" / BEST)
-    metrics = trained.evaluate([write(tmp_path / "new.tsv", *reviews(200, seed=1))])
+    trained = load(tmp_path / "run" / BEST)
+    metrics = trained.measure([write(tmp_path / "new.tsv", *reviews(200, seed=1))])
     assert metrics["accuracy"] > 0.97
     assert metrics["macro_f1"] == pytest.approx(metrics["accuracy"], abs=0.02)
     lines = [Line(text, "x") for text in ("a film and not bad", "the plot was not good", "DULL film", "great")]
@@ -362,7 +361,7 @@ def contents(folder: Path) -> list:
 
 
 def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:
-    options = Options(steps=15, evaluations=3)
+    options = TrainingConfig(steps=15, evaluations=3)
     whole = run(Trainer(task(), options, tmp_path / "whole"))
     assert whole[-1].epoch > 2
     run(Trainer(task(), options, tmp_path / "cut"), 5)
@@ -390,30 +389,30 @@ def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:
     ],
 )
 def test_resume_refuses_other_settings(tmp_path: Path, changed: dict, message: str) -> None:
-    run(Trainer(task(), Options(steps=1), tmp_path))
+    run(Trainer(task(), TrainingConfig(steps=1), tmp_path))
     with pytest.raises(CheckpointError, match=message):
-        Trainer(task(**changed), Options(steps=2), tmp_path, resume=True)
+        Trainer(task(**changed), TrainingConfig(steps=2), tmp_path, resume=True)
 
 
 def test_resume_refuses_other_data(tmp_path: Path) -> None:
     """One text or one label is enough, and where a text ends counts too."""
     texts, labels = reviews(40)
-    run(Trainer(task(texts, labels), Options(steps=1), tmp_path))
+    run(Trainer(task(texts, labels), TrainingConfig(steps=1), tmp_path))
     turned = {"pos": "neg", "neg": "pos"}[labels[7]]
     for other in ([texts[7] + " the"], labels[7:8]), (texts[7:8], [turned]):
         changed = task(texts[:7] + other[0] + texts[8:], labels[:7] + other[1] + labels[8:])
-        with pytest.raises(CheckpointError, match=r"cannot resume .*: the data is not what"):
-            Trainer(changed, Options(steps=2), tmp_path, resume=True)
+        with pytest.raises(CheckpointError, match=r"cannot resume .*: the data is not the one"):
+            Trainer(changed, TrainingConfig(steps=2), tmp_path, resume=True)
 
 
 def test_a_checkpoint_brings_all_it_needs(tmp_path: Path) -> None:
     made = task(num_layers=2, bidirectional=False, cell="gru", pooling="attention", lower=False, max_length=3)
     assert json.loads(json.dumps(made.config())) == made.config()
-    run(Trainer(made, Options(steps=2), tmp_path))
+    run(Trainer(made, TrainingConfig(steps=2), tmp_path))
     trained = Classifier.load(tmp_path / LAST)
     held = write(tmp_path / "held", *reviews(9, seed=9))
-    assert trained.evaluate([held]) == made.classifier.evaluate([held])
-    assert trained.encode("The film was a plot").tolist() == made.classifier.encode("The film was a plot").tolist()
+    assert trained.measure([held]) == made.measure([held])
+    assert trained.encode("The film was a plot").tolist() == made.encode("The film was a plot").tolist()
     assert trained.encode("The film was a plot").size == 3
     arrays, config = checkpoint.load(tmp_path / LAST)
     bad = [

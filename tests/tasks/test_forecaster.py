@@ -17,18 +17,9 @@ from minirnn.data.tables import parse_table
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.nn import functional as F
 from minirnn.runs import BEST, LAST, METRICS
-from minirnn.tasks.common import Line
-from minirnn.tasks.forecaster import (
-    BASES,
-    Forecaster,
-    ForecasterTask,
-    Series,
-    View,
-    _choose_base,
-    base_forecasts,
-    evaluate,
-)  # fmt: skip
-from minirnn.training import Options, Trainer
+from minirnn.tasks import Line
+from minirnn.tasks.forecaster import Forecaster, ForecasterConfig, Preprocessor, Series, _choose_base, base_forecasts
+from minirnn.training import Trainer, TrainingConfig
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 
@@ -64,11 +55,16 @@ def growing(count: int = 90) -> np.ndarray:
     return (20 + t) * (1 + 0.3 * np.sin(2 * np.pi * t / 6)) * np.exp(0.02 * noise(count))
 
 
-def task(*columns: Any, seq_length: int = 7, **options: Any) -> ForecasterTask:
-    return ForecasterTask(make(*columns), seq_length, **({"hidden_size": 5, "batch_size": 8} | options))
+def task(*columns: Any, **options: Any) -> Forecaster:
+    settings = {"seq_length": 7, "hidden_size": 5, "batch_size": 8, "seed": 0}
+    return Forecaster.build(make(*columns), ForecasterConfig(**settings | options))
 
 
-def stirred(task: ForecasterTask) -> ForecasterTask:
+def fit(series: Series, seq_length: int, horizon: int, season: int | None = None, **options: Any) -> Preprocessor:
+    return Preprocessor.fit(series, ForecasterConfig(seq_length=seq_length, horizon=horizon, season=season, **options))
+
+
+def stirred(task: Forecaster) -> Forecaster:
     """With weights such that the network says something."""
     for parameter in task.model.parameters():
         parameter.data[...] += np.random.default_rng(3).normal(0, 0.3, parameter.shape)
@@ -80,16 +76,16 @@ def stirred(task: ForecasterTask) -> ForecasterTask:
 
 def test_bases_by_hand() -> None:
     x = np.array([1.0, 2, 4, 2, 5, 9, 100, 100])
-    three = {base: base_forecasts(x, 6, 2, base, 3).tolist() for base in BASES}
+    three = {base: base_forecasts(x, 6, 2, base, 3).tolist() for base in ("last", "season", "trend")}
     # from the rows up to 9: a season of 3 ago came 2 and 5; the latest rows are 9 - 4 = 5 above theirs
     assert three == {"last": [[9, 9]], "season": [[2, 5]], "trend": [[7, 10]]}
-    one = {base: base_forecasts(x, 6, 2, base, 1).tolist() for base in BASES}
+    one = {base: base_forecasts(x, 6, 2, base, 1).tolist() for base in ("last", "season", "trend")}
     assert one == {"last": [[9, 9]], "season": [[9, 9]], "trend": [[13, 17]]}  # 9 + 4, 9 + 2 * 4
 
 
 @given(
     st.lists(st.integers(-50, 50), min_size=12, max_size=20), st.integers(1, 5), st.integers(1, 6),
-    st.sampled_from(BASES), st.data(),
+    st.sampled_from(["last", "season", "trend"]), st.data(),
 )  # fmt: skip
 def test_bases_are_their_formula(numbers: list[int], season: int, horizon: int, base: str, data: st.DataObject) -> None:
     x = np.array(numbers, float)
@@ -118,10 +114,10 @@ def test_bases_are_their_formula(numbers: list[int], season: int, horizon: int, 
     ],
 )
 def test_the_base_is_chosen_by_the_training_rows(values: np.ndarray, season: int, base: str) -> None:
-    view = View.fit(make(values), 3, 1, season, log=False)
+    view = fit(make(values), 3, 1, season, log=False)
     assert view.base == base
-    assert view.needs == {"trend": max(3, season + 1), "season": max(3, season), "last": 3}[base]
-    errors = base_forecasts(values, view.needs, 1, base, season)[:, 0] - values[view.needs :]
+    assert view.first_row == {"trend": max(3, season + 1), "season": max(3, season), "last": 3}[base]
+    errors = base_forecasts(values, view.first_row, 1, base, season)[:, 0] - values[view.first_row :]
     expected = math.sqrt(np.mean(errors**2)) or view.scaler.std[0]
     assert view.spread == pytest.approx([expected])
 
@@ -139,10 +135,10 @@ def test_a_base_must_be_clearly_better() -> None:
     x = wave + e  # last: 2 + E[(change of the wave)^2]; season: 2
     last, season = np.mean(np.diff(x) ** 2), np.mean((x[4:] - x[:-4]) ** 2)
     assert 0.5 < season / last < 0.8
-    assert View.fit(make(x), 3, 1, 4).base == "last"
+    assert fit(make(x), 3, 1, 4).base == "last"
     x = 3 * wave + e
     assert np.mean((x[4:] - x[:-4]) ** 2) / np.mean(np.diff(x) ** 2) < 0.4
-    assert View.fit(make(x), 3, 1, 4).base == "season"
+    assert fit(make(x), 3, 1, 4).base == "season"
 
 
 @pytest.mark.parametrize(
@@ -157,11 +153,11 @@ def test_a_base_must_be_clearly_better() -> None:
     ],
 )
 def test_logarithms_where_the_spread_grows_with_the_level(values: np.ndarray, log: bool) -> None:
-    view = View.fit(make(values), 5, 1, 6)
+    view = fit(make(values), 5, 1, 6)
     assert view.log is log
     x = np.log(values) if log else values
     assert view.scaler.mean == pytest.approx([x.mean()])
-    assert View.fit(make(values), 5, 1, 6, log=False).log is False
+    assert fit(make(values), 5, 1, 6, log=False).log is False
 
 
 # ---------------------------------------------------------------------------------------------------- windows
@@ -169,7 +165,7 @@ def test_logarithms_where_the_spread_grows_with_the_level(values: np.ndarray, lo
 
 def test_what_the_model_sees() -> None:
     a, b = np.array([1.0, 3, 2, 6, 4, 8]), np.array([10.0, 20, 10, 20, 10, 20])
-    view = View.fit(make(a, b), 3, 2, 2, "season")
+    view = fit(make(a, b), 3, 2, 2, base="season")
     examples = view.examples(make(a, b), 3)
     assert len(examples) == 2
     scaled = (a - a.mean()) / a.std(), (b - 15) / 5
@@ -190,7 +186,7 @@ def test_what_the_model_sees() -> None:
 def test_forecasts_undo_all_that_was_done() -> None:
     """A model that gave the targets themselves would forecast what comes true, in the column's own units."""
     trained = stirred(task(growing(), noise(90), horizon=3))
-    view, series = trained.view, make(growing(), noise(90))
+    view, series = trained.preprocessor, make(growing(), noise(90))
     assert view.log
     assert view.base == "trend"
     examples = view.examples(series, 60)
@@ -199,11 +195,11 @@ def test_forecasts_undo_all_that_was_done() -> None:
     outputs = trained.model(examples.inputs(slice(None)).astype(np.float32)).numpy()
     assert np.abs(outputs).min() > 0
     np.testing.assert_allclose(examples.forecasts(trained.model), examples.base + view.spread * outputs, rtol=1e-6)
-    assert View.from_config(json.loads(json.dumps(view.to_config()))).to_config() == view.to_config()
+    assert Preprocessor.from_config(json.loads(json.dumps(view.to_config()))).to_config() == view.to_config()
 
 
 def test_forecasts_beyond_all_numbers_stay_finite() -> None:
-    view = View.fit(make(growing()), 5, 1, 6)
+    view = fit(make(growing()), 5, 1, 6)
     assert np.isfinite(view.values(np.array([1e5, 710.0]))).all()
 
 
@@ -211,7 +207,7 @@ def test_forecasts_beyond_all_numbers_stay_finite() -> None:
 def test_no_window_and_no_forecast_sees_later_rows(row: int, column: int, value: float) -> None:
     """Whatever stands in a row, nothing that ends before it is another, to the last bit."""
     values = [noise(40), noise(40, 1)]
-    before = View.fit(make(*values), 5, 2, 7, "trend")
+    before = fit(make(*values), 5, 2, 7, base="trend")
     examples = before.examples(make(*values), 8)
     values[column] = values[column].copy()
     values[column][row:] = value
@@ -229,24 +225,24 @@ def test_training_sees_nothing_of_the_validation_part() -> None:
     runs = []
     for column in (values, other):
         made = task(column, noise(90), seed=4)
-        assert made.train_rows == 72
-        for _ in Trainer(made, Options(steps=3, evaluations=1)).fit():
+        assert made._data["train_rows"] == 72
+        for _ in Trainer(made, TrainingConfig(steps=3, evaluations=1)).fit():
             pass
-        runs.append((made.view.to_config(), {k: v.tobytes() for k, v in made.model.state_dict().items()}))
+        runs.append((made.preprocessor.to_config(), {k: v.tobytes() for k, v in made.model.state_dict().items()}))
     assert runs[0] == runs[1]
-    alone = View.fit(make(values[:72], noise(90)[:72]), 7, 1)
+    alone = fit(make(values[:72], noise(90)[:72]), 7, 1)
     assert alone.to_config() == runs[0][0]
     assert task(values, noise(90)).evaluate() != task(other, noise(90)).evaluate()
 
 
 def test_every_training_row_that_can_be_is_a_target_and_no_other() -> None:
     made = task(growing(), horizon=2, val_fraction=0.3)
-    assert made.train_rows == 63
+    assert made._data["train_rows"] == 63
     made.start_epoch(0)
     seen = np.concatenate([made._examples.expected[batch] for batch in made._order])
     expected = np.lib.stride_tricks.sliding_window_view(np.log(growing()[7:63]), 2)
     assert sorted(map(tuple, seen)) == sorted(map(tuple, expected))
-    assert made.batches == -(-len(expected) // 8)
+    assert made.num_batches == -(-len(expected) // 8)
 
 
 # ------------------------------------------------------------------------------------------- loss and metrics
@@ -273,7 +269,7 @@ def test_a_window_among_others_counts_as_alone() -> None:
     together = made._examples.forecasts(made.model)
     for n in (0, 9):
         one = made.model(made._examples.inputs(np.array([n]))).numpy()
-        np.testing.assert_allclose(together[n], made._examples.base[n] + made.view.spread * one[0], rtol=1e-12)
+        np.testing.assert_allclose(together[n], made._examples.base[n] + made.preprocessor.spread * one[0], rtol=1e-12)
 
 
 def test_the_penalty_is_shared_among_the_windows() -> None:
@@ -297,7 +293,7 @@ def test_the_penalty_is_shared_among_the_windows() -> None:
 def test_an_untrained_model_is_its_base() -> None:
     """In units of the base's own error the loss on the training rows is 1."""
     made = task(growing())
-    found = evaluate(made.model, made.view, make(growing()[:72]), made.view.needs)
+    found = made.metrics(make(growing()[:72]), made.preprocessor.first_row)
     assert found["loss"] == pytest.approx(1)
     assert found["rmse"] == pytest.approx(found["base_rmse"])
     assert made._examples.targets(slice(None)).std() > 0.9
@@ -306,8 +302,8 @@ def test_an_untrained_model_is_its_base() -> None:
 def test_metrics_are_those_of_one_forecast_after_another() -> None:
     a, b = growing(), noise(90)
     made = stirred(task(a, b, horizon=2, season=6))
-    model, view = made.model, made.view
-    found = evaluate(model, view, make(a, b), 72)
+    model, view = made.model, made.preprocessor
+    found = made.metrics(make(a, b), 72)
     x = np.log(a)
     scaled = np.stack([x, b], 1) - view.scaler.mean
     scaled /= view.scaler.std
@@ -332,10 +328,10 @@ def test_metrics_are_those_of_one_forecast_after_another() -> None:
 
 
 def test_a_long_validation_part_is_cut_while_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minirnn.tasks.forecaster._MOST_EVALUATED", 4)
-    monkeypatch.setattr("minirnn.tasks.forecaster._AT_ONCE", 3)
+    monkeypatch.setattr("minirnn.tasks.forecaster.MAX_EVAL_ROWS", 4)
+    monkeypatch.setattr("minirnn.tasks.forecaster.EVAL_BATCH_SIZE", 3)
     made = stirred(task(growing()))
-    assert made.evaluate()["rmse"] == evaluate(made.model, made.view, make(growing()[:76]), 72)["rmse"]
+    assert made.evaluate()["rmse"] == made.metrics(make(growing()[:76]), 72)["rmse"]
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -346,9 +342,9 @@ def test_it_learns_what_no_plain_forecast_can() -> None:
     """The next value is the other column's last one: nothing of it is in the column's own past."""
     other = noise(301)
     made = task(other[:-1], other[1:], seq_length=4, hidden_size=16, batch_size=32)
-    assert made.view.base == "last"
-    steps = list(Trainer(made, Options(steps=400, lr=1e-2)).fit())
-    found = evaluate(made.model, made.view, make(other[:-1], other[1:]), made.train_rows)
+    assert made.preprocessor.base == "last"
+    steps = list(Trainer(made, TrainingConfig(steps=400, lr=1e-2)).fit())
+    found = made.metrics(make(other[:-1], other[1:]), made._data["train_rows"])
     assert found["persistence_rmse"] > 1.2
     assert found["rmse"] < 0.3
     assert steps[-1].metrics == {"val_loss": found["loss"], "rmse": found["rmse"], "mae": found["mae"]}
@@ -359,9 +355,9 @@ def test_a_short_series_without_structure_leaves_the_base_as_it_is() -> None:
     """However long it is trained: a random walk is best forecast by its last value."""
     walk = noise(60).cumsum()
     made = task(walk, hidden_size=16)
-    for _ in Trainer(made, Options(steps=600, lr=1e-2, final_lr=0.001, evaluations=1)).fit():
+    for _ in Trainer(made, TrainingConfig(steps=600, lr=1e-2, final_lr=0.001, evaluations=1)).fit():
         pass
-    found = evaluate(made.model, made.view, make(walk), made.train_rows)
+    found = made.metrics(make(walk), made._data["train_rows"])
     assert found["rmse"] == pytest.approx(found["persistence_rmse"], rel=0.03)
 
 
@@ -377,10 +373,10 @@ def contents(folder: Path) -> tuple:
 
 
 def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:
-    def made() -> ForecasterTask:
+    def made() -> Forecaster:
         return task(growing(), noise(90), horizon=2, dropout=0.3, num_layers=2, seed=5)
 
-    options = Options(steps=12, evaluations=3, log_every=1)
+    options = TrainingConfig(steps=12, evaluations=3, log_every=1)
     run(Trainer(made(), options, tmp_path / "whole"))
     run(Trainer(made(), options, tmp_path / "cut"), 5)
     run(Trainer(made(), options, tmp_path / "cut", resume=True))
@@ -390,12 +386,12 @@ def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:
 
 
 def test_resume_refuses_other_data_and_options_by_name(tmp_path: Path) -> None:
-    options = Options(steps=1)
+    options = TrainingConfig(steps=1)
     run(Trainer(task(growing()), options, tmp_path))
     changed = growing()
     changed[-1] += 1
     for other, message in (
-        (task(changed), "the data is not what"),
+        (task(changed), "the data is not the one"),
         (task(growing(), penalty=2.0), "penalty was 5.0, now it is 2.0"),
         (task(growing(), seq_length=8), "seq_length was 7, now it is 8"),
         (task(growing(), season=5), "season was 6, now it is 5"),
@@ -412,28 +408,28 @@ def test_resume_refuses_other_data_and_options_by_name(tmp_path: Path) -> None:
 def test_eval_scores_what_was_not_trained_on(tmp_path: Path) -> None:
     a, b = growing(120), noise(120)
     made = stirred(task(a[:90], b[:90], horizon=2))
-    forecaster, view, whole = made.forecaster(), made.view, make(a, b)
-    later = forecaster.evaluate([write(tmp_path, a, b)])
-    assert later == evaluate(made.model, view, whole, 90) | {"scored_rows": 30, "first_row": 91}
-    same = forecaster.evaluate([write(tmp_path, a[:90], b[:90])])
-    assert same == evaluate(made.model, view, make(a[:90], b[:90]), 72) | {"scored_rows": 18, "first_row": 73}
+    forecaster, whole = made, make(a, b)
+    later = forecaster.measure([write(tmp_path, a, b)])
+    assert later == made.metrics(whole, 90) | {"scored_rows": 30, "first_row": 91}
+    same = forecaster.measure([write(tmp_path, a[:90], b[:90])])
+    assert same == made.metrics(make(a[:90], b[:90]), 72) | {"scored_rows": 18, "first_row": 73}
     assert same["loss"] == made.evaluate()["val_loss"]
-    new = forecaster.evaluate([write(tmp_path, a[1:], b[1:])])
-    assert new == evaluate(made.model, view, make(a[1:], b[1:]), 7) | {"scored_rows": 112, "first_row": 8}
+    new = forecaster.measure([write(tmp_path, a[1:], b[1:])])
+    assert new == made.metrics(make(a[1:], b[1:]), 7) | {"scored_rows": 112, "first_row": 8}
     with pytest.raises(
         DataError, match=r"s\.csv: expected at least 92 rows, 90 before those to score and 2 to forecast"
     ):
-        forecaster.evaluate([write(tmp_path, a[:91], b[:91])])
+        forecaster.measure([write(tmp_path, a[:91], b[:91])])
     with pytest.raises(DataError, match=r"s\.csv: expected at least 9 rows, 7 before .*, got 8"):
-        forecaster.evaluate([write(tmp_path, a[-8:], b[-8:])])
+        forecaster.measure([write(tmp_path, a[-8:], b[-8:])])
     with pytest.raises(OptionError, match="one table at a time, got 2"):
-        forecaster.evaluate(["s.csv", "s.csv"])
+        forecaster.measure(["s.csv", "s.csv"])
 
 
 def test_eval_of_a_new_table_waits_for_a_season(tmp_path: Path) -> None:
     """So that all forecasts are compared on the same rows."""
     made = task(noise(80), season=11, base="last")
-    found = made.forecaster().evaluate([write(tmp_path, noise(40, 5))])
+    found = made.measure([write(tmp_path, noise(40, 5))])
     assert (found["scored_rows"], found["first_row"]) == (29, 12)
     x = noise(40, 5)
     assert found["seasonal_naive_rmse"] == pytest.approx(math.sqrt(np.mean((x[11:] - x[:-11]) ** 2)))
@@ -442,23 +438,23 @@ def test_eval_of_a_new_table_waits_for_a_season(tmp_path: Path) -> None:
 
 def test_eval_looks_at_the_columns_of_the_model_only(tmp_path: Path) -> None:
     made = stirred(task(growing()[:72]))
-    expected = made.forecaster().evaluate([write(tmp_path, growing())])
+    expected = made.measure([write(tmp_path, growing())])
     assert expected["first_row"] == 73
     rows = [f"{value!r};x;{n}" for n, value in enumerate(growing().tolist())]
     (tmp_path / "o.csv").write_text("\n".join(["a;text;n", *rows]))
-    assert made.forecaster().evaluate([str(tmp_path / "o.csv")]) == expected
+    assert made.measure([str(tmp_path / "o.csv")]) == expected
 
 
 def test_a_forecast_is_that_of_the_row_to_come(tmp_path: Path) -> None:
     a, b = growing(91), noise(91)
     made = stirred(task(a[:60], b[:60], horizon=3))
-    forecaster = made.forecaster()
+    forecaster = made
     (prediction,) = forecaster.predict(lines(a[:88], b[:88]))
-    examples = made.view.examples(make(a, b), 88)
-    expected = made.view.values(examples.forecasts(made.model))
+    examples = made.preprocessor.examples(make(a, b), 88)
+    expected = made.preprocessor.values(examples.forecasts(made.model))
     assert prediction.facts == {"column": "a", "horizon": expected[0].tolist()}
     assert prediction.text == "\n".join(f"{k}\t{value:.6g}" for k, value in enumerate(expected[0], 1))
-    needed = lines(a[88 - made.view.needs : 88], b[88 - made.view.needs : 88])
+    needed = lines(a[88 - made.preprocessor.first_row : 88], b[88 - made.preprocessor.first_row : 88])
     short = forecaster.predict(needed)[0].facts["horizon"]  # older rows count for nothing
     np.testing.assert_allclose(short, expected[0], rtol=1e-12)
     with pytest.raises(DataError, match=r"^s\.csv: expected at least 7 rows, to forecast from, got 6$"):
@@ -473,29 +469,29 @@ def test_a_forecast_is_that_of_the_row_to_come(tmp_path: Path) -> None:
         (["b,a", "1,2", "3"], "s.csv:3: expected 2 columns as in the header, got 1"),
         (["b,a", "1,2", "3,x"], "s.csv:3: column 'a': expected a finite number, got 'x'"),
         (["b,c", "1,2"], "s.csv: no column 'a'; there are 'b', 'c'"),
-        (["b,a", "x,3", "x,0"], "s.csv:3: column 'a': expected a number above 0, for the model takes logarithms"),
+        (["b,a", "x,3", "x,0"], "s.csv:3: column 'a': expected a number above 0, since the model takes logarithms"),
     ],
 )
 def test_tables_that_cannot_be_forecast(rows: list[str], message: str) -> None:
     made = task(growing(), seq_length=1, season=1, base="last", log=True)
     with pytest.raises(DataError) as caught:
-        made.forecaster().predict([Line(row, f"s.csv:{number}") for number, row in enumerate(rows, 1)])
+        made.predict([Line(row, f"s.csv:{number}") for number, row in enumerate(rows, 1)])
     assert str(caught.value).startswith(message)
 
 
 def test_lines_that_stand_nowhere() -> None:
     made = task(growing())
     with pytest.raises(DataError, match=r"^the text given:2: column 'a'"):
-        made.forecaster().predict([Line("a", "the text given"), Line("x", "the text given")])
+        made.predict([Line("a", "the text given"), Line("x", "the text given")])
 
 
 def test_checkpoints(tmp_path: Path) -> None:
     made = task(growing(), noise(90), horizon=2, cell="gru", bidirectional=True)
-    run(Trainer(made, Options(steps=4, lr=0.1, evaluations=1), tmp_path))
+    run(Trainer(made, TrainingConfig(steps=4, lr=0.1, evaluations=1), tmp_path))
     loaded = Forecaster.load(tmp_path / BEST)
-    assert loaded.predict(lines(growing(), noise(90))) == made.forecaster().predict(lines(growing(), noise(90)))
+    assert loaded.predict(lines(growing(), noise(90))) == made.predict(lines(growing(), noise(90)))
     source = write(tmp_path, growing(), noise(90))
-    assert loaded.evaluate([source]) == made.forecaster().evaluate([source])
+    assert loaded.measure([source]) == made.measure([source])
     arrays, config = checkpoint.load(tmp_path / BEST)
     for change in (
         {"spread": [1.0]}, {"spread": [1.0, 0.0]}, {"base": "none"}, {"season": 0}, {"horizon": "2"}, {"inputs": []},
@@ -525,12 +521,12 @@ def test_checkpoints(tmp_path: Path) -> None:
          "forecast), got 0: of the table's 15 rows 15 validate, 0 are left"),
         ((noise(20),), {"season": 16}, DataError, "expected at least 18 rows, to train on (a season of 16 before 1 to"),
         ((noise(20),), {"horizon": 20}, DataError, "expected at least 27 rows"),
-        ((noise(20),), {"horizon": 0}, OptionError, "horizon must be at least 1, got 0"),
-        ((noise(20),), {"season": 0}, OptionError, "season must be at least 1, got 0"),
-        ((noise(20),), {"base": "mean"}, OptionError, "base must be one of last, season, trend, got 'mean'"),
-        ((noise(20),), {"val_fraction": 1.0}, OptionError, "val_fraction must be between 0 and 1"),
-        ((noise(20),), {"penalty": -1.0}, OptionError, "penalty must be at least 0"),
-        ((noise(20),), {"batch_size": 0}, OptionError, "batch size must be an int of at least 1"),
+        ((noise(20),), {"horizon": 0}, OptionError, "horizon: expected an int of at least 1, got 0"),
+        ((noise(20),), {"season": 0}, OptionError, "season: expected an int of at least 1, got 0"),
+        ((noise(20),), {"base": "mean"}, OptionError, "base: expected one of last, season, trend, got 'mean'"),
+        ((noise(20),), {"val_fraction": 1.0}, OptionError, "val_fraction: expected a number of at least 0.001"),
+        ((noise(20),), {"penalty": -1.0}, OptionError, "penalty: expected a number of at least 0, got -1.0"),
+        ((noise(20),), {"batch_size": 0}, OptionError, "batch_size: expected an int of at least 1"),
         ((noise(20),), {"log": True}, DataError, "s.csv:3: column 'a': expected a number above 0"),
         ((np.r_[noise(29), np.inf],), {"val_fraction": 0.01}, DataError, "expected a finite number, got 'inf'"),
     ],
@@ -545,8 +541,8 @@ def test_a_zero_in_the_validation_part_of_a_logarithm() -> None:
     values = growing()
     values[80] = 0
     made = task(values)
-    assert made.view.log  # the training rows cannot know
-    with pytest.raises(DataError, match=r"^s\.csv:82: column 'a': expected a number above 0.*--no-log"):
+    assert made.preprocessor.log  # the training rows cannot know
+    with pytest.raises(DataError, match=r"^s\.csv:82: column 'a': expected a number above 0.*log=False"):
         made.evaluate()
 
 
@@ -562,8 +558,8 @@ def test_columns_named_twice() -> None:
 def test_series_that_a_plain_forecast_knows(values: np.ndarray) -> None:
     """Without errors to learn from: no division by zero, and forecasts that are right."""
     made = task(values)
-    run(Trainer(made, Options(steps=2)))
-    found = made.forecaster().predict(lines(values))[0].facts["horizon"]
+    run(Trainer(made, TrainingConfig(steps=2)))
+    found = made.predict(lines(values))[0].facts["horizon"]
     next_value = 2 * values[-1] - values[-2] if values[-1] == 39 else values[-3]
     assert found == pytest.approx([next_value], abs=0.05)
 

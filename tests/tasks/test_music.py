@@ -15,16 +15,26 @@ from support import run
 
 import minirnn as mr
 from minirnn import checkpoint
-from minirnn.data.music import midi_bytes, piano_roll, steps_of, wav_bytes
+from minirnn.data.music import midi_bytes, piano_roll, roll_to_steps, wav_bytes
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.runs import BEST, LAST, METRICS
-from minirnn.tasks import music
-from minirnn.tasks.common import Line
-from minirnn.tasks.music import KEYS, Chords, Composer, MusicTask, evaluate, read_rolls, read_start, read_starts
-from minirnn.training import Options, Trainer
+from minirnn.tasks import Line, music
+from minirnn.tasks.music import (
+    KEYS,
+    Chords,
+    ComposeConfig,
+    Composer,
+    MusicConfig,
+    evaluate,
+    read_rolls,
+    read_start,
+    read_starts,
+)
+from minirnn.training import Trainer, TrainingConfig
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 CELLS = ("rnn", "lstm", "gru")
+FIVE = ComposeConfig(length=5)
 
 
 def _rolls(lengths: tuple[int, ...] = (9, 2, 5, 13), seed: int = 0, keys: tuple[int, int] = (30, 60)) -> list[Any]:
@@ -42,11 +52,19 @@ def _model(cell: str = "lstm", layers: int = 1, seed: int = 2) -> mr.models.Many
     return mr.models.ManyToMany(KEYS, 12, KEYS, layers, cell, dropout=0.5, dtype="float64").eval()
 
 
-def _task(parts: dict[str, Any] | None = None, **options: Any) -> MusicTask:
+def _task(parts: dict[str, Any] | None = None, **options: Any) -> Composer:
     if parts is None:
         parts = {"train": _rolls(), "valid": _rolls((7, 4), 1)}
-    settings = {"hidden_size": 10, "num_layers": 2, "cell": "gru", "dropout": 0.3, "batch_size": 2, "transpose": 3}
-    return MusicTask(parts, **(settings | options))  # type: ignore[arg-type]
+    settings = {
+        "hidden_size": 10,
+        "num_layers": 2,
+        "cell": "gru",
+        "dropout": 0.3,
+        "batch_size": 2,
+        "transpose": 3,
+        "seed": 0,
+    }
+    return Composer.build(parts, MusicConfig(**settings | options))
 
 
 def _plain_nll(model: mr.models.ManyToMany, roll: np.ndarray) -> float:
@@ -70,8 +88,8 @@ def test_nats_a_step(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = sum(_plain_nll(model, roll) for roll in rolls) / (8 + 1 + 4)
     assert evaluate(model, rolls) == pytest.approx(expected, rel=1e-10)
     for batch, steps in [(1, 256), (2, 3), (3, 1), (3, 4)]:
-        monkeypatch.setattr(music, "_EVALUATION_BATCH", batch)
-        monkeypatch.setattr(music, "_EVALUATION_STEPS", steps)
+        monkeypatch.setattr(music, "EVAL_BATCH_SIZE", batch)
+        monkeypatch.setattr(music, "EVAL_STEPS", steps)
         assert evaluate(model, rolls) == pytest.approx(expected, rel=1e-10)
 
 
@@ -113,7 +131,7 @@ def test_the_loss_of_training_is_that_of_evaluation() -> None:
 def test_a_large_validation_part_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     task = _task({"train": _rolls(), "valid": _rolls((5, 6, 7), 1)})
     for most, count in [(18, 3), (17, 2), (11, 2), (10, 1), (1, 1)]:
-        monkeypatch.setattr(music, "_MOST_EVALUATED", most)
+        monkeypatch.setattr(music, "MAX_EVAL_STEPS", most)
         assert task.evaluate() == {"val_loss": evaluate(task.model, task.validation[:count])}
 
 
@@ -183,11 +201,11 @@ def test_what_cannot_be_trained_on() -> None:
         _task({"test": _rolls(), "valid": _rolls()})
     with pytest.raises(DataError, match="at least 2 examples"):
         _task({"train": _rolls((5,))})
-    with pytest.raises(OptionError, match="transpose must be from 0 to 87 semitones, got -1"):
+    with pytest.raises(OptionError, match="transpose: expected an int from 0 to 87, got -1"):
         _task(transpose=-1)
-    with pytest.raises(OptionError, match="seq_length must be at least 1, got 0"):
+    with pytest.raises(OptionError, match="seq_length: expected an int of at least 1, got 0"):
         _task(seq_length=0)
-    with pytest.raises(OptionError, match="batch size must be an int of at least 1, got 0"):
+    with pytest.raises(OptionError, match="batch_size: expected an int of at least 1, got 0"):
         _task(batch_size=0)
 
 
@@ -218,7 +236,7 @@ def test_read_rolls(tmp_path: Path) -> None:
 def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:
     """In the middle of an epoch: its order, its transpositions and the dropout masks are those of the whole run."""
     parts = {"train": _rolls(tuple(range(2, 12))), "valid": _rolls((7, 4), 1)}
-    options = Options(steps=12, evaluations=3, log_every=2)
+    options = TrainingConfig(steps=12, evaluations=3, log_every=2)
     run(Trainer(_task(parts), options, tmp_path / "whole"))
     run(Trainer(_task(parts), options, tmp_path / "cut"), 7)
     run(Trainer(_task(parts), options, tmp_path / "cut", resume=True))
@@ -226,8 +244,8 @@ def test_a_cut_run_goes_on_as_if_uncut(tmp_path: Path) -> None:
 
     changed = {**parts, "train": [*parts["train"][:-1], parts["train"][-1][::-1]]}
     for task, message in [
-        (_task(changed), "the data is not what"),
-        (_task({**parts, "valid": parts["valid"][::-1]}), "the data is not what"),
+        (_task(changed), "the data is not the one"),
+        (_task({**parts, "valid": parts["valid"][::-1]}), "the data is not the one"),
         (_task(parts, transpose=2), "transpose was 3, now it is 2"),
         (_task(parts, seq_length=9), "seq_length was 256, now it is 9"),
         (_task(parts, seed=1), "seed was 0, now it is 1"),
@@ -253,7 +271,7 @@ def test_a_large_first_loss_is_no_reason_to_give_up() -> None:
     rolls = [rng.random((6, KEYS)) < 0.5 for _ in range(4)]
     task = _task({"train": rolls, "valid": rolls}, dropout=0.0, transpose=0)
     before = task.model.state_dict()["head.bias"]
-    steps = list(Trainer(task, Options(steps=25)).fit())
+    steps = list(Trainer(task, TrainingConfig(steps=25)).fit())
     assert steps[0].train_loss > 50
     assert not any(step.skipped for step in steps)
     assert (task.model.state_dict()["head.bias"] != before).all()
@@ -268,12 +286,12 @@ def test_it_learns_a_tune(cell: str) -> None:
     task = _task({"train": [roll] * 8, "valid": [np.roll(roll, 2, axis=1)]}, cell=cell, hidden_size=48, num_layers=1,
                  dropout=0.0, batch_size=4)  # fmt: skip
     before = task.evaluate()["val_loss"]
-    run(Trainer(task, Options(steps=400, lr=1e-2)))
+    run(Trainer(task, TrainingConfig(steps=400, lr=1e-2)))
     assert before > 10
     assert task.evaluate()["val_loss"] < 0.5
-    assert task.composer().compose(tune[:6], 9, temperature=0) == tune[:15]
+    assert task.compose(tune[:6], ComposeConfig(length=9, temperature=0)) == tune[:15]
     higher = [tuple(pitch + 2 for pitch in step) for step in tune]
-    assert task.composer().compose(higher[:6], 9, temperature=0) == higher[:15]
+    assert task.compose(higher[:6], ComposeConfig(length=9, temperature=0)) == higher[:15]
 
 
 # ---------------------------------------------------------------------------------------------------- the draw
@@ -347,7 +365,7 @@ def test_what_is_no_chord(shapes: Any, frequency: float) -> None:
 
 
 def test_only_the_most_frequent_chords_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(music, "_MOST_SHAPES", 2)
+    monkeypatch.setattr(music, "MAX_CHORDS", 2)
     pieces = [piano_roll([(60,), (61,), (60, 62), (60, 62), (), (70, 72)]).astype(bool)]
     assert Chords.of(pieces).shapes == [((0, 2), 3), ((0,), 2)]
 
@@ -361,38 +379,42 @@ def test_the_state_is_carried_from_step_to_step(cell: str, layers: int) -> None:
     """Each step composed is the one that the whole piece so far, read again, makes most likely."""
     model = _model(cell, layers)
     chords = Chords(CHORDS, 0.1)
-    piece = Composer(model, [(60,)], chords).compose([(60, 64), (62,)], 6, temperature=0)
+    piece = Composer(model, [(60,)], chords).compose([(60, 64), (62,)], ComposeConfig(length=6, temperature=0))
     assert piece[:2] == [(60, 64), (62,)]
     assert len(piece) == 8
     for t in range(2, 8):
         logits = model(piano_roll(piece[:t])[:, None].astype(np.float64))[0].numpy()[-1, 0]
         keys = chords.draw(logits, 0, np.random.default_rng())
-        assert [piece[t]] == steps_of(keys[None])
+        assert [piece[t]] == roll_to_steps(keys[None])
     model.train()
-    assert Composer(model, [(60,)], chords).compose([(60, 64), (62,)], 6, temperature=0) == piece
+    assert Composer(model, [(60,)], chords).compose([(60, 64), (62,)], ComposeConfig(length=6, temperature=0)) == piece
     assert model.training
 
 
 def test_compose_lengths_starts_and_seeds() -> None:
     composer = Composer(_model(), [(60,), (61, 65)], Chords(CHORDS, 0.1))
-    assert composer.compose([], 5, seed=1) == composer.compose([], 5, seed=1)
-    assert composer.compose([], 5, seed=1) != composer.compose([], 5, seed=2)
-    assert {composer.compose([], 1, seed=seed)[0] for seed in range(20)} == {(60,), (61, 65)}
-    assert len(composer.compose([], 5)) == 5
-    assert len(composer.compose([(60,), ()], 5)) == 7
+    assert composer.compose([], ComposeConfig(length=5, seed=1)) == composer.compose(
+        [], ComposeConfig(length=5, seed=1)
+    )
+    assert composer.compose([], ComposeConfig(length=5, seed=1)) != composer.compose(
+        [], ComposeConfig(length=5, seed=2)
+    )
+    assert {composer.compose([], ComposeConfig(length=1, seed=seed))[0] for seed in range(20)} == {(60,), (61, 65)}
+    assert len(composer.compose([], FIVE)) == 5
+    assert len(composer.compose([(60,), ()], FIVE)) == 7
     mr.manual_seed(0)
-    first = composer.compose([], 5)
-    assert composer.compose([], 5) != first
+    first = composer.compose([], FIVE)
+    assert composer.compose([], FIVE) != first
     mr.manual_seed(0)
-    assert composer.compose([], 5) == first
-    assert Composer(_model(), [], Chords([([], 1)], 0.0)).compose([], 3) == [(), (), ()]
+    assert composer.compose([], FIVE) == first
+    assert Composer(_model(), [], Chords([([], 1)], 0.0)).compose([], ComposeConfig(length=3)) == [(), (), ()]
     with pytest.raises(DataError, match="the start: step 1: pitch 110 is outside 21 to 108, the keys of a piano"):
-        composer.compose([(60,), (110,)], 5)
-    with pytest.raises(OptionError, match="length must be at least 1, got 0"):
-        composer.compose([], 0)
+        composer.compose([(60,), (110,)], FIVE)
+    with pytest.raises(OptionError, match="length: expected an int of at least 1, got 0"):
+        ComposeConfig(length=0)
     for temperature in (-1.0, math.nan, math.inf):
-        with pytest.raises(OptionError, match="temperature must be at least 0"):
-            composer.compose([], 5, temperature)
+        with pytest.raises(OptionError, match="temperature: expected a "):
+            ComposeConfig(temperature=temperature)
 
 
 @pytest.mark.parametrize(
@@ -483,27 +505,31 @@ def test_lines_that_begin_no_piece(text: str, message: str) -> None:
 def test_predict(tmp_path: Path) -> None:
     composer = Composer(_model(), [(60,)], Chords(CHORDS, 0.1))
     lines = [Line("60,64", "a:1"), Line("[[62], [65]]", "a:2"), Line("", "a:3")]
-    found = composer.predict(lines, length=5, seed=4, temperature=0.5)
+    found = composer.predict(lines, ComposeConfig(length=5, seed=4, temperature=0.5))
     expected = [
-        composer.compose([(60, 64)], 5, 0.5, 4), composer.compose([(62,), (65,)], 5, 0.5, 5),
-        composer.compose([], 5, 0.5, 6),
+        composer.compose(start, ComposeConfig(length=5, temperature=0.5, seed=seed))
+        for seed, start in enumerate([[(60, 64)], [(62,), (65,)], []], 4)
     ]  # fmt: skip
     assert [json.loads(one.text) for one in found] == [[list(step) for step in piece] for piece in expected]
     assert [one.facts for one in found] == [{"piece": json.loads(one.text)} for one in found]
     assert [len(one.facts["piece"]) for one in composer.predict([])] == [64]
 
     files = {"midi": tmp_path / "sub" / "a.mid", "wav": tmp_path / "a.wav"}
-    (one,) = composer.predict(lines[:1], length=5, seed=4, **files)
+    (one,) = composer.predict(
+        lines[:1], ComposeConfig(length=5, seed=4, midi=str(files["midi"]), wav=str(files["wav"]))
+    )
     piece = [tuple(step) for step in one.facts["piece"]]
     assert files["midi"].read_bytes() == midi_bytes(piece, tempo=96)
     assert files["wav"].read_bytes() == wav_bytes(piece, seconds_per_step=0.625)
     over_lines = [Line("[[62],", "a:1"), Line("[65]]", "a:2")]
-    (one,) = composer.predict(over_lines, length=5, seed=5, temperature=0.5, midi=tmp_path / "sub" / "a.mid")
+    (one,) = composer.predict(
+        over_lines, ComposeConfig(length=5, seed=5, temperature=0.5, midi=str(tmp_path / "sub" / "a.mid"))
+    )
     assert one == found[1]
     with pytest.raises(OptionError, match="a WAV file holds one piece, but 3 lines are given"):
-        composer.predict(lines, wav=tmp_path / "b.wav")
+        composer.predict(lines, ComposeConfig(wav=str(tmp_path / "b.wav")))
     with pytest.raises(OptionError, match=f"cannot write {tmp_path}: "):
-        composer.predict([], length=2, midi=tmp_path)
+        composer.predict([], ComposeConfig(length=2, midi=str(tmp_path)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "sub"]
 
 
@@ -512,29 +538,29 @@ def test_from_training_to_a_composer(tmp_path: Path) -> None:
     parts["train"][0][:2] = False  # begins with silence: the first sounding step is a start, too
     parts["train"][0][2, 50] = True
     task = _task(parts)
-    run(Trainer(task, Options(steps=3), tmp_path))
+    run(Trainer(task, TrainingConfig(steps=3), tmp_path))
     composer = Composer.load(tmp_path / BEST)
-    firsts = {steps_of(next(row[None] for row in roll if row.any()))[0] for roll in parts["train"][:4]}
+    firsts = {roll_to_steps(next(row[None] for row in roll if row.any()))[0] for roll in parts["train"][:4]}
     assert composer.starts == sorted(firsts)
     expected = Chords.of(parts["train"])
     assert composer.chords.shapes == [[list(shape), count] for shape, count in expected.shapes]
     assert composer.chords.frequency == expected.frequency
-    assert composer.compose([], 9, seed=3) == task.composer().compose([], 9, seed=3)
+    assert composer.compose([], ComposeConfig(length=9, seed=3)) == task.compose([], ComposeConfig(length=9, seed=3))
     assert not composer.model.training
 
-    pieces = {part: [[list(step) for step in steps_of(roll)] for roll in rolls] for part, rolls in parts.items()}
+    pieces = {part: [[list(step) for step in roll_to_steps(roll)] for roll in rolls] for part, rolls in parts.items()}
     (tmp_path / "parts.json").write_text(json.dumps({**pieces, "test": pieces["valid"][:1]}), encoding="utf-8")
     (tmp_path / "alone.json").write_text(json.dumps(pieces["valid"]), encoding="utf-8")
     loss = evaluate(composer.model, parts["valid"][:1])
-    assert composer.evaluate([str(tmp_path / "parts.json")]) == {"loss": loss, "nll": loss, "pieces": 1, "steps": 6}
+    assert composer.measure([str(tmp_path / "parts.json")]) == {"loss": loss, "nll": loss, "pieces": 1, "steps": 6}
     loss = evaluate(composer.model, parts["valid"])
-    assert composer.evaluate([str(tmp_path / "alone.json")]) == {"loss": loss, "nll": loss, "pieces": 2, "steps": 9}
+    assert composer.measure([str(tmp_path / "alone.json")]) == {"loss": loss, "nll": loss, "pieces": 2, "steps": 9}
     (tmp_path / "two.json").write_text(json.dumps(pieces), encoding="utf-8")  # what was trained on does not count
-    assert composer.evaluate([str(tmp_path / "two.json")]) == {"loss": loss, "nll": loss, "pieces": 2, "steps": 9}
+    assert composer.measure([str(tmp_path / "two.json")]) == {"loss": loss, "nll": loss, "pieces": 2, "steps": 9}
     (tmp_path / "train.json").write_text(json.dumps({"train": pieces["train"]}), encoding="utf-8")
     loss_of_all = evaluate(composer.model, parts["train"])
-    assert composer.evaluate([str(tmp_path / "train.json")])["loss"] == loss_of_all
-    both = composer.evaluate([str(tmp_path / name) for name in ("parts.json", "alone.json")])
+    assert composer.measure([str(tmp_path / "train.json")])["loss"] == loss_of_all
+    both = composer.measure([str(tmp_path / name) for name in ("parts.json", "alone.json")])
     assert (both["pieces"], both["steps"]) == (3, 15)
     assert task.evaluate()["val_loss"] == pytest.approx(loss)
 

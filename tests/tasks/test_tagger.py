@@ -19,10 +19,9 @@ from minirnn.data.vocabulary import PAD, UNK, Labels, Vocabulary
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.nn import functional as F
 from minirnn.runs import BEST, LAST
-from minirnn.tasks import load_predictor, tagger
-from minirnn.tasks.common import Line
-from minirnn.tasks.tagger import Sentences, Tagger, TaggerModel, TaggerTask, Text, evaluate
-from minirnn.training import Options, Trainer
+from minirnn.tasks import Line, load, tagger
+from minirnn.tasks.tagger import EncodedSentences, Sentences, TaggedData, Tagger, TaggerConfig, TaggerModel, evaluate
+from minirnn.training import Trainer, TrainingConfig
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 NOUNS, NAMES, ADVERBS = ("dog", "cat", "fish", "bird"), ("Ann", "Bob", "Eve"), ("slowly", "badly", "gladly")
@@ -51,13 +50,9 @@ def data(tmp_path: Path) -> Sentences:
     return Sentences.read([write(tmp_path / "language.tsv", language(40))])
 
 
-def task(data: Sentences, validation: Sentences | None = None, **changed: Any) -> TaggerTask:
+def task(data: Sentences, validation: Sentences | None = None, **changed: Any) -> Tagger:
     settings: dict[str, Any] = {"hidden_size": 12, "embedding_size": 9, "batch_size": 7, "dropout": 0.3, "seed": 3}
-    return TaggerTask(data, validation, **(settings | changed))
-
-
-def predictor(of: TaggerTask) -> Tagger:
-    return Tagger(of.model, of.words, of.characters, of.labels)
+    return Tagger.build(TaggedData(data, validation), TaggerConfig(**settings | changed))
 
 
 # ------------------------------------------------------------------------------------------------------- data
@@ -65,7 +60,7 @@ def predictor(of: TaggerTask) -> Tagger:
 
 def test_a_batch_holds_every_different_word_once() -> None:
     words, characters = Vocabulary(["the", "dog"]), Vocabulary("tehdog")
-    text = Text([["The", "dog"], [], ["the", "The", "cog"]], words, characters)
+    text = EncodedSentences([["The", "dog"], [], ["the", "The", "cog"]], words, characters)
     assert text.lengths.tolist() == [2, 0, 3]
     batch = text.batch(np.array([2, 0]))
     the, dog = words.encode(["the", "dog"])
@@ -75,17 +70,17 @@ def test_a_batch_holds_every_different_word_once() -> None:
     assert batch.characters.shape == (3, 4)  # The, dog, the, cog
     spelled = {0: "the", 1: "The", 2: "The", 3: "dog", 4: "cog"}
     for place, word in spelled.items():
-        k = batch.spelled.reshape(-1)[place]
+        k = batch.forms.reshape(-1)[place]
         assert batch.characters[: batch.sizes[k], k].tolist() == characters.encode(word).tolist()
-    assert (batch.characters[:, batch.spelled[0, 0]] == characters.encode("the")).all()
-    assert batch.spelled[2, 1] in batch.spelled[:2]
+    assert (batch.characters[:, batch.forms[0, 0]] == characters.encode("the")).all()
+    assert batch.forms[2, 1] in batch.forms[:2]
     assert [numbers.tolist() for numbers, _ in text.batches()] == [[0, 2]]
 
 
 def test_of_a_long_word_both_ends_are_spelled() -> None:
     characters = Vocabulary("abc")
     word = "a" * 20 + "c" * 5 + "b" * 20
-    long, short = Text([[word, "ab" * 20]], Vocabulary([]), characters).spellings
+    long, short = EncodedSentences([[word, "ab" * 20]], Vocabulary([]), characters).spellings
     assert long.tolist() == characters.encode("a" * 20 + "b" * 20).tolist()
     assert short.tolist() == characters.encode("ab" * 20).tolist()
 
@@ -108,7 +103,7 @@ def test_the_split_keeps_rare_tags_for_training(tmp_path: Path) -> None:
     held = {words[0] for words in made.validation}
     assert held
     assert all(int(word[1:]) % 3 for word in held)
-    assert made._text.lengths.size + len(held) == 30
+    assert made._train.lengths.size + len(held) == 30
     assert task(data, val_fraction=0.5, seed=4).validation != made.validation
     assert task(data, val_fraction=0.5).validation == made.validation
     lone = Sentences.read([write(tmp_path / "lone", [[(f"w{n}", f"T{n}")] for n in range(5)])])
@@ -122,7 +117,7 @@ def test_a_tag_that_was_never_seen_is_named_by_file_and_line(tmp_path: Path, dat
     with pytest.raises(DataError, match=message):
         task(data, Sentences.read([strange]))
     with pytest.raises(DataError, match=message):
-        predictor(task(data)).evaluate([strange])
+        task(data).measure([strange])
     picked = Sentences.read([strange]).pick(np.array([1]))
     with pytest.raises(DataError, match=message):
         picked.classes(task(data).labels)
@@ -137,7 +132,7 @@ def test_data_that_will_not_do(tmp_path: Path, data: Sentences) -> None:
         DataError, match=r"long:3: a sentence of 5001 words, expected at most 5000; is a blank line miss"
     ):
         Sentences.read([write(tmp_path / "long", [[("a", "A")], [("a", "A")] * 5001])])
-    with pytest.raises(OptionError, match="only vectors that come from a file can be frozen"):
+    with pytest.raises(OptionError, match="freeze: only pretrained vectors can be frozen"):
         task(data, freeze=True)
 
 
@@ -160,7 +155,7 @@ CLASSES = [np.array(c) for c in ([3], [0, 1, 2, 4], [1, 1, 0], [4, 3])]
 def test_padding_changes_nothing(cell: str, bidirectional: bool, layers: int) -> None:
     """Every sentence has in a ragged batch the logits, loss and gradients it has alone."""
     model = small_model(cell, bidirectional, layers)
-    text = Text(SENTENCES, WORDS, CHARACTERS)
+    text = EncodedSentences(SENTENCES, WORDS, CHARACTERS)
     alone, losses, gradients = [], 0.0, {name: 0.0 for name, _ in model.named_parameters()}
     for n in range(4):
         model.zero_grad()
@@ -175,7 +170,7 @@ def test_padding_changes_nothing(cell: str, bidirectional: bool, layers: int) ->
     order = np.array([2, 0, 1, 3])
     batch = text.batch(order)
     logits = model(batch)
-    loss = F.cross_entropy(logits, tagger._wanted(CLASSES, order, batch), reduction="sum")
+    loss = F.cross_entropy(logits, tagger._targets(CLASSES, order, batch), reduction="sum")
     loss.backward()
     assert loss.item() == pytest.approx(losses, rel=1e-12)
     steps = [(t, n) for t in range(4) for n in order if t < len(SENTENCES[n])]
@@ -188,7 +183,7 @@ def test_padding_changes_nothing(cell: str, bidirectional: bool, layers: int) ->
 def test_logits_are_those_of_the_parts_put_together_by_hand() -> None:
     """One word at a time is spelled, one sentence at a time is read."""
     model = small_model("lstm", True, 2)
-    text = Text(SENTENCES, WORDS, CHARACTERS)
+    text = EncodedSentences(SENTENCES, WORDS, CHARACTERS)
     for n, sentence in enumerate(SENTENCES):
         rows = []
         for word in sentence:
@@ -216,9 +211,9 @@ def test_a_sentence_is_tagged_alike_in_any_company(sentences: list[list[str]], r
 
 def test_metrics_are_those_of_every_word_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of three: the mean is over words, not over batches."""
-    monkeypatch.setattr(tagger, "_AT_ONCE", 3)
+    monkeypatch.setattr(tagger, "EVAL_BATCH_SIZE", 3)
     model = small_model("rnn", True, 1)
-    text = Text(SENTENCES, WORDS, CHARACTERS)
+    text = EncodedSentences(SENTENCES, WORDS, CHARACTERS)
     logits = np.concatenate([model(text.batch(np.array([n]))).numpy() for n in range(4)])
     expected = np.concatenate(CLASSES)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -271,7 +266,7 @@ def test_the_loss_is_the_mean_over_words_and_tells_how_many(data: Sentences) -> 
     made._unknown[:] = 0
     examples = np.array([0, 5, 3])
     loss, words = made.batch_loss(examples, 0.0)
-    tokens = [made._text.lengths[i] for i in examples]
+    tokens = [made._train.lengths[i] for i in examples]
     assert words == sum(tokens)
     alone = [made.batch_loss(np.array([i]), 0.0)[0].item() for i in examples]
     assert loss.item() == pytest.approx(np.average(alone, weights=tokens), rel=1e-5)
@@ -280,28 +275,28 @@ def test_the_loss_is_the_mean_over_words_and_tells_how_many(data: Sentences) -> 
 def test_training_evaluates_as_eval_does(data: Sentences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = write(tmp_path / "held.tsv", language(9, seed=5))
     made = task(data, Sentences.read([held]))
-    metrics = predictor(made).evaluate([held])
+    metrics = made.measure([held])
     assert made.evaluate() == {"val_loss": metrics["loss"]} | {k: metrics[k] for k in ("accuracy", "macro_f1")}
     assert metrics["accuracy"] < 0.8  # nothing is learnt yet, so the numbers say something
-    monkeypatch.setattr(tagger, "_MOST_EVALUATED", 30)
+    monkeypatch.setattr(tagger, "MAX_EVAL_WORDS", 30)
     words = sum(len(sentence) for sentence in language(9, seed=5))
     assert 30 < words <= 90
     every = -(-words // 30)
     fewer = task(data, Sentences.read([held]))
     assert fewer.validation == [[w for w, _ in s] for s in language(9, seed=5)][::every]
     part = write(tmp_path / "part.tsv", language(9, seed=5)[::every])
-    assert fewer.evaluate()["val_loss"] == pytest.approx(predictor(fewer).evaluate([part])["loss"], rel=1e-6)
+    assert fewer.evaluate()["val_loss"] == pytest.approx(fewer.measure([part])["loss"], rel=1e-6)
 
 
 @pytest.mark.skipif(SMALL, reason="needs some hundred steps")
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_it_learns_words_endings_capitals_and_neighbours(cell: str, tmp_path: Path) -> None:
     data = Sentences.read([write(tmp_path / "language.tsv", language(80))])
-    steps = run(Trainer(task(data, cell=cell), Options(steps=250, lr=1e-2, evaluations=1), tmp_path / "run"))
+    steps = run(Trainer(task(data, cell=cell), TrainingConfig(steps=250, lr=1e-2, evaluations=1), tmp_path / "run"))
     assert steps[-1].metrics is not None
     assert steps[-1].metrics["accuracy"] == steps[-1].metrics["macro_f1"] == 1
     assert steps[-1].metrics["val_loss"] < 0.05
-    trained = load_predictor(tmp_path / "run" / BEST)
+    trained = load(tmp_path / "run" / BEST)
     lines = [Line("The bird can see the can  happily .", "x:1"), Line("", "x:2"), Line("\tZoe can see .\u2003", "x:3")]
     found = trained.predict(lines)
     assert found[0].text == "The/DET bird/NOUN can/AUX see/VERB the/DET can/NOUN happily/ADV ./PUNCT"
@@ -312,14 +307,14 @@ def test_it_learns_words_endings_capitals_and_neighbours(cell: str, tmp_path: Pa
 
 
 def test_a_line_is_cut_at_white_space_alone(data: Sentences) -> None:
-    found = predictor(task(data)).predict([Line("I'm 1/2 here.", "x:1")])[0]
+    found = task(data).predict([Line("I'm 1/2 here.", "x:1")])[0]
     assert found.facts["tokens"] == ["I'm", "1/2", "here."]
     assert found.text.split()[1] == f"1/2/{found.facts['tags'][1]}"
-    assert predictor(task(data)).predict([]) == []
+    assert task(data).predict([]) == []
     with pytest.raises(
         DataError, match="x:7: a sentence of 5001 words, expected at most 5000; expected a line for each"
     ):
-        predictor(task(data)).predict([Line("a " * 5001, "x:7")])
+        task(data).predict([Line("a " * 5001, "x:7")])
 
 
 # ------------------------------------------------------------------------------------- embeddings, checkpoints
@@ -333,18 +328,18 @@ def vectors(path: Path) -> str:
 @pytest.mark.parametrize("freeze", [False, True])
 def test_vectors_from_a_file(data: Sentences, tmp_path: Path, freeze: bool) -> None:
     made = task(data, embeddings=vectors(tmp_path / "v.txt"), freeze=freeze)
-    assert made.found == 2
+    assert made.summary.endswith("; vectors for 2 of 18 words")
     assert made.model.config["embedding_size"] == 4
     the, can = made.words.encode(["the", "can"])
     before = made.model.embedding.weight.numpy().copy()
     assert before[[the, can]].tolist() == [[1, 2, 3, 4], [-1, 0.5, 0.25, 0]]
-    run(Trainer(made, Options(steps=3), tmp_path / "run"))
+    run(Trainer(made, TrainingConfig(steps=3), tmp_path / "run"))
     after = made.model.embedding.weight.numpy()
     assert np.array_equal(before, after) == freeze
     trained = Tagger.load(tmp_path / "run" / LAST)
     np.testing.assert_array_equal(trained.model.embedding.weight.numpy(), after)
     again = task(data, embeddings=vectors(tmp_path / "v.txt"), freeze=freeze)
-    run(Trainer(again, Options(steps=5), tmp_path / "run", resume=True))
+    run(Trainer(again, TrainingConfig(steps=5), tmp_path / "run", resume=True))
     assert np.array_equal(before, again.model.embedding.weight.numpy()) == freeze
 
 
@@ -358,7 +353,7 @@ def contents(folder: Path) -> list:
 
 
 def test_a_cut_run_goes_on_as_if_uncut(data: Sentences, tmp_path: Path) -> None:
-    options = Options(steps=15, evaluations=3)
+    options = TrainingConfig(steps=15, evaluations=3)
     whole = run(Trainer(task(data), options, tmp_path / "whole"))
     assert whole[-1].epoch > 2
     run(Trainer(task(data), options, tmp_path / "cut"), 5)
@@ -376,7 +371,7 @@ def test_a_cut_run_goes_on_as_if_uncut(data: Sentences, tmp_path: Path) -> None:
         ({"dropout": 0.1}, r"dropout was 0\.3, now it is 0\.1"),
         ({"val_fraction": 0.3}, r"val_fraction was 0\.1, now it is 0\.3"),
         ({"seed": 4}, "seed was 3, now it is 4"),
-        ({"embeddings": "v.txt"}, "the file of --embeddings is not"),
+        ({"embeddings": "v.txt"}, "the embeddings file is not"),
     ],
 )
 def test_resume_refuses_other_settings(
@@ -384,22 +379,22 @@ def test_resume_refuses_other_settings(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     vectors(Path("v.txt"))
-    run(Trainer(task(data), Options(steps=1), tmp_path / "run"))
+    run(Trainer(task(data), TrainingConfig(steps=1), tmp_path / "run"))
     with pytest.raises(CheckpointError, match=message):
-        Trainer(task(data, **changed), Options(steps=2), tmp_path / "run", resume=True)
+        Trainer(task(data, **changed), TrainingConfig(steps=2), tmp_path / "run", resume=True)
 
 
 def test_resume_refuses_other_data(data: Sentences, tmp_path: Path) -> None:
     """One word or tag is enough, in the training set or in the other."""
     held = Sentences.read([write(tmp_path / "held", language(3, seed=5))])
-    run(Trainer(task(data, held), Options(steps=1), tmp_path / "run"))
+    run(Trainer(task(data, held), TrainingConfig(steps=1), tmp_path / "run"))
     sentences = language(40)
     sentences[7][0] = ("Cat", "NOUN")
     other = Sentences.read([write(tmp_path / "other", sentences)])
-    with pytest.raises(CheckpointError, match=r"cannot resume .*: the data is not what"):
-        Trainer(task(other, held), Options(steps=2), tmp_path / "run", resume=True)
-    with pytest.raises(CheckpointError, match="the file of --val is not"):
-        Trainer(task(data), Options(steps=2), tmp_path / "run", resume=True)
+    with pytest.raises(CheckpointError, match=r"cannot resume .*: the data is not the one"):
+        Trainer(task(other, held), TrainingConfig(steps=2), tmp_path / "run", resume=True)
+    with pytest.raises(CheckpointError, match="the val file is not"):
+        Trainer(task(data), TrainingConfig(steps=2), tmp_path / "run", resume=True)
     moved = [["a", "b"], ["c"]], [["a"], ["b", "c"]]
     prints = {Sentences(words, words, data.where, range(2)).fingerprint() for words in moved}
     assert len(prints) == 2
@@ -408,10 +403,10 @@ def test_resume_refuses_other_data(data: Sentences, tmp_path: Path) -> None:
 def test_a_checkpoint_brings_all_it_needs(data: Sentences, tmp_path: Path) -> None:
     made = task(data, num_layers=2, bidirectional=False, cell="gru", column=2)
     assert json.loads(json.dumps(made.config())) == made.config()
-    run(Trainer(made, Options(steps=2), tmp_path))
+    run(Trainer(made, TrainingConfig(steps=2), tmp_path))
     trained = Tagger.load(tmp_path / LAST)
     held = write(tmp_path / "held", language(5, seed=9))
-    assert trained.evaluate([held]) == predictor(made).evaluate([held])
+    assert trained.measure([held]) == made.measure([held])
     arrays, config = checkpoint.load(tmp_path / LAST)
     fewer = "bad is damaged: its model is not one of"
     for name, value, message in [

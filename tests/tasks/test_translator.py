@@ -23,28 +23,27 @@ from minirnn.metrics import bleu
 from minirnn.models import EncoderDecoder
 from minirnn.models.encoder_decoder import teacher_forcing_ratio
 from minirnn.runs import BEST, LAST
-from minirnn.tasks import load_predictor, translator
-from minirnn.tasks.common import Line
-from minirnn.tasks.translator import Translator, TranslatorTask, _Pairs
-from minirnn.training import Options, Trainer
+from minirnn.tasks import Line, load, translator
+from minirnn.tasks.translator import EncodedPairs, Pairs, TranslateConfig, Translator, TranslatorConfig
+from minirnn.training import Trainer, TrainingConfig
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 WORDS = {"one": "un", "two": "deux", "three": "trois", "four": "quatre", "five": "cinq"}
 
 
-def pairs(count: int, seed: int = 0) -> tuple[list[str], list[str], list[str]]:
+def pairs(count: int, seed: int = 0) -> Pairs:
     """Numbers in English, and backwards in French."""
     rng = np.random.default_rng(seed)
     texts = [" ".join(rng.choice(list(WORDS), rng.integers(1, 6))) + "." for _ in range(count)]
     translations = [" ".join(WORDS[word] for word in reversed(text[:-1].split())) + "." for text in texts]
-    return texts, translations, [f"numbers.tsv:{n + 1}" for n in range(count)]
+    return Pairs(texts, translations, [f"numbers.tsv:{n + 1}" for n in range(count)])
 
 
-def task(count: int = 40, **changed: Any) -> TranslatorTask:
+def task(count: int = 40, **changed: Any) -> Translator:
     settings: dict[str, Any] = {
         "hidden_size": 12, "embedding_size": 7, "batch_size": 8, "dropout": 0.3, "min_count": 1, "seed": 3,
     }  # fmt: skip
-    return TranslatorTask(*pairs(count), **(settings | changed))
+    return Translator.build(pairs(count), TranslatorConfig(**settings | changed))
 
 
 def lines(texts: Sequence[str]) -> list[Line]:
@@ -56,8 +55,8 @@ def lines(texts: Sequence[str]) -> list[Line]:
 
 def test_a_batch_by_hand() -> None:
     source, target = Vocabulary("ab"), Vocabulary("xyz")
-    data = _Pairs(source, target, [["a"], ["b", "a", "q"], ["b", "b"]], [["x", "y"], ["z"], ["q", "z", "y", "x"]])
-    assert (len(data), data.expected) == (3, 3 + 2 + 5)
+    data = EncodedPairs(source, target, [["a"], ["b", "a", "q"], ["b", "b"]], [["x", "y"], ["z"], ["q", "z", "y", "x"]])
+    assert (len(data), data.num_targets) == (3, 3 + 2 + 5)
     assert [side.tolist() for side in data.lengths] == [[1, 3, 2], [4, 3, 6]]
     tokens, expected, source_lengths, target_lengths = data.batch(np.array([1, 0]))
     assert tokens.T.tolist() == [[5, 4, UNK], [4, 0, 0]]
@@ -67,8 +66,12 @@ def test_a_batch_by_hand() -> None:
 
 def test_a_batch_holds_pairs_of_like_lengths() -> None:
     """Cut from pairs sorted by the length of the source, then of the target; every pair once, in another order."""
-    made = TranslatorTask(*pairs(60, seed=1)[:1], *pairs(60, seed=2)[1:], hidden_size=2, min_count=1, batch_size=7)
-    lengths = list(zip(*(side.tolist() for side in made.train.lengths), strict=True))
+    data, config = (
+        Pairs(*pairs(60, seed=1)[:1], *pairs(60, seed=2)[1:]),
+        TranslatorConfig(hidden_size=2, min_count=1, batch_size=7),
+    )
+    made = Translator.build(data, config)
+    lengths = list(zip(*(side.tolist() for side in made._train.lengths), strict=True))
     orders = []
     for epoch in (0, 1):
         made.start_epoch(epoch)
@@ -82,11 +85,12 @@ def test_a_batch_holds_pairs_of_like_lengths() -> None:
 def test_vocabularies_come_from_the_training_part_alone() -> None:
     texts, translations, where = pairs(30)
     texts = [f"{text} w{n}" for n, text in enumerate(texts)]
-    made = TranslatorTask(texts, translations, where, min_count=1, hidden_size=4, val_fraction=0.3, seed=5)
+    config = TranslatorConfig(min_count=1, hidden_size=4, val_fraction=0.3, seed=5)
+    made = Translator.build(Pairs(texts, translations, where), config)
     held = set(made._validation[0])
     assert len(held) == 9
-    assert len(made.train) == 21
-    known = {int(token[1:]) for token in made.translator.source.tokens if token[:1] == "w"}
+    assert len(made._train) == 21
+    known = {int(token[1:]) for token in made.source.tokens if token[:1] == "w"}
     assert known == {n for n in range(30) if texts[n] not in held}
     for text, translation, at in zip(*made._validation, strict=True):
         n = texts.index(text)
@@ -97,16 +101,15 @@ def test_vocabularies_come_from_the_training_part_alone() -> None:
 def test_of_a_large_validation_part_evenly_spread_pairs_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = task(40, val_fraction=0.5)._validation[2]
     assert len(whole) == 20
-    monkeypatch.setattr(translator, "_MOST_EVALUATED", 6)
+    monkeypatch.setattr(translator, "MAX_EVAL_PAIRS", 6)
     assert task(40, val_fraction=0.5)._validation[2] == whole[::4]
 
 
 def test_levels_cases_and_limits() -> None:
     def made(**options: Any) -> tuple[list[str], list[str]]:
         where = [f"line {n}" for n in range(12)]
-        both = TranslatorTask(
-            ["Ab cd", "cd ef", "cd"] * 4, ["X y", "y.", "y Z"] * 4, where, hidden_size=2, **options
-        ).translator
+        data = Pairs(["Ab cd", "cd ef", "cd"] * 4, ["X y", "y.", "y Z"] * 4, where)
+        both = Translator.build(data, TranslatorConfig(hidden_size=2, seed=0, **options))
         return both.source.tokens[4:], both.target.tokens[4:]
 
     assert {frozenset(side) for side in made()} == {frozenset(["Ab", "cd", "ef"]), frozenset(["X", "y", "￭.", "Z"])}
@@ -125,7 +128,7 @@ def test_padding_changes_nothing(attention: str) -> None:
     made = task(attention=attention, dropout=0.0, num_layers=2)
     made.model.to("float64")
     examples = np.array([3, 0, 17, 8, 21])
-    assert len(set(made.train.lengths[0][examples])) > 2
+    assert len(set(made._train.lengths[0][examples])) > 2
     loss, count = made.batch_loss(examples, 0.0)
     loss.backward()
     together = {name: p.grad.numpy().copy() for name, p in made.model.named_parameters()}
@@ -142,10 +145,10 @@ def test_padding_changes_nothing(attention: str) -> None:
         np.testing.assert_allclose(parameter.grad.numpy(), together[name], rtol=1e-9, atol=1e-13, err_msg=name)
 
     texts = ["one two three four five.", "one.", "six", "five five five", "two. two", "one."]
-    together = made.translator.predict(lines(texts), beam=3)
+    together = made.predict(lines(texts), TranslateConfig(beam=3))
     assert [p.facts["source"] for p in together] == texts
     for line, prediction in zip(lines(texts), together, strict=True):
-        (alone,) = made.translator.predict([line], beam=3)
+        (alone,) = made.predict([line], TranslateConfig(beam=3))
         assert alone.text == prediction.text
         assert alone.facts["score"] == pytest.approx(prediction.facts["score"], rel=1e-10)
         assert alone.facts["attention"] == prediction.facts["attention"]
@@ -192,13 +195,13 @@ def test_unknown_words_are_those_of_the_source_that_were_looked_at(monkeypatch: 
 
 def test_results_are_in_order_and_lines_without_a_token_give_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made = small()
-    monkeypatch.setattr(translator, "_AT_ONCE", 2)
+    monkeypatch.setattr(translator, "EVAL_BATCH_SIZE", 2)
     answers = {
         ("go",) * n: Hypothesis(np.array([4] * n), -float(n), -float(n), np.full((n, n), 1 / n)) for n in range(1, 5)
     }
     asked = fixed(monkeypatch, made, answers)
     texts = ["go go go", "", "go", "go go go go", " ￭ ", "go go", "go"]
-    found = made.predict(lines(texts), beam=7, length_penalty=0.5, max_length=9)
+    found = made.predict(lines(texts), TranslateConfig(beam=7, length_penalty=0.5, max_length=9))
     assert [p.text for p in found] == ["va va va", "", "va", "va va va va", "", "va va", "va"]
     assert [p.facts["score"] for p in found] == [-3, 0, -1, -4, 0, -2, -1]
     assert found[1].facts["attention"] == found[1].facts["tokens"] == found[1].facts["source_tokens"] == []
@@ -208,12 +211,12 @@ def test_results_are_in_order_and_lines_without_a_token_give_nothing(monkeypatch
 
 
 def test_greedy_and_beam_are_the_models_own() -> None:
-    made = task().translator
+    made = task()
     text = "three one five."
     source = made.source.encode(made.tokenizer.split(text))[:, None]
     for beam, penalty, limit in [(1, 1.0, None), (4, 0.0, None), (2, 2.0, 3)]:
         (expected,) = made.model.generate(source, None, limit, beam, penalty)
-        (found,) = made.predict([Line(text, "")], beam, penalty, limit)
+        (found,) = made.predict([Line(text)], TranslateConfig(beam=beam, length_penalty=penalty, max_length=limit))
         assert found.facts["score"] == pytest.approx(expected.score)
         assert len(found.facts["tokens"]) == len(expected.tokens)
         assert np.shape(found.facts["attention"]) == (len(expected.tokens), 4)
@@ -238,7 +241,7 @@ def test_metrics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Tom", "go", "￭!"): Hypothesis(np.array([UNK, 4, 5]), 0.0, 0.0, np.eye(3)),
         ("Tom", "Tom", "Tom"): Hypothesis(np.array([6, 4, 4, 4, 4]), 0.0, 0.0, np.eye(5, 3)),
     })  # fmt: skip
-    metrics = made.measure(texts, expected, texts)
+    metrics = made.metrics(Pairs(texts, expected, texts))
     assert metrics.keys() == {"loss", "exact_match", "bleu"}
     assert metrics["loss"] == pytest.approx(total / tokens, rel=1e-6)
     assert metrics["exact_match"] == pytest.approx(2 / 3)  # a second space does not count
@@ -257,7 +260,7 @@ def test_no_bleu_where_no_wanted_translation_has_four_words(
         ("go",): Hypothesis(np.array([4]), 0.0, 0.0, np.ones((1, 1))),
         ("go", "go"): Hypothesis(written, 0.0, 0.0, np.eye(len(written), 2)),
     })  # fmt: skip
-    metrics = made.measure(["go", "go go"], ["va", longest], ["x:1", "x:2"])
+    metrics = made.metrics(Pairs(["go", "go go"], ["va", longest], ["x:1", "x:2"]))
     assert metrics["exact_match"] == 1
     assert metrics.keys() == ({"loss", "exact_match", "bleu"} if meant else {"loss", "exact_match"})
     assert not meant or metrics["bleu"] == pytest.approx(100)
@@ -266,10 +269,11 @@ def test_no_bleu_where_no_wanted_translation_has_four_words(
 def test_no_bleu_of_words_alone(tmp_path: Path) -> None:
     """While training as in eval, by characters too, of which each has more than four."""
     texts, where = ["three", "seven", "eight", "forty"] * 3, [f"x:{n}" for n in range(12)]
-    made = TranslatorTask(texts, [text[::-1] for text in texts], where, level="char", hidden_size=3, val_fraction=0.5)
+    config = TranslatorConfig(level="char", hidden_size=3, val_fraction=0.5)
+    made = Translator.build(Pairs(texts, [text[::-1] for text in texts], where), config)
     assert made.evaluate().keys() == {"val_loss", "exact_match"}
     (tmp_path / "x").write_text("three\teerht\n", encoding="utf-8")
-    assert made.translator.evaluate([str(tmp_path / "x")]).keys() == {"loss", "exact_match"}
+    assert made.measure([str(tmp_path / "x")]).keys() == {"loss", "exact_match"}
 
 
 def test_evaluation_while_training_is_that_of_eval(tmp_path: Path) -> None:
@@ -283,19 +287,19 @@ def test_evaluation_while_training_is_that_of_eval(tmp_path: Path) -> None:
     texts, translations, where = made._validation
     path = tmp_path / "validation.tsv"
     path.write_text("".join(f"{a}\t{b}\n" for a, b in zip(texts, translations, strict=True)), encoding="utf-8")
-    measured = made.translator.evaluate([str(path)])
-    assert measured == made.translator.measure(texts, translations, where, beam=4)
+    measured = made.measure([str(path)])
+    assert measured == made.metrics(Pairs(texts, translations, where), beam=4)
     assert metrics["val_loss"] == measured["loss"]
-    greedy = made.translator.measure(texts, translations, where, beam=1)
+    greedy = made.metrics(Pairs(texts, translations, where), beam=1)
     assert metrics == {"val_loss": greedy["loss"], "exact_match": greedy["exact_match"], "bleu": greedy["bleu"]}
     assert math.isfinite(metrics["bleu"])
 
 
 def test_a_sample_shows_validation_pairs() -> None:
     made = task()
-    shown = made.sample().splitlines()
+    shown = made.sample_output().splitlines()
     assert [line.split(" -> ")[0] for line in shown] == made._validation[0][:4]
-    assert shown[0] == f"{made._validation[0][0]} -> {made.translator.predict(lines(made._validation[0][:1]))[0].text}"
+    assert shown[0] == f"{made._validation[0][0]} -> {made.predict(lines(made._validation[0][:1]))[0].text}"
 
 
 # --------------------------------------------------------------------------------------------------- training
@@ -308,11 +312,11 @@ def test_it_learns_numbers_backwards(cell: str, level: str, attention: str, tmp_
         800, cell=cell, level=level, attention=attention, hidden_size=48, embedding_size=24, dropout=0.0, batch_size=32,
         label_smoothing=0.0,
     )  # fmt: skip
-    steps = run(Trainer(made, Options(steps=400, lr=8e-3, evaluations=2), tmp_path))
+    steps = run(Trainer(made, TrainingConfig(steps=400, lr=8e-3, evaluations=2), tmp_path))
     assert steps[-1].metrics is not None
     assert steps[-1].metrics["exact_match"] > 0.9
     assert steps[-1].metrics["bleu"] > 90
-    predictor = load_predictor(tmp_path / BEST)
+    predictor = load(tmp_path / BEST)
     assert isinstance(predictor, Translator)
     assert [p.text for p in predictor.predict(lines(["one two three.", "five."]))] == ["trois deux un.", "cinq."]
 
@@ -351,8 +355,8 @@ def contents(folder: Path) -> list[Any]:
 def test_a_cut_run_goes_on_as_if_uncut(draw: str, tmp_path: Path) -> None:
     """With dropout and scheduled sampling, over the end of an epoch."""
     changed = {"schedule": "linear", "teacher_forcing_end": 0.2, "draw": draw}
-    options = Options(steps=12, lr=1e-2, evaluations=3)
-    assert task(**changed).batches == 5
+    options = TrainingConfig(steps=12, lr=1e-2, evaluations=3)
+    assert task(**changed).num_batches == 5
     run(Trainer(task(**changed), options, tmp_path / "whole"))
     run(Trainer(task(**changed), options, tmp_path / "cut"), 5)
     trainer = Trainer(task(**changed), options, tmp_path / "cut", resume=True)
@@ -364,9 +368,9 @@ def test_a_cut_run_goes_on_as_if_uncut(draw: str, tmp_path: Path) -> None:
 
 
 def test_resume_refuses_what_has_changed(tmp_path: Path) -> None:
-    run(Trainer(task(), Options(steps=2, evaluations=1), tmp_path))
+    run(Trainer(task(), TrainingConfig(steps=2, evaluations=1), tmp_path))
     for changed, message in [
-        ({"count": 41}, "the data is not what"),
+        ({"count": 41}, "the data is not the one"),
         ({"hidden_size": 13}, "hidden_size was 12, now it is 13"),
         ({"attention": "dot"}, 'attention was "additive", now it is "dot"'),
         ({"lower": True}, "lower was false, now it is true"),
@@ -377,18 +381,18 @@ def test_resume_refuses_what_has_changed(tmp_path: Path) -> None:
         ({"seed": 4}, "seed was 3, now it is 4"),
     ]:
         with pytest.raises(CheckpointError, match=message):
-            Trainer(task(**changed), Options(steps=4), tmp_path, resume=True)
-    Trainer(task(), Options(steps=4), tmp_path, resume=True)
+            Trainer(task(**changed), TrainingConfig(steps=4), tmp_path, resume=True)
+    Trainer(task(), TrainingConfig(steps=4), tmp_path, resume=True)
 
 
 def test_a_loaded_translator_is_the_trained_one(tmp_path: Path) -> None:
     made = task(attention="none", bidirectional=False, cell="gru", level="char", lower=True)
-    run(Trainer(made, Options(steps=2, evaluations=1), tmp_path))
+    run(Trainer(made, TrainingConfig(steps=2, evaluations=1), tmp_path))
     again = Translator.load(tmp_path / BEST)
     assert not again.model.training
     assert again.tokenizer == Tokenizer("char", True)
     texts = ["One two", "four."]
-    assert [p.facts for p in again.predict(lines(texts))] == [p.facts for p in made.translator.predict(lines(texts))]
+    assert [p.facts for p in again.predict(lines(texts))] == [p.facts for p in made.predict(lines(texts))]
 
 
 def test_checkpoints_that_will_not_do(tmp_path: Path) -> None:
@@ -415,14 +419,22 @@ def test_checkpoints_that_will_not_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"level": "byte"}, OptionError, "level must be one of word, char, got 'byte'"),
-        ({"schedule": "cosine"}, OptionError, "schedule must be one of constant, linear, inverse-sigmoid"),
-        ({"teacher_forcing": 1.5}, OptionError, "teacher forcing ratios must be from 0 to 1, got 1.5 and 0"),
-        ({"teacher_forcing_end": 0.5}, OptionError, "constant schedule has no end; choose another schedule"),
+        ({"level": "byte"}, OptionError, "level: expected one of word, char, got 'byte'"),
+        ({"schedule": "cosine"}, OptionError, "schedule: expected one of constant, linear, inverse-sigmoid"),
+        (
+            {"teacher_forcing": 1.5},
+            OptionError,
+            "teacher_forcing: expected a number of at least 0 and at most 1, got 1.5",
+        ),
+        (
+            {"teacher_forcing_end": 0.5},
+            OptionError,
+            "teacher_forcing_end: a constant schedule has no end; choose another schedule",
+        ),
         ({"attention": "loud"}, OptionError, "got 'loud'"),
-        ({"batch_size": 0}, OptionError, "batch size must be an int of at least 1"),
-        ({"val_fraction": 0}, OptionError, "val_fraction must be between 0 and 1"),
-        ({"min_count": 0}, OptionError, "min_count and max_size must be at least 1"),
+        ({"batch_size": 0}, OptionError, "batch_size: expected an int of at least 1"),
+        ({"val_fraction": 0}, OptionError, "val_fraction: expected a number of at least 0.001"),
+        ({"min_count": 0}, OptionError, "min_count: expected an int of at least 1"),
         ({"count": 1}, DataError, "expected at least 2 examples"),
     ],
 )
@@ -433,8 +445,8 @@ def test_mistakes_are_named(changed: dict[str, Any], error: type[Exception], mes
 
 def test_a_pair_without_a_token_is_named_by_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="b:3: there is no token in '￭'"):
-        TranslatorTask(["a", "b", "c"], ["x", "y", "￭"], ["b:1", "b:2", "b:3"])
+        Translator.build(Pairs(["a", "b", "c"], ["x", "y", "￭"], ["b:1", "b:2", "b:3"]), TranslatorConfig())
     path = tmp_path / "data.tsv"
     path.write_text("go\tva\n￭\tva\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"data\.tsv:2: there is no token in '￭'"):
-        small().evaluate([str(path)])
+        small().measure([str(path)])

@@ -1,56 +1,24 @@
-"""The primitive operations. Each is declared once: what it computes, and the gradients of its inputs.
+"""The operations. Each is declared once: what it computes, and a function that returns the gradients of its inputs.
 
-``K`` is always the kernels of the inputs' device, ``g`` the gradient of the result. Inputs may be tensors,
-numbers, lists or NumPy arrays; what is not a tensor is a constant.
+Inputs that do not fit raise ShapeError, DTypeError, DeviceError, IndexRangeError or OptionError, with the operation's
+name. In the sources ``K`` is always the kernels of the inputs' device, ``x`` and ``y`` are tensors, and ``g`` is the
+gradient of the result. What a module lists in its ``__all__`` is a function of :mod:`minirnn` as well.
 """
 
-from minirnn.autograd.ops.arithmetic import (
-    abs,
-    add,
-    clip,
-    clone,
-    compare,
-    divide,
-    dropout,
-    erf,
-    exp,
-    linear,
-    log,
-    log1p,
-    log_softmax,
-    masked_fill,
-    matmul,
-    maximum,
-    minimum,
-    multiply,
-    negative,
-    power,
-    relu,
-    sigmoid,
-    softmax,
-    softplus,
-    sqrt,
-    subtract,
-    tanh,
-    where,
-)
+from minirnn.autograd.ops import elementwise, linalg, reductions, shapes
+from minirnn.autograd.ops.elementwise import *
+from minirnn.autograd.ops.elementwise import add, clone, compare, divide, multiply, negative, power, subtract
+from minirnn.autograd.ops.linalg import *
+from minirnn.autograd.ops.linalg import linear
 from minirnn.autograd.ops.operands import as_tensor, cast, move
-from minirnn.autograd.ops.reductions import Extreme, argmax, argmin, max, mean, min, sum
+from minirnn.autograd.ops.reductions import *
 from minirnn.autograd.ops.rows import as_index, check_range, embedding, scatter_rows, take_rows
-from minirnn.autograd.ops.shapes import (
-    cat,
-    chunk,
-    concatenate,
-    flatten,
-    flip,
-    gather,
-    index,
-    permute,
-    reshape,
-    split,
-    squeeze,
-    stack,
-    transpose,
-    unsqueeze,
-)
-from minirnn.autograd.tensor import same_device
+from minirnn.autograd.ops.shapes import *
+from minirnn.autograd.ops.shapes import flatten, index
+from minirnn.autograd.tape import same_device
+
+__all__: list[str] = []
+__all__ += elementwise.__all__
+__all__ += linalg.__all__
+__all__ += reductions.__all__
+__all__ += shapes.__all__

@@ -1,59 +1,74 @@
-"""Sums, means and extremes over dimensions."""
+"""Sums, means, extremes and softmax over dimensions."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 from minirnn import kernels
-from minirnn.autograd.ops.operands import Dims, as_tensor, check_floating, normalize_dim, normalize_dims
-from minirnn.autograd.tensor import Tensor, record
+from minirnn.autograd import tape
+from minirnn.autograd.ops.operands import (
+    Dims,
+    TensorLike,
+    as_tensor,
+    check_floating,
+    ignore_fp_errors,
+    normalize_dim,
+    normalize_dims,
+)
+from minirnn.autograd.tape import record
 from minirnn.errors import ShapeError
+from minirnn.kernels.contract import Array
+
+if TYPE_CHECKING:
+    from minirnn.autograd.tensor import Tensor
+
+__all__ = ["argmax", "argmin", "log_softmax", "max", "mean", "min", "softmax", "sum"]
 
 
-class Extreme(NamedTuple):
+class ValuesAndIndices(NamedTuple):
     """What ``max`` and ``min`` along one dimension return."""
 
     values: Tensor
     indices: Tensor
 
 
-def sum(a: Any, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Sum over ``dim`` (one, several or all dimensions)."""
-    x = as_tensor(a)
-    dims = normalize_dims("sum", dim, x.ndim)
-    shape = x.shape
-    K = kernels.on(x.device)
+def sum(input: TensorLike, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Sum over one, several or (None) all dimensions; with ``keepdim`` they stay, with an extent of 1."""
+    x = as_tensor(input)
+    dims, shape, K = normalize_dims("sum", dim, x.ndim), x.shape, kernels.on(x.device)
 
-    def gradients(g: Any) -> tuple[Any]:
+    def gradients(g: Array) -> tuple[Array]:
         kept = tuple(1 if d in dims else size for d, size in enumerate(shape))
         return (K.broadcast_to(g.reshape(kept), shape),)
 
     return record("sum", (x,), x.data.sum(axis=dims, keepdims=keepdim), gradients)
 
 
-def mean(a: Any, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Arithmetic mean over ``dim``."""
-    x = as_tensor(a)
+def mean(input: TensorLike, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Arithmetic mean over one, several or (None) all dimensions; NaN over no elements."""
+    x = as_tensor(input)
     check_floating("mean", x)
     count = math.prod(x.shape[d] for d in normalize_dims("mean", dim, x.ndim))
     return sum(x, dim, keepdim) / float(count) if count else sum(x, dim, keepdim) * math.nan
 
 
-def _not_empty(name: str, x: Tensor, dim: int | None) -> None:
-    if x.numel() == 0 and (dim is None or x.shape[dim] == 0):
-        raise ShapeError(f"{name}: a tensor of shape {list(x.shape)} has no elements to choose from")
-
-
-def _extreme(name: str, a: Any, dim: int | None, keepdim: bool) -> Tensor | Extreme:
-    x = as_tensor(a)
+def _dim_of_extreme(name: str, x: Tensor, dim: int | None) -> int | None:
+    """The dimension counted from the first; there must be elements to choose from."""
     d = None if dim is None else normalize_dim(name, dim, x.ndim)
-    _not_empty(name, x, d)
+    if x.numel() == 0 and (d is None or x.shape[d] == 0):
+        raise ShapeError(f"{name}: a tensor of shape {list(x.shape)} has no elements to choose from")
+    return d
+
+
+def _extreme(name: str, input: TensorLike, dim: int | None, keepdim: bool) -> Tensor | ValuesAndIndices:
+    x = as_tensor(input)
+    d = _dim_of_extreme(name, x, dim)
     K = kernels.on(x.device)
     if d is None:
         best = K.asarray(getattr(x.data, name)())
 
-        def shared(g: Any) -> tuple[Any]:  # equal extremes share the gradient, as in PyTorch; so does every NaN
+        def shared(g: Array) -> tuple[Array]:  # equal extremes share the gradient, as in PyTorch; so does every NaN
             at = K.maximum(K.equal(x.data, best), K.not_equal(x.data, x.data))
             return (at * (g / at.sum()).astype(x.dtype),)
 
@@ -61,39 +76,64 @@ def _extreme(name: str, a: Any, dim: int | None, keepdim: bool) -> Tensor | Extr
     index = getattr(K, f"arg{name}")(x.data, axis=d, keepdims=True)
     values = K.take_along_axis(x.data, index, axis=d)
 
-    def gradients(g: Any) -> tuple[Any]:
+    def gradients(g: Array) -> tuple[Array]:
         dx = K.zeros_like(x.data)
         K.put_along_axis(dx, index, g.reshape(index.shape), d)
         return (dx,)
 
     shape = index.shape if keepdim else index.shape[:d] + index.shape[d + 1 :]
     result = record(name, (x,), values.reshape(shape), gradients)
-    return Extreme(result, Tensor(index.reshape(shape), device=x.device))
+    return ValuesAndIndices(result, tape.new_tensor(index.reshape(shape), x.device))
 
 
-def max(a: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+@overload
+def max(input: TensorLike, dim: None = None, keepdim: bool = False) -> Tensor: ...
+@overload
+def max(input: TensorLike, dim: int, keepdim: bool = False) -> ValuesAndIndices: ...
+def max(input: TensorLike, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesAndIndices:
     """The largest element; along ``dim`` a pair (values, indices)."""
-    return _extreme("max", a, dim, keepdim)
+    return _extreme("max", input, dim, keepdim)
 
 
-def min(a: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+@overload
+def min(input: TensorLike, dim: None = None, keepdim: bool = False) -> Tensor: ...
+@overload
+def min(input: TensorLike, dim: int, keepdim: bool = False) -> ValuesAndIndices: ...
+def min(input: TensorLike, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesAndIndices:
     """The smallest element; along ``dim`` a pair (values, indices)."""
-    return _extreme("min", a, dim, keepdim)
+    return _extreme("min", input, dim, keepdim)
 
 
-def argmax(a: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Where the largest element is; of all of them, in flattened order, without ``dim``."""
-    return _where_extreme("argmax", a, dim, keepdim)
-
-
-def argmin(a: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Where the smallest element is; of all of them, in flattened order, without ``dim``."""
-    return _where_extreme("argmin", a, dim, keepdim)
-
-
-def _where_extreme(name: str, a: Any, dim: int | None, keepdim: bool) -> Tensor:
-    x = as_tensor(a)
-    d = None if dim is None else normalize_dim(name, dim, x.ndim)
-    _not_empty(name, x, d)
+def _arg_extreme(name: Literal["argmax", "argmin"], input: TensorLike, dim: int | None, keepdim: bool) -> Tensor:
+    x = as_tensor(input)
+    d = _dim_of_extreme(name, x, dim)
     K = kernels.on(x.device)
-    return Tensor(K.asarray(getattr(K, name)(x.data, axis=d, keepdims=keepdim)), device=x.device)
+    return tape.new_tensor(K.asarray(getattr(K, name)(x.data, axis=d, keepdims=keepdim)), x.device)
+
+
+def argmax(input: TensorLike, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Indices of the largest elements along ``dim``; without it one index into the flattened tensor."""
+    return _arg_extreme("argmax", input, dim, keepdim)
+
+
+def argmin(input: TensorLike, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Indices of the smallest elements along ``dim``; without it one index into the flattened tensor."""
+    return _arg_extreme("argmin", input, dim, keepdim)
+
+
+def softmax(input: TensorLike, dim: int = -1) -> Tensor:
+    """e^x / sum(e^x) along ``dim``."""
+    x = as_tensor(input)
+    check_floating("softmax", x)
+    d = normalize_dim("softmax", dim, x.ndim)
+    y = ignore_fp_errors(kernels.on(x.device).softmax, x.data, d)
+    return record("softmax", (x,), y, lambda g: (y * (g - (g * y).sum(axis=d, keepdims=True)),))
+
+
+def log_softmax(input: TensorLike, dim: int = -1) -> Tensor:
+    """x - log(sum(e^x)) along ``dim``."""
+    x = as_tensor(input)
+    check_floating("log_softmax", x)
+    d, K = normalize_dim("log_softmax", dim, x.ndim), kernels.on(x.device)
+    y = ignore_fp_errors(K.log_softmax, x.data, d)
+    return record("log_softmax", (x,), y, lambda g: (g - K.exp(y) * g.sum(axis=d, keepdims=True),))

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from minirnn.kernels import memory, threads
-from minirnn.kernels.jit import jit
+from minirnn.kernels.jit import chunk_of, jit
 from minirnn.kernels.pointwise import cast, exp
 
-_LANES = 64
+_LANES = 64  # the maximum of a row is computed in so many independent parts, so that it vectorises
 
 
 @jit(inline=True)
-def _below(log_total: Any, x: Any, largest: Any) -> Any:
-    """-log p of logit x; a function of its own, so that no reordering adds a big ``largest`` to a small logarithm."""
+def _neg_log_p(log_total, x, largest):
+    """-log p of logit x. A function, so that no reordering adds a big ``largest`` to a small logarithm."""
     return log_total - (x - largest)
 
 
 @jit(reassociate=True)
-def _cross_entropy(
-    share: int, shares: int, logits: Any, targets: Any, weight: Any, smoothing: float, scale: float,
-    losses: Any, grad: Any, scratch: Any,
-) -> None:  # fmt: skip
+def _cross_entropy(thread_id, num_threads, logits, targets, weight, smoothing, scale, losses, grad, scratch):
     rows, classes = logits.shape
     zero, one = cast(0, logits[0, 0]), cast(1, logits[0, 0])
-    spread = cast(smoothing / classes, logits[0, 0])  # label smoothing's share of every class
-    kept = cast(1 - smoothing, logits[0, 0])
+    spread = cast(smoothing / classes, logits[0, 0])  # target probability of every class
+    kept = cast(1 - smoothing, logits[0, 0])  # and what the target has beside
     factor = cast(scale, logits[0, 0])
-    row = scratch[share, _LANES:]
-    lanes = scratch[share, :_LANES]
+    row = scratch[thread_id, _LANES:]
+    lanes = scratch[thread_id, :_LANES]
     weight_sum = zero
     for j in range(weight.size):
         weight_sum += weight[j]
-    for n in range(share * rows // shares, (share + 1) * rows // shares):
+    first, last = chunk_of(rows, thread_id, num_threads)
+    for n in range(first, last):
         target = targets[n]
         if target < 0:  # an ignored row
             losses[n] = zero
@@ -61,16 +57,16 @@ def _cross_entropy(
             total += row[j]
         log_total = np.log(total)
         w = weight[target] if weight.size > 0 else one
-        loss = kept * w * _below(log_total, logits[n, target], largest)
+        loss = kept * w * _neg_log_p(log_total, logits[n, target], largest)
         mass = kept * w
         if smoothing > 0:
             if weight.size > 0:
                 for j in range(classes):
-                    loss += spread * weight[j] * _below(log_total, logits[n, j], largest)
+                    loss += spread * weight[j] * _neg_log_p(log_total, logits[n, j], largest)
                 mass += spread * weight_sum
             else:
                 for j in range(classes):
-                    loss += spread * _below(log_total, logits[n, j], largest)
+                    loss += spread * _neg_log_p(log_total, logits[n, j], largest)
                 mass += spread * cast(classes, logits[0, 0])
         losses[n] = loss * factor
         if grad.size > 0:
@@ -96,22 +92,13 @@ def cross_entropy(
     scale: float,
     with_grad: bool,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Each row's loss [S] and the gradient [S, V] of their sum, both times ``scale``.
-
-    Args:
-        logits: [S, V].
-        targets: [S] int64 class numbers; a row with a negative one is ignored.
-        weight: [V] weight of each class, or None.
-        smoothing: label smoothing in [0, 1].
-    """
-    rows, classes = logits.shape
-    losses = np.empty(rows, logits.dtype)
-    grad = memory.empty(logits.shape, logits.dtype) if with_grad else None
+    (rows, classes), dtype = logits.shape, logits.dtype
+    losses = np.empty(rows, dtype)
+    grad = memory.empty(logits.shape, dtype) if with_grad else None
     if logits.size:
-        scratch = np.empty((threads.get_num_threads(), _LANES + classes), logits.dtype)
-        threads.run(
-            _cross_entropy, 12.0 * logits.size, min(rows, len(scratch)), logits, targets,
-            np.empty(0, logits.dtype) if weight is None else weight, smoothing, scale, losses,
-            np.empty((0, 0), logits.dtype) if grad is None else grad, scratch,
-        )  # fmt: skip
+        scratch = np.empty((threads.get_num_threads(), _LANES + classes), dtype)
+        weights = np.empty(0, dtype) if weight is None else weight
+        results = losses, np.empty((0, 0), dtype) if grad is None else grad
+        options = logits, targets, weights, smoothing, scale
+        threads.run(_cross_entropy, 12.0 * logits.size, min(rows, len(scratch)), *options, *results, scratch)
     return losses, grad

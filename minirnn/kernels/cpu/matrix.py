@@ -1,27 +1,26 @@
-"""Matrix products on the project's own micro-kernel and thread pool."""
+"""Matrix products on the micro-kernel of :mod:`minirnn.kernels.tile` and the thread pool."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from minirnn.kernels import memory, threads, tile
-from minirnn.kernels.jit import jit
+from minirnn.kernels.jit import chunk_of, jit
 from minirnn.kernels.tile import multiply_add, panel_width
 
-_DEPTH = 2048  # a panel of this depth still fits the second cache beside the rows
+_DEPTH = 2048  # a panel of this depth fits the second-level cache beside the rows
 _ROW_BLOCK_BYTES = 1 << 17
-_CHUNK = 256
-_GROUP = 192
+_CHUNK = 256  # depth of one packed chunk of a transposed product
+_GROUP = 192  # its rows of A
+_NO_ROWS = np.empty(0, np.int64)
 
 
 @jit
-def _rows_times_panels(share: int, shares: int, a: Any, panels: Any, bias: Any, out: Any, block: int) -> None:
-    """out[rows of this share] = A B + bias, A [rows, depth] by rows, B packed."""
+def _rows_times_panels(thread_id, num_threads, a, panels, bias, out, block):
+    """out = A B + bias for this thread's rows: A [rows, depth], B packed."""
     rows, depth = a.shape
     width, columns = panels.shape[2], out.shape[1]
-    first, last = share * rows // shares, (share + 1) * rows // shares
+    first, last = chunk_of(rows, thread_id, num_threads)
     for r0 in range(first, last, block):
         height = min(block, last - r0)
         for r in range(r0, r0 + height):
@@ -32,20 +31,19 @@ def _rows_times_panels(share: int, shares: int, a: Any, panels: Any, bias: Any, 
                 for j in range(columns):
                     out[r, j] = 0
         for k0 in range(0, depth, _DEPTH):
+            part, left = k0 * width, r0 * depth + k0
+            count = min(_DEPTH, depth - k0)
             multiply_add(
-                a, r0 * depth + k0, depth, 1, height, panels, k0 * width, depth * width,
-                min(_DEPTH, depth - k0), out, r0 * columns, columns, columns,
-            )  # fmt: skip
+                a, left, depth, 1, height, panels, part, depth * width, count, out, r0 * columns, columns, columns
+            )
 
 
 @jit
-def _transposed_times_rows(
-    share: int, shares: int, a: Any, column: int, b: Any, rows: Any, out: Any, panels: Any, groups: Any
-) -> None:
-    """out[m, :] = sum_k a[k, column + m] b[rows[k], :] for this share of the output rows m.
+def _transposed_times_rows(thread_id, num_threads, a, column, b, rows, out, panels, groups):
+    """out[m, :] = sum_k a[k, column + m] b[rows[k], :] for this thread's rows m.
 
-    Depth is walked in chunks; of each, B is packed into panels and A into groups of tiles, both by plain
-    copies, since either lies by rows.
+    The depth is divided into chunks; of each, B is packed into panels and A into groups of tiles, both by plain copies,
+    since both are stored row by row.
     """
     depth = a.shape[0]
     count, columns = out.shape
@@ -53,9 +51,9 @@ def _transposed_times_rows(
     _, chunk, group = groups.shape
     one = groups.strides[2] // groups.itemsize
     panel_count = panels.shape[1]
-    # shares begin on tile borders
-    tiles = (count + 5) // 6
-    first, last = share * tiles // shares * 6, min(count, (share + 1) * tiles // shares * 6)
+    panels_at, groups_at = thread_id * panel_count * chunk * width, thread_id * chunk * group
+    first, last = chunk_of((count + 5) // 6, thread_id, num_threads)  # in tiles
+    first, last = first * 6, min(count, last * 6)
     for m in range(first, last):
         for j in range(columns):
             out[m, j] = 0
@@ -67,22 +65,18 @@ def _transposed_times_rows(
             for k in range(size):
                 source = rows[k0 + k] if rows.size > 0 else k0 + k
                 for j in range(used):
-                    panels[share, p, k, j] = b[source, np.uintp(start + j)]
+                    panels[thread_id, p, k, j] = b[source, np.uintp(start + j)]
                 for j in range(used, width):
-                    panels[share, p, k, j] = 0
+                    panels[thread_id, p, k, j] = 0
         for m0 in range(first, last, group):
             height = min(group, last - m0)
             for k in range(size):
                 for i in range(height):
-                    groups[share, k, i] = a[k0 + k, np.uintp(column + m0 + i)]
+                    groups[thread_id, k, i] = a[k0 + k, np.uintp(column + m0 + i)]
+            to = m0 * columns
             multiply_add(
-                groups, share * chunk * group, one, group, height,
-                panels, share * panel_count * chunk * width, chunk * width,
-                size, out, m0 * columns, columns, columns,
-            )  # fmt: skip
-
-
-_NO_ROWS = np.empty(0, np.int64)
+                groups, groups_at, one, group, height, panels, panels_at, chunk * width, size, out, to, columns, columns
+            )
 
 
 def gemm(
@@ -95,18 +89,8 @@ def gemm(
     rows: np.ndarray | None = None,
     column: int = 0,
 ) -> np.ndarray:
-    """A B + bias, where A is ``a`` or its transpose and B is ``b`` or its transpose; all C-contiguous.
-
-    Args:
-        a: [M, K], or [K, M] with ``transpose_a``.
-        b: [K, N], or [N, K] with ``transpose_b``. Not both may be transposed.
-        bias: [N], added to every row; not with ``transpose_a``.
-        out: [M, N], written to; a new array where there is none. With ``transpose_a`` it may have fewer rows than
-            ``a`` has columns, and takes those from ``column`` on.
-        rows: [K] integers, with ``transpose_a``: row k of B is ``b[rows[k]]``.
-    """
     if transpose_a:
-        return _transposed_product(a, b, out, rows, column)
+        return _transposed_gemm(a, b, out, rows, column)
     depth = a.shape[1]
     columns = b.shape[0] if transpose_b else b.shape[1]
     if out is None:
@@ -120,23 +104,17 @@ def gemm(
     return out
 
 
-def _transposed_product(
+def _transposed_gemm(
     a: np.ndarray, b: np.ndarray, out: np.ndarray | None, rows: np.ndarray | None, column: int
 ) -> np.ndarray:
     depth, columns = a.shape[0], b.shape[1]
     if out is None:
         out = memory.empty((a.shape[1], columns), a.dtype)
-    count = len(out)
-    panel_count = tile.packed_panels(columns, a.dtype)
-    width = tile.VECTORS * tile.vector_bytes() // a.itemsize
-    # by shape alone, so that sums have one order whatever the threads
-    chunk = max(1, min(depth, _CHUNK))
-    shares = threads.get_num_threads()
-    panels = memory.empty((shares, panel_count, chunk, width), a.dtype)
-    groups = memory.empty((shares, chunk, _GROUP), a.dtype)
-    work = float(depth) * count * columns
-    threads.run(
-        _transposed_times_rows, work, min(shares, -(-count // 6)), a, column, b,
-        _NO_ROWS if rows is None else rows, out,        panels, groups,
-    )  # fmt: skip
+    chunk = max(1, min(depth, _CHUNK))  # by the shape alone, so that sums have one order on any number of threads
+    count = threads.get_num_threads()
+    panels = memory.empty((count, tile.packed_panels(columns, a.dtype), chunk, tile.packed_width(a.dtype)), a.dtype)
+    groups = memory.empty((count, chunk, _GROUP), a.dtype)
+    max_threads = min(count, -(-len(out) // tile.ROWS))
+    work, rows = float(depth) * len(out) * columns, _NO_ROWS if rows is None else rows
+    threads.run(_transposed_times_rows, work, max_threads, a, column, b, rows, out, panels, groups)
     return out

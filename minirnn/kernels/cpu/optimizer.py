@@ -1,28 +1,23 @@
-"""Optimiser updates and norms over flat parameter buffers. Formulas: PyTorch 2's, one kernel each."""
+"""Optimiser updates and norms over flat parameter buffers, one kernel each."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from minirnn.kernels import threads
-from minirnn.kernels.jit import jit
+from minirnn.kernels.jit import chunk_of, jit
 from minirnn.kernels.pointwise import cast
 
 _BLOCK = 16384
-_EMPTY: dict[str, np.ndarray] = {}
+_ABSENT = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 
 
 @jit
-def _sgd(
-    share: int, shares: int, p: Any, g: Any, velocity: Any, lr: float, momentum: float, dampening: float,
-    weight_decay: float, nesterov: bool, first: bool,
-) -> None:  # fmt: skip
+def _sgd(thread_id, num_threads, p, g, velocity, lr, momentum, dampening, weight_decay, nesterov, first):
     rate, mu, decay = cast(lr, p[0]), cast(momentum, p[0]), cast(weight_decay, p[0])
     fresh = cast(1 if first else 1 - dampening, p[0])
     keep = cast(0 if first else momentum, p[0])
-    lo, hi = share * p.size // shares, (share + 1) * p.size // shares
+    lo, hi = chunk_of(p.size, thread_id, num_threads)
     p, g = p[lo:hi], g[lo:hi]
     if velocity.size == 0:
         for i in range(p.size):
@@ -41,14 +36,11 @@ def _sgd(
 
 
 @jit
-def _rmsprop(
-    share: int, shares: int, p: Any, g: Any, square: Any, mean: Any, velocity: Any, lr: float, alpha: float,
-    eps: float, weight_decay: float, momentum: float,
-) -> None:  # fmt: skip
+def _rmsprop(thread_id, num_threads, p, g, square, mean, velocity, lr, alpha, eps, weight_decay, momentum):
     rate, a, tiny, decay = cast(lr, p[0]), cast(alpha, p[0]), cast(eps, p[0]), cast(weight_decay, p[0])
     b, mu = cast(1 - alpha, p[0]), cast(momentum, p[0])
     centered, moving = mean.size > 0, velocity.size > 0  # known before the loop, so that each case vectorises
-    lo, hi = share * p.size // shares, (share + 1) * p.size // shares
+    lo, hi = chunk_of(p.size, thread_id, num_threads)
     p, g, square, mean, velocity = p[lo:hi], g[lo:hi], square[lo:hi], mean[lo:hi], velocity[lo:hi]
     for i in range(p.size):
         grad = g[i] + decay * p[i]
@@ -65,9 +57,9 @@ def _rmsprop(
 
 
 @jit
-def _adagrad(share: int, shares: int, p: Any, g: Any, total: Any, lr: float, eps: float, weight_decay: float) -> None:
+def _adagrad(thread_id, num_threads, p, g, total, lr, eps, weight_decay):
     rate, tiny, decay = cast(lr, p[0]), cast(eps, p[0]), cast(weight_decay, p[0])
-    lo, hi = share * p.size // shares, (share + 1) * p.size // shares
+    lo, hi = chunk_of(p.size, thread_id, num_threads)
     p, g, total = p[lo:hi], g[lo:hi], total[lo:hi]
     for i in range(p.size):
         grad = g[i] + decay * p[i]
@@ -76,15 +68,12 @@ def _adagrad(share: int, shares: int, p: Any, g: Any, total: Any, lr: float, eps
 
 
 @jit
-def _adam(
-    share: int, shares: int, p: Any, g: Any, m: Any, v: Any, beta1: float, beta2: float, step_size: float,
-    root: float, eps: float, weight_decay: float, shrink: float,
-) -> None:  # fmt: skip
+def _adam(thread_id, num_threads, p, g, m, v, beta1, beta2, step_size, root, eps, weight_decay, shrink):
     a1, b1 = cast(beta1, p[0]), cast(1 - beta1, p[0])
     a2, b2 = cast(beta2, p[0]), cast(1 - beta2, p[0])
     rate, inverse_root, tiny = cast(step_size, p[0]), cast(1 / root, p[0]), cast(eps, p[0])
     decay, keep = cast(weight_decay, p[0]), cast(shrink, p[0])
-    lo, hi = share * p.size // shares, (share + 1) * p.size // shares
+    lo, hi = chunk_of(p.size, thread_id, num_threads)
     p, g, m, v = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi]
     for i in range(p.size):
         weight = p[i] * keep
@@ -95,8 +84,9 @@ def _adam(
 
 
 @jit(reassociate=True)
-def _square_sums(share: int, shares: int, x: Any, sums: Any) -> None:
-    for block in range(share * sums.size // shares, (share + 1) * sums.size // shares):
+def _square_sums(thread_id, num_threads, x, sums):
+    first, last = chunk_of(sums.size, thread_id, num_threads)
+    for block in range(first, last):
         piece = x[block * _BLOCK : min((block + 1) * _BLOCK, x.size)]
         total = cast(0, x[0])
         for i in range(piece.size):
@@ -104,48 +94,60 @@ def _square_sums(share: int, shares: int, x: Any, sums: Any) -> None:
         sums[block] = total
 
 
-def _none(like: np.ndarray) -> np.ndarray:
-    return _EMPTY.setdefault(like.dtype.char, np.empty(0, like.dtype))
-
-
 def sgd(
-    p: np.ndarray, g: np.ndarray, velocity: np.ndarray | None, lr: float, momentum: float, dampening: float,
-    weight_decay: float, nesterov: bool, first: bool,
-) -> None:  # fmt: skip
-    """p -= lr v, v = momentum v + (1 - dampening) (g + weight_decay p); on the ``first`` step v = g."""
-    v = _none(p) if velocity is None else velocity
-    threads.run(
-        _sgd, 4.0 * p.size, p.size, p, g, v, lr, momentum, dampening, weight_decay, nesterov, first
-    )  # fmt: skip
+    p: np.ndarray,
+    g: np.ndarray,
+    velocity: np.ndarray | None,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    first: bool,
+) -> None:
+    velocity = _ABSENT[p.dtype] if velocity is None else velocity
+    threads.run(_sgd, 4.0 * p.size, p.size, p, g, velocity, lr, momentum, dampening, weight_decay, nesterov, first)
 
 
 def rmsprop(
-    p: np.ndarray, g: np.ndarray, square: np.ndarray, mean: np.ndarray | None, velocity: np.ndarray | None,
-    lr: float, alpha: float, eps: float, weight_decay: float, momentum: float,
-) -> None:  # fmt: skip
-    """p -= lr g / (sqrt(s - mean^2) + eps), s = alpha s + (1 - alpha) g^2; mean only when centred."""
-    mean = _none(p) if mean is None else mean
-    velocity = _none(p) if velocity is None else velocity
+    p: np.ndarray,
+    g: np.ndarray,
+    square: np.ndarray,
+    mean: np.ndarray | None,
+    velocity: np.ndarray | None,
+    lr: float,
+    alpha: float,
+    eps: float,
+    weight_decay: float,
+    momentum: float,
+) -> None:
+    mean, velocity = (_ABSENT[p.dtype] if buffer is None else buffer for buffer in (mean, velocity))
     threads.run(_rmsprop, 8.0 * p.size, p.size, p, g, square, mean, velocity, lr, alpha, eps, weight_decay, momentum)
 
 
 def adagrad(p: np.ndarray, g: np.ndarray, total: np.ndarray, lr: float, eps: float, weight_decay: float) -> None:
-    """p -= lr g / (sqrt(s) + eps), s += g^2."""
     threads.run(_adagrad, 8.0 * p.size, p.size, p, g, total, lr, eps, weight_decay)
 
 
 def adam(
-    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, step: int, lr: float, beta1: float, beta2: float,
-    eps: float, weight_decay: float, decoupled: bool,
-) -> None:  # fmt: skip
-    """p -= lr m' / (sqrt(v') + eps) with m', v' the bias-corrected moments; AdamW where ``decoupled``."""
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
     shrink, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
     step_size, root = lr / (1 - beta1**step), float(np.sqrt(1 - beta2**step))
     threads.run(_adam, 8.0 * p.size, p.size, p, g, m, v, beta1, beta2, step_size, root, eps, decay, shrink)
 
 
 def square_sum(x: np.ndarray) -> float:
-    """Sum of squares of a flat array, in an order that does not depend on the threads."""
     if x.size == 0:
         return 0.0
     sums = np.empty(-(-x.size // _BLOCK))

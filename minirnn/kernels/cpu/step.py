@@ -1,25 +1,26 @@
-"""What every generated recurrent kernel does at a step: find its rows, fetch their input, fill and copy."""
+"""What generated recurrent kernels do at each step besides arithmetic: find their rows, load inputs, clear and copy."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from minirnn.kernels.jit import jit
 
 __all__ = [
-    "add_output_gradients", "clear_place", "copy_rows", "fill_products", "fill_rows", "gather_inputs",
-    "partition_sequences", "rows_of_step",
-]  # fmt: skip
+    "add_output_gradients",
+    "clear_inner",
+    "clear_rows",
+    "copy_rows",
+    "gather_inputs",
+    "init_products",
+    "partition_sequences",
+    "rows_of_step",
+]
 
 
 @jit(inline=True)
-def partition_sequences(cumulative_steps: Any, thread_id: int, num_threads: int) -> Any:
+def partition_sequences(cumulative_steps, thread_id, num_threads):
     """The sequences of this thread, ``first`` to ``last - 1`` in sorted order: an equal part of all steps.
 
-    Neighbours, because rows dealt out one by one would have every thread's prefetcher fetch the others' rows.
-
-    Args:
-        cumulative_steps: [N + 1] steps of all the sequences before each.
+    They are consecutive: with rows dealt out one by one each thread's prefetcher would fetch the others' rows.
     """
     total, batch = cumulative_steps[cumulative_steps.size - 1], cumulative_steps.size - 1
     first, last = 0, 0
@@ -33,7 +34,7 @@ def partition_sequences(cumulative_steps: Any, thread_id: int, num_threads: int)
 
 
 @jit(inline=True)
-def rows_of_step(starts: Any, step: int, backwards: bool, first: int, last: int) -> Any:
+def rows_of_step(starts, step, backwards, first, last):
     """The first packed row of the ``step``-th step, and the end of this thread's sequences that have it."""
     t = starts.size - 2 - step if backwards else step
     start = starts[t]
@@ -41,8 +42,8 @@ def rows_of_step(starts: Any, step: int, backwards: bool, first: int, last: int)
 
 
 @jit(inline=True)
-def gather_inputs(gates: Any, table: Any, tokens: Any, start: int, first: int, stop: int) -> None:
-    """gates[s] = table[tokens[s]], [G, H] each, where the input is given as a table; else they are filled already."""
+def gather_inputs(gates, table, tokens, start, first, stop):
+    """gates[s] = table[tokens[s]], [G, H] each, if there are tokens; else ``gates`` holds the input parts already."""
     if tokens.size > 0:
         for r in range(first, stop):
             token = tokens[start + r]
@@ -52,8 +53,8 @@ def gather_inputs(gates: Any, table: Any, tokens: Any, start: int, first: int, s
 
 
 @jit(inline=True)
-def add_output_gradients(d_h: Any, dy: Any, start: int, first: int, stop: int) -> None:
-    """d_h[r] += dy[s], [H] each, where the outputs have a gradient at all."""
+def add_output_gradients(d_h, dy, start, first, stop):
+    """d_h[r] += dy[s], [W] each, if the outputs have a gradient."""
     if dy.size > 0:
         for r in range(first, stop):
             for j in range(d_h.shape[1]):
@@ -61,32 +62,32 @@ def add_output_gradients(d_h: Any, dy: Any, start: int, first: int, stop: int) -
 
 
 @jit(inline=True)
-def fill_rows(target: Any, first: int, stop: int, value: float) -> None:
-    """target[r] = value, for rows of any shape [rows, columns]."""
+def clear_rows(target, first, stop):
+    """target[r] = 0, for a matrix."""
     for r in range(first, stop):
         for j in range(target.shape[1]):
-            target[r, j] = value
+            target[r, j] = 0
 
 
 @jit(inline=True)
-def copy_rows(target: Any, at: int, source: Any, source_at: int, count: int) -> None:
-    """target[at + r] = source[source_at + r], rows [columns]."""
-    for r in range(count):
-        for j in range(source.shape[1]):
-            target[at + r, j] = source[source_at + r, j]
-
-
-@jit(inline=True)
-def clear_place(target: Any, index: int, first: int, stop: int) -> None:
-    """target[r, index] = 0, for rows of places [index, H]."""
+def clear_inner(target, index, first, stop):
+    """target[r, index] = 0, for an array [N, M, H]."""
     for r in range(first, stop):
         for j in range(target.shape[2]):
             target[r, index, j] = 0
 
 
 @jit(inline=True)
-def fill_products(products: Any, bias: Any, first: int, stop: int) -> None:
-    """products[s, k] = bias[k] for the K gates that have one, 0 for the results of products inside the step."""
+def copy_rows(target, target_first, source, source_first, count):
+    """target[target_first + r] = source[source_first + r] for r < count."""
+    for r in range(count):
+        for j in range(source.shape[1]):
+            target[target_first + r, j] = source[source_first + r, j]
+
+
+@jit(inline=True)
+def init_products(products, bias, first, stop):
+    """products[s, k] = bias[k] for recurrent parts that are stored separately, 0 for products inside the step."""
     for s in range(first, stop):
         for k in range(products.shape[1]):
             for j in range(products.shape[2]):

@@ -34,7 +34,7 @@ from minirnn.kernels.cuda.resident import (
     totals,
 )
 from minirnn.kernels.cuda.step import Step
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 from minirnn.kernels.plan import make_plan
 from minirnn.kernels.pointwise import cast, exp, random_uniform
 
@@ -298,7 +298,7 @@ class Sampler:
         planned = plan_sampling(*lengths, dtype.itemsize, limits(), step.stages)
         blocks = planned.blocks[0]
         classes = -(-vocabulary // blocks)
-        matrices, counts = [], (gates, cell.own, len(model.equations.vectors), 2 * batch)
+        matrices, counts = [], (gates, cell.separate, len(model.equations.vectors), 2 * batch)
         bias_ih, bias, vectors, history = (zeros((layers, count, size), dtype) for count in counts)
         others = zeros((layers, len(states) - 1, 2 * batch, size), dtype)
         inner = zeros((layers, pack_inner(model.recurrent[0].inner, size, dtype, True).size), dtype)
@@ -308,8 +308,8 @@ class Sampler:
                 bias_ih[layer] = asarray(model.bias_ih[layer - 1]).reshape(gates, size)
             if recurrent:
                 matrices.append((own.weight_hh, recurrent, planned.units))
-            if cell.own and own.bias is not None:
-                bias[layer] = asarray(own.bias).reshape(cell.own, size)
+            if cell.separate and own.bias is not None:
+                bias[layer] = asarray(own.bias).reshape(cell.separate, size)
             if vectors.size:
                 vectors[layer] = asarray(own.vectors)
             if inner.size:

@@ -39,7 +39,7 @@ from minirnn.kernels.cuda.resident import (
 from minirnn.kernels.cuda.rows import column_sums
 from minirnn.kernels.cuda.step import Step, steps_of
 from minirnn.kernels.cuda.strided import overwrite
-from minirnn.kernels.graph import Equations
+from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps
 
 _layouts: dict[int, tuple[DeviceArray, DeviceArray]] = {}
@@ -341,7 +341,8 @@ class Recurrence:
         )  # fmt: skip
         if table is None or tokens is None:
             table, tokens = empty((0, cell.gates * size), dtype), empty((0,), np.int64)
-        bias = zeros((cell.own, size), dtype) if weights.bias is None else weights.bias.reshape(cell.own, size)
+        shape = cell.separate, size
+        bias = zeros(shape, dtype) if weights.bias is None else weights.bias.reshape(shape)
         table = table.reshape(table.shape[0], cell.gates, size)
         self._launch(make_forward, self._forward, table, asarray(tokens), bias, self._source)
 
@@ -404,10 +405,10 @@ class Recurrence:
                 d_gates if run.array == "gates" else d_products, self._source, out=out, transpose_a=True,
                 rows=layout(self._steps)[1], column=run.index * size,
             )  # fmt: skip
-        if cell.own and weights.bias is not None:
-            result.bias = column_sums(d_products)[: cell.own * size]
+        if cell.separate and weights.bias is not None:
+            result.bias = column_sums(d_products)[: cell.separate * size]
         for number in range(cell.inputs):
-            out, column = empty((size, size), dtype), (cell.own + number) * size
+            out, column = empty((size, size), dtype), (cell.separate + number) * size
             gemm(d_products, self._inputs[:, number], out=out, transpose_a=True, column=column)
             result.inner.append(out)
         if count:

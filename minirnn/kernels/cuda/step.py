@@ -20,12 +20,13 @@ import numpy as np
 from minirnn.errors import DeviceError
 from minirnn.kernels import pointwise
 from minirnn.kernels.build import build_function
-from minirnn.kernels.codegen import POINTWISE, Level, loop_body, schedule
+from minirnn.kernels.codegen import POINTWISE, Loop, loop_body, schedule
 from minirnn.kernels.cuda.jit import cuda, device_function
 from minirnn.kernels.cuda.planning import Stages
 from minirnn.kernels.cuda.resident import divmod_u32, make_multiply, total
-from minirnn.kernels.graph import Equations, Node, ancestors
-from minirnn.kernels.plan import Pass, Place, Plan, Store, make_plan
+from minirnn.kernels.equations import Equations
+from minirnn.kernels.graph import Node, ancestors
+from minirnn.kernels.plan import D_HIDDEN, HIDDEN, STATE, Location, Pass, Plan, Store, make_plan
 
 FORWARD = "gates, products, inputs, sums, bias, h, source, states, vectors, mask, scratch"
 BACKWARD = "gates, products, inputs, sums, h, states, d_states, vectors, d_vectors, d_inputs, mask, hidden, scratch"
@@ -35,9 +36,6 @@ BACKWARD = "gates, products, inputs, sums, h, states, d_states, vectors, d_vecto
 [C - 1, N, H] their gradients; ``source`` is ``h`` where there is no mask; ``hidden`` [S, H] is h before a projection;
 ``scratch`` [N, ..., H] holds what a stage leaves to later ones.
 """
-
-_STATE = Place("state", "r")
-
 
 @device_function
 def sync() -> None:
@@ -86,13 +84,13 @@ class Step:
         scratch: places of ``scratch``.
     """
 
-    def __init__(self, plan: Plan, backward: bool, projected: bool = False, keep: bool = True) -> None:
+    def __init__(self, plan: Plan, backward: bool, keep: bool = True) -> None:
         self.plan, self.is_backward = plan, backward
         self._rows = _rows(plan)
         self.recurrent = len(self._rows)
-        self._pass = _backward(plan, projected) if backward else _forward(plan, projected, keep)
-        self._levels, room = schedule(self._pass, vectorized=False)
-        self.scratch, self._carry = room.scratch + room.carry, room.scratch
+        self._pass = _backward(plan) if backward else _forward(plan, keep)
+        self._levels, temporaries = schedule(self._pass, vectorized=False)
+        self.scratch, self._carry = temporaries.scratch + temporaries.carry, temporaries.scratch
         self._sums = [node for level in self._levels for node in level.sums]
         self._operands = list(dict.fromkeys(operand for operand, _ in self._pass.products.values()))
         self.stages, self._state = None, "dh" if backward else "value"
@@ -100,11 +98,11 @@ class Step:
             most = max(len(level.sums) for level in self._levels)
             self.stages, self._state = Stages(len(self._operands), most, len(self._sums)), "shared[index(state_at + j)]"
 
-    def _element(self, place: Place) -> str:
+    def _element(self, place: Location) -> str:
         """The source of a place's element."""
         array, row, index = place.array, place.row.upper(), place.index
         numbered = re.fullmatch(r"(history|d_state)(\d+)", array)
-        if place == _STATE:
+        if place in (STATE, HIDDEN, D_HIDDEN):  # those before a projection are in the same register
             return self._state
         if array in ("x", "u"):
             return f"{array}[{index}]"
@@ -117,7 +115,7 @@ class Step:
         inside = [row, "" if index is None else str(index), "" if place.per_row else "J"]
         return f"{array}[{', '.join(part for part in inside if part)}]"
 
-    def _copies(self) -> dict[Place, str]:
+    def _copies(self) -> dict[Location, str]:
         """Where values have to be written beside their place: what products multiply."""
         fed = "fed[{}]" if self.stages is None else "shared[index(4 * at * stride + {} * size + j)]"
         copies = {place: fed.format(row) for place, row in self._rows.items()} if self.is_backward else {}
@@ -126,21 +124,22 @@ class Step:
             copies[place] = f"{copies[place]} = {copy}" if place in copies else copy
         return copies
 
-    def _operand(self, place: Place) -> str:
+    def _operand(self, place: Location) -> str:
         """The quad in shared memory where the operand of a product inside the step begins."""
         return f"stages_at + {self._operands.index(place)} * rows * (depth + 1)"
 
     def _sum(self, node: Node) -> str:
         return f"shared[index(sums_at + {self._sums.index(node)} * rows + at)]"
 
-    def _body(self, level: Level) -> tuple[list[str], list[str]]:
+    def _body(self, level: Loop) -> tuple[list[str], list[str]]:
         """Lines before the loop over the units, and inside it."""
-        element = {place: self._element(place) for place in [*level.at.values(), *(s.place for s in level.stores)]}
+        places = [*level.loads.values(), *(s.location for s in level.stores)]
+        element = {place: self._element(place) for place in places}
         before, scalars = [], {}
-        for node in ancestors([s.node for s in level.stores] + [n.operands[0] for n in level.sums], level.at):
-            if node.op == "scalar" or (node.per_row and node in level.at):
+        for node in ancestors([s.node for s in level.stores] + [n.operands[0] for n in level.sums], level.loads):
+            if node.op == "scalar" or (node.per_row and node in level.loads):
                 scalars[node] = f"s{node.number}"
-                known = self._sum(node) if node in self._sums else element.get(level.at.get(node, _STATE))
+                known = self._sum(node) if node in self._sums else element.get(level.loads.get(node, STATE))
                 before.append(f"s{node.number} = kind({node.key if node.op == 'scalar' else known})")
         rows, body = loop_body(level, element, scalars)
         for place, copy in self._copies().items():
@@ -196,7 +195,7 @@ class Step:
         )
         return self._built("staged", parameters, lines, multiply=make_multiply(tile))
 
-    def _stage(self, level: Level) -> list[str]:
+    def _stage(self, level: Loop) -> list[str]:
         before, body = self._body(level)
         before += [f"t{node.number} = kind(0)" for node in level.sums]
         place = "shared[index(parts_at + ({} * rows + at) * width + thread % width)]"
@@ -204,9 +203,9 @@ class Step:
         if level.sums:
             to = f"sums_at + {self._sums.index(level.sums[0])} * rows"
             lines.append(f"add_parts(thread, threads, shared, parts_at, {len(level.sums)} * rows, width, {to})")
-        kept = [s for s in level.row_stores if s.place.array == "sums"]
+        kept = [s for s in level.row_stores if s.location.array == "sums"]
         if kept:
-            lines += _each_row([f"{self._element(s.place)} = {self._sum(s.node)}" for s in kept], [], [])
+            lines += _each_row([f"{self._element(s.location)} = {self._sum(s.node)}" for s in kept], [], [])
         for node in level.products:
             operand, result = self._pass.products[node]
             lines += [
@@ -232,12 +231,12 @@ def _each_row(before: list[str], body: list[str], after: list[str]) -> list[str]
 # ----------------------------------------------------------------------------------------------- the passes
 
 
-def _rows(plan: Plan) -> dict[Place, int]:
+def _rows(plan: Plan) -> dict[Location, int]:
     """Which row of weight_hh, counted in H, feeds which place."""
-    return {Place(run.array, "s", run.index + k): run.first + k for run in plan.runs for k in range(run.count)}
+    return {Location(run.array, "s", run.index + k): run.first + k for run in plan.runs for k in range(run.count)}
 
 
-def _forward(plan: Plan, projected: bool, keep: bool) -> Pass:
+def _forward(plan: Plan, keep: bool) -> Pass:
     """The forward pass, its pre-activations in registers where it does not run in stages.
 
     Args:
@@ -245,41 +244,35 @@ def _forward(plan: Plan, projected: bool, keep: bool) -> Pass:
     """
     step = plan.forward
     staged = step.products or any(node.op == "sum" for node in ancestors(plan.equations.new))
-    leaves = {node: place for node, place in step.given.items() if node.op == "gate"}
-    given = {node: Place("history0", "p") if place == _STATE else place for node, place in step.given.items()}
-    stores = [s for s in step.stores if keep or s.place.array not in ("gates", "products", "sums")]
-    if projected:
-        stores = [s for s in stores if s.place not in (_STATE, Place("history0", "n"))]
-        stores.append(Store(plan.equations.new[0], _STATE))
+    leaves = {node: place for node, place in step.loads.items() if node.op == "gate"}
+    given = {node: Location("history0", "p") if place == STATE else place for node, place in step.loads.items()}
+    stores = [s for s in step.stores if keep or s.location.array not in ("gates", "products", "sums")]
     if not staged:
         for node, place in leaves.items():
             own = place.array == "products"
-            given[node] = Place("u", "", _rows(plan)[place]) if own else Place("x", "", place.index)
-        read = set(ancestors([s.node for s in plan.backward.stores], plan.backward.given))
-        stores += [Store(node, place) for node, place in plan.kept.items() if keep and node in leaves and node in read]
+            given[node] = Location("u", "", _rows(plan)[place]) if own else Location("x", "", place.index)
+        read = set(ancestors([s.node for s in plan.backward.stores], plan.backward.loads))
+        stores += [Store(node, place) for node, place in plan.saved.items() if keep and node in leaves and node in read]
     return Pass(given, stores, step.products)
 
 
-def _backward(plan: Plan, projected: bool) -> Pass:
+def _backward(plan: Plan) -> Pass:
     """The backward pass. The gradient of h arrives complete, that through a mask included."""
-    step, new = plan.backward, plan.equations.new
-    given, stores = dict(step.given), list(step.stores)
+    step = plan.backward
+    given = dict(step.loads)
     if plan.equations.masked:
         graph = plan.equations.graph
         seed, d_source = (graph.leaf("gradient", key) for key in (plan.equations.states[0], ""))
         del given[seed], given[d_source]
-        given[seed + d_source * graph.leaf("mask", "")] = _STATE
-    if projected:
-        given.pop(new[0], None)
-        stores = [*(s for s in stores if s.place != _STATE), Store(new[0], Place("hidden", "s"))]
-    return Pass(given, stores, step.products)
+        given[seed + d_source * graph.leaf("mask", "")] = STATE
+    return Pass(given, step.stores, step.products)
 
 
 @functools.lru_cache(maxsize=256)
 def steps_of(equations: Equations, projected: bool = False) -> tuple[Plan, Step, Step]:
     """A cell's plan, and its forward and backward step."""
-    plan = make_plan(equations)
-    forward, backward = Step(plan, False, projected), Step(plan, True, projected)
+    plan = make_plan(equations, projected)
+    forward, backward = Step(plan, False), Step(plan, True)
     if projected and (forward.stages or backward.stages):
         raise DeviceError("device 'cuda': a projection of h needs a cell without sums and products inside the step")
     return plan, forward, backward

@@ -1,33 +1,28 @@
-"""``info`` and ``warmup``: what a checkpoint holds, and compiling ahead of need."""
+"""``info``: what a checkpoint holds, and which devices can run it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from minirnn import cells
 from minirnn.cells import Cell
 from minirnn.errors import CellError, OptionError
 from minirnn_cli import options as o
+from minirnn_cli.runs import find_checkpoint
 
 _SHOWN_APART = {
     "task", "model", "symbols", "data", "position", "options", "optimizer", "random", "fresh_epoch", "notes",
 }  # fmt: skip
 
 
-def info(
-    checkpoint: Annotated[Path | None, typer.Argument(help="A checkpoint or a run's folder.")] = None,
-    json: o.Json = False,
-) -> None:
-    """Show what a checkpoint holds: task, model, vocabulary, how it was trained, how well it does; and the devices."""
+def info(checkpoint: o.AnyCheckpoint = None, json: o.Json = False) -> None:
+    """Show what a checkpoint holds: task, model, vocabulary, training, results; and the state of the devices."""
     from json import dumps
 
     from minirnn.checkpoint import load, part
     from minirnn.kernels import DEVICES
 
-    path = o.find_checkpoint(checkpoint)
+    path = find_checkpoint(checkpoint)
     arrays, config = load(path)
     weights, cell = part(arrays, "model."), _cell_of(config)
     position = config.get("position", {})
@@ -129,45 +124,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return repr(value) if isinstance(value, str) and not value.isprintable() else str(value)
-
-
-def warmup(quiet: o.Quiet = False, json: o.Json = False) -> None:
-    """Compile every kernel of training, sampling and prediction now, so that later commands start at once."""
-    import time
-    from json import dumps
-
-    import numpy as np
-
-    from minirnn.data.text import Characters
-    from minirnn.kernels.cache import cache_folder, on_compile
-    from minirnn.models import EncoderDecoder
-    from minirnn.tasks.char import CharTask, TextModel
-    from minirnn.training import Options, Trainer
-    from minirnn_cli.show import say
-
-    compiled: list[str] = []
-
-    def listener(kernel: str) -> None:
-        compiled.append(kernel)
-        if not quiet:
-            say(f"compiling {kernel}")
-
-    began = time.perf_counter()
-    symbols = Characters("\nab")
-    with on_compile(listener):
-        for cell in ("lstm", "gru", "rnn"):
-            tokens = np.arange(400) % len(symbols)
-            task = CharTask(tokens, symbols, 8, 2, cell, dropout=0.5, batch_size=4, seq_length=8)
-            for _ in Trainer(task, Options(steps=1)).fit():
-                pass
-            "".join(TextModel(task.model, symbols).sample(length=2, seed=0))
-        for attention in ("additive", "dot"):
-            model = EncoderDecoder(5, 5, 8, attention=attention, dropout=0.5)
-            model.loss([[4, 4], [4, 0]], [[1, 1], [4, 2], [2, 0]], [2, 1], [3, 2]).backward()
-            model.generate([[4, 4]], max_length=2, beam_width=2)
-    seconds, folder = time.perf_counter() - began, cache_folder()
-    if json:
-        print(dumps({"compiled": compiled, "seconds": seconds, "cache": str(folder) if folder else None}))
-    elif not quiet:
-        kept = f"kept in {folder}" if folder else "not kept: no folder that only you can write"
-        say(f"{len(compiled)} kernels compiled in {seconds:.1f} s; {kept}")

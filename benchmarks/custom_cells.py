@@ -1,17 +1,17 @@
-"""Cells of one's own beside the built-in LSTM, PyTorch and primitive operations, on this machine, in one process.
+"""Custom cells against the built-in LSTM, PyTorch and primitive operations, alternating in one process.
 
-    python benchmarks/own_cells.py [--threads 2] [--seconds 3] [--only NAME]
+    python benchmarks/custom_cells.py [--threads 2] [--seconds 3] [--only NAME]
 
-- peephole: an LSTM with peepholes written with ``mr.cell``, two layers of 128, 50 sequences of 50 steps; beside the
+- peephole: an LSTM with peepholes written with ``mr.cell``, two layers of 128, 50 sequences of 50 steps; against the
   built-in LSTM (which has less to compute), a PyTorch loop over the steps, the same loop with ``torch.compile`` of the
-  step, and ``nn.Recurrent(nn.RecurrentCell(...))``, minirnn's own primitive operations.
-- peephole-1x100: the same of one sequence of 25 steps, one layer of 100.
-- layer-norm: the LSTM with layer normalisation beside a PyTorch loop.
-- cells: every built-in cell beside the LSTM, 2x128.
+  step, and ``nn.RecurrentCell``, minirnn's own primitive operations.
+- peephole-1x100: the same with one sequence of 25 steps, one layer of 100.
+- layer-norm: the LSTM with layer normalization against a PyTorch loop.
+- cells: every built-in cell against the LSTM, 2x128.
 
-One unit is forward and backward of the layers alone, the loss a sum of all outputs; the input needs a gradient. PyTorch
-projects the inputs of all steps at once, as minirnn does. Turns and medians as in `minirnn bench`; a ratio above 1 says
-how many times as long as the first line of its table a program takes; "at least" is what the project asks for.
+One unit is a forward and backward pass of the layers alone, the loss a sum of all outputs; the input requires a
+gradient. PyTorch projects the inputs of all steps at once, as minirnn does. The programs alternate and medians are
+printed as in `minirnn bench`; a ratio is the time of a program divided by that of the first line of its table.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from minirnn.nn.unrolled import Unrolled
 
 @mr.cell
 def peephole(i, f, g, o, /, h, c, *, p_i=0, p_f=0, p_o=0):  # type: ignore[no-untyped-def]
-    """The LSTM whose gates see the cell state (Gers, Schraudolph & Schmidhuber 2002)."""
+    """The LSTM with peephole connections (Gers, Schraudolph & Schmidhuber 2002)."""
     c_new = sigmoid(f + p_f * c) * c + sigmoid(i + p_i * c) * tanh(g)
     return sigmoid(o + p_o * c_new) * tanh(c_new), c_new
 
@@ -49,13 +49,13 @@ def _input(work: Work) -> np.ndarray:
 
 
 def fused(cell: Any, work: Work) -> Runner:
-    """The layers by generated kernels."""
+    """The layers computed by generated kernels."""
     layer = mr.nn.Recurrent(cell, work[1], work[1], work[0])
     return _stepping(layer, lambda x: layer(x)[0], work)
 
 
 def primitive(cell: Any, work: Work) -> Runner:
-    """The same in primitive operations, step by step."""
+    """The layers computed by primitive operations, step by step."""
     layer = Unrolled([mr.nn.RecurrentCell(cell, work[1], work[1]) for _ in range(work[0])])
     return _stepping(layer, lambda x: layer(x)[0], work)
 
@@ -70,9 +70,6 @@ def _stepping(module: mr.nn.Module, run: Callable[[Any], Any], work: Work) -> Ru
         return 1
 
     return step
-
-
-# --------------------------------------------------------------------------------------------------- in PyTorch
 
 
 def peephole_step(gates: Any, h: Any, c: Any, weight: Any, p_i: Any, p_f: Any, p_o: Any) -> tuple[Any, Any]:
@@ -95,18 +92,21 @@ def layer_norm_step(gates: Any, h: Any, c: Any, weight: Any, *vectors: Any) -> t
 
 
 def torch_loop(step_function: Callable[..., Any], vectors: list[float], work: Work) -> Runner:
-    """A Python loop over the steps; the input part of all steps is one product before it."""
+    """A Python loop over the steps; the inputs of all steps are projected before it."""
     layers, hidden, batch, steps = work
     bound = hidden**-0.5
 
     def uniform(*shape: int) -> Any:
         return torch.empty(*shape).uniform_(-bound, bound).requires_grad_()
 
+    def vector(value: float) -> Any:
+        return torch.full((hidden,), value, requires_grad=True)
+
+    gates = 4 * hidden
     parameters = [
-        (uniform(hidden, 4 * hidden), uniform(4 * hidden), uniform(hidden, 4 * hidden),
-         [torch.full((hidden,), value, requires_grad=True) for value in vectors])
+        (uniform(hidden, gates), uniform(gates), uniform(hidden, gates), [vector(value) for value in vectors])
         for _ in range(layers)
-    ]  # fmt: skip
+    ]
     leaves = [torch.from_numpy(_input(work)).requires_grad_()]
     for w_ih, bias, w_hh, own in parameters:
         leaves += [w_ih, bias, w_hh, *own]
@@ -129,25 +129,23 @@ def torch_loop(step_function: Callable[..., Any], vectors: list[float], work: Wo
 
 
 def compiled_loop(step_function: Callable[..., Any], vectors: list[float], work: Work) -> Runner | str:
-    """The loop with the step compiled by torch.compile; or why that does not work here."""
+    """The loop with the step compiled by torch.compile, or the reason why that does not work here."""
     runner = torch_loop(torch.compile(step_function, dynamic=False), vectors, work)
     try:
         runner()
-    except Exception as error:  # a missing compiler, an unknown system: whatever it is, the other rows go on
+    except Exception as error:  # such as a missing compiler; the other rows continue
         return f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
     return runner
 
 
-# ------------------------------------------------------------------------------------------------------ tables
-
 Table = dict[str, tuple[Runner | str, str]]
-"""For each program its runner, or why there is none, and what ratio is asked for. The first is the measure."""
+"""For each program its runner, or why there is none, and the goal of its ratio. The first is the reference."""
 
 
 def peephole_table(work: Work = MIDDLE) -> Table:
     vectors = [0.0, 0.0, 0.0]
     return {
-        "minirnn, cell of one's own": (fused(peephole, work), ""),
+        "minirnn, custom cell": (fused(peephole, work), ""),
         "minirnn, built-in LSTM": (fused("lstm", work), "0.9"),
         "PyTorch, loop": (torch_loop(peephole_step, vectors, work), "2.2"),
         "PyTorch, loop, torch.compile": (compiled_loop(peephole_step, vectors, work), "1.5"),
@@ -157,7 +155,7 @@ def peephole_table(work: Work = MIDDLE) -> Table:
 
 def single_table() -> Table:
     return {
-        "minirnn, cell of one's own": (fused(peephole, SINGLE), ""),
+        "minirnn, custom cell": (fused(peephole, SINGLE), ""),
         "PyTorch, loop": (torch_loop(peephole_step, [0.0, 0.0, 0.0], SINGLE), "8"),
     }
 
@@ -176,8 +174,11 @@ def cells_table() -> Table:
 
 
 TABLES: dict[str, Callable[[], Table]] = {
-    "peephole": peephole_table, "peephole-1x100": single_table, "layer-norm": layer_norm_table, "cells": cells_table,
-}  # fmt: skip
+    "peephole": peephole_table,
+    "peephole-1x100": single_table,
+    "layer-norm": layer_norm_table,
+    "cells": cells_table,
+}
 
 
 def main() -> None:
@@ -190,7 +191,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     mr.manual_seed(0)
     torch.manual_seed(0)
-    print("| work | program | a step | ratio | at least |\n|---|---|---|---|---|")
+    print("| work | program | per step | ratio | goal |\n|---|---|---|---|---|")
     for name, make in TABLES.items():
         if options.only not in (None, name):
             continue
@@ -199,13 +200,13 @@ def main() -> None:
             {program: run for program, (run, _) in table.items() if not isinstance(run, str)}, options.seconds
         )
         first = next(iter(times))
-        for program, (run, least) in table.items():
+        for program, (run, goal) in table.items():
             if isinstance(run, str):
-                print(f"| {name} | {program} | {run} | | {least} |", flush=True)
+                print(f"| {name} | {program} | {run} | | {goal} |", flush=True)
                 continue
             ratio = statistics.median(b / a for a, b in zip(times[first], times[program], strict=True))
-            print(f"| {name} | {program} | {1e3 * statistics.median(times[program]):.2f} ms | {ratio:.2f}x | {least} |",
-                  flush=True)  # fmt: skip
+            milliseconds = 1e3 * statistics.median(times[program])
+            print(f"| {name} | {program} | {milliseconds:.2f} ms | {ratio:.2f}x | {goal} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,165 @@
+"""The ``train-`` commands, one for each task, with the options of its configuration."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from minirnn.config import Config
+from minirnn.errors import CheckpointError, OptionError
+from minirnn.tasks import Task
+from minirnn.training import BUDGETS, Trainer, TrainingConfig
+from minirnn_cli import options as o
+from minirnn_cli import runs
+from minirnn_cli.cells import find_cell
+from minirnn_cli.show import say, show_training
+
+Out = Annotated[
+    Path | None, typer.Option(help="Folder of the run; by default checkpoints/<data>.", rich_help_panel="Run")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out, or the newest one of this name.",
+                       rich_help_panel="Run")
+]  # fmt: skip
+ConfigFile = Annotated[
+    Path | None, typer.Option(metavar="FILE.toml|RUN", help="Take options from a TOML file or from another run; those "
+                              "on the command line win.", rich_help_panel="Run")
+]  # fmt: skip
+
+
+C = TypeVar("C", bound=Config)
+
+
+def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
+    """Return the command that trains a task."""
+
+    def command(
+        context: typer.Context,
+        out: Out = None,
+        resume: Resume = False,
+        config: ConfigFile = None,
+        threads: o.Threads = None,
+        device: o.Device = "cpu",
+        quiet: o.Quiet = False,
+        json: o.Json = False,
+        **options: Any,
+    ) -> None:
+        from minirnn import kernels
+        from minirnn.data.sources import file_stamps
+        from minirnn.runs import BEST
+
+        o.use_threads(threads)
+        kernels.on(device)  # refuses a missing GPU before data is read
+        sources = [options.pop("data")] if task.single_source else options.pop("data")
+        name = "stdin" if sources[0] == "-" else Path(sources[0].removeprefix("@")).stem or "run"
+        command_name = str(context.command.name)
+        given = {} if config is None else runs.file_settings(config, command_name, task.Config, TrainingConfig)
+        given = _override(given, o.typed(context, options))
+        if isinstance(given.get("cell"), str):
+            given["cell"] = find_cell(given["cell"])
+        defaults, folder = task.Config().to_dict() | task.training.to_dict(), out
+        if resume:
+            folder = runs.resumed_folder(out, name)
+            saved = runs.run_settings(folder, command_name)
+            saved = runs.named_fields(saved, str(folder), task.Config, TrainingConfig)
+            _refuse_changes(_pick(task.Config, defaults | saved), _pick(task.Config, defaults | saved | given), folder)
+            defaults = _override(defaults, saved)
+        chosen = _override(defaults, given)
+        settings, training = _pick(task.Config, chosen), _pick(TrainingConfig, chosen)
+
+        data_files = [chosen[field] for field, info in task.Config.options().items() if info.is_data]
+        files = [*sources, *(file for file in data_files if file is not None)]
+        before = file_stamps(files)
+        made = task.build(task.read(sources, settings), settings)
+        made.model.to(device)
+        folder = folder if resume and folder else runs.new_folder(out, name)
+        notes = {"command": command_name, "settings": settings.to_dict() | training.to_dict()}
+        trainer = Trainer(made, training, folder, resume, notes)
+        if resume:
+            _refuse_finished(trainer, folder)
+        if not quiet:
+            _describe(made, settings, trainer, folder, resume)
+        show_training(trainer, made, quiet, json, lambda: _changed(before, file_stamps(files)))
+        if not quiet:
+            loss = trainer.position.best_loss
+            say(f"best validation loss {loss:.4f}; now try: {task.example.format(folder / BEST)}")
+
+    kind: Any = str if task.single_source else list[str]
+    annotation = Annotated[kind, typer.Argument(help=task.sources_help)]
+    data = inspect.Parameter("data", inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+    minutes = f"{task.training.minutes:g} minute{'s' if task.training.minutes != 1 else ''}"
+    command.__doc__ = f"""{task.help}
+
+    Trains for {minutes} where no budget is given. Writes best.safetensors, last.safetensors and metrics.jsonl to
+    checkpoints/<data>/.
+    """
+    return o.add_parameters(command, [data, *o.parameters(task.Config()), *o.parameters(task.training)])
+
+
+def _override(options: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with others in their place; a budget takes the place of all budgets."""
+    new_budget = any(by.get(name) is not None for name in BUDGETS)
+    return {name: None if new_budget and name in BUDGETS else value for name, value in options.items()} | dict(by)
+
+
+def _pick(config: type[C], options: Mapping[str, Any]) -> C:
+    return config.from_dict({name: options[name] for name in config.options()})
+
+
+def _refuse_changes(before: Config, now: Config, folder: Path) -> None:
+    """Name the first option that would make another model, or other data, of a run that is resumed.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    for name, info in now.options().items():
+        was, value = getattr(before, name), getattr(now, name)
+        if value != was and not info.is_data:
+            old, new = _shown(was), _shown(value)
+            new += " with other equations" if old == new else ""
+            flag = info.flags[0].split("/")[0]
+            raise CheckpointError(
+                f"cannot resume {folder}: {flag} was {old}, now it is {new}; leave it out, or start a new run"
+            )
+
+
+def _refuse_finished(trainer: Trainer, folder: Path) -> None:
+    if trainer.progress >= 1:
+        raise OptionError(f"the run in {folder} has used up its budget; give a larger one to continue")
+    if trainer.finished:
+        raise OptionError(f"the run in {folder} stopped early; give a larger --patience to continue")
+
+
+def _describe(task: Task[Any, Any], settings: Config, trainer: Trainer, folder: Path, resume: bool) -> None:
+    """Say what is trained, on which data, and for how long."""
+    say(f"data: {task.summary}")
+    shown = [name for name in ("cell", "hidden_size", "num_layers", "bidirectional") if name in settings.options()]
+    labels = {name: settings.options()[name].flags[0].split("/")[0].strip("-") for name in shown}
+    model = ", ".join(f"{labels[name]} {_shown(getattr(settings, name))}" for name in shown)
+    say(f"model: {model}; {task.model.num_parameters():,} parameters; {task.num_batches:,} batches per epoch")
+    name = next(name for name in BUDGETS if getattr(trainer.config, name) is not None)
+    count = getattr(trainer.config, name)
+    budget = f"{count:g} {name.removesuffix('s') if count == 1 else name}"
+    start = f"resuming at step {trainer.position.step}, to {budget}," if resume else f"training for {budget}"
+    say(f"{start} in {folder}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return str(value.get("name") if isinstance(value, dict) else value)
+
+
+def _changed(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]) -> str | None:
+    """A warning where data is no longer what the run has read."""
+    for source, stamp in before.items():
+        if now.get(source) != stamp:
+            return (
+                f"{source} has changed since the run started; training continues, but can be resumed with the old data "
+                "only"
+            )
+    return None

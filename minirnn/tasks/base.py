@@ -1,0 +1,392 @@
+"""The base class of tasks, the options they share, and helpers for splitting, labelling and loading."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+
+from minirnn import cells, checkpoint, random
+from minirnn.autograd.tensor import Tensor
+from minirnn.config import Config as BaseConfig
+from minirnn.config import option
+from minirnn.data.embeddings import pretrained_rows
+from minirnn.data.lines import Locations
+from minirnn.data.sequences import Buckets
+from minirnn.data.vocabulary import Labels, Vocabulary
+from minirnn.errors import CheckpointError, DataError, MinirnnError, OptionError
+from minirnn.models.body import CellLike, Rates
+from minirnn.nn import init
+from minirnn.nn.module import Module, Parameter
+from minirnn.training import TrainingConfig
+
+MAX_UNITS = 1_000_000  # far more than any memory holds
+
+# --------------------------------------------------------------------------------------------- shared options
+
+
+def _rate(help: str) -> Any:
+    return option(0.0, help, minimum=0, maximum=0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(BaseConfig):
+    """Options of every task."""
+
+    cell: CellLike = option(  # noqa: RUF009 - a field, as the others
+        "lstm",
+        f"Recurrent cell: {', '.join(cells.names())}; or a cell of your own in a Python file.",
+        metavar="NAME|FILE.py:NAME",
+    )
+    hidden_size: int = option(
+        128, "Units in a layer.", minimum=1, maximum=MAX_UNITS, flags=("--hidden", "--hidden-size")
+    )
+    num_layers: int = option(1, "Recurrent layers.", minimum=1, maximum=1000, flags=("--layers", "--num-layers"))
+    dropout: float | None = option(
+        0.0, "Fraction of the outputs of each layer dropped in training.", minimum=0, maximum=0.95
+    )
+    zoneout: float = _rate("Probability that a unit keeps its previous state in training.")
+    recurrent_dropout: float = _rate("Fraction of the state dropped before the next step in training.")
+    weight_drop: float = _rate("Fraction of the recurrent weights dropped in training.")
+    batch_size: int = option(32, "Sequences in a batch.", minimum=1, group="Training")
+    val_fraction: float = option(
+        0.1, "Fraction of the data kept as validation set.", minimum=0.001, maximum=0.9, group="Training"
+    )
+    seed: int = option(1337, "Random seed: the same seed gives the same run.", minimum=0, group="Training")
+
+    def recurrent(self) -> dict[str, Any]:
+        """Return the arguments that every model takes for its recurrent layers."""
+        names = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", *Rates.__annotations__)
+        return self.subset(*(name for name in names if name in self.options()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BidirectionalConfig(TaskConfig):
+    """Options of tasks whose whole input is known when the first output is computed."""
+
+    bidirectional: bool = option(
+        True, "Read the sequence in both directions, or forwards only.", flags=("--bidirectional/--one-way",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig(TaskConfig):
+    """Options of tasks that read a sequence in windows."""
+
+    seq_length: int = option(64, "Time steps that gradients flow through.", minimum=1, group="Training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingsConfig(TaskConfig):
+    """Options of tasks that read words."""
+
+    embeddings: str | None = option(
+        None, "Pretrained word vectors, in the text format of GloVe or word2vec.", is_data=True
+    )
+    freeze: bool = option(False, "Do not train the pretrained vectors.", flags=("--freeze",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions(BaseConfig):
+    """Options of a prediction that has none."""
+
+
+# ---------------------------------------------------------------------------------------------------- the task
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of input, and where it was read: ``reviews.tsv:17``."""
+
+    text: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One result: a line of text for people, and a JSON object for programs."""
+
+    text: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+DataT = TypeVar("DataT")
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+ModelT = TypeVar("ModelT", bound=Module)
+
+
+class Task(ABC, Generic[DataT, ConfigT]):
+    """Everything about one kind of problem: its data, model, loss, metrics, predictions and options.
+
+    An object is made by :meth:`build`, to be trained by :class:`minirnn.training.Trainer`, or by :meth:`load` from a
+    checkpoint, to be used.
+
+    Attributes:
+        name: of the task; its command is ``train-<name>``.
+        description: what a model of this task is called, with an article.
+        help: what its command does, in a sentence or two. sources_help: what data it reads. single_source: whether it
+            reads exactly one file. unit: what is counted in training. example: a command that uses the trained model,
+            where ``{}`` stands for the checkpoint.
+        Config, PredictConfig: classes of the options of training and of prediction.
+        training: defaults of the options of the training loop.
+        predicts_whole_input: all lines of the input are one example, rather than one each.
+        model: the network.
+        summary: the training data in words.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    help: ClassVar[str]
+    sources_help: ClassVar[str]
+    example: ClassVar[str]
+    unit: str
+    Config: ClassVar[type[TaskConfig]]
+    PredictConfig: ClassVar[type[BaseConfig]] = NoOptions
+    training: ClassVar[TrainingConfig]
+    single_source: ClassVar[bool] = False
+    predicts_whole_input: ClassVar[bool] = False
+
+    model: Any
+    num_batches: int = 0
+    summary: str = ""
+    _data: dict[str, Any]
+
+    @classmethod
+    @abstractmethod
+    def read(cls, sources: Sequence[str], config: ConfigT) -> DataT:
+        """Read training data from files; ``-`` is standard input.
+
+        Raises:
+            DataError: a file cannot be read, or does not hold such data; says where.
+        """
+
+    @classmethod
+    @abstractmethod
+    def build(cls, data: DataT, config: ConfigT) -> Self:
+        """Make vocabulary, validation set and an untrained model.
+
+        Calls :func:`minirnn.manual_seed`; split, weights, dropout and the order of batches follow from the seed.
+
+        Raises:
+            DataError: there is too little data, or it does not fit the options.
+        """
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Load a trained model from a checkpoint.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another task.
+        """
+        arrays, description = checkpoint.load(path)
+        if description.get("task") != cls.name:
+            raise CheckpointError(f"{path} holds a {description.get('task')!r} model; expected {cls.description}")
+        try:
+            task = cls.from_config(description, checkpoint.part(arrays, "model."))
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MinirnnError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from None
+        task._data = description.get("data") or {}
+        return task
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Make a task of what :meth:`config` described, and of the arrays of its model; both may be untrusted."""
+
+    def config(self) -> dict[str, Any]:
+        """Return what rebuilds this task, and what identifies its training data; JSON-able."""
+        return {"task": self.name, "data": self._data, "model": self.model.config, **self.vocabulary_config()}
+
+    @abstractmethod
+    def vocabulary_config(self) -> dict[str, Any]:
+        """Return what :meth:`from_config` needs besides the model's own configuration."""
+
+    # ---------------------------------------------------------------------- training: minirnn.training.Task
+
+    @abstractmethod
+    def start_epoch(self, epoch: int) -> None:
+        """Reset the state carried between batches, and order the batches of this epoch."""
+
+    @abstractmethod
+    def loss(self, batch_index: int, progress: float) -> tuple[Tensor, int]:
+        """Return the mean loss of a training batch, and the number of symbols it is the mean of."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Return ``val_loss`` and the task's metrics on the validation set."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return the state carried from batch to batch: none where examples are independent."""
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, np.ndarray]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+
+    def sample_output(self) -> str | None:
+        """Return something the model makes, to be shown in the course of training."""
+        return None
+
+    # ---------------------------------------------------------------------------------------------- use
+
+    @abstractmethod
+    def measure(self, sources: Sequence[str]) -> dict[str, float]:
+        """Return ``loss`` and the task's metrics on files like those of the training.
+
+        Raises:
+            DataError: a file cannot be read, or has what the training data did not have, such as an unknown label.
+        """
+
+    def predict(self, lines: Sequence[Line], options: Any = None) -> list[Prediction]:
+        """Return one prediction for each line, or where ``predicts_whole_input`` for all of them together.
+
+        Args:
+            options: of class ``PredictConfig``; its defaults where None.
+        """
+        raise OptionError(f"{self.description} does not predict")
+
+
+class ExampleTask(Task[DataT, ConfigT]):
+    """A task of independent examples, batched by length; the order of an epoch follows from seed and epoch."""
+
+    def set_examples(self, lengths: np.ndarray | Sequence[int] | tuple[np.ndarray, ...], config: ConfigT) -> None:
+        """Train on examples of these lengths [E], or tuple of lengths."""
+        self._buckets, self._seed = Buckets(lengths, config.batch_size), config.seed
+        self._order: list[np.ndarray] = []
+        self.num_batches = len(self._buckets)
+
+    def start_epoch(self, epoch: int) -> None:
+        self._order = self._buckets.order(np.random.default_rng([self._seed, epoch]))
+
+    def loss(self, batch_index: int, progress: float) -> tuple[Tensor, int]:
+        return self.batch_loss(self._order[batch_index], progress)
+
+    @abstractmethod
+    def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
+        """Return the mean loss of training examples [N], and the number of symbols it is the mean of."""
+
+
+# ----------------------------------------------------------------------------------------- splits and labels
+
+
+def random_split(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the training and of the validation set, both sorted.
+
+    Raises:
+        DataError: there are fewer than two examples.
+    """
+    if count < 2:
+        raise DataError(f"expected at least 2 examples, to train on some and validate with others, got {count}")
+    kept = min(count - 1, max(1, round(count * fraction)))
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[kept:]), np.sort(order[:kept])
+
+
+def split_by_label(
+    labels: Sequence[Collection[str]], fraction: float, seed: int, example: str, where: Sequence[str] | Locations
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`random_split`; examples with a label that occurs in no training example move to the training set.
+
+    Args:
+        labels: of each example. example, where: what one is called, and where each was read, for errors.
+
+    Raises:
+        DataError: there are fewer than two examples, or none is left to validate with.
+    """
+    train, held = random_split(len(labels), fraction, seed)
+    known = {label for index in train for label in labels[index]}
+    unknown = np.array([not known.issuperset(labels[index]) for index in held])
+    if unknown.all():
+        raise DataError(
+            f"{where[0]}: no {example} is left to validate with, for their labels occur nowhere else; expected more "
+            f"{example}s than {len(labels)}"
+        )
+    return np.union1d(train, held[unknown]), held[~unknown]
+
+
+def encode_labels(labels: Labels, names: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
+    """Return the numbers of labels.
+
+    Args:
+        where: gives the place of a label, for errors.
+
+    Raises:
+        DataError: a label is unknown; says where.
+    """
+    try:
+        return labels.encode(names)
+    except DataError as error:
+        unknown = next(index for index, name in enumerate(names) if name not in labels.names)
+        raise DataError(f"{where(unknown)}: {error}") from None
+
+
+def evenly_spaced(count: int, maximum: int) -> slice:
+    """Return a slice of at most ``maximum`` evenly spaced indices below ``count``."""
+    return slice(None, None, -(-count // maximum))
+
+
+def fingerprint(*parts: Iterable[str] | np.ndarray) -> str:
+    """Return the SHA-256 of training data, by which a resumed run recognises it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(str((part.shape, part.dtype)).encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            for text in part:
+                digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        digest.update(b"\1")
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------- embeddings and models
+
+
+def read_vectors(vocabulary: Vocabulary, config: EmbeddingsConfig) -> tuple[np.ndarray | None, int]:
+    """Return pretrained vectors [V, E] of a vocabulary, and how many of its words have one; None, 0 without a file.
+
+    Raises:
+        OptionError: vectors are to be frozen, but there is no file.
+        DataError: the file cannot be used, see :func:`~minirnn.data.embeddings.pretrained_rows`.
+    """
+    if config.embeddings is not None:
+        return pretrained_rows(vocabulary, config.embeddings, random.generator())
+    if config.freeze:
+        raise OptionError("freeze: only pretrained vectors can be frozen; give a file of them as embeddings")
+    return None, 0
+
+
+def init_embedding(table: Parameter, rows: np.ndarray | None, freeze: bool, std: float) -> None:
+    """Set an embedding to pretrained ``rows``, or where None scale its own N(0, 1) values by ``std``."""
+    if rows is None:
+        table.data *= std
+    else:
+        table.data[...], table.requires_grad = rows, not freeze
+
+
+def rebuild(model: Callable[..., ModelT], arguments: Any, arrays: Mapping[str, np.ndarray]) -> ModelT:
+    """Return ``model(**arguments)`` with the values ``arrays``, in evaluation mode.
+
+    An untrusted file may ask for any size: nothing is allocated, and no loop runs, for more than the file holds.
+
+    Raises:
+        CheckpointError: arguments and arrays do not fit.
+    """
+    if not isinstance(arguments, dict):
+        raise CheckpointError(f"its model is described by {arguments!r}")
+    numbers, per_layer = sum(array.size for array in arrays.values()), 1
+    if "cell" in arguments:
+        cell = cells.get(arguments["cell"])
+        per_layer += len(cell.vectors) + cell.equations.products
+    for name, value in arguments.items():
+        maximum = len(arrays) // per_layer if name == "num_layers" else numbers
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not -1 <= value <= maximum:
+            raise CheckpointError(f"the description's {name} {value} does not fit a file of {numbers} numbers")
+    with init.without_values():
+        made = model(**arguments)
+    made.load_state_dict(arrays, assign=True)
+    return made.eval()
