@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "cli", "docs", "examples")]
 
-from generated_pages import ExampleArguments, escape_bars, write_commands  # noqa: E402
+from generated_pages import ExampleArguments, escape_symbols, write_commands  # noqa: E402
 
 import minirnn  # noqa: E402
 
@@ -59,4 +59,4 @@ suppress_warnings = ["config.cache"]
 
 def setup(app: Any) -> None:
     app.connect("builder-inited", write_commands, priority=100)
-    app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("autodoc-process-docstring", escape_symbols)

@@ -68,8 +68,12 @@ def describe_command(name: str, command: Any) -> list[str]:
     return [*lines, ""]
 
 
-def escape_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """|x| in a docstring is an absolute value, not a substitution of reStructuredText."""
+def escape_symbols(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """In docstrings |x| is an absolute value and ``*`` a product or a starred name, neither is markup."""
     for number, line in enumerate(lines):
         parts = line.split("``")
-        lines[number] = "``".join(part if n % 2 else part.replace("|", r"\|") for n, part in enumerate(parts))
+        for n in range(0, len(parts), 2):  # outside of literals
+            parts[n] = parts[n].replace("|", r"\|")
+            if parts[n].count("*") % 2:
+                parts[n] = parts[n].replace("*", r"\*")
+        lines[number] = "``".join(parts)

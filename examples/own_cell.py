@@ -8,7 +8,7 @@ A recurrent cell written as a function, next to the built-in LSTM and GRU, as a 
 
 The function says what one unit does in one step. minirnn derives its gradients and generates its kernels, so that it
 runs about as fast as the built-in cells, which are defined the same way. This one is an LSTM whose gates read the cell
-state ("peepholes": Gers, Schraudolph & Schmidhuber 2002), with one gate fewer: what is written is what is forgotten
+state ("peepholes": Gers, Schraudolph & Schmidhuber 2002), with the input gate tied to the forget gate: 1 - f
 (Greff et al. 2015). Each cell is trained on FILE, or on the sources of Python's standard library. Expected validation
 loss after 500 steps (about ten seconds each on two CPU cores): lstm 1.854, gru 1.822, coupled_peephole 1.849 nats per
 character.

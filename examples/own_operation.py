@@ -43,7 +43,7 @@ def shrink_forward(x: np.ndarray, width: np.ndarray) -> np.ndarray:
 
 @numba.njit
 def shrink_backward(dy: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of x [N, H] and width [H]; they pass where y is not zero."""
+    """The gradients of x [N, H] and of width [H]; they are zero where y is."""
     dx, dwidth = np.zeros_like(dy), np.zeros_like(dy[0])
     for n in range(dy.shape[0]):
         for j in range(dy.shape[1]):
