@@ -13,7 +13,7 @@ from minirnn.autograd import Tensor, ops
 from minirnn.kernels import tile
 from minirnn.kernels.build import build_function
 from minirnn.kernels.cpu import recurrence
-from minirnn.nn.cells import pack_state, unpack_state
+from minirnn.nn.state import pack_state, unpack_state
 from minirnn.nn.unrolled import Unrolled
 
 LENGTHS = [3, 0, 4, 1]

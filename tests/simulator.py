@@ -1,9 +1,10 @@
-"""A simulated GPU fit for a whole suite: Numba's simulator with a scheduler and memory of its own.
+"""A simulated GPU fit for a whole test suite: Numba's simulator with a scheduler and memory of its own.
 
-Numba's runs the threads of one block side by side, then the next block: a grid cannot wait for itself, and whether a
-missing barrier shows is chance. Here the threads of all blocks take turns, each going on to its next barrier, in an
-order shuffled again after every one, the same when the same tests run. All threads of a block must meet at the same
-place of the program. Blocks have shared memory each; memory nobody has written to holds NaN, or -1.
+Numba's simulator runs the threads of one block at the same time, then the next block: a grid cannot synchronise, and it
+is left to chance whether a missing barrier shows. Here the threads of all blocks take turns. Each runs to its next
+barrier, in an order that is shuffled after every barrier, the same whenever the same tests run. All threads of a block
+must wait at the same place of the program. Each block has its own shared memory; memory that was never written holds
+NaN, or -1.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -20,56 +22,56 @@ from numba import cuda
 from numba.cuda.simulator import kernel, kernelapi
 
 
-class _Ended(BaseException):
+class _Abort(BaseException):
     """Ends a thread of a grid in which another one failed."""
 
 
 class _Host(threading.Thread):
-    """A thread of the host, which runs the GPU's threads of one block until one has to wait for others.
+    """A CPU thread, which runs the GPU threads of one block until one has to wait for others.
 
-    Its attributes are what the simulator's ``cuda`` asks ``threading.current_thread()`` for.
+    The simulator's ``cuda`` asks ``threading.current_thread()`` for its attributes.
     """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self._turn, self._handed_back = threading.Semaphore(0), threading.Semaphore(0)
+        self._resumed, self._paused = threading.Semaphore(0), threading.Semaphore(0)
         self.job: Callable[[_Host], None]
         self.block: _Block
         self.waits_for = ""
         self.place: tuple[Any, ...] = ()
         self.error: BaseException | None = None
-        self.ended = False
+        self.aborted = False
         self.start()
 
     def run(self) -> None:
         while True:
-            self._turn.acquire()
+            self._resumed.acquire()
             try:
                 self.job(self)
             except BaseException as error:
                 self.error = error
             self.waits_for = ""
-            self._handed_back.release()
+            self._paused.release()
 
     def resume(self) -> None:
         """Let it run until it waits or has finished; raises what it raised."""
-        self._turn.release()
-        self._handed_back.acquire()
-        if self.error is not None and not self.ended:
+        self._resumed.release()
+        self._paused.acquire()
+        if self.error is not None and not self.aborted:
             error, self.error = self.error, None
             raise error
 
-    def end(self) -> None:
-        self.ended = True
+    def abort(self) -> None:
+        self.aborted = True
         self.resume()
-        self.ended, self.error = False, None
+        self.aborted, self.error = False, None
 
     def wait(self, whom: str) -> None:
         self.waits_for, self.place = whom, _place()
-        self._handed_back.release()
-        self._turn.acquire()
-        if self.ended:
-            raise _Ended
+        self._paused.release()
+        self._resumed.acquire()
+        if self.aborted:
+            raise _Abort
 
     def syncthreads(self) -> None:
         self.wait("block")
@@ -84,15 +86,16 @@ class _Host(threading.Thread):
 
 def _place() -> tuple[Any, ...]:
     """Where in the program the running thread is: the calls that led to its barrier."""
-    found, frame = [], sys._getframe(3)
+    found = []
+    frame: FrameType | None = sys._getframe(3)
     while frame is not None and frame.f_code is not _Block.run_new.__code__:
         found.append((frame.f_code.co_filename, frame.f_lineno))
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return tuple(found)
 
 
 class _Block:
-    """A block of a grid, its memory, and the threads that are still to come or wait."""
+    """A block of a grid, its memory, and the threads that have not started or wait."""
 
     def __init__(self, index: tuple[int, ...], threads: tuple[int, ...], function: Callable, args: tuple) -> None:
         self.index, self.function, self.args = kernelapi.Dim3(*index), function, args
@@ -102,30 +105,30 @@ class _Block:
         self.votes: dict[_Host, bool] = {}
 
     def run_new(self, host: _Host) -> None:
-        """Threads from their beginning, one after another; none after one that had to wait."""
+        """Start threads, one after the other, until one has to wait."""
         host.blockIdx, host.block, host.place = self.index, self, ()
         while self.new and not host.place:
             host.threadIdx = kernelapi.Dim3(*self.new.pop())
             self.function(*self.args)
 
     def advance(self, rng: random.Random) -> None:
-        """Until all threads have finished or wait for the grid."""
+        """Run until all threads have finished or wait for the grid."""
         rng.shuffle(self.new)
         while self.new:
             self._run(_idle.pop() if _idle else _Host(), self.run_new)
         while self.waiting and self.waits_for == "block":
-            self.go_on(rng)
+            self.resume_all(rng)
 
-    def go_on(self, rng: random.Random) -> None:
-        """All who wait, to their next barrier."""
-        woken, self.waiting = self.waiting, []
-        rng.shuffle(woken)
-        while woken:
-            host = woken.pop()
+    def resume_all(self, rng: random.Random) -> None:
+        """Run every waiting thread to its next barrier."""
+        resumed, self.waiting = self.waiting, []
+        rng.shuffle(resumed)
+        while resumed:
+            host = resumed.pop()
             try:
                 self._run(host, host.job)
             except BaseException:
-                self.waiting += woken
+                self.waiting += resumed
                 raise
 
     def _run(self, host: _Host, job: Callable[[_Host], None]) -> None:
@@ -151,7 +154,7 @@ _launches = itertools.count()
 
 
 class _Grid:
-    """In the place of Numba's BlockManager, which is made for each block: the first one runs the whole grid."""
+    """Replaces Numba's BlockManager, which is made for each block: the first one runs the whole grid."""
 
     def __init__(self, function: Callable, grid: tuple[int, ...], block: tuple[int, ...], debug: bool) -> None:
         self._function, self._grid, self._block = function, grid, block
@@ -170,12 +173,12 @@ class _Grid:
                     raise RuntimeError("a grid waits for blocks that have finished")
                 rng.shuffle(blocks)
                 for block in blocks:
-                    block.go_on(rng)
+                    block.resume_all(rng)
                     block.advance(rng)
         finally:
             for block in blocks:
                 for host in block.waiting:
-                    host.end()
+                    host.abort()
                     _idle.append(host)
 
 
@@ -184,13 +187,13 @@ def _unwritten(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _kind(dtype: Any) -> Any:
+def _numpy_dtype(dtype: Any) -> Any:
     return kernelapi.numpy_support.as_dtype(dtype) if isinstance(dtype, kernelapi.types.Type) else dtype
 
 
 def _shared_array(self: Any, shape: Any, dtype: Any) -> np.ndarray:
-    """This block's array of this place in the program; that of the size given at the start is one everywhere."""
-    dynamic, dtype = shape == 0, _kind(dtype)
+    """This block's array of this line of the program; the dynamic one is the same everywhere."""
+    dynamic, dtype = shape == 0, _numpy_dtype(dtype)
     caller = sys._getframe(1)
     place = "dynamic" if dynamic else (caller.f_code.co_filename, caller.f_lineno)
     arrays = threading.current_thread().block.shared  # type: ignore[attr-defined]
@@ -200,12 +203,8 @@ def _shared_array(self: Any, shape: Any, dtype: Any) -> np.ndarray:
     return arrays[place]
 
 
-def _local_array(self: Any, shape: Any, dtype: Any) -> np.ndarray:
-    return _unwritten(np.empty(shape, _kind(dtype)))
-
-
 def prepare() -> None:
-    """Put all this in the place of Numba's own."""
+    """Replace the parts of Numba's simulator."""
     allocate = cuda.device_array
 
     def device_array(*args: Any, **kwargs: Any) -> Any:
@@ -217,4 +216,4 @@ def prepare() -> None:
     kernel.BlockManager = _Grid
     kernelapi.GridGroup.sync = lambda self: threading.current_thread().wait("grid")  # type: ignore[attr-defined]
     kernelapi.FakeCUDAShared.array = _shared_array
-    kernelapi.FakeCUDALocal.array = _local_array
+    kernelapi.FakeCUDALocal.array = lambda self, shape, dtype: _unwritten(np.empty(shape, _numpy_dtype(dtype)))

@@ -1,4 +1,4 @@
-"""Decoding on models that are tables: a choice depends on the whole prefix, and every answer can be enumerated."""
+"""Beam search on models that are tables: scores depend on the whole prefix, and every answer can be enumerated."""
 
 import itertools
 import math
@@ -56,15 +56,18 @@ class Table:
         """Of ``tokens``, the end among them where there is one."""
         return float(sum(self.row(seed, (START, *tokens[:t]))[0][token] for t, token in enumerate(tokens)))
 
-    def best(self, seed: int, max_length: int, alpha: float) -> tuple[float, Prefix]:
-        """Score and tokens of the best sequence of all that end, or are as long as may be."""
+    def scored(self, seed: int, max_length: int, alpha: float) -> list[tuple[float, Prefix]]:
+        """Score and tokens of every possible sequence that ends, or has the maximum length."""
         others = [token for token in range(self.vocabulary) if token != END]
         ended = [(*body, END) for n in range(max_length) for body in itertools.product(others, repeat=n)]
-        sequences = ended + list(itertools.product(others, repeat=max_length))
-        return max((self.log_prob(seed, s) / ((5 + len(s)) / 6) ** alpha, s) for s in sequences)
+        scored = [
+            (self.log_prob(seed, s) / ((5 + len(s)) / 6) ** alpha, s)
+            for s in ended + list(itertools.product(others, repeat=max_length))
+        ]
+        return [(score, s) for score, s in scored if np.isfinite(score)]
 
     def beam(self, seed: int, max_length: int, width: int, alpha: float) -> tuple[float, Prefix]:
-        """Beam search as one would write it down, to the end of all: prefixes, their probabilities found again."""
+        """Plain beam search without early stopping, on prefixes whose probabilities are computed again each time."""
         alive: list[Prefix] = [()]
         ended: list[Prefix] = []
         while alive:
@@ -98,7 +101,7 @@ def test_width_one_is_greedy(seed: int, vocabulary: int, max_length: int) -> Non
 @given(st.integers(0, 10**6), st.integers(4, 5), st.integers(3, 4), st.sampled_from(ALPHAS))
 def test_a_beam_that_holds_everything_finds_the_optimum(seed: int, vocabulary: int, length: int, alpha: float) -> None:
     table = Table(vocabulary)
-    score, tokens = table.best(seed, length, alpha)
+    score, tokens = max(table.scored(seed, length, alpha))
     (found,) = table.search([seed], length, width=vocabulary**length, alpha=alpha)
     assert found.score == pytest.approx(score, abs=1e-12)
     assert found.tokens.tolist() == without_end(tokens)
@@ -106,7 +109,7 @@ def test_a_beam_that_holds_everything_finds_the_optimum(seed: int, vocabulary: i
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 5), st.sampled_from(ALPHAS))
-def test_any_width_is_the_beam_search_of_the_book(seed: int, width: int, length: int, alpha: float) -> None:
+def test_any_width_matches_plain_beam_search(seed: int, width: int, length: int, alpha: float) -> None:
     table = Table(5)
     score, tokens = table.beam(seed, length, width, alpha)
     (found,) = table.search([seed], length, width=width, alpha=alpha)
@@ -143,57 +146,52 @@ def test_attention_is_that_of_the_chosen_path(seed: int, width: int, length: int
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 7)), max_size=6), st.integers(1, 5))
-def test_a_batch_gives_what_each_gives_alone(sentences: list[tuple[int, int]], width: int) -> None:
+def test_each_sequence_of_a_batch_gets_what_it_gets_alone(sentences: list[tuple[int, int]], width: int) -> None:
     """Sentences end at different steps and have different limits; the others do not notice."""
     table = Table(5)
     together = table.search([seed for seed, _ in sentences], [limit for _, limit in sentences], width=width)
     assert len(together) == len(sentences)
     for (seed, limit), found in zip(sentences, together, strict=True):
         (alone,) = table.search([seed], limit, width=width)
-        assert (found.tokens.tolist(), found.log_prob, found.score) == (
-            alone.tokens.tolist(), alone.log_prob, alone.score
-        )  # fmt: skip
+        assert found.tokens.tolist() == alone.tokens.tolist()
+        assert (found.log_prob, found.score) == (alone.log_prob, alone.score)
         np.testing.assert_array_equal(found.attention, alone.attention)
 
 
 @given(st.integers(0, 10**6), st.floats(0.2, 0.9), st.integers(1, 4), st.sampled_from([1, 2, 400]))
-def test_what_is_forbidden_is_never_taken(seed: int, forbidden: float, length: int, width: int) -> None:
-    """Tokens at -inf, and rows where all are NaN: the optimum among what is allowed, or a dead end as it is."""
+def test_forbidden_tokens_are_never_taken(seed: int, forbidden: float, length: int, width: int) -> None:
+    """Tokens at -inf, and rows where all are NaN: the optimum among allowed sequences, or one that cannot go on."""
     table = Table(4, forbidden)
     (found,) = table.search([seed], length, width=width)
     tokens = tuple(found.tokens.tolist())
     assert np.isfinite(table.log_prob(seed, tokens))
     assert np.isfinite(found.log_prob)
     if width == 400:
-        others = [token for token in range(4) if token != END]
-        ended = [(*body, END) for n in range(length) for body in itertools.product(others, repeat=n)]
-        whole = [s for s in ended + list(itertools.product(others, repeat=length))
-                 if np.isfinite(table.log_prob(seed, s))]  # fmt: skip
-        scores = [table.log_prob(seed, s) * 6 / (5 + len(s)) for s in whole]
-        if whole:
-            assert found.score == pytest.approx(max(scores), abs=1e-12)
+        if scored := table.scored(seed, length, 1.0):
+            assert found.score == pytest.approx(max(scored)[0], abs=1e-12)
         else:
             assert np.isnan(table.row(seed, (START, *tokens))[0]).all()
             assert found.log_prob == pytest.approx(table.log_prob(seed, tokens), abs=1e-12)
 
 
-def test_nan_is_no_choice() -> None:
+@pytest.mark.parametrize(
+    ("log_probs", "width", "tokens", "log_prob"),
+    [
+        ([np.nan, np.nan, -3.0, -2.0], 1, [3, 3], -4.0),
+        ([np.nan, np.nan, -3.0, -2.0], 2, [], -3.0),
+        ([np.nan, np.nan, -3.0, -2.0], 3, [], -3.0),
+        ([np.nan] * 4, 3, [], 0.0),
+    ],
+)
+def test_nan_forbids_a_token(log_probs: list[float], width: int, tokens: list[int], log_prob: float) -> None:
     def step(tokens: np.ndarray, state: Any) -> Scores:
-        return Scores(np.array([[np.nan, np.nan, -3.0, -2.0]] * len(tokens)), None, state)
+        return Scores(np.array([log_probs] * len(tokens)), None, state)
 
-    for width in (1, 2, 3):
-        (found,) = beam_search(step, lambda state, rows: state, None, 1, START, END, 2, width, 0.0)
-        assert (found.tokens.tolist(), found.log_prob) == (([3, 3], -4.0) if width == 1 else ([], -3.0))
-
-    def broken(tokens: np.ndarray, state: Any) -> Scores:
-        return Scores(np.full((len(tokens), 4), np.nan), None, state)
-
-    (found,) = beam_search(broken, lambda state, rows: state, None, 1, START, END, 5, 3)
-    assert (found.tokens.tolist(), found.log_prob, found.score) == ([], 0.0, 0.0)
+    (found,) = beam_search(step, lambda state, rows: state, None, 1, START, END, 2, width, 0.0)
+    assert (found.tokens.tolist(), found.log_prob, found.score) == (tokens, log_prob, log_prob)
 
 
-def test_the_longest_allowed() -> None:
-    """A model that never ends stops at max_length, after as many steps."""
+def test_a_model_that_never_ends_stops_at_max_length() -> None:
     table = Table(4)
 
     def step(tokens: np.ndarray, state: Any) -> Scores:
@@ -208,7 +206,7 @@ def test_the_longest_allowed() -> None:
         assert found.score == pytest.approx(found.log_prob * 6 / (5 + limit))
 
 
-def test_equals_are_taken_in_order() -> None:
+def test_equal_values_are_taken_in_order() -> None:
     values = np.array([1.0, 3.0, 2.0, 3.0, 2.0, 2.0, 3.0])
     for count in range(1, 10):
         assert _largest(values, count).tolist() == [1, 3, 6, 2, 4, 5, 0][:count]
@@ -217,13 +215,14 @@ def test_equals_are_taken_in_order() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"width": 0}, OptionError, "width and max_length must be integers of at least 1, got 0 and 3"),
-        ({"max_length": 0}, OptionError, "width and max_length must be integers of at least 1, got 1 and 0"),
-        ({"max_length": [2, 0]}, OptionError, r"got 1 and \[2, 0\]"),
+        ({"width": 0}, OptionError, "width: expected an int of at least 1, got 0"),
+        ({"max_length": 0}, OptionError, "max_length: expected an int of at least 1, got 0"),
+        ({"max_length": [2, 0]}, OptionError, "max_length: expected an int of at least 1, got 0"),
+        ({"max_length": 2.5}, OptionError, "max_length: expected an int of at least 1, got .*2.5"),
         ({"max_length": [2]}, ShapeError, r"expected one max_length, or one for each of 2, got \[1\]"),
-        ({"alpha": -1}, OptionError, "alpha must be at least 0, got -1"),
-        ({"alpha": math.nan}, OptionError, "alpha must be at least 0, got nan"),
-        ({"alpha": math.inf}, OptionError, "alpha must be at least 0, got inf"),
+        ({"alpha": -1}, OptionError, "alpha: expected a finite number of at least 0, got -1"),
+        ({"alpha": math.nan}, OptionError, "alpha: .* got nan"),
+        ({"alpha": math.inf}, OptionError, "alpha: .* got inf"),
         ({"end": 4}, OptionError, "the end is token 4, but there are only 4"),
     ],
 )

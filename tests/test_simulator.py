@@ -1,4 +1,4 @@
-"""The simulated GPU itself: what real ones forgive or punish must show here."""
+"""The simulated GPU itself: errors that a real GPU may tolerate must show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numba import cuda
 
 
 @cuda.jit
-def _neighbours_of_a_grid(x: Any, out: Any, steps: int) -> None:
+def _rotate(x: Any, out: Any, steps: int) -> None:
     """Each block takes over what its neighbour had a step before."""
     i, n = cuda.grid(1), cuda.gridsize(1)
     for step in range(steps):
@@ -25,18 +25,12 @@ def _neighbours_of_a_grid(x: Any, out: Any, steps: int) -> None:
 
 
 @cuda.jit
-def _reversed_without_a_barrier(x: Any, out: Any) -> None:
-    room, i = cuda.shared.array(8, np.float32), cuda.threadIdx.x
-    room[i] = x[i]
-    out[i] = room[7 - i]
-
-
-@cuda.jit
-def _reversed(x: Any, out: Any) -> None:
-    room, i = cuda.shared.array(8, np.float32), cuda.threadIdx.x
-    room[i] = x[8 * cuda.blockIdx.x + i]
-    cuda.syncthreads()
-    out[8 * cuda.blockIdx.x + i] = room[7 - i]
+def _reverse(x: Any, out: Any, barrier: bool) -> None:
+    shared, i = cuda.shared.array(8, np.float32), cuda.threadIdx.x
+    shared[i] = x[8 * cuda.blockIdx.x + i]
+    if barrier:
+        cuda.syncthreads()
+    out[8 * cuda.blockIdx.x + i] = shared[7 - i]
 
 
 @cuda.jit
@@ -49,22 +43,22 @@ def _two_barriers(out: Any) -> None:
 
 
 @cuda.jit
-def _a_block_leaves(out: Any) -> None:
+def _sync_one_block_of_a_grid(out: Any) -> None:
     if cuda.blockIdx.x == 0:
         cuda.cg.this_grid().sync()
 
 
 @cuda.jit
-def _unwritten(out: Any, counts: Any) -> None:
-    room = cuda.shared.array(4, np.float64)
-    own = cuda.local.array(4, np.int32)
-    out[cuda.grid(1)], counts[cuda.grid(1)] = room[cuda.threadIdx.x], own[0]
+def _read_unwritten(out: Any, counts: Any) -> None:
+    shared = cuda.shared.array(4, np.float64)
+    local = cuda.local.array(4, np.int32)
+    out[cuda.grid(1)], counts[cuda.grid(1)] = shared[cuda.threadIdx.x], local[0]
     cuda.syncthreads()
-    room[cuda.threadIdx.x] = 1
+    shared[cuda.threadIdx.x] = 1
 
 
 @cuda.jit
-def _fails(out: Any) -> None:
+def _fail(out: Any) -> None:
     cuda.syncthreads()
     if cuda.threadIdx.x == 1:
         out[7]  # past the end
@@ -77,47 +71,47 @@ def _count(x: Any, out: Any) -> None:
     out[i] = cuda.syncthreads_count(x[i] > 0)
 
 
-def test_a_grid_waits_for_itself() -> None:
+def test_grid_synchronises() -> None:
     x, out = np.zeros((2, 12)), np.empty(12)
     x[0] = np.arange(12)
-    _neighbours_of_a_grid[3, 4](x, out, 7)
+    _rotate[3, 4](x, out, 7)
     np.testing.assert_array_equal(out, (np.arange(12) + 7) % 12)
 
 
-def test_blocks_have_memory_each() -> None:
+def test_each_block_has_its_own_shared_memory() -> None:
     x, out = np.arange(24, dtype=np.float32), np.empty(24, np.float32)
-    _reversed[3, 8](x, out)
+    _reverse[3, 8](x, out, True)
     np.testing.assert_array_equal(out, x.reshape(3, 8)[:, ::-1].reshape(-1))
 
 
-def test_a_missing_barrier_shows() -> None:
+def test_missing_barrier_shows() -> None:
     x, out = np.arange(8, dtype=np.float32), np.empty(8, np.float32)
-    _reversed_without_a_barrier[1, 8](x, out)
+    _reverse[1, 8](x, out, False)
     assert np.isnan(out).any()
 
 
-def test_nothing_is_written_that_nobody_wrote() -> None:
+def test_unwritten_memory_holds_nan_or_minus_one() -> None:
     out, counts = np.zeros(8), np.zeros(8, np.int32)
-    _unwritten[2, 4](out, counts)
+    _read_unwritten[2, 4](out, counts)
     assert np.isnan(out).all()
     assert (counts == -1).all()
     assert np.isnan(cuda.device_array(3, np.float32).copy_to_host()).all()
 
 
-def test_counting_votes() -> None:
+def test_syncthreads_count_counts_a_block() -> None:
     x, out = np.array([1, 0, 2, 0, 0, 3]), np.empty(6)
     _count[2, 3](x, out)
     np.testing.assert_array_equal(out, [2, 2, 2, 1, 1, 1])
 
 
-def test_threads_that_miss_one_another_are_told_of() -> None:
+def test_waiting_at_different_barriers_raises() -> None:
     with pytest.raises(RuntimeError, match="different barriers"):
         _two_barriers[1, 4](np.empty(4))
     with pytest.raises(RuntimeError, match="blocks that have finished"):
-        _a_block_leaves[2, 4](np.empty(4))
+        _sync_one_block_of_a_grid[2, 4](np.empty(4))
 
 
-def test_an_error_ends_a_grid_and_leaves_the_next_one_alone() -> None:
+def test_grid_runs_after_one_that_failed() -> None:
     with pytest.raises(IndexError):
-        _fails[2, 4](np.empty(4))
-    test_a_grid_waits_for_itself()
+        _fail[2, 4](np.empty(4))
+    test_grid_synchronises()

@@ -258,11 +258,11 @@ def _machine(device: str, threads: int) -> dict[str, Any]:
         return {
             "threads": threads, "product_gflops_1_thread": product_rate(1), "product_gflops": product_rate(threads)
         }  # fmt: skip
-    from minirnn.kernels.cuda import cublas
-    from minirnn.kernels.cuda.jit import device_name
+    from minirnn.kernels.cuda.info import device_name, product_library
 
-    by = "cuBLAS" if cublas.available() else "minirnn"
-    return {"GPU": device_name(), "products_by": by, "product_gflops": product_rate(threads, device)}
+    return {
+        "GPU": device_name(), "products_by": product_library(), "product_gflops": product_rate(threads, device)
+    }  # fmt: skip
 
 
 def bench(

@@ -78,9 +78,6 @@ def _equations(cell: Cell) -> list[str]:
         return ["nested too deeply to be shown"]
 
 
-_PATHS = {"block": "each block computes sequences of its own", "grid": "all blocks share a step's units, and wait"}
-
-
 def _state(device: str, config: dict[str, Any], cell: Cell | None) -> str:
     """Whether a device is usable; of a GPU also what makes its products, and how it would run the recurrence of such a
     model in batches of 32.
@@ -92,22 +89,15 @@ def _state(device: str, config: dict[str, Any], cell: Cell | None) -> str:
         return problem
     if device == "cpu":
         return "usable"
-    from minirnn.kernels.cuda import cublas
-    from minirnn.kernels.cuda.jit import device_name
-    from minirnn.kernels.cuda.planning import plan
-    from minirnn.kernels.cuda.resident import limits
-    from minirnn.kernels.cuda.step import steps_of
+    from minirnn.kernels.cuda.info import device_summary, recurrence_summary
 
-    usable = f"usable ({device_name()}); products: {'cuBLAS' if cublas.available() else 'own kernel'}"
+    usable = f"usable ({device_summary()})"
     if cell is None:
         return usable
     try:
-        step = steps_of(cell.equations.resolve(training=True))[1]
-        size = config["model"].get("hidden_size", 1)
-        path = plan(size, 32, step.recurrent, 4, limits(), stages=step.stages).path
+        return f"{usable}; {recurrence_summary(cell.equations, config['model'].get('hidden_size', 1), 32)}"
     except DeviceError as error:
         return f"not for this model: {error}"
-    return f"{usable}; recurrent kernel: {path} ({_PATHS[path]})"
 
 
 _LONGEST = 120  # characters of a value that are shown to a person

@@ -32,7 +32,7 @@ class GateInput:
     """
 
     values: Tensor
-    tokens: np.ndarray | None = None
+    tokens: Array | None = None
 
     def buffer(self, K: Kernels, rows: int) -> Array:
         """The array that the kernel fills with activations."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from minirnn.kernels import cpu, cuda
     from minirnn.kernels.contract import Backend, Kernels
-    from minirnn.kernels.cuda.device import DeviceArray
+    from minirnn.kernels.cuda.array import DeviceArray
 
     _cpu: Backend[np.ndarray] = cpu  # mypy checks the modules against the contract
     _cuda: Backend[DeviceArray] = cuda

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from minirnn.errors import CellError
-from minirnn.kernels.graph import COMPARISONS, OPERATIONS, Graph, Node, ancestors, copy_node, prune, rebuild
+from minirnn.kernels.graph import (
+    COMPARISONS,
+    OPERATIONS,
+    Graph,
+    Node,
+    ancestors,
+    check_finite,
+    copy_node,
+    prune,
+    rebuild,
+)
 
 MAX_DATA_NODES = 512
 """Limit on the nodes of a graph from a file, which could ask for any size."""
@@ -144,10 +153,8 @@ class Equations:
         """
         try:
             name, gates, states = data["name"], tuple(data["gates"]), tuple(data["states"])
-            vectors = {key: float(value) for key, value in data["vectors"].items()}
+            vectors = {key: check_finite(value) for key, value in data["vectors"].items()}
             check_names(name, gates, states, tuple(vectors))
-            if not all(math.isfinite(value) for value in vectors.values()):
-                raise CellError(f"expected finite numbers as vectors, got {vectors}")
             new = _read_nodes(data, {"gate": gates, "state": states, "vector": tuple(vectors)})
         except CellError:
             raise

@@ -147,15 +147,7 @@ class Graph:
         return self._intern(op, (), key, op in ("scalar", "constant"))
 
     def constant(self, value: float) -> Node:
-        """A number as a node.
-
-        Raises:
-            CellError: it is not finite.
-        """
-        number = float(value)
-        if not math.isfinite(number):
-            raise CellError(f"expected a finite number, got {number}")
-        return self.leaf("constant", number)
+        return self.leaf("constant", check_finite(value))
 
     def random(self) -> Node:
         """A number from U(0, 1), drawn for every unit, step and call."""
@@ -253,6 +245,18 @@ class Graph:
             case "sum" if x.per_row:
                 return x * self.leaf("scalar", "size")
         return None
+
+
+def check_finite(value: Any) -> float:
+    """``value`` as a float.
+
+    Raises:
+        CellError: it is not finite.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        raise CellError(f"expected a finite number, got {number}")
+    return number
 
 
 def ancestors(roots: Iterable[Node], given: Iterable[Node] = ()) -> list[Node]:

@@ -1,7 +1,10 @@
-"""FLOOR 4: whole models, each a few lines of composition: the five input/output shapes, and the character model."""
+"""Whole models, each a few lines of composition: the five input/output types, and the character model."""
 
 from minirnn.models.char_lm import CharLM
 from minirnn.models.encoder_decoder import EncoderDecoder
-from minirnn.models.shapes import ManyToMany, ManyToOne, OneToMany, OneToOne
+from minirnn.models.many_to_many import ManyToMany
+from minirnn.models.many_to_one import ManyToOne
+from minirnn.models.one_to_many import OneToMany
+from minirnn.models.one_to_one import OneToOne
 
 __all__ = ["CharLM", "EncoderDecoder", "ManyToMany", "ManyToOne", "OneToMany", "OneToOne"]

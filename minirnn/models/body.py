@@ -1,140 +1,231 @@
-"""What all recurrent models begin with: tokens or vectors in, the outputs of recurrent layers out."""
+"""What recurrent models share: a configuration, and a body of embedding, recurrent layers and dropout."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, Unpack
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirnn import cells
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import OptionError
-from minirnn.nn.cells import State, unpack_state
+from minirnn.nn.cells import Cell as CellModule
 from minirnn.nn.layers import Dropout, Embedding
 from minirnn.nn.module import Module
 from minirnn.nn.recurrent import Recurrent
-from minirnn.nn.unrolled import MERGES, merge_directions
+from minirnn.nn.state import State, check_lengths, unpack_state
+from minirnn.nn.unrolled import MERGES, Bidirectional, Merge, Unrolled, merge_directions
+from minirnn.validation import check_choice
 
 CellLike = str | Cell | dict[str, Any]
 """A name of :func:`minirnn.cells.names`, a cell, or the data of one."""
 
+TensorLike = Tensor | ArrayLike
+"""What :func:`minirnn.tensor` takes."""
+
+
+Lengths = ArrayLike | None
+"""The length of each sequence [N], integers from 0 to T; None for T."""
+
 
 class Rates(TypedDict, total=False):
-    """How the recurrence is regularised, from 0 (the default) to below 1; see :class:`~minirnn.nn.Recurrent`."""
+    """Regularisation of the recurrence: probabilities from 0 (the default) to 1, see :class:`~minirnn.nn.Recurrent`."""
 
     zoneout: float
     recurrent_dropout: float
     weight_drop: float
 
 
-def cell_config(cell: CellLike) -> str | dict[str, Any]:
-    """A cell for a checkpoint, JSON-able: the name of a built-in cell, the data of any other."""
+def cell_config(cell: CellLike | Module) -> str | dict[str, Any]:
+    """A JSON-able description of a cell, for checkpoints: the name of a built-in cell, the data of any other.
+
+    Raises:
+        OptionError: ``cell`` is a module, whose code cannot be described.
+    """
+    if isinstance(cell, Module):
+        kind = type(cell).__name__
+        raise OptionError(f"config: a model made with a module ({kind}) as cell has none; use a cell of minirnn.cell")
     cell = cells.get(cell)
     return cell.name if cell.name in cells.names() and cells.get(cell.name) is cell else cell.to_data()
 
 
 class Model(Module):
-    """A module that knows what it was made with: ``type(model)(**model.config)`` makes another.
+    """A module that knows the arguments it was made with: ``type(model)(**model.config)`` makes another one."""
 
-    Each ``__init__`` begins with ``self._remember(locals())``.
-    """
+    _arguments: dict[str, Any]
 
-    def _remember(self, values: dict[str, Any]) -> None:
-        self._arguments = {n: v for n, v in values.items() if n not in ("self", "__class__", "dtype", "rates")}
-        if "cell" in values:
-            self._arguments["cell"] = cell_config(values["cell"])
-            self._arguments |= dict.fromkeys(Rates.__annotations__, 0.0) | values["rates"]
+    def __init_subclass__(cls) -> None:
+        if "__init__" in vars(cls):
+            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that make this model again, JSON-able."""
-        return self._arguments | {"dtype": str(next(self.parameters()).dtype)}
+        """The arguments that make this model again, JSON-able.
+
+        Raises:
+            OptionError: the model was made with a module as cell, which cannot be described.
+        """
+        values = {name: value for name, value in self._arguments.items() if name not in ("dtype", "rates")}
+        if "cell" in values:
+            values["cell"] = cell_config(values["cell"])
+            values |= dict.fromkeys(Rates.__annotations__, 0.0) | self._arguments["rates"]
+        return values | {"dtype": str(next(self.parameters()).dtype)}
 
 
-def recurrent_layers(
-    cell: CellLike, input_size: int, hidden_size: int, num_layers: int, dropout: float, dtype: DType,
-    bidirectional: bool = False, **rates: Unpack[Rates],
-) -> Recurrent:  # fmt: skip
-    """What models make of a cell: :class:`~minirnn.nn.Recurrent` with open forget gates.
+def _recording(init: Callable[..., None]) -> Callable[..., None]:
+    """``init`` of a model, which keeps its arguments for :attr:`Model.config` first."""
+    signature = inspect.signature(init)
 
-    A gate f of a cell with a state c starts with bias 1 (Jozefowicz, Zaremba & Sutskever 2015). Where a cell has no
-    recurrent weights, recurrent dropout falls on the update.
-    """
-    cell = cells.get(cell)
-    rnn = Recurrent(
-        cell, input_size, hidden_size, num_layers, dropout=dropout, bidirectional=bidirectional, dtype=dtype,
-        recurrent_dropout_on="state" if cell.recurrent_gates else "update", **rates,
-    )  # fmt: skip
-    if "f" in cell.gates and "c" in cell.states:
-        for prefix, gates, value in (("bias_ih", cell.input_gates, 1), ("bias_hh", cell.recurrent_gates, 0)):
-            for name, parameter in rnn.named_parameters():
-                if name.startswith(prefix):
-                    parameter.data.reshape(len(gates), -1)[gates.index("f")] = value
-    return rnn
+    @functools.wraps(init)
+    def recording_init(self: Model, *args: Any, **kwargs: Any) -> None:
+        if "_arguments" not in vars(self):  # a subclass comes before its base
+            call = signature.bind_partial(self, *args, **kwargs)
+            call.apply_defaults()
+            self._arguments = {name: value for name, value in call.arguments.items() if value is not self}
+        init(self, *args, **kwargs)
+
+    return recording_init
 
 
 class Body(Module):
     """Recurrent layers over vectors, or over embedded or one-hot tokens.
 
     Args:
-        input_size: I, the width of the vectors; with ``embedding_size`` the number of different tokens.
-        hidden_size, num_layers: H and L.
-        cell: a name of :func:`minirnn.cells.names`, or what :func:`minirnn.cell` made, or the data of a cell.
-        bidirectional: with a second direction in every layer.
-        merge: how the top layer's two directions become one: "concat", "sum", "mul" or "ave".
-        dropout: in training, on embeddings and on the outputs of every layer (Zaremba, Sutskever & Vinyals 2014).
-        embedding_size: None: inputs are vectors [T, N, I]; E: tokens [T, N], embedded in E numbers; 0: tokens, one-hot
-            (a table of input_size^2 numbers is made at every call: for characters, not for words).
-        rates: ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
+        input_size: I, the size of the vectors; with ``embedding_size`` the number of different tokens.
+        hidden_size: H, units of a layer; with a module as cell, the size of its outputs (merged, if it is a
+            :class:`~minirnn.nn.Recurrent` of two directions).
+        num_layers: L, layers, each above the first over the outputs of the one below.
+        cell: a name of :func:`minirnn.cells.names`, a cell of :func:`minirnn.cell`, or the data of one. Or a module
+            that maps (x, state, lengths) to (y, state), such as :class:`~minirnn.nn.Recurrent` or
+            :class:`~minirnn.nn.Bidirectional`; it is used as it is, whatever ``num_layers`` is.
+        bidirectional: with a second direction in every layer, from each sequence's last step to its first.
+        merge: how the outputs of the top layer's two directions become one: "concat", "sum", "mul" or "ave".
+        dropout: probability, in training, on embeddings and on the outputs of every layer (Zaremba, Sutskever &
+            Vinyals 2014).
+        embedding_size: None: inputs are vectors [T, N, I]. E: tokens [T, N], embedded in E numbers. 0: tokens, one-hot;
+            a table of input_size^2 numbers is made at every call, so for characters rather than for words.
+        dtype: of the parameters, float32 or float64.
+        rates: ``zoneout``, ``recurrent_dropout`` (of the state; of the update if a cell has no recurrent weights) and
+            ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
 
     Attributes:
-        output_size: width of the outputs, 2 H for two concatenated directions, else H.
+        rnn: the recurrent layers. output_size: size of the outputs, 2 H for two concatenated directions, else H.
+
+    Raises:
+        OptionError: an option is unknown, out of its range, or does not go with a module as cell.
     """
 
+    _drops_embeddings = True
+
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, cell: CellLike = "lstm",
-        bidirectional: bool = False, merge: str = "concat", dropout: float = 0.0, embedding_size: int | None = None,
-        dtype: DType = "float32", **rates: Unpack[Rates],
-    ) -> None:  # fmt: skip
-        if merge not in MERGES:
-            raise OptionError(f"merge must be one of {', '.join(MERGES)}, got {merge!r}")
-        self.input_size, self.merge, self.dropout = input_size, merge, Dropout(dropout)
-        self.takes_tokens = embedding_size is not None
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        cell: CellLike | Module = "lstm",
+        bidirectional: bool = False,
+        merge: Merge = "concat",
+        dropout: float = 0.0,
+        embedding_size: int | None = None,
+        dtype: DType = "float32",
+        **rates: Unpack[Rates],
+    ) -> None:
+        self.input_size, self.dropout, self.takes_tokens = input_size, Dropout(dropout), embedding_size is not None
+        check_choice("merge", merge, MERGES)
+        self.merge: Merge = merge
         self.embedding = Embedding(input_size, embedding_size, dtype=dtype) if embedding_size else None
-        self.rnn: Any = recurrent_layers(
-            cell, embedding_size or input_size, hidden_size, num_layers, dropout, dtype, bidirectional, **rates
-        )
+        self.rnn: Module
+        if isinstance(cell, Module):
+            if bidirectional or any(rates.values()) or getattr(cell, "batch_first", False):
+                raise OptionError("cell: a module must have time first, and directions and regularisation of its own")
+            self.rnn = Unrolled(cast(CellModule, cell)) if hasattr(cell, "initial_state") else cell
+        else:
+            cell = cells.get(cell)
+            self.rnn = Recurrent(
+                cell,
+                embedding_size or input_size,
+                hidden_size,
+                num_layers,
+                dropout=dropout,
+                bidirectional=bidirectional,
+                dtype=dtype,
+                recurrent_dropout_on="state" if cell.recurrent_gates else "update",
+                **rates,
+            )
+            _open_forget_gates(self.rnn)
         self.output_size = hidden_size * (2 if bidirectional and merge == "concat" else 1)
 
-    def forward(self, x: Any, lengths: Any = None, state: State = None) -> tuple[Tensor, State]:
-        """Outputs of the top layer [T, N, output_size], zero past each length, and the final states of all layers.
+    def forward(self, x: TensorLike, lengths: Lengths = None, state: State = None) -> tuple[Tensor, State]:
+        """Run the layers over whole sequences.
 
         Args:
             x: vectors [T, N, I], or tokens [T, N].
-            lengths: [N] integers from 0 to T; all T where None.
-            state: what an earlier call returned, to go on from there.
+            lengths: [N] integers from 0 to T; all T if None.
+            state: what an earlier call returned, to continue from.
+
+        Returns:
+            Outputs of the top layer [T, N, output_size], zero past each length, and the final states of all layers.
         """
-        if self.embedding is not None and self.training and self.dropout.p > 0:
-            y, state = self.rnn(self.dropout(self.embedding(x)), state, lengths)
-        elif self.takes_tokens:
-            y, state = self.rnn(ops.as_index("tokens", x), state, lengths, embedding=self._table())
+        rnn, drops = self.rnn, self._drops_embeddings and self.training and self.dropout.p > 0
+        drops = drops and self.embedding is not None
+        if not self.takes_tokens:
+            y, state = rnn(x, state, lengths)
+        elif isinstance(rnn, Recurrent) and not drops:
+            y, state = rnn(ops.as_index("tokens", x), state, lengths, embedding=self.table())
         else:
-            y, state = self.rnn(x, state, lengths)
-        if self.rnn.bidirectional and self.merge != "concat":
-            ahead, back = y.chunk(2, dim=-1)
-            y = merge_directions(ahead, back, self.merge)
+            rows = ops.embedding(self.table(), ops.as_index("tokens", x))
+            y, state = rnn(self.dropout(rows) if drops else rows, state, lengths)
+        if isinstance(rnn, Recurrent) and rnn.bidirectional and self.merge != "concat":
+            forward, backward = y.chunk(2, dim=-1)
+            y = merge_directions(forward, backward, self.merge)
         return self.dropout(y), state
 
-    def _table(self) -> Tensor:
+    @property
+    def layers(self) -> Recurrent:
+        """The recurrent layers, where they are made of a cell, or a :class:`~minirnn.nn.Recurrent` was given."""
+        if not isinstance(self.rnn, Recurrent):
+            raise OptionError(f"cell: expected a cell, got a module, {type(self.rnn).__name__}")
+        return self.rnn
+
+    def table(self) -> Tensor:
+        """The rows that stand for tokens: the embedding [V, E], or one-hot vectors [V, V]."""
         if self.embedding is not None:
             return self.embedding.weight
-        return ops.as_tensor(np.eye(self.input_size, dtype=self.rnn.dtype), self.rnn.weight_hh_l0)
+        weight = next(self.rnn.parameters())
+        return ops.as_tensor(np.eye(self.input_size, dtype=weight.dtype), weight)
 
-    def last(self, state: State) -> Tensor:
-        """The top layer's final h [N, output_size], of both directions where there are two."""
-        h_n = unpack_state(state)[0]
-        if not self.rnn.bidirectional:
-            return self.dropout(h_n[-1])
-        return self.dropout(merge_directions(h_n[-2], h_n[-1], self.merge))
+    def last(self, state: State, y: Tensor | None = None, lengths: Lengths = None) -> Tensor:
+        """One vector for each sequence: the top layer's final h [N, output_size], of two directions each one's own.
+
+        Args:
+            state: the final states that :meth:`forward` returned.
+            y, lengths: its outputs, and the lengths given to it; needed only with a module as cell, of which the output
+                at each sequence's own last step is taken.
+        """
+        if isinstance(self.rnn, Recurrent) and len(set(self.rnn.hidden_sizes)) == 1:
+            h_n = unpack_state(state)[0]
+            h = merge_directions(h_n[-2], h_n[-1], self.merge) if self.rnn.bidirectional else h_n[-1]
+            return self.dropout(h)
+        if isinstance(self.rnn, Bidirectional) or getattr(self.rnn, "bidirectional", False):
+            raise OptionError(
+                "cell: two directions have no one last output; use another pooling, or bidirectional=True"
+            )
+        assert y is not None
+        steps, batch = y.shape[:2]
+        return y[check_lengths("lengths", lengths, steps, batch) - 1, np.arange(batch)]
+
+
+def _open_forget_gates(rnn: Recurrent) -> None:
+    """Let a gate f of a cell with a state c start with bias 1 (Jozefowicz, Zaremba & Sutskever 2015)."""
+    cell = rnn.cell
+    if "f" in cell.gates and "c" in cell.states:
+        for prefix, gates, value in (("bias_ih", cell.input_gates, 1), ("bias_hh", cell.recurrent_gates, 0)):
+            for name, parameter in rnn.named_parameters():
+                if name.startswith(prefix):
+                    parameter.data.reshape(len(gates), -1)[gates.index("f")] = value

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirnn import kernels, random
 from minirnn.autograd import ops
 from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.kernels.contract import TokenModel
-from minirnn.models.body import CellLike, Model, Rates, recurrent_layers
-from minirnn.nn.cells import State, pack_state, unpack_state
-from minirnn.nn.functional import cross_entropy
-from minirnn.nn.layers import Dropout, Embedding, Linear
+from minirnn.kernels.contract import Array, TokenModel
+from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike
+from minirnn.nn.functional import Reduction, cross_entropy
+from minirnn.nn.layers import Linear
+from minirnn.nn.module import Module
+from minirnn.nn.state import State, pack_state, unpack_state
+from minirnn.validation import check_choice, check_float, check_int
 
 
-def _whole(call: str, name: str, value: int, least: int) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise OptionError(f"{call}: {name} must be an int, got {value!r}")
-    if value < least:
-        raise OptionError(f"{call}: {name} must be at least {least}, got {value}")
-    return int(value)
-
-
-class CharLM(Model):
+class CharLM(Body, Model):
     """Embedding, recurrent layers, a linear head: logits of the next token at every step.
 
-    Args:
-        vocab_size: V.
-        hidden_size: H.
-        num_layers: recurrent layers.
-        cell, rates: see :class:`~minirnn.models.body.Body`.
-        embedding_size: width of the embedding; ``hidden_size`` where None.
-        dropout: in training, on the outputs of every recurrent layer (Zaremba, Sutskever & Vinyals 2014).
+    Where a batch has more tokens than the vocabulary, the first layer's input part is computed once per token of the
+    vocabulary, not once per step.
 
-    An LSTM's forget gates start open. Where a batch has more tokens than the vocabulary, the first layer's input part
-    is computed once per token of the vocabulary, not once per step.
+    Args:
+        vocab_size: V, the number of different tokens.
+        hidden_size, num_layers: units of a recurrent layer, and layers.
+        cell: name of a cell, a cell, its data, or a recurrent module; see :class:`~minirnn.models.body.Body`.
+        embedding_size: size of the embedding; ``hidden_size`` if None.
+        dropout: probability, in training, on the outputs of every recurrent layer.
+        dtype: of the parameters, float32 or float64.
+        rates: ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
 
     >>> import minirnn as mr
     >>> lm = mr.models.CharLM(vocab_size=65, hidden_size=128)
@@ -49,50 +46,59 @@ class CharLM(Model):
     (3, 2, 65)
     """
 
+    _drops_embeddings = False
+
     def __init__(
-        self, vocab_size: int, hidden_size: int, num_layers: int = 2, cell: CellLike = "lstm",
-        embedding_size: int | None = None, dropout: float = 0.0, dtype: DType = "float32", **rates: Unpack[Rates],
-    ) -> None:  # fmt: skip
-        self._remember(locals())
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        num_layers: int = 2,
+        cell: CellLike | Module = "lstm",
+        embedding_size: int | None = None,
+        dropout: float = 0.0,
+        dtype: DType = "float32",
+        **rates: Unpack[Rates],
+    ) -> None:
+        width = check_int("CharLM: embedding_size", hidden_size if embedding_size is None else embedding_size)
+        super().__init__(vocab_size, hidden_size, num_layers, cell, False, "concat", dropout, width, dtype, **rates)
         self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
-        width = hidden_size if embedding_size is None else embedding_size
-        self.embedding = Embedding(vocab_size, width, dtype=dtype)
-        self.rnn: Any = recurrent_layers(cell, width, hidden_size, num_layers, dropout, dtype, **rates)
-        self.dropout = Dropout(dropout)
         self.head = Linear(hidden_size, vocab_size, dtype=dtype)
 
-    def forward(self, tokens: Any, state: State = None) -> tuple[Tensor, State]:
-        """Logits for every step.
+    def forward(self, tokens: TensorLike, state: State = None) -> tuple[Tensor, State]:  # type: ignore[override]
+        """Logits of the next token at every step.
 
         Args:
             tokens: [T, N] integers, or [T].
-            state: what an earlier call returned, to go on from there.
+            state: what an earlier call returned, to continue from.
 
         Returns:
-            logits [T, N, V] (or [T, V]), and the state after the last step.
+            Logits [T, N, V] (or [T, V]), and the state after the last step.
         """
-        y, state = self.rnn(ops.as_index("CharLM tokens", tokens), state, embedding=self.embedding.weight)
-        return self.head(self.dropout(y)), state
+        y, state = super().forward(tokens, state=state)
+        return self.head(y), state
 
     def loss(
-        self, tokens: Any, targets: Any, state: State = None, recompute_every: int | None = None,
-        reduction: str = "mean",
-    ) -> tuple[Tensor, State]:  # fmt: skip
+        self,
+        tokens: TensorLike,
+        targets: TensorLike,
+        state: State = None,
+        recompute_every: int | None = None,
+        reduction: Reduction = "mean",
+    ) -> tuple[Tensor, State]:
         """Cross-entropy over all steps, in nats, and the state after the last.
 
         Args:
             tokens, targets: [T, N] integers, targets[t] what should follow tokens[t].
-            state: what an earlier call returned, to go on from there.
-            recompute_every: keep nothing but the states after every so many steps, and compute the rest again in
-                backward (:func:`minirnn.recompute`): memory grows with this number, hardly with T.
-            reduction: "mean", a token, or "sum".
+            state: what an earlier call returned, to continue from.
+            recompute_every: keep only the states after every so many steps, and compute the rest again in the backward
+                pass (:func:`minirnn.recompute`): memory grows with this number, hardly with T.
+            reduction: "mean", per token, or "sum".
         """
-        if reduction not in ("mean", "sum"):
-            raise OptionError(f"loss: reduction must be 'mean' or 'sum', got {reduction!r}")
+        check_choice("loss: reduction", reduction, ("mean", "sum"))
         tokens, targets = ops.as_index("CharLM tokens", tokens), ops.as_index("CharLM targets", targets)
         if tokens.shape != targets.shape:
             raise ShapeError(f"loss: tokens {list(tokens.shape)} and targets {list(targets.shape)} must have one shape")
-        every = len(tokens) if recompute_every is None else _whole("loss", "recompute_every", recompute_every, 1)
+        every = len(tokens) if recompute_every is None else check_int("loss: recompute_every", recompute_every)
         if every >= len(tokens):
             logits, state = self(tokens, state)
             flat = logits.reshape(-1, self.vocab_size)
@@ -112,78 +118,98 @@ class CharLM(Model):
         return loss, *unpack_state(state)
 
     def generate(
-        self, prime_ids: Any, length: int, temperature: float = 1.0, top_k: int | None = None,
-        top_p: float | None = None, seed: int | None = None,
-    ) -> np.ndarray:  # fmt: skip
-        """Sample ``length`` tokens after ``prime_ids``; see :meth:`stream`.
+        self,
+        prime_ids: ArrayLike,
+        length: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Sample ``length`` tokens after ``prime_ids``, all at once.
+
+        Args:
+            prime_ids, length, temperature, top_k, top_p, seed: as for :meth:`stream`.
 
         Returns:
-            [length] integers, or [length, N] where ``prime_ids`` is [P, N].
+            [length] integers, or [length, N] if ``prime_ids`` is [P, N].
         """
         chunks = list(self.stream(prime_ids, length, temperature, top_k, top_p, seed))
         empty = np.empty((0, *np.shape(prime_ids)[1:]), np.int64)
         return np.concatenate(chunks) if chunks else empty
 
     def stream(
-        self, prime_ids: Any, length: int, temperature: float = 1.0, top_k: int | None = None,
-        top_p: float | None = None, seed: int | None = None, chunk: int = 64,
-    ) -> Iterator[np.ndarray]:  # fmt: skip
+        self,
+        prime_ids: ArrayLike,
+        length: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        chunk: int = 64,
+    ) -> Iterator[np.ndarray]:
         """Sample in one compiled loop, ``chunk`` tokens at a time.
 
         Args:
             prime_ids: [P] tokens to begin with (at least one), or [P, N] for N texts at once.
             length: tokens to sample.
-            temperature: divides the logits: below 1 safer, above 1 wilder, 0 always the most probable.
-            top_k: only the k most probable tokens (Fan, Lewis & Dauphin 2018).
-            top_p: only the smallest set of tokens with this share of the mass (Holtzman et al. 2020).
-            seed: the same seed gives the same text; drawn from :mod:`minirnn.random` where None.
+            temperature: divides the logits: below 1 safer, above 1 more varied, 0 always the most likely.
+            top_k: only the k most likely tokens (Fan, Lewis & Dauphin 2018).
+            top_p: only the smallest set of tokens with this probability together (Holtzman et al. 2020).
+            seed: the same seed gives the same text; drawn from :mod:`minirnn.random` if None.
+            chunk: tokens that are yielded at once.
 
         Yields:
             [chunk] integers, or [chunk, N].
+
+        Raises:
+            OptionError: an option is out of its range, or the model was made with a module as cell.
+            ShapeError, IndexRangeError: ``prime_ids`` has another shape, or a token outside the vocabulary.
         """
         prime = ops.as_index("generate prime_ids", prime_ids)
         if prime.ndim not in (1, 2) or prime.size == 0:
             raise ShapeError(f"generate: expected prime_ids [P] or [P, N] with P at least 1, got {list(prime.shape)}")
         ops.check_range("generate prime_ids", prime, self.vocab_size)
-        length = _whole("generate", "length", length, 0)
-        if not 0 <= temperature < float("inf"):
-            raise OptionError(f"generate: temperature must be at least 0, got {temperature}")
-        top_k = None if top_k is None else _whole("generate", "top_k", top_k, 1)
-        if top_p is not None and not 0 < top_p <= 1:
-            raise OptionError(f"generate: top_p must be above 0 and at most 1, got {top_p}")
-        seed = random.draw_seed() if seed is None else _whole("generate", "seed", seed, 0)
-        return self._stream(prime, length, temperature, top_k, top_p, seed, _whole("generate", "chunk", chunk, 1))
+        length, chunk = check_int("generate: length", length, 0), check_int("generate: chunk", chunk)
+        if not 0 <= temperature < math.inf:
+            raise OptionError(f"generate: temperature: expected a finite number of at least 0, got {temperature}")
+        k = self.vocab_size if top_k is None else check_int("generate: top_k", top_k)
+        p = 1.0 if top_p is None else check_float("generate: top_p", top_p, 0.0, 1.0, exclude_minimum=True)
+        seed = random.draw_seed() if seed is None else check_int("generate: seed", seed, 0)
+        if isinstance(self._arguments["cell"], Module):
+            raise OptionError("generate: expected a model of a cell, whose equations make the loop; it has a module")
 
-    def _stream(
-        self, prime: np.ndarray, length: int, temperature: float, top_k: int | None, top_p: float | None, seed: int,
-        chunk: int,
-    ) -> Iterator[np.ndarray]:  # fmt: skip
-        given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
-        batch = given.shape[1]
-        K = kernels.on(self.head.weight.device)
-        zeros = K.zeros((self.num_layers, batch, self.hidden_size), self.head.weight.dtype)
-        with self.evaluating():
-            sampler = K.Sampler(self._token_model(), [zeros] * len(self.rnn.cell.states))
-        seeds = np.random.SeedSequence(seed).generate_state(batch, np.uint64)
-        for position in range(0, length, chunk):
-            out = sampler.run(
-                given, min(chunk, length - position), float(temperature), self.vocab_size if top_k is None else top_k,
-                1.0 if top_p is None else float(top_p), seeds, position,
-            )  # fmt: skip
-            given = out[-1:]
-            yield out if prime.ndim == 2 else out[:, 0]
+        def chunks() -> Iterator[np.ndarray]:
+            given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
+            seeds = np.random.SeedSequence(seed).generate_state(given.shape[1], np.uint64)
+            weight, states = self.head.weight, len(self.layers.cell.states)
+            K = kernels.on(weight.device)
+            zeros = K.zeros((self.num_layers, given.shape[1], self.hidden_size), weight.dtype)
+            with self.evaluating():
+                sampler = K.Sampler(self._token_model(), [zeros] * states)
+            for start in range(0, length, chunk):
+                out = sampler.run(given, min(chunk, length - start), float(temperature), k, p, seeds, start)
+                given = out[-1:]
+                yield out if prime.ndim == 2 else out[:, 0]
 
-    def _token_model(self) -> TokenModel:
-        rnn, layers = self.rnn, range(self.num_layers)
+        return chunks()
+
+    def _token_model(self) -> TokenModel[Array]:
+        """The weights in the form of the compiled sampling loop."""
+        rnn, layers = self.layers, range(self.num_layers)
         weights = [rnn.weights(layer, 0) for layer in layers]
-        first = ops.linear(self.embedding.weight, rnn.weight_ih_l0, weights[0].input_bias).data
+        first = ops.linear(self.table(), rnn.weight_ih_l0, weights[0].input_bias).data
         assert self.head.bias is not None
         return TokenModel(
-            rnn.resolved(), first, [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]],
-            [one.input_bias.data for one in weights[1:]], [one.map(lambda tensor: tensor.data) for one in weights],
-            self.head.weight.data, self.head.bias.data, rnn.zoneout,
-        )  # fmt: skip
+            rnn.resolved(),
+            first,
+            [getattr(rnn, f"weight_ih_l{layer}").data for layer in layers[1:]],
+            [one.input_bias.data for one in weights[1:] if one.input_bias is not None],
+            [one.map(lambda tensor: tensor.data) for one in weights],
+            self.head.weight.data,
+            self.head.bias.data,
+            rnn.zoneout,
+        )
 
     def extra_repr(self) -> str:
-        sizes = f"vocab_size={self.vocab_size}, hidden_size={self.hidden_size}, layers={self.num_layers}"
-        return f"{self.rnn.cell.name}, {sizes}"
+        return f"vocab_size={self.vocab_size}, hidden_size={self.hidden_size}, num_layers={self.num_layers}"

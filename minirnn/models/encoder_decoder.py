@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 
@@ -14,31 +14,39 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.data.sequences import valid_rows
 from minirnn.data.vocabulary import END, PAD, START
 from minirnn.decode import Hypothesis, Scores, beam_search
-from minirnn.errors import OptionError, ShapeError
-from minirnn.models.body import Body, CellLike, Model, Rates
+from minirnn.errors import ShapeError
+from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
 from minirnn.nn import functional as F
 from minirnn.nn.attention import Attention
-from minirnn.nn.cells import State, pack_state, unpack_state
 from minirnn.nn.layers import Dropout, Linear
 from minirnn.nn.module import ModuleList
-from minirnn.nn.recurrent import check_lengths
+from minirnn.nn.state import State, check_lengths, pack_state, unpack_state
+from minirnn.nn.unrolled import Merge
+from minirnn.validation import check_choice, check_float, check_int
 
 SCHEDULES = ("constant", "linear", "inverse-sigmoid")
+"""How the teacher forcing ratio may change during training, see :func:`teacher_forcing_ratio`."""
 
 _STEEPNESS = 15.0
 
 
 def teacher_forcing_ratio(schedule: str, start: float, end: float, progress: float) -> float:
-    """The share of steps that read the expected token, at ``progress`` (0 to 1) of the training.
+    """The probability with which a step reads the target rather than the model's prediction: scheduled sampling.
 
-    "constant": start; "linear": start + (end - start) p; "inverse-sigmoid": end + (start - end) k / (k + e^(100 p / k))
-    with k = 15, which stays near the start, passes the middle at p = 0.41 and ends near the end (Bengio et al. 2015,
-    section 2.4).
+    With p the progress and k = 15 (Bengio et al. 2015, arXiv:1506.03099, section 2.4)::
+
+        constant          start
+        linear            start + (end - start) p
+        inverse-sigmoid   end + (start - end) k / (k + exp(100 p / k)); half-way at p = 0.41
+
+    Args:
+        schedule: one of :data:`SCHEDULES`.
+        start, end: ratios from 0 to 1.
+        progress: fraction of the training that is done, from 0 to 1.
     """
-    if schedule not in SCHEDULES:
-        raise OptionError(f"teacher forcing schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
-    if not (0 <= start <= 1 and 0 <= end <= 1):
-        raise OptionError(f"teacher forcing ratios must be from 0 to 1, got {start} and {end}")
+    check_choice("teacher forcing schedule", schedule, SCHEDULES)
+    for name, ratio in (("start", start), ("end", end)):
+        check_float(f"teacher forcing {name}", ratio, 0.0, 1.0)
     if schedule == "constant":
         return start
     if schedule == "linear":
@@ -48,11 +56,8 @@ def teacher_forcing_ratio(schedule: str, start: float, end: float, progress: flo
 
 @dataclass(frozen=True)
 class Memory:
-    """What the decoder looks at.
-
-    Attributes:
-        values: [S, N, M] the encoder's outputs. keys: [S, N, A] what they are compared by. lengths: [N].
-    """
+    """What the decoder attends to: the encoder's outputs ``values`` [S, N, M], the ``keys`` [S, N, A] that queries are
+    compared with, and ``lengths`` [N]."""
 
     values: Tensor
     keys: Tensor
@@ -60,42 +65,50 @@ class Memory:
 
 
 class EncoderDecoder(Model):
-    """Encoder h^e, its final state carried over a bridge, decoder h^d, attention, a linear head.
+    """Encoder h^e, its final state passed on by a bridge, decoder h^d, attention, a linear head.
 
     h^d_t = cell(E y_{t-1}, h^d_{t-1}); c_t = attention(h^d_t, h^e); logits_t = W tanh(W_c [c_t; h^d_t] + b_c) + b
     (Sutskever, Vinyals & Le 2014; attention after the recurrent layer: Luong, Pham & Manning 2015, section 3.1).
-    Without attention logits_t = W h^d_t + b. As nothing after the recurrent layer is fed back, all steps of a expected
-    sequence are computed at once.
+    Without attention logits_t = W h^d_t + b. As nothing after the recurrent layer is fed back, all steps of a target
+    are computed at once.
 
     Args:
         source_size, target_size: tokens of the source and of the target vocabulary; 0 is <pad>, 1 <start>, 2 <end>,
             3 <unk>.
-        hidden_size, num_layers, cell, dropout, rates: of encoder and decoder, see :class:`~minirnn.models.body.Body`.
-        embedding_size: of both vocabularies; ``hidden_size`` where None, 0 for one-hot.
-        bidirectional, merge: of the encoder. In every layer its final h and, of cells that have it, c reach the decoder
-            through a linear layer (then tanh for h), other states as the mean of both directions; the final states of
-            an encoder of one direction are taken as they are.
+        hidden_size, num_layers: units of a recurrent layer, and layers, of encoder and decoder.
+        cell: name of a cell, a cell, or its data, of encoder and decoder; a module is refused, as one cannot be both.
+        embedding_size: of both vocabularies; ``hidden_size`` if None, 0 for one-hot.
+        bidirectional, merge: of the encoder, as in :class:`~minirnn.models.body.Body`. In every layer its final h and,
+            of cells that have it, c reach the decoder through a linear layer (then tanh for h), other states as the
+            mean of both directions. The final states of an encoder of one direction are passed on as they are.
+        dropout: probability, in training, on embeddings, on the outputs of every layer and before the head.
         attention: "additive", "dot", or None for none.
+        dtype: of the parameters, float32 or float64.
+        rates: ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
     """
 
     def __init__(
-        self, source_size: int, target_size: int, hidden_size: int, num_layers: int = 1, cell: CellLike = "lstm",
-        embedding_size: int | None = None, bidirectional: bool = True, merge: str = "concat", dropout: float = 0.0,
-        attention: str | None = "additive", dtype: DType = "float32", **rates: Unpack[Rates],
-    ) -> None:  # fmt: skip
-        cell = cells.get(cell)
-        self._remember(locals())
-        if min(source_size, target_size) <= END:
-            raise OptionError(
-                f"EncoderDecoder: vocabularies hold <pad>, <start>, <end> and more; got {source_size} and {target_size}"
-            )
-        self.source_size, self.target_size = source_size, target_size
-        width = hidden_size if embedding_size is None else embedding_size
+        self,
+        source_size: int,
+        target_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        cell: CellLike = "lstm",
+        embedding_size: int | None = None,
+        bidirectional: bool = True,
+        merge: Merge = "concat",
+        dropout: float = 0.0,
+        attention: str | None = "additive",
+        dtype: DType = "float32",
+        **rates: Unpack[Rates],
+    ) -> None:
+        self.source_size = check_int("EncoderDecoder: source_size", source_size, END + 1)  # <pad>, <start>, <end>
+        self.target_size = check_int("EncoderDecoder: target_size", target_size, END + 1)
+        cell, width = cells.get(cell), hidden_size if embedding_size is None else embedding_size
         self.encoder = Body(
             source_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, width, dtype, **rates
-        )  # fmt: skip
-        self.decoder = Body(target_size, hidden_size, num_layers, cell, dropout=dropout, embedding_size=width,
-                            dtype=dtype, **rates)  # fmt: skip
+        )
+        self.decoder = Body(target_size, hidden_size, num_layers, cell, False, merge, dropout, width, dtype, **rates)
         self._bridged = [number for number, state in enumerate(cell.states) if number == 0 or state == "c"]
         bridges = len(self._bridged) * num_layers if bidirectional else 0
         self.bridge = ModuleList(*(Linear(2 * hidden_size, hidden_size, dtype=dtype) for _ in range(bridges)))
@@ -107,51 +120,57 @@ class EncoderDecoder(Model):
             self.dropout = Dropout(dropout)
         self.head = Linear(hidden_size, target_size, dtype=dtype)
 
-    # ---------------------------------------------------------------------------------------------- the parts
-
-    def encode(self, source: Any, lengths: Any = None) -> tuple[Memory | None, State]:
-        """What the decoder looks at (None without attention), and its initial state.
+    def encode(self, source: TensorLike, lengths: Lengths = None) -> tuple[Memory | None, State]:
+        """Run the encoder.
 
         Args:
-            source: [S, N] tokens. lengths: [N] from 0 to S; all S where None.
+            source: [S, N] tokens.
+            lengths: [N] from 0 to S; all S if None.
+
+        Returns:
+            What the decoder attends to (None without attention), and its initial state.
         """
         tokens = ops.as_index("EncoderDecoder source", source)
         if tokens.ndim != 2 or len(tokens) == 0:
             raise ShapeError(f"EncoderDecoder: expected a source [S, N] with S at least 1, got {list(tokens.shape)}")
-        steps, batch = tokens.shape
-        counts = check_lengths("source", lengths, steps, batch)
+        counts = check_lengths("source", lengths, *tokens.shape)
         values, state = self.encoder(tokens, counts)
         memory = None
         if self.attention is not None:
             memory = Memory(values, self.attention.keys(values, counts), counts)
-        return memory, self._carried_over(state)
+        return memory, self._bridge_state(state)
 
-    def _carried_over(self, state: State) -> State:
+    def _bridge_state(self, state: State) -> State:
         """The encoder's final states [L D, N, H] as the decoder's initial ones [L, N, H]."""
-        if not self.encoder.rnn.bidirectional:
+        if not self.encoder.layers.bidirectional:
             return state
-        layers = self.encoder.rnn.num_layers
-        carried = []
+        layers, bridged = self.encoder.layers.num_layers, []
         for number, member in enumerate(unpack_state(state)):
             both = member.reshape(layers, 2, *member.shape[1:])
             if number not in self._bridged:  # a learnt map could leave the range of a state, as of a normaliser
-                carried.append(both.mean(1))
+                bridged.append(both.mean(1))
                 continue
             parts = []
             for layer in range(layers):
                 joined = ops.concatenate([both[layer, 0], both[layer, 1]], 1)
                 part = self.bridge[self._bridged.index(number) * layers + layer](joined)
                 parts.append(part.tanh() if number == 0 else part)
-            carried.append(ops.stack(parts))
-        return pack_state(carried)
+            bridged.append(ops.stack(parts))
+        return pack_state(bridged)
 
     def decode(
-        self, tokens: Any, memory: Memory | None, state: State, lengths: Any = None
+        self, tokens: TensorLike, memory: Memory | None, state: State, lengths: Lengths = None
     ) -> tuple[Tensor, Tensor | None, State]:
-        """What the head reads [T, N, H], the attention's weights [T, N, S] or None, and the state after the last step.
+        """Run the decoder.
 
         Args:
-            tokens: [T, N] what each step reads. lengths: [N] valid steps.
+            tokens: [T, N] what each step reads.
+            memory, state: from :meth:`encode`, or the state of an earlier call.
+            lengths: [N] valid steps; all T if None.
+
+        Returns:
+            The inputs of the head [T, N, H], the attention's weights [T, N, S] or None, and the state after the last
+            step.
         """
         h, state = self.decoder(tokens, lengths, state)
         if self.attention is None or memory is None:
@@ -159,106 +178,122 @@ class EncoderDecoder(Model):
         context, weights = self.attention(h, memory.values, memory.lengths, memory.keys)
         return self.dropout(self.combine(ops.concatenate([context, h], 2)).tanh()), weights, state
 
-    # ----------------------------------------------------------------------------------------------- training
-
     def forward(
-        self, source: Any, target: Any, source_lengths: Any = None, target_lengths: Any = None,
-        teacher_forcing_ratio: float = 1.0, draw: str = "step",
-    ) -> Tensor:  # fmt: skip
+        self,
+        source: TensorLike,
+        target: TensorLike,
+        source_lengths: Lengths = None,
+        target_lengths: Lengths = None,
+        teacher_forcing_ratio: float = 1.0,
+        draw: str = "step",
+    ) -> Tensor:
         """Logits [T - 1, N, target_size] of the tokens ``target[1:]``.
 
         Args:
-            source: [S, N] tokens. source_lengths: [N].
-            target: [T, N] tokens: <start>, the expected ones, <end>, <pad>. target_lengths: [N], both ends counted.
-            teacher_forcing_ratio: the probability with which a step reads the expected token rather than the most likely
-                of the step before (scheduled sampling, Bengio et al. 2015).
-            draw: the choice is made again at every "step", or once a "sequence".
+            source: [S, N] tokens.
+            target: [T, N] tokens: <start>, the sequence, <end>, <pad>.
+            source_lengths, target_lengths: [N], <start> and <end> counted; all S and T if None.
+            teacher_forcing_ratio: the probability with which a step reads the target token rather than the most likely
+                token of the step before (scheduled sampling, Bengio et al. 2015).
+            draw: the choice is drawn for every "step", or once for a "sequence".
         """
-        h, _ = self._features(source, target, source_lengths, target_lengths, teacher_forcing_ratio, draw)
+        h, _ = self._decoded(source, target, (source_lengths, target_lengths), teacher_forcing_ratio, draw)
         return self.head(h)
 
     def loss(
-        self, source: Any, target: Any, source_lengths: Any = None, target_lengths: Any = None,
-        teacher_forcing_ratio: float = 1.0, draw: str = "step", label_smoothing: float = 0.0, reduction: str = "mean",
-    ) -> Tensor:  # fmt: skip
-        """Cross-entropy, in nats, over the expected tokens that are there: padding is neither computed nor counted."""
-        h, counts = self._features(source, target, source_lengths, target_lengths, teacher_forcing_ratio, draw)
-        expected = ops.as_index("EncoderDecoder target", target)[1:]
-        valid = valid_rows(len(expected), counts)
-        rows = ops.take_rows(h.reshape(expected.size, h.shape[2]), valid)
-        return F.cross_entropy(
-            self.head(rows), expected.reshape(-1)[valid], label_smoothing=label_smoothing, reduction=reduction
-        )
+        self,
+        source: TensorLike,
+        target: TensorLike,
+        source_lengths: Lengths = None,
+        target_lengths: Lengths = None,
+        teacher_forcing_ratio: float = 1.0,
+        draw: str = "step",
+        label_smoothing: float = 0.0,
+        reduction: F.Reduction = "mean",
+    ) -> Tensor:
+        """Cross-entropy over the target's valid tokens, in nats; padding is neither computed nor counted.
 
-    def _features(
-        self, source: Any, target: Any, source_lengths: Any, target_lengths: Any, ratio: float, draw: str
+        Args:
+            source, target, source_lengths, target_lengths, teacher_forcing_ratio, draw: as for :meth:`forward`.
+            label_smoothing: as for :func:`~minirnn.nn.functional.cross_entropy`.
+            reduction: "mean" (per token), "sum" or "none".
+        """
+        lengths = source_lengths, target_lengths
+        h, counts = self._decoded(source, target, lengths, teacher_forcing_ratio, draw)
+        labels = ops.as_index("EncoderDecoder target", target)[1:]
+        valid = valid_rows(len(labels), counts)
+        logits = self.head(ops.take_rows(h.reshape(labels.size, h.shape[2]), valid))
+        return F.cross_entropy(logits, labels.reshape(-1)[valid], label_smoothing=label_smoothing, reduction=reduction)
+
+    def _decoded(
+        self, source: TensorLike, target: TensorLike, lengths: tuple[Lengths, Lengths], ratio: float, draw: str
     ) -> tuple[Tensor, np.ndarray]:
-        """What the head reads [T - 1, N, H], and how many steps of each sequence are expected."""
-        if not 0 <= ratio <= 1:
-            raise OptionError(f"EncoderDecoder: teacher_forcing_ratio must be from 0 to 1, got {ratio}")
-        if draw not in ("step", "sequence"):
-            raise OptionError(f"EncoderDecoder: draw must be 'step' or 'sequence', got {draw!r}")
-        tokens = ops.as_index("EncoderDecoder target", target)
-        batch = np.shape(source)[1:2]
+        """The inputs of the head [T - 1, N, H], and the number of valid steps of each sequence."""
+        check_float("EncoderDecoder: teacher_forcing_ratio", ratio, 0.0, 1.0)
+        check_choice("EncoderDecoder: draw", draw, ("step", "sequence"))
+        tokens, batch = ops.as_index("EncoderDecoder target", target), np.shape(source)[1:2]
         if tokens.ndim != 2 or len(tokens) < 2 or tokens.shape[1:] != batch:
             raise ShapeError(
                 f"EncoderDecoder: expected a target [T, {batch[0] if batch else 'N'}] with T at least 2 (<start> and "
                 f"<end>), got {list(tokens.shape)}"
             )
-        length = len(tokens)
-        counts = np.maximum(check_lengths("target", target_lengths, length, batch[0]) - 1, 0)
-        memory, state = self.encode(source, source_lengths)
+        counts = np.maximum(check_lengths("target", lengths[1], *tokens.shape) - 1, 0)
+        memory, state = self.encode(source, lengths[0])
         inputs = tokens[:-1]
         if ratio < 1:
-            inputs = self._mixed_inputs(inputs, memory, state, ratio, draw)
+            inputs = self._scheduled_sampling(inputs, memory, state, ratio, draw)
         h, _, _ = self.decode(inputs, memory, state, counts)
         return h, counts
 
-    def _mixed_inputs(
-        self, expected: np.ndarray, memory: Memory | None, state: State, ratio: float, draw: str
+    def _scheduled_sampling(
+        self, targets: np.ndarray, memory: Memory | None, state: State, ratio: float, draw: str
     ) -> np.ndarray:
-        """Inputs [T, N] of which a share are the model's own guesses.
+        """Inputs [T, N] of which some are the model's own predictions.
 
-        A guess carries no gradient. So the inputs can be found first, step by step and without a tape, and the step
-        that is learnt from still runs over all of them at once. The decoder guesses without dropout.
+        A prediction carries no gradient. So the inputs can be found first, step by step and without a tape, and the
+        pass that is learnt from still runs over all steps at once. Predictions are made without dropout.
         """
-        shape = expected.shape if draw == "step" else expected.shape[1:]
-        guessed = np.broadcast_to(random.generator().random(shape) >= ratio, expected.shape)
-        inputs = expected.copy()
+        shape = targets.shape if draw == "step" else targets.shape[1:]
+        predicted = np.broadcast_to(random.generator().random(shape) >= ratio, targets.shape)
+        inputs = targets.copy()
         with self.evaluating():
             for t in range(1, len(inputs)):
                 h, _, state = self.decode(inputs[t - 1 : t], memory, state)
-                rows = np.flatnonzero(guessed[t])
+                rows = np.flatnonzero(predicted[t])
                 inputs[t, rows] = self.head(h[0, rows]).numpy().argmax(1)
         return inputs
 
-    # ----------------------------------------------------------------------------------------------- decoding
-
     def generate(
-        self, source: Any, source_lengths: Any = None, max_length: int | None = None, beam_width: int = 1,
+        self,
+        source: TensorLike,
+        source_lengths: Lengths = None,
+        max_length: int | None = None,
+        beam_width: int = 1,
         length_penalty: float = 1.0,
-    ) -> list[Hypothesis]:  # fmt: skip
-        """The best target found for each source; greedy with ``beam_width`` 1, see :func:`minirnn.decode.beam_search`.
+    ) -> list[Hypothesis]:
+        """The best target found for each source, by :func:`minirnn.decode.beam_search`.
 
         Args:
-            source: [S, N] tokens. source_lengths: [N].
-            max_length: tokens at most, <end> included; where None, 10 more than twice the source has.
-            length_penalty: the exponent; larger favours longer targets.
+            source: [S, N] tokens.
+            source_lengths: [N] from 0 to S; all S if None.
+            max_length: tokens at most, <end> included; if None, 10 more than twice the source has.
+            beam_width: hypotheses kept for each source; 1 is greedy decoding.
+            length_penalty: exponent of :func:`minirnn.decode.length_penalty`; larger favours longer targets.
         """
         with self.evaluating():
             memory, state = self.encode(source, source_lengths)
             steps, batch = np.shape(source)
             lengths = check_lengths("source", source_lengths, steps, batch)
-            found = beam_search(
-                self._scores, _rows_of, _Beams(np.arange(batch), memory, state), batch, START, END,
-                2 * lengths + 10 if max_length is None else max_length, beam_width, length_penalty,
-            )  # fmt: skip
+            beams = _Beams(np.arange(batch), memory, state)
+            limits = 2 * lengths + 10 if max_length is None else max_length
+            found = beam_search(self._scores, _select, beams, batch, START, END, limits, beam_width, length_penalty)
         return [
             one if one.attention is None else replace(one, attention=one.attention[:, :n])
             for one, n in zip(found, lengths, strict=True)
         ]
 
     def _scores(self, tokens: np.ndarray, beams: _Beams) -> Scores:
+        """One step of the search."""
         h, weights, state = self.decode(tokens[None], beams.memory, beams.state)
         log_probs = self.head(h[0]).log_softmax(1).numpy()
         log_probs[:, [PAD, START]] = -np.inf
@@ -270,15 +305,15 @@ class EncoderDecoder(Model):
 
 @dataclass(frozen=True)
 class _Beams:
-    """What the search keeps for each hypothesis: the number of its source, what it looks at, its decoder's state."""
+    """What the search keeps for each hypothesis: the index of its source, its memory, and the decoder's state."""
 
     source: np.ndarray
     memory: Memory | None
     state: State
 
 
-def _rows_of(beams: _Beams, rows: np.ndarray) -> _Beams:
-    """Some hypotheses, in the order of ``rows``; the memory is copied only where other sources lie in its columns."""
+def _select(beams: _Beams, rows: np.ndarray) -> _Beams:
+    """Some hypotheses, in the order of ``rows``; the memory is copied only if its columns change their source."""
     source, memory, state = beams.source[rows], beams.memory, beams.state
     if memory is not None and not np.array_equal(source, beams.source):
         memory = Memory(memory.values[:, rows], memory.keys[:, rows], memory.lengths[rows])

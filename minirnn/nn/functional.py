@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirnn import kernels
 from minirnn.autograd import ops
@@ -13,23 +15,58 @@ from minirnn.autograd.ops import dropout, linear, log_softmax, relu, sigmoid, so
 from minirnn.autograd.tape import record
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
+from minirnn.kernels.contract import Array
+from minirnn.validation import check_choice, check_float
 
 __all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "dropout", "embedding",
-    "huber_loss", "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss", "one_hot", "relu",
-    "sigmoid", "smooth_l1_loss", "softmax", "softplus", "tanh",
-]  # fmt: skip
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "huber_loss",
+    "l1_loss",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "nll_loss",
+    "one_hot",
+    "relu",
+    "sigmoid",
+    "smooth_l1_loss",
+    "softmax",
+    "softplus",
+    "tanh",
+]
+
+Reduction = Literal["mean", "sum", "none"]
 
 
-def embedding(tokens: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    """Rows of ``weight`` [V, E] for tokens of any shape; row ``padding_idx`` gets no gradient."""
+def embedding(tokens: ArrayLike, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """Return rows of a table: tokens [...] to [..., E].
+
+    Args:
+        tokens: integers from 0 to V - 1.
+        weight: [V, E].
+        padding_idx: a row that gets no gradient.
+
+    Raises:
+        IndexRangeError, OptionError: a token, or padding_idx, is out of range.
+        DTypeError: tokens are not integers.
+    """
     if padding_idx is not None and not -weight.shape[0] <= padding_idx < weight.shape[0]:
         raise OptionError(f"embedding: padding_idx {padding_idx} is out of range for {weight.shape[0]} rows")
     return ops.embedding(weight, tokens, padding_idx)
 
 
-def one_hot(tokens: Any, num_classes: int = -1) -> Tensor:
-    """Integers [...] to 0/1 integers [..., num_classes]; by default one class more than the largest token."""
+def one_hot(tokens: ArrayLike, num_classes: int = -1) -> Tensor:
+    """Return int64 vectors that are 1 at the token and 0 elsewhere: integers [...] to [..., num_classes].
+
+    Args:
+        tokens: integers from 0 to num_classes - 1.
+        num_classes: -1: one more than the largest token.
+    """
     index = ops.as_index("one_hot", tokens)
     count = (int(index.max()) + 1 if index.size else 0) if num_classes == -1 else num_classes
     ops.check_range("one_hot", index, count)
@@ -40,10 +77,22 @@ def one_hot(tokens: Any, num_classes: int = -1) -> Tensor:
 
 
 def layer_norm(
-    x: Any, normalized_shape: tuple[int, ...], weight: Tensor | None = None, bias: Tensor | None = None,
+    x: ArrayLike,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
     eps: float = 1e-5,
-) -> Tensor:  # fmt: skip
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last ``len(normalized_shape)`` dimensions."""
+) -> Tensor:
+    """Layer normalization, (x - mean) / sqrt(var + eps) * weight + bias (Ba, Kiros & Hinton 2016).
+
+    Args:
+        x: [..., *normalized_shape]; mean and variance are those of the last ``len(normalized_shape)`` dimensions.
+        weight, bias: of ``normalized_shape``, or None.
+        eps: added to the variance.
+
+    Raises:
+        ShapeError: x does not end in ``normalized_shape``.
+    """
     x = ops.as_tensor(x, weight)
     count = len(normalized_shape)
     if x.shape[x.ndim - count :] != tuple(normalized_shape):
@@ -56,151 +105,182 @@ def layer_norm(
     return y if bias is None else y + bias
 
 
-# -------------------------------------------------------------------------------------------------- losses
+def _check_reduction(name: str, reduction: str) -> None:
+    check_choice(f"{name}: reduction", reduction, ("mean", "sum", "none"))
 
 
-def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return losses.mean()
-    return losses.sum() if _check_reduction(name, reduction) == "sum" else losses
+def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
+    _check_reduction(name, reduction)
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _check_reduction(name: str, reduction: str) -> str:
-    if reduction not in ("none", "mean", "sum"):
-        raise OptionError(f"{name}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
-    return reduction
-
-
-def _class_rows(name: str, input: Tensor, target: Any, ignore_index: int) -> tuple[Tensor, np.ndarray, tuple[int, ...]]:
-    """Scores as rows [S, C], targets [S] with ignored ones at -1, and the shape of the losses."""
+def _class_inputs(
+    name: str, input: Tensor, target: ArrayLike, weight: ArrayLike | None, ignore_index: int
+) -> tuple[Tensor, np.ndarray, tuple[int, ...], np.ndarray | None]:
+    """Scores as rows [S, C], targets [S] with ignored ones at -1, the losses' shape, class weights on the host."""
     if input.dtype.kind != "f":
-        raise DTypeError(f"{name}: scores must be floating-point, got {input.dtype}")
-    expected = ops.as_index(f"{name} target", target)
-    fitting = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
-    if input.ndim == 0 or expected.shape != fitting:
+        raise DTypeError(f"{name}: expected floating-point input, got {input.dtype}")
+    targets = ops.as_index(f"{name} target", target)
+    shape = input.shape[:1] * (input.ndim > 1) + input.shape[2:]
+    if input.ndim == 0 or targets.shape != shape:
         raise ShapeError(
-            f"{name}: scores {list(input.shape)} want targets {list(fitting)} "
-            f"([N, C] and [N], or [N, C, d...] and [N, d...]), got {list(expected.shape)}"
+            f"{name}: for input {list(input.shape)}, expected targets {list(shape)} "
+            f"([N, C] takes [N], and [N, C, d...] takes [N, d...]), got {list(targets.shape)}"
         )
     classes = input.shape[min(1, input.ndim - 1)]
     if input.ndim > 2:
         input = input.permute(0, *range(2, input.ndim), 1)
-    rows, flat = input.reshape(-1, classes), expected.reshape(-1)
-    outside = bool(flat.size) and (flat.min() < 0 or flat.max() >= classes)
-    if not outside and not 0 <= ignore_index < classes:
-        return rows, flat, expected.shape
-    ignored = flat == ignore_index
-    bad = flat[((flat < 0) | (flat >= classes)) & ~ignored]
-    if bad.size:
-        raise IndexRangeError(f"{name}: target {bad[0]} is out of range for {classes} classes")
-    return rows, np.where(ignored, -1, flat), expected.shape
-
-
-def _class_weight(name: str, weight: Any, like: Tensor) -> np.ndarray | None:
-    """The weights on the host, where they are added up."""
+    rows, targets = input.reshape(-1, classes), targets.reshape(-1)
+    if (targets.size and (targets.min() < 0 or targets.max() >= classes)) or 0 <= ignore_index < classes:
+        ignored = targets == ignore_index
+        bad = targets[((targets < 0) | (targets >= classes)) & ~ignored]
+        if bad.size:
+            raise IndexRangeError(f"{name}: target {bad[0]} is out of range for {classes} classes")
+        targets = np.where(ignored, -1, targets)
     if weight is None:
-        return None
-    array = np.ascontiguousarray(ops.as_tensor(weight).numpy(), dtype=like.dtype)
-    if array.shape != like.shape[1:]:
-        raise ShapeError(f"{name}: expected a weight for each of {like.shape[1]} classes, got {list(array.shape)}")
-    return array
+        return rows, targets, shape, None
+    class_weight = np.ascontiguousarray(ops.as_tensor(weight).numpy(), dtype=rows.dtype)
+    if class_weight.shape != (classes,):
+        raise ShapeError(f"{name}: expected a weight for each of {classes} classes, got {list(class_weight.shape)}")
+    return rows, targets, shape, class_weight
 
 
-def _target_mass(targets: np.ndarray, weight: np.ndarray | None) -> float:
-    """What the mean divides by: the number, or the weight, of the targets that count."""
+def _total_weight(targets: np.ndarray, weight: np.ndarray | None) -> float:
+    """What the mean divides by: the number, or the weight, of the targets that are not ignored."""
     counted = targets >= 0
     return float(np.count_nonzero(counted) if weight is None else weight[targets[counted]].sum(dtype=np.float64))
 
 
 def cross_entropy(
-    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
-) -> Tensor:  # fmt: skip
-    """-log softmax(input)[target], in nats; loss and gradient in one pass over the logits.
+) -> Tensor:
+    """Cross-entropy of logits, -log softmax(input)[target], in nats; loss and gradient in one pass over the logits.
 
     Args:
         input: logits [N, C], [C] or [N, C, d...].
         target: integer classes [N], [] or [N, d...].
-        weight: [C] weight of each class; the mean divides by the weights' sum.
-        ignore_index: targets with this value count for nothing.
-        label_smoothing: this share of each target is spread over all classes (Szegedy et al. 2016).
+        weight: [C], the weight of each class; the mean divides by the sum of the targets' weights.
+        ignore_index: targets of this value do not contribute to the loss.
+        reduction: "mean" or "sum" of the losses, or "none", the loss of each target.
+        label_smoothing: from 0 to 1, how much of each target is spread evenly over all classes (Szegedy et al. 2016).
 
     Raises:
-        ShapeError, IndexRangeError, DTypeError, OptionError: what does not fit.
+        ShapeError, IndexRangeError, DTypeError, OptionError: an input does not fit.
     """
     _check_reduction("cross_entropy", reduction)
-    if not 0 <= label_smoothing <= 1:
-        raise OptionError(f"cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing}")
-    rows, targets, shape = _class_rows("cross_entropy", ops.as_tensor(input), target, ignore_index)
-    class_weight = _class_weight("cross_entropy", weight, rows)
+    check_float("cross_entropy: label_smoothing", label_smoothing, 0, 1)
+    scores = ops.as_tensor(input)
+    rows, targets, shape, class_weight = _class_inputs("cross_entropy", scores, target, weight, ignore_index)
     scale = 1.0
     if reduction == "mean":
-        mass = _target_mass(targets, class_weight)
-        scale = 1 / mass if mass else math.nan
+        total_weight = _total_weight(targets, class_weight)
+        scale = 1 / total_weight if total_weight else math.nan
     K = kernels.on(rows.device)
-    losses, slope = K.cross_entropy(
-        K.contiguous(rows.data), targets, None if class_weight is None else K.asarray(class_weight), label_smoothing,
-        scale, rows.requires_grad,
-    )  # fmt: skip
+    weights = None if class_weight is None else K.asarray(class_weight)
+    logits = K.contiguous(rows.data)
+    losses, slope = K.cross_entropy(logits, targets, weights, label_smoothing, scale, rows.requires_grad)
+
+    def gradients(g: Array) -> tuple[Array]:
+        assert slope is not None  # the logits require a gradient
+        return (slope * g.reshape(-1, 1) if reduction == "none" else K.scaled(slope, g),)
+
     if reduction == "none":
-        return record("cross_entropy", (rows,), losses.reshape(shape), lambda g: (slope * g.reshape(-1, 1),))
+        return record("cross_entropy", (rows,), losses.reshape(shape), gradients)
     total = K.asarray(scale if math.isnan(scale) else losses.sum(dtype=np.float64), losses.dtype)
-
-    def gradients(g: Any) -> tuple[Any]:
-        return (K.scaled(slope, g),)
-
     return record("cross_entropy", (rows,), total, gradients)
 
 
-def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
-    """-input[target] for log-probabilities [N, C] or [N, C, d...]; see :func:`cross_entropy` for the rest."""
+def nll_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Negative log-likelihood, -input[target], in nats.
+
+    Args:
+        input: log-probabilities [N, C], [C] or [N, C, d...].
+        target: integer classes [N], [] or [N, d...].
+        weight: [C], the weight of each class; the mean divides by the sum of the targets' weights.
+        ignore_index: targets of this value do not contribute to the loss.
+        reduction: "mean" or "sum" of the losses, or "none", the loss of each target.
+    """
     _check_reduction("nll_loss", reduction)
-    rows, targets, shape = _class_rows("nll_loss", ops.as_tensor(input), target, ignore_index)
-    class_weight = _class_weight("nll_loss", weight, rows)
+    scores = ops.as_tensor(input)
+    rows, targets, shape, class_weight = _class_inputs("nll_loss", scores, target, weight, ignore_index)
     counted = targets >= 0
+    index = np.where(counted, targets, 0)
     factor = counted.astype(rows.dtype)
     if class_weight is not None:
-        factor *= class_weight[np.where(counted, targets, 0)]
-    picked = rows.gather(1, np.where(counted, targets, 0)[:, None]).squeeze(1)
-    losses = where_counted(picked, counted) * -factor
+        factor *= class_weight[index]
+    picked = rows.gather(1, index[:, None]).squeeze(1)
+    losses = ops.where(counted, picked, rows.dtype.type(0)) * -factor  # an ignored row may hold infinities
     if reduction == "none":
         return losses.reshape(shape)
     total = losses.sum()
-    return total if reduction == "sum" else total / _target_mass(targets, class_weight)
+    return total if reduction == "sum" else total / _total_weight(targets, class_weight)
 
 
-def where_counted(x: Tensor, counted: np.ndarray) -> Tensor:
-    """x, but 0 at rows that do not count, whatever they hold (even infinities)."""
-    return ops.where(counted, x, x.dtype.type(0))
-
-
-def _same_shape(name: str, input: Any, target: Any) -> tuple[Tensor, Tensor]:
+def _same_shape(name: str, input: ArrayLike, target: ArrayLike) -> tuple[Tensor, Tensor]:
+    """Input and target as tensors of one shape and dtype."""
     x = ops.as_tensor(input)
     y = ops.as_tensor(target, x)
     if x.shape != y.shape:
-        raise ShapeError(f"{name}: input {list(x.shape)} and target {list(y.shape)} must have one shape")
-    if y.dtype.kind != "f":
-        y = ops.cast(y, x.dtype)
-    return x, y
+        raise ShapeError(f"{name}: expected input and target of one shape, got {list(x.shape)} and {list(y.shape)}")
+    return x, y if y.dtype.kind == "f" else ops.cast(y, x.dtype)
 
 
 def binary_cross_entropy_with_logits(
-    input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    pos_weight: ArrayLike | None = None,
 ) -> Tensor:
-    """-(w_p y log sigmoid(x) + (1 - y) log(1 - sigmoid(x))) = (1 - y) x + (1 + (w_p - 1) y) softplus(-x)."""
+    """Binary cross-entropy of logits x with targets y: -(p y log sigmoid(x) + (1 - y) log(1 - sigmoid(x))).
+
+    Computed as (1 - y) x + (1 + (p - 1) y) softplus(-x), which does not overflow.
+
+    Args:
+        input, target: x and y of one shape; y from 0 to 1.
+        weight: factor of each element's loss, of a shape that broadcasts.
+        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
+        pos_weight: p, the weight of positive targets, of a shape that broadcasts; 1 where None.
+    """
     name = "binary_cross_entropy_with_logits"
     x, y = _same_shape(name, input, target)
     spread = softplus(-x)
     losses = (1 - y) * x + (spread if pos_weight is None else (1 + (ops.as_tensor(pos_weight, x) - 1) * y) * spread)
-    return _reduced(name, losses if weight is None else losses * weight, reduction)
+    return _reduce(name, losses if weight is None else losses * weight, reduction)
 
 
-def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:
-    """-(y log p + (1 - y) log(1 - p)) for probabilities; each logarithm at least -100, as in PyTorch."""
+def binary_cross_entropy(
+    input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None, reduction: Reduction = "mean"
+) -> Tensor:
+    """Binary cross-entropy of probabilities p with targets y: -(y log p + (1 - y) log(1 - p)).
+
+    Each logarithm is at least -100, as in PyTorch.
+
+    Args:
+        input, target: p and y of one shape, from 0 to 1.
+        weight: factor of each element's loss, of a shape that broadcasts.
+        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
+
+    Raises:
+        OptionError: a probability is not from 0 to 1.
+    """
     name = "binary_cross_entropy"
     p, y = _same_shape(name, input, target)
     if p.numel() and not (float(p.data.min()) >= 0 and float(p.data.max()) <= 1):
-        raise OptionError(f"{name}: probabilities must be from 0 to 1; for logits use ..._with_logits")
+        raise OptionError(f"{name}: expected probabilities from 0 to 1; for logits use {name}_with_logits")
     ops.same_device(name, p, y)
     K = kernels.on(p.device)
     with np.errstate(divide="ignore"):
@@ -208,36 +288,57 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction:
     values = -(y.data * log_p + (1 - y.data) * log_q)
     slope = (p.data - y.data) / K.maximum(p.data * (1 - p.data), 1e-12)
 
-    def gradients(g: Any) -> tuple[Any, Any]:
+    def gradients(g: Array) -> tuple[Array, Array | None]:
         return (g * slope).astype(p.dtype), (g * (log_q - log_p)).astype(y.dtype) if y.requires_grad else None
 
     losses = record(name, (p, y), values.astype(p.dtype), gradients)
-    return _reduced(name, losses if weight is None else losses * weight, reduction)
+    return _reduce(name, losses if weight is None else losses * weight, reduction)
 
 
-def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
-    """(x - y)^2."""
+def mse_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") -> Tensor:
+    """Squared error (x - y)^2.
+
+    Args:
+        input, target: x and y, of one shape.
+        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
+    """
     x, y = _same_shape("mse_loss", input, target)
     difference = x - y
-    return _reduced("mse_loss", difference * difference, reduction)
+    return _reduce("mse_loss", difference * difference, reduction)
 
 
-def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
-    """|x - y|."""
+def l1_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") -> Tensor:
+    """Absolute error abs(x - y).
+
+    Args:
+        input, target: x and y, of one shape.
+        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
+    """
     x, y = _same_shape("l1_loss", input, target)
-    return _reduced("l1_loss", (x - y).abs(), reduction)
+    return _reduce("l1_loss", (x - y).abs(), reduction)
 
 
-def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """(x - y)^2 / 2 where |x - y| < delta, else delta (|x - y| - delta / 2) (Huber 1964)."""
-    if not delta > 0:
-        raise OptionError(f"huber_loss: delta must be above 0, got {delta}")
+def huber_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean", delta: float = 1.0) -> Tensor:
+    """(x - y)^2 / 2 where abs(x - y) < delta, else delta * (abs(x - y) - delta / 2) (Huber 1964).
+
+    Args:
+        input, target: x and y, of one shape.
+        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
+        delta: above 0, the error from which the loss grows linearly.
+    """
+    check_float("huber_loss: delta", delta, exclude_minimum=True)
     x, y = _same_shape("huber_loss", input, target)
     distance = (x - y).abs()
-    near = distance.clip(max=delta)  # d = near + far; the loss is near^2 / 2 + delta far
-    return _reduced("huber_loss", near * near * 0.5 + (distance - near) * delta, reduction)
+    near = distance.clip(max=delta)  # distance = near + far; the loss is near^2 / 2 + delta far
+    return _reduce("huber_loss", near * near * 0.5 + (distance - near) * delta, reduction)
 
 
-def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """The Huber loss over beta: (x - y)^2 / (2 beta) where |x - y| < beta, else |x - y| - beta / 2."""
+def smooth_l1_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean", beta: float = 1.0) -> Tensor:
+    """(x - y)^2 / (2 beta) where abs(x - y) < beta, else abs(x - y) - beta / 2: the Huber loss divided by beta.
+
+    Args:
+        input, target: x and y, of one shape.
+        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
+        beta: the error from which the loss grows linearly; at 0 this is :func:`l1_loss`.
+    """
     return l1_loss(input, target, reduction) if beta == 0 else huber_loss(input, target, reduction, beta) / beta

@@ -1,11 +1,10 @@
-"""First values of weights, drawn from :mod:`minirnn.random`."""
+"""Initial values of parameters, drawn from :mod:`minirnn.random`."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -15,55 +14,46 @@ from minirnn.errors import DTypeError
 from minirnn.nn.module import Parameter
 
 
-def floating(dtype: DType) -> np.dtype:
-    """``dtype`` as a floating type for weights.
-
-    Raises:
-        DTypeError: it is not float32 or float64.
-    """
-    result = as_dtype(dtype)
-    if result not in (np.float32, np.float64):
-        raise DTypeError(f"weights are float32 or float64, got {result}")
-    return result
-
-
 class _Mode(threading.local):
-    without_values = False
+    empty = False
 
 
 _mode = _Mode()
 
 
 @contextmanager
-def without_values() -> Iterator[None]:
-    """Inside, parameters get shapes only and take no memory: for models whose values are loaded at once.
+def empty_weights() -> Iterator[None]:
+    """Context manager: parameters made inside have a shape but no values and take no memory.
 
-    Whatever sizes a description from a stranger asks for, nothing is allocated before they are compared with the file.
+    For models whose values are loaded next. Whatever sizes an untrusted configuration asks for, nothing is allocated
+    before they are compared with the file.
     """
-    before, _mode.without_values = _mode.without_values, True
+    before, _mode.empty = _mode.empty, True
     try:
         yield
     finally:
-        _mode.without_values = before
+        _mode.empty = before
 
 
-def _filled(shape: tuple[int, ...], dtype: DType, draw: Callable[[], Any]) -> Parameter:
-    kind = floating(dtype)
-    if _mode.without_values:  # one number, seen everywhere
-        return Parameter(np.lib.stride_tricks.as_strided(np.zeros(1, kind), shape, (0,) * len(shape)))
-    return Parameter(np.asarray(draw(), kind))
+def _parameter(shape: tuple[int, ...], dtype: DType, values: Callable[[], np.ndarray]) -> Parameter:
+    dtype = as_dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise DTypeError(f"weights: expected float32 or float64, got {dtype}")
+    if _mode.empty:  # one number, seen at every index
+        return Parameter(np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, (0,) * len(shape)))
+    return Parameter(np.asarray(values(), dtype))
 
 
 def uniform(shape: tuple[int, ...], bound: float, dtype: DType) -> Parameter:
-    """U(-bound, bound)."""
-    return _filled(shape, dtype, lambda: random.generator().uniform(-bound, bound, shape))
+    """Return a parameter drawn from U(-bound, bound), float32 or float64."""
+    return _parameter(shape, dtype, lambda: random.generator().uniform(-bound, bound, shape))
 
 
 def normal(shape: tuple[int, ...], std: float, dtype: DType) -> Parameter:
-    """N(0, std^2)."""
-    return _filled(shape, dtype, lambda: random.generator().standard_normal(shape) * std)
+    """Return a parameter drawn from N(0, std^2), float32 or float64."""
+    return _parameter(shape, dtype, lambda: random.generator().standard_normal(shape) * std)
 
 
 def constant(shape: tuple[int, ...], value: float, dtype: DType) -> Parameter:
-    """One value everywhere."""
-    return _filled(shape, dtype, lambda: np.full(shape, value))
+    """Return a parameter filled with one value, float32 or float64."""
+    return _parameter(shape, dtype, lambda: np.full(shape, value))

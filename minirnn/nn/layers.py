@@ -1,11 +1,13 @@
-"""Layers without a state: linear, embedding, normalisation, dropout, activations."""
+"""Layers without a state: linear, embedding, layer normalization, dropout, activations."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
@@ -13,29 +15,28 @@ from minirnn.errors import OptionError, ShapeError
 from minirnn.nn import functional as F
 from minirnn.nn import init
 from minirnn.nn.module import Module, Parameter
-
-
-def positive(name: str, value: int) -> int:
-    """``value`` where it is an int of at least 1, else :class:`OptionError`."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise OptionError(f"{name} must be an int of at least 1, got {value!r}")
-    return int(value)
+from minirnn.validation import check_float, check_int
 
 
 class Linear(Module):
-    """y = x W^T + b; x [..., in_features], y [..., out_features].
+    """y = x W^T + b: x [..., I] to y [..., O].
 
-    W [out, in] and b [out] start in U(-1/sqrt(in), 1/sqrt(in)).
+    Args:
+        in_features, out_features: I and O.
+        bias: if False, there is no b.
+        dtype: of the parameters, float32 or float64.
+
+    Parameters: ``weight`` W [O, I] and ``bias`` b [O], drawn from U(-1/sqrt(I), 1/sqrt(I)).
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: DType = "float32") -> None:
-        self.in_features = positive("Linear: in_features", in_features)
-        self.out_features = positive("Linear: out_features", out_features)
+        self.in_features = check_int("Linear: in_features", in_features)
+        self.out_features = check_int("Linear: out_features", out_features)
         bound = 1 / math.sqrt(in_features)
         self.weight = init.uniform((out_features, in_features), bound, dtype)
         self.bias: Parameter | None = init.uniform((out_features,), bound, dtype) if bias else None
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         return ops.linear(ops.as_tensor(x, self.weight), self.weight, self.bias)
 
     def extra_repr(self) -> str:
@@ -43,19 +44,21 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A trainable row for each token; tokens of any shape [...] to [..., embedding_dim].
+    """A table with a trainable row for each token: integers [...] to rows [..., E].
 
     Args:
-        padding_idx: a row that starts at zero and is never trained.
+        num_embeddings, embedding_dim: V rows of E numbers.
+        padding_idx: a row that is zero at first and gets no gradient.
+        dtype: of the parameter, float32 or float64.
 
-    Rows start in N(0, 1).
+    Parameter: ``weight`` [V, E], drawn from N(0, 1).
     """
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, dtype: DType = "float32"
     ) -> None:
-        self.num_embeddings = positive("Embedding: num_embeddings", num_embeddings)
-        self.embedding_dim = positive("Embedding: embedding_dim", embedding_dim)
+        self.num_embeddings = check_int("Embedding: num_embeddings", num_embeddings)
+        self.embedding_dim = check_int("Embedding: embedding_dim", embedding_dim)
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise OptionError(f"Embedding: padding_idx {padding_idx} is out of range for {num_embeddings} rows")
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
@@ -64,8 +67,14 @@ class Embedding(Module):
             self.weight.data[self.padding_idx] = 0
 
     @classmethod
-    def from_pretrained(cls, embeddings: Any, freeze: bool = True, padding_idx: int | None = None) -> Self:
-        """An embedding with given rows [V, E], not trained unless ``freeze`` is off."""
+    def from_pretrained(cls, embeddings: ArrayLike, freeze: bool = True, padding_idx: int | None = None) -> Self:
+        """Return an embedding with a copy of the given rows.
+
+        Args:
+            embeddings: [V, E]; float64 makes a float64 layer, anything else float32.
+            freeze: if True, the rows are not trained.
+            padding_idx: a row that gets no gradient; it keeps the given values.
+        """
         rows = np.asarray(embeddings)
         if rows.ndim != 2:
             raise ShapeError(f"Embedding.from_pretrained: expected rows [V, E], got shape {list(rows.shape)}")
@@ -75,7 +84,7 @@ class Embedding(Module):
         embedding.weight.requires_grad = not freeze
         return embedding
 
-    def forward(self, tokens: Any) -> Tensor:
+    def forward(self, tokens: ArrayLike) -> Tensor:
         return ops.embedding(self.weight, tokens, self.padding_idx)
 
     def extra_repr(self) -> str:
@@ -84,19 +93,34 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba, Kiros & Hinton 2016)."""
+    """y = (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba, Kiros & Hinton 2016).
+
+    Args:
+        normalized_shape: the sizes of the last dimensions of x, over which mean and variance (divided by the number of
+            elements) are taken; an int for the last one alone.
+        eps: added to the variance.
+        elementwise_affine: if False, there is neither weight nor bias.
+        bias: if False, there is no bias.
+        dtype: of the parameters, float32 or float64.
+
+    Parameters: ``weight``, ones, and ``bias``, zeros, of ``normalized_shape``.
+    """
 
     def __init__(
-        self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True,
-        bias: bool = True, dtype: DType = "float32",
-    ) -> None:  # fmt: skip
-        shape = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
-        self.normalized_shape = tuple(positive("LayerNorm: normalized_shape", size) for size in shape)
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        dtype: DType = "float32",
+    ) -> None:
+        sizes = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else normalized_shape
+        shape = self.normalized_shape = tuple(check_int("LayerNorm: normalized_shape", size) for size in sizes)
         self.eps = eps
         self.weight: Parameter | None = init.constant(shape, 1.0, dtype) if elementwise_affine else None
         self.bias: Parameter | None = init.constant(shape, 0.0, dtype) if elementwise_affine and bias else None
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
@@ -104,14 +128,16 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    """In training, zero each element with probability p and scale the rest by 1 / (1 - p)."""
+    """In training, zero each element with probability p and scale the rest by 1 / (1 - p) (Srivastava et al. 2014).
+
+    Args:
+        p: probability of an element to be zeroed, from 0 to 1.
+    """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise OptionError(f"Dropout: p must be from 0 to 1, got {p}")
-        self.p = p
+        self.p = check_float("Dropout: p", p, 0, 1)
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         return ops.dropout(x, self.p, self.training)
 
     def extra_repr(self) -> str:
@@ -119,21 +145,21 @@ class Dropout(Module):
 
 
 class Tanh(Module):
-    """Hyperbolic tangent of each element."""
+    """tanh(x), elementwise."""
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         return ops.tanh(x)
 
 
 class Sigmoid(Module):
-    """1 / (1 + e^-x) of each element."""
+    """1 / (1 + exp(-x)), elementwise."""
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         return ops.sigmoid(x)
 
 
 class ReLU(Module):
-    """max(x, 0) of each element."""
+    """max(x, 0), elementwise."""
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         return ops.relu(x)

@@ -1,83 +1,88 @@
-"""The losses as modules; each calls the function of its name in :mod:`minirnn.nn.functional`."""
+"""Losses as modules: ``loss(input, target)`` calls a function of :mod:`minirnn.nn.functional`."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from numpy.typing import ArrayLike
 
 from minirnn.autograd.tensor import Tensor
 from minirnn.nn import functional as F
+from minirnn.nn.functional import Reduction
 from minirnn.nn.module import Module
 
 
-class CrossEntropyLoss(Module):
-    """See :func:`minirnn.nn.functional.cross_entropy`."""
+@dataclass(eq=False, repr=False)
+class _Loss(Module):
+    """A loss whose fields are the options of ``function``, and whose documentation goes on with the function's."""
 
-    def __init__(
-        self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
-    ) -> None:
-        self.options = {
-            "weight": weight, "ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing,
-        }  # fmt: skip
+    _function: ClassVar[Callable[..., Tensor]]
 
-    def forward(self, input: Any, target: Any) -> Tensor:
-        return F.cross_entropy(input, target, **self.options)
+    def __init_subclass__(cls, function: Callable[..., Tensor], **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._function = staticmethod(function)
+        cls.__doc__ = f"{cls.__doc__}\n\n{inspect.getdoc(function)}"
 
-
-class NLLLoss(Module):
-    """See :func:`minirnn.nn.functional.nll_loss`."""
-
-    def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> None:
-        self.options = {"weight": weight, "ignore_index": ignore_index, "reduction": reduction}
-
-    def forward(self, input: Any, target: Any) -> Tensor:
-        return F.nll_loss(input, target, **self.options)
+    def forward(self, input: ArrayLike, target: ArrayLike) -> Tensor:
+        return self._function(input, target, **{field.name: getattr(self, field.name) for field in fields(self)})
 
 
-class BCEWithLogitsLoss(Module):
-    """See :func:`minirnn.nn.functional.binary_cross_entropy_with_logits`."""
+@dataclass(eq=False, repr=False)
+class CrossEntropyLoss(_Loss, function=F.cross_entropy):
+    """``loss(input, target)`` by :func:`minirnn.nn.functional.cross_entropy`."""
 
-    def __init__(self, weight: Any = None, reduction: str = "mean", pos_weight: Any = None) -> None:
-        self.options = {"weight": weight, "reduction": reduction, "pos_weight": pos_weight}
-
-    def forward(self, input: Any, target: Any) -> Tensor:
-        return F.binary_cross_entropy_with_logits(input, target, **self.options)
-
-
-class BCELoss(Module):
-    """See :func:`minirnn.nn.functional.binary_cross_entropy`."""
-
-    def __init__(self, weight: Any = None, reduction: str = "mean") -> None:
-        self.options = {"weight": weight, "reduction": reduction}
-
-    def forward(self, input: Any, target: Any) -> Tensor:
-        return F.binary_cross_entropy(input, target, **self.options)
+    weight: ArrayLike | None = None
+    ignore_index: int = -100
+    reduction: Reduction = "mean"
+    label_smoothing: float = 0.0
 
 
-class MSELoss(Module):
-    """See :func:`minirnn.nn.functional.mse_loss`."""
+@dataclass(eq=False, repr=False)
+class NLLLoss(_Loss, function=F.nll_loss):
+    """``loss(input, target)`` by :func:`minirnn.nn.functional.nll_loss`."""
 
-    def __init__(self, reduction: str = "mean") -> None:
-        self.reduction = reduction
-
-    def forward(self, input: Any, target: Any) -> Tensor:
-        return F.mse_loss(input, target, self.reduction)
-
-
-class L1Loss(Module):
-    """See :func:`minirnn.nn.functional.l1_loss`."""
-
-    def __init__(self, reduction: str = "mean") -> None:
-        self.reduction = reduction
-
-    def forward(self, input: Any, target: Any) -> Tensor:
-        return F.l1_loss(input, target, self.reduction)
+    weight: ArrayLike | None = None
+    ignore_index: int = -100
+    reduction: Reduction = "mean"
 
 
-class HuberLoss(Module):
-    """See :func:`minirnn.nn.functional.huber_loss`."""
+@dataclass(eq=False, repr=False)
+class BCEWithLogitsLoss(_Loss, function=F.binary_cross_entropy_with_logits):
+    """``loss(input, target)`` by :func:`minirnn.nn.functional.binary_cross_entropy_with_logits`."""
 
-    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
-        self.reduction, self.delta = reduction, delta
+    weight: ArrayLike | None = None
+    reduction: Reduction = "mean"
+    pos_weight: ArrayLike | None = None
 
-    def forward(self, input: Any, target: Any) -> Tensor:
-        return F.huber_loss(input, target, self.reduction, self.delta)
+
+@dataclass(eq=False, repr=False)
+class BCELoss(_Loss, function=F.binary_cross_entropy):
+    """``loss(input, target)`` by :func:`minirnn.nn.functional.binary_cross_entropy`."""
+
+    weight: ArrayLike | None = None
+    reduction: Reduction = "mean"
+
+
+@dataclass(eq=False, repr=False)
+class MSELoss(_Loss, function=F.mse_loss):
+    """``loss(input, target)`` by :func:`minirnn.nn.functional.mse_loss`."""
+
+    reduction: Reduction = "mean"
+
+
+@dataclass(eq=False, repr=False)
+class L1Loss(_Loss, function=F.l1_loss):
+    """``loss(input, target)`` by :func:`minirnn.nn.functional.l1_loss`."""
+
+    reduction: Reduction = "mean"
+
+
+@dataclass(eq=False, repr=False)
+class HuberLoss(_Loss, function=F.huber_loss):
+    """``loss(input, target)`` by :func:`minirnn.nn.functional.huber_loss`."""
+
+    reduction: Reduction = "mean"
+    delta: float = 1.0

@@ -1,4 +1,4 @@
-"""Module: a thing with parameters, and the list of other modules it is made of."""
+"""Module, Parameter and containers of modules."""
 
 from __future__ import annotations
 
@@ -7,107 +7,131 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirnn import kernels
 from minirnn.autograd.tape import no_grad
 from minirnn.autograd.tensor import DType, Tensor, as_dtype
 from minirnn.errors import CheckpointError, DTypeError
+from minirnn.kernels.contract import Array
 
 
 class Parameter(Tensor):
-    """A leaf tensor that a module trains."""
+    """A leaf tensor that is a parameter of the module it is assigned to.
+
+    Args:
+        data: an array, taken as it is, or a tensor.
+        requires_grad: if False, the parameter is frozen: it gets no gradient.
+        device: where ``data`` is, "cpu" or "cuda".
+    """
 
     __slots__ = ()
 
-    def __init__(self, data: Any, requires_grad: bool = True, device: str = "cpu") -> None:
+    def __init__(self, data: Tensor | Array, requires_grad: bool = True, device: str = "cpu") -> None:
         super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad, device)
 
 
-class LoadedKeys(NamedTuple):
-    """What :meth:`Module.load_state_dict` returns: names that were not given, and names it does not know."""
+class IncompatibleKeys(NamedTuple):
+    """What :meth:`Module.load_state_dict` returns: parameters that were not given, and names of no parameter."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
 class Module:
-    """Base of all layers and models.
+    """Base class of all layers and models: parameters, submodules, and a :meth:`forward` that calls compute.
 
-    Parameters and modules assigned as attributes are found in the order of their assignment; their dotted
-    names are those of :meth:`state_dict`, which are PyTorch's.
+    Parameters and modules assigned as attributes are registered under the attribute's name, in the order of their
+    assignment; a parameter of a submodule has a dotted name, as in PyTorch.
+
+    Attributes:
+        training: whether the module is in training mode (True) or in evaluation mode.
+
+    >>> import minirnn as mr
+    >>> class Net(mr.nn.Module):
+    ...     def __init__(self):
+    ...         self.hidden, self.out = mr.nn.Linear(3, 8), mr.nn.Linear(8, 2)
+    ...     def forward(self, x):
+    ...         return self.out(self.hidden(x).tanh())
+    >>> net = Net()
+    >>> net(mr.zeros(5, 3)).shape
+    (5, 2)
+    >>> [name for name, _ in net.named_parameters()]
+    ['hidden.weight', 'hidden.bias', 'out.weight', 'out.bias']
     """
 
     training: bool = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes; every subclass has its own."""
-        raise TypeError(f"{type(self).__name__} has no forward(); a module is called only where it defines one")
+        """Compute the module's output; every subclass defines its own."""
+        raise TypeError(f"{type(self).__name__} has no forward(); define it in the subclass to call the module")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
 
-    # ------------------------------------------------------------------------------------------- what is in it
-
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Modules assigned to this one, with their attribute names."""
+        """Iterate over immediate submodules, with their attribute names."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
 
     def modules(self) -> Iterator[Module]:
-        """This module and all below it, each once."""
-        seen: set[int] = set()
-        waiting: list[Module] = [self]
-        while waiting:
-            module = waiting.pop()
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield module
-                waiting.extend(reversed([child for _, child in module.named_children()]))
+        """Iterate over this module and all modules in it, each once."""
+        return iter({id(module): module for _, module in self._all_modules("")}.values())
+
+    def _all_modules(self, prefix: str) -> Iterator[tuple[str, Module]]:
+        """The prefix of the names of each module's parameters, and the module; a shared one several times."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child._all_modules(f"{prefix}{name}.")
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """Dotted names, below ``prefix`` where there is one, and parameters, each parameter once."""
-        seen: set[int] = set()
-        for name, parameter in self._walk(prefix + "." * bool(prefix)):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+        """Iterate over the dotted names of parameters and the parameters, each parameter once.
 
-    def _walk(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter):
-                yield prefix + name, value
-        for name, child in self.named_children():
-            yield from child._walk(f"{prefix}{name}.")
+        Args:
+            prefix: prepended, with a dot, to every name.
+        """
+        names: dict[int, tuple[str, Parameter]] = {}
+        for name, parameter in self._all_parameters(prefix + "." * bool(prefix)):
+            names.setdefault(id(parameter), (name, parameter))
+        return iter(names.values())
+
+    def _all_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """All dotted names; a shared parameter has several."""
+        for path, module in self._all_modules(prefix):
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    yield path + name, value
 
     def parameters(self) -> Iterator[Parameter]:
-        """All parameters, each once."""
+        """Iterate over all parameters, each once."""
         return (parameter for _, parameter in self.named_parameters())
 
     def num_parameters(self) -> int:
-        """How many numbers the parameters hold, frozen ones included."""
+        """Return the number of elements of all parameters, frozen ones included."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    # ------------------------------------------------------------------------------------------------- state
-
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of every parameter by its dotted name."""
-        return {name: parameter.numpy().copy() for name, parameter in self._walk("")}
+        """Return a copy of every parameter as a NumPy array, by its dotted name."""
+        return {name: parameter.numpy().copy() for name, parameter in self._all_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> LoadedKeys:
-        """Set parameters from a mapping of names to anything ``np.asarray`` takes.
+    def load_state_dict(
+        self, state: Mapping[str, ArrayLike], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
+        """Copy parameters from a state dict into this module.
 
         Args:
-            strict: every parameter must be there, and nothing else.
-            assign: take the arrays themselves, where they have the parameter's type, rather than their values.
+            state: dotted names, and anything ``np.asarray`` takes: also a state dict of PyTorch's.
+            strict: if True, the names must be exactly those of :meth:`state_dict`.
+            assign: if True, use the arrays themselves, where their dtype is the parameter's, instead of copying them.
 
         Returns:
-            the names of parameters that were not in ``state``, and the names in it that are of no parameter.
+            ``missing_keys``, names that are not in ``state``, and ``unexpected_keys``, names in it of no parameter.
 
         Raises:
             CheckpointError: names or shapes do not fit; nothing has been changed then.
         """
-        own = dict(self._walk(""))
+        own = dict(self._all_parameters())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         problems = []
@@ -132,26 +156,26 @@ class Module:
                 parameter.grad, parameter.grad_slot = None, None
             else:
                 parameter.data[...] = values
-        return LoadedKeys(missing, unexpected)
+        return IncompatibleKeys(missing, unexpected)
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Set the gradients of all parameters to None."""
         for parameter in self.parameters():
             parameter.grad = None
 
     def train(self, mode: bool = True) -> Self:
-        """Training behaviour (dropout on), or with ``mode=False`` that of :meth:`eval`."""
+        """Set this module and all modules in it to training mode (dropout on), or with ``mode=False`` to evaluation."""
         for module in self.modules():
             module.training = mode
         return self
 
     def eval(self) -> Self:
-        """Evaluation behaviour: dropout off."""
+        """Set this module and all modules in it to evaluation mode: dropout off."""
         return self.train(False)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Inside, evaluation behaviour and no tape; afterwards everything as it was."""
+        """Context manager: evaluation mode and :func:`minirnn.no_grad` inside; then each module's mode is restored."""
         before = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
@@ -162,7 +186,15 @@ class Module:
                 module.training = training
 
     def to(self, target: DType) -> Self:
-        """Convert all parameters in place to a floating type, or move them to a device."""
+        """Convert all parameters in place to a floating-point dtype, or move them to a device; gradients are dropped.
+
+        Args:
+            target: "float32" or "float64" (also as NumPy has them), or "cpu" or "cuda".
+
+        Raises:
+            DTypeError: the dtype is not floating-point.
+            DeviceError: the device is not available.
+        """
         for parameter in self.parameters():
             if isinstance(target, str) and target in kernels.DEVICES:
                 if parameter.device == target:
@@ -172,27 +204,26 @@ class Module:
             else:
                 dtype = as_dtype(target)
                 if dtype.kind != "f":
-                    raise DTypeError(f"Module.to: parameters are floating-point, got {dtype}")
+                    raise DTypeError(f"Module.to: expected a floating-point dtype, got {dtype}")
                 parameter.data = parameter.data.astype(dtype)
             parameter.grad, parameter.grad_slot = None, None
         return self
 
-    # ---------------------------------------------------------------------------------------------------- repr
-
     def extra_repr(self) -> str:
-        """What a layer shows of itself between the brackets."""
+        """Return what ``repr`` shows between the parentheses."""
         return ""
 
     def __repr__(self) -> str:
-        lines = []
-        for name, child in self.named_children():
-            lines.append(f"  ({name}): " + repr(child).replace("\n", "\n  "))
+        lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return f"{head}\n" + "\n".join(lines) + "\n)" if lines else f"{head})"
 
 
 class Sequential(Module):
     """Modules one after the other; each takes what the one before returned.
+
+    Args:
+        modules: in their order; they are named "0", "1", ...
 
     >>> import minirnn as mr
     >>> net = mr.nn.Sequential(mr.nn.Linear(3, 8), mr.nn.Tanh(), mr.nn.Linear(8, 2))
@@ -205,19 +236,26 @@ class Sequential(Module):
             setattr(self, str(number), module)
 
     def forward(self, x: Any) -> Any:
-        for _, module in self.named_children():
+        for module in self:
             x = module(x)
         return x
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self.named_children())
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self.named_children())
 
-    def __getitem__(self, number: int) -> Module:
-        return [module for _, module in self.named_children()][number]
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __getitem__(self, index: int) -> Module:
+        return list(iter(self))[index]
 
 
 class ModuleList(Sequential):
-    """Numbered modules that are not called as one."""
+    """A list of modules, whose parameters are found; it has no forward of its own.
+
+    Args:
+        modules: the members, one argument each; they are named "0", "1", ...
+    """
 
     def forward(self, x: Any) -> Any:
-        raise TypeError("ModuleList is a list of modules; call its members")
+        raise TypeError("ModuleList has no forward(); call its members")

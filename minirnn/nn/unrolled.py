@@ -1,34 +1,34 @@
-"""Modules with a step of their own over whole sequences, unrolled; and two directions as one."""
+"""Cells unrolled over whole sequences in primitive operations, and two directions as one module."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.nn.cells import Cell, State, check_lengths, unpack_state
+from minirnn.nn.cells import Cell
 from minirnn.nn.module import Module, ModuleList
+from minirnn.nn.state import State, check_lengths, unpack_state
+from minirnn.validation import check_choice
+
+Merge = Literal["concat", "sum", "mul", "ave"]
+MERGES: tuple[Merge, ...] = ("concat", "sum", "mul", "ave")
 
 
 class Unrolled(Module):
-    """A module with a step of its own over whole sequences: ``y, state = Recurrent(cell)(x, state, lengths)``.
-
-    What :class:`~minirnn.nn.Recurrent` makes of a module, or of a list of modules, in primitive operations.
+    """A cell, or a stack of cells, unrolled step by step: what :class:`~minirnn.nn.Recurrent` makes of a module.
 
     Args:
         cell: a module whose call takes (x [N, I], state) and returns the next state (its first member, or itself, is
-            the output [N, H]) and which has ``initial_state(batch_size)``; or a list of such cells, layer on layer:
-            each runs over the outputs of the one before. The state is then a list or tuple with one state a layer
-            (None: the layer's initial one), and a tuple of them is returned.
-        reverse: run from each sequence's own last step to its first.
-        batch_first: x and y are [N, T, ...].
-
-    Steps past a sequence's length leave its state alone and give zeros in y. A state of several members may be a
-    tuple or a list.
+            the output [N, H]) and which has ``initial_state(batch_size)``; or a list of such cells, each of which
+            runs over the outputs of the one before.
+        reverse: if True, run from each sequence's own last step to its first.
+        batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...].
 
     >>> import minirnn as mr
     >>> y, state = mr.nn.Recurrent([mr.nn.GRUCell(3, 5), mr.nn.LSTMCell(5, 4)])(mr.zeros(7, 2, 3))
@@ -43,9 +43,23 @@ class Unrolled(Module):
             if not cell or not all(isinstance(one, Module) for one in cell):
                 raise OptionError("Recurrent: expected a cell, or a list of at least one, each of them a module")
             cell = ModuleList(*cell)
-        self.cell, self.reverse, self.batch_first = cell, reverse, batch_first
+        self.cell: Any = cell
+        self.reverse, self.batch_first = reverse, batch_first
 
-    def forward(self, x: Any, state: State = None, lengths: Any = None) -> tuple[Tensor, State]:
+    def forward(self, x: ArrayLike, state: State = None, lengths: ArrayLike | None = None) -> tuple[Tensor, State]:
+        """Run over whole sequences.
+
+        Args:
+            x: [T, N, I], or [N, T, I] with ``batch_first``.
+            state: the initial state of the cell; of a stack, a list with one state per cell. None: ``initial_state``.
+            lengths: [N] integers from 0 to T; steps past a sequence's length leave its state alone and give zeros in y.
+
+        Returns:
+            y [T, N, H] (or [N, T, H]), and the state after each sequence's last step; of a stack, a tuple of states.
+
+        Raises:
+            ShapeError, OptionError, DTypeError: x, the state or the lengths do not fit.
+        """
         x = ops.as_tensor(x)
         if x.ndim != 3:
             raise ShapeError(f"Recurrent: expected x of three dimensions, got {list(x.shape)}")
@@ -56,50 +70,44 @@ class Unrolled(Module):
             raise ShapeError("Recurrent: expected at least one step, got none")
         counts = None if lengths is None else check_lengths("Recurrent", lengths, length, batch)
         steps = [step.squeeze(0) for step in x.split(1)]  # one node: indexing would make T gradients as large as x
-        if isinstance(self.cell, ModuleList):
-            layers = len(self.cell)
-            before = [None] * layers if state is None else state
-            if not isinstance(before, (tuple, list)) or len(before) != layers:
-                raise ShapeError(f"Recurrent: expected a list of {layers} states, one for each layer")
-            after = []
-            for (_, cell), one in zip(self.cell.named_children(), before, strict=True):
-                steps, last = self._unroll(cell, steps, one, batch, counts)
-                after.append(last)
-            state = tuple(after)
-        else:
-            steps, state = self._unroll(self.cell, steps, state, batch, counts)
+        stacked = isinstance(self.cell, ModuleList)
+        cells = list(self.cell) if stacked else [self.cell]
+        states = [state] if not stacked else [None] * len(cells) if state is None else state
+        if not isinstance(states, (tuple, list)) or len(states) != len(cells):
+            raise ShapeError(f"Recurrent: expected a list of {len(cells)} states, one for each layer")
+        finals: list[State] = []
+        for cell, initial in zip(cells, states, strict=True):
+            steps, final = self._unroll(cell, steps, initial, batch, counts)
+            finals.append(final)
         y = ops.stack(steps)
-        return y.transpose(0, 1) if self.batch_first else y, state
+        return y.transpose(0, 1) if self.batch_first else y, tuple(finals) if stacked else finals[0]
 
     def _unroll(
         self, cell: Any, steps: list[Tensor], state: State, batch: int, counts: np.ndarray | None
     ) -> tuple[list[Tensor], State]:
-        """One cell over all steps [N, I]: its outputs, and the state after the last."""
+        """Run one cell over all steps [N, I]; return its outputs, and the state after the last."""
         length = len(steps)
         state = cell.initial_state(batch) if state is None else state
-        outputs: list[Any] = [None] * length
+        outputs: list[Tensor] = [steps[0]] * length
         for t in reversed(range(length)) if self.reverse else range(length):
-            following = cell(steps[t], state)
+            new = cell(steps[t], state)
             running = None if counts is None or counts.min(initial=length) > t else t < counts
-            state = following if running is None else _chosen(running, following, state)
+            state = new if running is None else _select(running, new, state)
             output = unpack_state(state)[0]
-            outputs[t] = output if running is None else _chosen(running, output, 0.0)
+            outputs[t] = output if running is None else _select(running, output, 0.0)
         return outputs, state
 
 
-def _chosen(mask: np.ndarray, new: State, old: State) -> State:
-    """The new state [N, ...] where the mask [N] holds, else the old one."""
+def _select(mask: np.ndarray, new: Any, old: Any) -> Any:
+    """Return the new state [N, ...] where the mask [N] is true, else the old one."""
     if isinstance(new, (tuple, list)):
-        members = [_chosen(mask, n, o) for n, o in zip(new, old, strict=True)]
-        return type(new)(*members) if hasattr(new, "_fields") else type(new)(members)  # named tuples stay such
+        members = [_select(mask, n, o) for n, o in zip(new, old, strict=True)]
+        return type(new)(*members) if hasattr(new, "_fields") else type(new)(members)  # a named tuple stays one
     return ops.where(mask.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
 
-MERGES = ("concat", "sum", "mul", "ave")
-
-
-def merge_directions(forward: Tensor, backward: Tensor, merge: str) -> Tensor:
-    """Two directions' outputs [..., H] as one: [..., 2 H] with "concat", else [..., H]."""
+def merge_directions(forward: Tensor, backward: Tensor, merge: Merge) -> Tensor:
+    """Merge the outputs [..., H] of two directions: [..., 2 H] with "concat", else [..., H]."""
     if merge == "concat":
         return ops.concatenate([forward, backward], forward.ndim - 1)
     if merge == "mul":
@@ -109,33 +117,42 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: str) -> Tensor:
 
 
 def _recurrent(module: Any, reverse: bool, batch_first: bool) -> Module:
-    cells = isinstance(module, (list, tuple, ModuleList)) or hasattr(module, "initial_state")
-    return Unrolled(module, reverse, batch_first) if cells else module
+    is_cell = isinstance(module, (list, tuple, ModuleList)) or hasattr(module, "initial_state")
+    return Unrolled(module, reverse, batch_first) if is_cell else module
 
 
 class Bidirectional(Module):
-    """Two recurrent modules over the same sequences, the second one backwards; outputs merged.
+    """Two recurrent modules over the same sequences, the second in reverse; their outputs are merged.
+
+    ``y, (state_fwd, state_bwd) = Bidirectional(fwd, bwd)(x, (state_fwd, state_bwd), lengths)``, with x and y as for
+    the two modules.
 
     Args:
-        fwd, bwd: :class:`Recurrent`, the second with ``reverse=True``; or cells (whatever has ``initial_state``) or
-            lists of cells, which are wrapped.
-        merge: "concat", "sum", "mul" or "ave".
+        fwd, bwd: ``Recurrent(cell)`` and ``Recurrent(cell, reverse=True)``; or cells (modules with ``initial_state``)
+            or lists of cells, which are wrapped so.
+        merge: "concat" (y [T, N, 2 H]), or "sum", "mul" or "ave" (the mean) of both (y [T, N, H]).
+        batch_first: of cells that are wrapped: if True, x and y are [N, T, ...].
     """
 
     def __init__(
-        self, fwd: Module | Sequence[Cell], bwd: Module | Sequence[Cell], merge: str = "concat",
+        self,
+        fwd: Module | Sequence[Cell],
+        bwd: Module | Sequence[Cell],
+        merge: Merge = "concat",
         batch_first: bool = False,
-    ) -> None:  # fmt: skip
-        if merge not in MERGES:
-            raise OptionError(f"Bidirectional: merge must be one of {', '.join(MERGES)}, got {merge!r}")
+    ) -> None:
+        check_choice("Bidirectional: merge", merge, MERGES)
         self.fwd = _recurrent(fwd, False, batch_first)
         self.bwd = _recurrent(bwd, True, batch_first)
         if isinstance(self.bwd, Unrolled) and not self.bwd.reverse:
-            raise OptionError("Bidirectional: bwd must run backwards; make it with Recurrent(cell, reverse=True)")
+            raise OptionError("Bidirectional: bwd must run in reverse; make it with Recurrent(cell, reverse=True)")
         self.merge = merge
 
-    def forward(self, x: Any, state: State = None, lengths: Any = None) -> tuple[Tensor, State]:
-        before_fwd, before_bwd = (None, None) if state is None else state
-        y_fwd, state_fwd = self.fwd(x, before_fwd, lengths)
-        y_bwd, state_bwd = self.bwd(x, before_bwd, lengths)
+    def forward(
+        self, x: ArrayLike, state: tuple[State, State] | None = None, lengths: ArrayLike | None = None
+    ) -> tuple[Tensor, tuple[State, State]]:
+        """Run both directions; ``state`` is a pair of their initial states, or None."""
+        state_fwd, state_bwd = (None, None) if state is None else state
+        y_fwd, state_fwd = self.fwd(x, state_fwd, lengths)
+        y_bwd, state_bwd = self.bwd(x, state_bwd, lengths)
         return merge_directions(y_fwd, y_bwd, self.merge), (state_fwd, state_bwd)

@@ -1,38 +1,45 @@
-"""Many parameters, one array: what lets a whole optimiser step be a single kernel call."""
+"""Many parameters in one array, so that a whole optimiser step is a single kernel call."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from operator import attrgetter, is_
-from typing import Any
 
 from minirnn import kernels
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import GradientError, OptionError
+from minirnn.kernels.contract import Array
 
 _ALIGNMENT = 64
-"""Every parameter starts at a multiple of this many bytes, so that an odd-sized bias costs its followers nothing."""
+"""Every parameter starts at a multiple of this many bytes, so that those after a bias of odd size stay aligned."""
 
 _data_of = attrgetter("data")
 
-# Where a parameter lies, by its id: a FlatParameters keeps its parameters alive, so while it is here the id is theirs.
-_homes: weakref.WeakValueDictionary[int, FlatParameters] = weakref.WeakValueDictionary()
+# The layout that holds a parameter, by id(parameter). A layout keeps its parameters alive, so ids are not reused.
+_layouts: weakref.WeakValueDictionary[int, FlatParameters] = weakref.WeakValueDictionary()
 
 
 class FlatParameters:
-    """Leaf tensors of one dtype and device, laid into one flat ``data`` and one flat ``grad`` array.
+    """Leaf tensors of one dtype and device, laid out in one flat ``data`` and one flat ``grad`` array.
 
-    Each parameter's ``data`` becomes a view of the former and its ``grad_slot`` one of the latter, so backward
-    writes gradients where the optimiser reads them. A gradient kept from one step to the next is therefore
-    overwritten by the next; copy what is to be kept. Between parameters lie a few zeros of padding, whose
-    gradient is always zero.
+    Each parameter's ``data`` becomes a view of the former and its ``grad_slot`` one of the latter, so the backward
+    pass writes gradients where the optimiser reads them. A gradient is therefore overwritten by that of the next step;
+    copy it to keep it. Between parameters lie a few zeros of padding, whose gradient is always zero.
 
-    The layout is made once. Whoever rebinds ``p.data`` (``Module.to``, a second optimiser over the same
-    parameters) takes that parameter out of it: :meth:`intact` tells, and the owner makes a new layout.
+    The layout is made once. Binding ``p.data`` to another array (``Module.to``, a second optimiser over the same
+    parameters) takes that parameter out of it: :meth:`intact` is then False, and the owner makes a new layout.
+
+    Args:
+        params: leaf tensors of floats.
+
+    Attributes:
+        data, grad: the flat arrays. starts, stops: where each parameter lies in them.
+        views, slots: views of ``data`` and ``grad``, one for each parameter, in its shape.
 
     Raises:
-        OptionError: no parameters, or parameters of several dtypes or devices.
+        OptionError: there are no parameters, or they are of several dtypes or devices.
     """
 
     def __init__(self, params: Sequence[Tensor]) -> None:
@@ -55,14 +62,14 @@ class FlatParameters:
         for p, view, slot in zip(self.params, self.views, self.slots, strict=True):
             view[...] = p.data
             p.data, p.grad_slot = view, slot
-            _homes[id(p)] = self
+            _layouts[id(p)] = self
 
-    def views_of(self, flat: Any) -> list[Any]:
-        """The pieces of an array laid out like this one, each in its parameter's shape."""
+    def views_of(self, flat: Array) -> list[Array]:
+        """Views of ``flat``, an array laid out like ``data``, one for each parameter, in its shape."""
         return [flat[a:b].reshape(s) for a, b, s in zip(self.starts, self.stops, self.shapes, strict=True)]
 
     def intact(self) -> bool:
-        """Whether every parameter still lies here."""
+        """Whether every parameter still lies in ``data``."""
         return all(map(is_, map(_data_of, self.params), self.views))
 
     def span(self, first: int, last: int) -> slice:
@@ -70,62 +77,56 @@ class FlatParameters:
         return slice(self.starts[first], self.stops[last - 1])
 
     def runs(self, keys: Sequence[int]) -> list[tuple[int, int, int]]:
-        """The longest stretches of neighbouring parameters that have a gradient and share a key.
+        """The longest runs of neighbouring parameters that have a gradient and share a key.
 
-        A gradient that lies elsewhere, because the user assigned ``p.grad``, is copied in first.
+        A gradient that lies elsewhere, because ``p.grad`` was assigned, is copied in first.
 
         Args:
             keys: an integer per parameter, such as its step count.
 
         Returns:
-            ``(first, last, key)`` for each stretch: parameters ``first`` to ``last - 1``.
+            ``(first, last, key)`` for each run: parameters ``first`` to ``last - 1``.
 
         Raises:
             GradientError: an assigned gradient does not have its parameter's shape.
         """
-        found: list[tuple[int, int, int]] = []
-        first, current = 0, None
+        here: list[int | None] = []
         for i, (p, slot, key) in enumerate(zip(self.params, self.slots, keys, strict=True)):
-            here: int | None = key
-            if p.grad is None:
-                here = None
-            elif p.grad.data is not slot:
+            if p.grad is not None and p.grad.data is not slot:
                 if p.grad.shape != slot.shape:
                     raise GradientError(
                         f"optimiser step: parameter {i} has shape {list(slot.shape)}, its gradient {list(p.grad.shape)}"
                     )
                 slot[...] = p.grad.data
-            if here != current:
-                if current is not None:
-                    found.append((first, i, current))
-                first, current = i, here
-        if current is not None:
-            found.append((first, len(self.params), current))
-        return found
+            here.append(None if p.grad is None else key)
+        runs, first = [], 0
+        for current, equal in groupby(here):
+            last = first + sum(1 for _ in equal)
+            if current is not None:
+                runs.append((first, last, current))
+            first = last
+        return runs
 
 
-def gradient_arrays(parameters: Iterable[Tensor]) -> Iterator[tuple[Any, str]]:
-    """All gradients in as few arrays as possible, each with its device.
+def gradient_arrays(parameters: Iterable[Tensor]) -> list[tuple[Array, str]]:
+    """The gradients of ``parameters`` in as few arrays as possible, each with its device.
 
-    Neighbours in one flat layout come as one array, which may hold padding zeros; any other gradient as it is.
+    Those of neighbours in one flat layout come as one array, which may hold zeros of padding.
     """
-    home: FlatParameters | None = None
-    first = last = 0
+    runs: list[tuple[FlatParameters, int, int] | Tensor] = []
     for p in parameters:
+        layout = _layouts.get(id(p))
         if p.grad is None:
             continue
-        if home is not None:
-            if last < len(home.slots) and p.grad.data is home.slots[last]:
-                last += 1
-                continue
-            yield home.grad[home.span(first, last)], home.device
-        home = _homes.get(id(p))
-        if home is not None:
-            first = home.position[id(p)]
-            last = first + 1
-            if p.grad.data is home.slots[first]:
-                continue
-            home = None
-        yield p.grad.data, p.device
-    if home is not None:
-        yield home.grad[home.span(first, last)], home.device
+        if layout is None or p.grad.data is not layout.slots[layout.position[id(p)]]:
+            runs.append(p.grad)
+            continue
+        first = i = layout.position[id(p)]
+        if runs and isinstance(before := runs[-1], tuple) and before[0] is layout and before[2] == i:
+            first = before[1]
+            runs.pop()
+        runs.append((layout, first, i + 1))
+    return [
+        (run.data, run.device) if isinstance(run, Tensor) else (run[0].grad[run[0].span(*run[1:])], run[0].device)
+        for run in runs
+    ]

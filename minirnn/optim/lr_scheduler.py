@@ -1,8 +1,8 @@
 """Learning-rate schedules with PyTorch's names, defaults and formulas.
 
-A schedule is made after its optimiser and stepped after it, once an epoch or once an update. It works on the
-groups' ``lr`` step by step, so several schedules on one optimiser multiply. In the equations ``lr`` is the
-optimiser's own rate and ``t`` counts the calls of ``step``.
+A schedule is made after its optimiser and stepped after it, once per epoch or once per update. It changes the groups'
+``lr`` step by step, so several schedules on one optimiser multiply. In the equations ``lr`` is the optimiser's own
+learning rate and ``t`` counts the calls of ``step``. :class:`WarmupCosine` is told the progress of the run instead.
 """
 
 from __future__ import annotations
@@ -12,46 +12,44 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minirnn.errors import OptionError
-from minirnn.optim.optimizers import Optimizer
-
-__all__ = [
-    "CosineAnnealingLR",
-    "ExponentialLR",
-    "LRScheduler",
-    "LinearWarmup",
-    "ReduceLROnPlateau",
-    "StepLR",
-    "WarmupCosine",
-]
+from minirnn.optim.optimizer import Optimizer
+from minirnn.validation import check_choice, check_int
 
 
 class LRScheduler:
-    """Base of all schedules.
+    """Base of all schedules; a subclass defines :meth:`get_lr`.
+
+    Args:
+        optimizer: whose groups' ``lr`` is set.
+
+    Attributes:
+        base_lrs: the groups' learning rates before any schedule. last_epoch: how often :meth:`step` was called.
 
     Raises:
-        OptionError: ``optimizer`` is none, or an option is out of its range.
+        OptionError: ``optimizer`` is not an optimiser, or an option is out of its range.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
             raise OptionError(f"{type(self).__name__}: expected an Optimizer, got a {type(optimizer).__name__}")
         self.optimizer = optimizer
-        self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = 0
-        self._last_lr = [group["lr"] for group in optimizer.param_groups]
-
-    def _require(self, holds: bool, option: str, expected: str, got: object) -> None:
-        if not holds:
-            raise OptionError(f"{type(self).__name__}: {option} must be {expected}, got {got!r}")
+        self._last_lr = self._current()
 
     def get_lr(self) -> list[float]:
-        """The groups' rates at ``last_epoch``, from those before."""
+        """The learning rate of each group at ``last_epoch``, from the one before."""
         raise NotImplementedError
 
     def step(self) -> None:
-        """Go to the next rate."""
+        """Set the next learning rates."""
         self.last_epoch += 1
         self._set(self.get_lr())
+
+    def _current(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
 
     def _set(self, rates: Sequence[float]) -> None:
         for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
@@ -59,107 +57,127 @@ class LRScheduler:
         self._last_lr = list(rates)
 
     def get_last_lr(self) -> list[float]:
-        """The groups' rates as last set."""
+        """The learning rate of each group as last set."""
         return list(self._last_lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedule stands, in plain numbers and strings."""
+        """The state of the schedule, in plain numbers and strings."""
         return {name: value for name, value in vars(self).items() if name != "optimizer"}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`; the optimiser's rates are set too, so the order of loading is free."""
+        """Continue from ``state_dict``; sets the optimiser's learning rates too, so either may be loaded first."""
         vars(self).update(state_dict)
         self._set(self._last_lr)
 
 
 class StepLR(LRScheduler):
-    """lr_t = lr gamma^floor(t / step_size)."""
+    """lr_t = lr gamma^floor(t / step_size).
+
+    Args:
+        optimizer: whose groups' ``lr`` is set.
+        step_size: steps from one change to the next.
+        gamma: factor of each change.
+    """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         super().__init__(optimizer)
-        self._require(step_size >= 1, "step_size", "at least 1", step_size)
-        self.step_size, self.gamma = step_size, gamma
+        self.step_size, self.gamma = check_int("StepLR: step_size", step_size), gamma
 
     def get_lr(self) -> list[float]:
         factor = self.gamma if self.last_epoch % self.step_size == 0 else 1.0
-        return [group["lr"] * factor for group in self.optimizer.param_groups]
+        return [lr * factor for lr in self._current()]
 
 
 class ExponentialLR(LRScheduler):
-    """lr_t = lr gamma^t."""
+    """lr_t = lr gamma^t.
+
+    Args:
+        optimizer: whose groups' ``lr`` is set.
+        gamma: factor of each step.
+    """
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
         super().__init__(optimizer)
         self.gamma = gamma
 
     def get_lr(self) -> list[float]:
-        return [group["lr"] * self.gamma for group in self.optimizer.param_groups]
+        return [lr * self.gamma for lr in self._current()]
 
 
 class CosineAnnealingLR(LRScheduler):
-    """lr_t = eta_min + (lr - eta_min) (1 + cos(pi t / T_max)) / 2 (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    """lr_t = eta_min + (lr - eta_min) (1 + cos(pi t / T_max)) / 2 (Loshchilov & Hutter 2017, arXiv:1608.03983).
 
-    Beyond ``T_max`` the rate rises again, as the cosine does.
+    Args:
+        optimizer: whose groups' ``lr`` is set.
+        T_max: steps to the minimum; after them the learning rate rises again, as the cosine does.
+        eta_min: the minimum.
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         super().__init__(optimizer)
-        self._require(T_max >= 1, "T_max", "at least 1", T_max)
-        self.T_max, self.eta_min = T_max, eta_min
+        self.T_max, self.eta_min = check_int("CosineAnnealingLR: T_max", T_max), eta_min
 
     def get_lr(self) -> list[float]:
-        t, half = self.last_epoch, self.T_max
-        groups = self.optimizer.param_groups
-        if (t - 1 - half) % (2 * half) == 0:  # the rate before was eta_min, from which no ratio leads back
+        t, half, rates = self.last_epoch, self.T_max, self._current()
+        if (t - 1 - half) % (2 * half) == 0:  # the previous rate was eta_min, where the ratio below divides by zero
             rise = (1 - math.cos(math.pi / half)) / 2
-            return [
-                group["lr"] + (base - self.eta_min) * rise for group, base in zip(groups, self.base_lrs, strict=True)
-            ]
+            return [lr + (base - self.eta_min) * rise for lr, base in zip(rates, self.base_lrs, strict=True)]
         ratio = (1 + math.cos(math.pi * t / half)) / (1 + math.cos(math.pi * (t - 1) / half))
-        return [self.eta_min + (group["lr"] - self.eta_min) * ratio for group in groups]
+        return [self.eta_min + (lr - self.eta_min) * ratio for lr in rates]
 
 
 class ReduceLROnPlateau(LRScheduler):
-    """Multiply the rate by ``factor`` when a metric has not improved for more than ``patience`` steps.
+    """Multiply the learning rate by ``factor`` when a metric has not improved for more than ``patience`` steps.
 
-    In mode ``"min"`` a metric is an improvement below best (1 - threshold), or with ``threshold_mode="abs"``
-    below best - threshold; in mode ``"max"`` above best (1 + threshold), best + threshold. After a reduction
-    ``cooldown`` steps go uncounted. The rate does not fall under ``min_lr`` (a number, or one for each group), and
-    changes of no more than ``eps`` are left out.
+    Args:
+        optimizer: whose groups' ``lr`` is set.
+        mode: "min" if a smaller metric is better, or "max".
+        factor: below 1.
+        patience: steps without improvement that change nothing.
+        threshold: what counts as an improvement: in mode "min" a metric below best (1 - threshold), in mode "max" above
+            best (1 + threshold); with ``threshold_mode`` "abs" below best - threshold, above best + threshold.
+        threshold_mode: "rel" or "abs".
+        cooldown: steps after a reduction that do not count.
+        min_lr: lower limit of the learning rate, a number or one for each group.
+        eps: a smaller change is not made.
     """
 
     def __init__(
-        self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
-        threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0, min_lr: float | Sequence[float] = 0,
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0,
         eps: float = 1e-8,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(optimizer)
-        self._require(mode in ("min", "max"), "mode", "'min' or 'max'", mode)
-        self._require(threshold_mode in ("rel", "abs"), "threshold_mode", "'rel' or 'abs'", threshold_mode)
-        self._require(factor < 1, "factor", "below 1", factor)
         groups = len(optimizer.param_groups)
         self.min_lrs = list(min_lr) if isinstance(min_lr, Sequence) else [min_lr] * groups
-        self._require(len(self.min_lrs) == groups, "min_lr", f"a number or a list of {groups}", min_lr)
-        self.mode, self.threshold, self.threshold_mode = mode, threshold, threshold_mode
-        self.factor, self.patience, self.cooldown, self.eps = factor, patience, cooldown, eps
+        if len(self.min_lrs) != groups:
+            raise OptionError(f"ReduceLROnPlateau: min_lr: expected a number or {groups} numbers, got {min_lr}")
+        if not factor < 1:
+            raise OptionError(f"ReduceLROnPlateau: factor: expected a number below 1, got {factor}")
+        self.mode = check_choice("ReduceLROnPlateau: mode", mode, ("min", "max"))
+        self.threshold_mode = check_choice("ReduceLROnPlateau: threshold_mode", threshold_mode, ("rel", "abs"))
+        self.threshold, self.factor, self.patience, self.cooldown, self.eps = threshold, factor, patience, cooldown, eps
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = self.cooldown_counter = 0
 
     def _is_better(self, metric: float) -> bool:
-        sign = 1 if self.mode == "max" else -1
-        margin = sign * self.threshold
+        margin = self.threshold if self.mode == "max" else -self.threshold
         bound = self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin
         return metric > bound if self.mode == "max" else metric < bound
 
     def get_lr(self) -> list[float]:
-        rates = []
-        for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-            before, after = group["lr"], max(group["lr"] * self.factor, least)
-            rates.append(after if before - after > self.eps else before)
-        return rates
+        reduced = [max(lr * self.factor, least) for lr, least in zip(self._current(), self.min_lrs, strict=True)]
+        return [new if lr - new > self.eps else lr for lr, new in zip(self._current(), reduced, strict=True)]
 
-    def step(self, metrics: float) -> None:  # type: ignore[override]  # as in PyTorch, this one needs to be told
-        """Take note of ``metrics`` (anything ``float()`` takes) and reduce the rate where it is time to."""
+    def step(self, metrics: float) -> None:  # type: ignore[override]  # as in PyTorch
+        """Take note of ``metrics`` (anything ``float()`` takes) and reduce the learning rates if it is time to."""
         metric = float(metrics)
         self.last_epoch += 1
         if self._is_better(metric):
@@ -169,24 +187,26 @@ class ReduceLROnPlateau(LRScheduler):
         if self.cooldown_counter > 0:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
+        rates = self._current()
         if self.num_bad_epochs > self.patience:
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
-            self._set(self.get_lr())
-        else:
-            self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+            rates = self.get_lr()
+        self._set(rates)
 
 
 class LinearWarmup(LRScheduler):
-    """Raise the rate linearly over ``warmup_steps``, then hand over to the schedule ``after``.
+    """Raise the learning rate linearly over ``warmup_steps``, then follow the schedule ``after``.
 
     ::
 
         lr_t = lr (t + 1) / warmup_steps          for t < warmup_steps
         lr_t = after_(t - warmup_steps)           from then on; without ``after``, lr
 
-    ``after`` is made first, on the same optimiser, and only this schedule is stepped: ``after`` does not count
-    until the warm-up is over. What ``step`` is given goes to ``after.step`` (:class:`ReduceLROnPlateau` wants a
-    metric).
+    Args:
+        optimizer: whose groups' ``lr`` is set.
+        warmup_steps: at least 0.
+        after: a schedule of the same optimiser, made before this one. Only this one is stepped; ``after`` does not
+            count until the warm-up is over.
 
     >>> import minirnn as mr
     >>> optimizer = mr.optim.SGD([mr.tensor([0.0], requires_grad=True)], lr=1.0)
@@ -201,37 +221,37 @@ class LinearWarmup(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int, after: LRScheduler | None = None) -> None:
         super().__init__(optimizer)
-        self._require(warmup_steps >= 0, "warmup_steps", "at least 0", warmup_steps)
-        self._require(after is None or after.optimizer is optimizer, "after", "a schedule of the same optimizer", after)
-        self.warmup_steps, self.after = warmup_steps, after
+        if after is not None and after.optimizer is not optimizer:
+            raise OptionError(f"LinearWarmup: after: expected a schedule of the same optimizer, got {after!r}")
+        self.warmup_steps, self.after = check_int("LinearWarmup: warmup_steps", warmup_steps, 0), after
         if warmup_steps:
             self._set(self.get_lr())
 
     def get_lr(self) -> list[float]:
-        share = min(1.0, (self.last_epoch + 1) / self.warmup_steps)
-        return [base * share for base in self.base_lrs]
+        fraction = min(1.0, (self.last_epoch + 1) / self.warmup_steps)
+        return [base * fraction for base in self.base_lrs]
 
     def step(self, *metrics: float) -> None:
-        """Go to the next rate; ``metrics`` are for ``after``."""
+        """Set the next learning rates; ``metrics`` is passed on to ``after.step``."""
         if self.last_epoch < self.warmup_steps:
             super().step()
             return
         self.last_epoch += 1
         if self.after is not None:
             self.after.step(*metrics)
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = self._current()
 
     def state_dict(self) -> dict[str, Any]:
-        after = None if self.after is None else self.after.state_dict()
-        return {**super().state_dict(), "after": after}
+        return super().state_dict() | {"after": None if self.after is None else self.after.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        self._require(
-            (self.after is None) == (state_dict["after"] is None), "after", "there in both or neither", self.after
-        )
+        state = dict(state_dict)
+        after = state.pop("after")
+        if (self.after is None) != (after is None):
+            raise OptionError("LinearWarmup: after: expected one in the schedule and in its state, or in neither")
         if self.after is not None:
-            self.after.load_state_dict(state_dict["after"])
-        super().load_state_dict({name: value for name, value in state_dict.items() if name != "after"})
+            self.after.load_state_dict(after)
+        super().load_state_dict(state)
 
 
 class WarmupCosine:
@@ -239,8 +259,8 @@ class WarmupCosine:
 
     ::
 
-        lr(p) = max_lr max(p / warmup, 0.01)                                            for p < warmup
-        lr(p) = max_lr (final_lr + (1 - final_lr) (1 + cos(pi q)) / 2)                  from then on
+        lr(p) = max_lr max(p / warmup, 0.01)                                  for p < warmup
+        lr(p) = max_lr (final_lr + (1 - final_lr) (1 + cos(pi q)) / 2)        from then on
         q     = (p - warmup) / (1 - warmup)
 
     The progress p goes from 0 to 1 and may count steps, epochs or minutes. There is no state to save: the learning

@@ -29,7 +29,7 @@ from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.errors import DataError, OptionError
 from minirnn.models import ManyToMany
 from minirnn.nn import functional as F
-from minirnn.nn.cells import State
+from minirnn.nn.state import State
 from minirnn.tasks.base import ExampleTask, Line, Prediction, WindowConfig, fingerprint, random_split, rebuild
 from minirnn.training import TrainingConfig
 
@@ -51,9 +51,7 @@ class MusicConfig(WindowConfig):
     hidden_size: int = 256
     num_layers: int = 2
     dropout: float = 0.5
-    transpose: int = option(
-        6, "Transpose each piece by up to so many semitones, anew in every epoch.", 0, KEYS - 1, group="Training"
-    )
+    transpose: int = option(6, "Most semitones to transpose a piece by, at random.", 0, KEYS - 1, group="Training")
     batch_size: int = 16
     seq_length: int = 256
 

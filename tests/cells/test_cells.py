@@ -26,7 +26,7 @@ from cell_paths import (
 import minirnn as mr
 from minirnn.autograd import ops
 from minirnn.kernels.jit import DISABLED
-from minirnn.nn.cells import pack_state, unpack_state
+from minirnn.nn.state import pack_state, unpack_state
 
 NAMES = mr.cells.names()
 COMPILED = ("lstm", "slstm")

@@ -122,9 +122,9 @@ def test_wrong_call_of_a_cell_is_refused(call: Callable[[], Any], error: type[Ex
 
 RATES = ("dropout", "zoneout", "recurrent_dropout", "weight_drop")
 OPTIONS: list[tuple[Any, dict[str, Any], str]] = [
-    *(("lstm", {name: rate}, f"{name} must be from 0 to 1, got {rate}") for name in RATES for rate in (-0.1, 1.5)),
-    *(("lstm", {name: float("nan")}, f"{name} must be from 0 to 1, got nan") for name in ("zoneout", "weight_drop")),
-    ("lstm", {"recurrent_dropout_on": "output"}, "recurrent_dropout_on must be 'state' or 'update', got 'output'"),
+    *(("lstm", {name: rate}, f"{name}: expected a number of at least 0 and at most 1, got {rate}") for name in RATES for rate in (-0.1, 1.5)),
+    *(("lstm", {name: float("nan")}, f"{name}: expected a number .*, got nan") for name in ("zoneout", "weight_drop")),
+    ("lstm", {"recurrent_dropout_on": "output"}, "recurrent_dropout_on: expected one of state, update, got 'output'"),
     ("indrnn", {"recurrent_dropout": 0.2}, "indrnn has no recurrent weights; use recurrent_dropout_on='update'"),
     ("min_gru", {"weight_drop": 0.2}, "min_gru has no recurrent weights"),
     (

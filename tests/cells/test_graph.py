@@ -26,7 +26,7 @@ from minirnn.cells import Cell, layer_norm, product, sigmoid, tanh, where, zoneo
 from minirnn.errors import CellError, OptionError
 from minirnn.kernels.cpu.kernel import kernels_of
 from minirnn.kernels.jit import DISABLED
-from minirnn.nn.cells import unpack_state
+from minirnn.nn.state import unpack_state
 
 NAMES = mr.cells.names()
 

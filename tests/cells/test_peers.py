@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cell_paths import gradient, make_batch, make_layer, weighted_sum
 
-from minirnn.nn.cells import pack_state, unpack_state
+from minirnn.nn.state import pack_state, unpack_state
 
 LENGTHS = [3, 6, 1, 4]
 REASON = "is the oracle; install minirnn[peers]"

@@ -28,7 +28,7 @@ import minirnn as mr
 from minirnn.autograd import ops
 from minirnn.cells import dropout, tanh, zoneout
 from minirnn.kernels import threads
-from minirnn.nn.cells import pack_state, unpack_state
+from minirnn.nn.state import pack_state, unpack_state
 
 RATE = 0.25
 SCALE = 1 / (1 - RATE)

@@ -1,7 +1,8 @@
-"""Every cell's kernels compiled to PTX, which needs NVVM but no GPU: the simulator does not check types.
+"""Every cell's persistent kernels compiled to PTX, which needs NVVM but no GPU; the simulator does not check types.
 
 A process of its own stands in for one with a GPU: its arrays have no memory, and what launches a kernel compiles it
-instead. ``python tests/kernels/test_cuda_ptx.py lstm gru 7.5`` compiles what is named, for that compute capability.
+instead. ``python tests/kernels/test_cuda_ptx.py lstm gru 7.5`` compiles what is named, for that compute capability;
+with PTX_FOLDER set, it writes the PTX there.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from minirnn.kernels.steps import dense_steps
 if "pytest" in sys.modules:
     import pytest
 
-    MISSING = (
-        "needs numba-cuda with NVVM (extra: cuda12 or cuda13)" if importlib.util.find_spec("numba_cuda") is None
-        else "the simulator has no compiler" if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0" else ""
-    )  # fmt: skip
+    MISSING = ""
+    if importlib.util.find_spec("numba_cuda") is None:
+        MISSING = "needs numba-cuda with NVVM (extra: cuda12 or cuda13)"
+    elif os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
+        MISSING = "the simulator has no compiler"
 
     @pytest.mark.skipif(bool(MISSING), reason=MISSING)
     @pytest.mark.parametrize("cell", [*cells.names(), "projected"])
@@ -41,7 +43,7 @@ if "pytest" in sys.modules:
 
 
 class Memory:
-    """Device memory that is none, and an array in it."""
+    """Stands in for device memory, and for an array in it."""
 
     device_ctypes_pointer = SimpleNamespace(value=1 << 20)
 
@@ -59,21 +61,22 @@ class Memory:
 
 
 def compile_all(names: list[str], capability: tuple[int, int], folder: Path | None) -> None:
-    """Compile the kernels of these cells; prints a line for each, and writes its PTX where there is a folder for it."""
+    """Compile the kernels of these cells; prints a line for each, and writes its PTX to ``folder``."""
     from numba import cuda, types
     from numba.np.numpy_support import from_dtype
 
-    gpu_of = lambda: SimpleNamespace(compute_capability=capability)  # noqa: E731
-    cuda.is_available, cuda.dispatcher.get_current_device = lambda: True, gpu_of
+    cuda.is_available = lambda: True
+    cuda.dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
     cuda.device_array = lambda shape, dtype: Memory(shape, None, dtype)
-    from minirnn.kernels.cuda import device, generate, planning, recurrence, resident
-    from minirnn.kernels.cuda.device import empty
+    from minirnn.kernels.cuda import array, generate, launch, launch_plan, persistent, recurrence
 
     seen: dict[Any, int] = {}
     label: list[str] = []
 
     def kind(arg: Any) -> Any:
-        if isinstance(arg, device.DeviceArray):
+        if isinstance(arg, tuple):
+            return types.BaseTuple.from_types(tuple(map(kind, arg)))
+        if isinstance(arg, array.DeviceArray):
             return types.Array(from_dtype(arg.dtype), arg.ndim, "C")
         known = {bool: types.boolean, int: types.int64, float: types.float64, np.uint64: types.uint64}
         return known[type(arg)]
@@ -85,15 +88,19 @@ def compile_all(names: list[str], capability: tuple[int, int], folder: Path | No
         if (function, signature) in seen:
             return
         text, _ = cuda.compile_ptx(function.py_func, signature, cc=capability)
+        values: list[Any] = []
+        launch._flatten(args, [], values)
+        parameters = text[text.index(".entry") :].partition("{\n")[0].count(".param ")
+        assert len(values) == parameters, f"{len(values)} values for {parameters} parameters"
         seen[function, signature] = len(text)
         print(function.py_func.__name__, *label, len(text), flush=True)
         if folder is not None:
             (folder / f"{'_'.join([function.py_func.__name__, *label])}.ptx").write_text(text)
 
-    gpu = planning.Limits(132, 232448, 512, True)
-    device.start, resident.limits, resident._ask_for_shared = compiled, lambda: gpu, lambda *args: None
-    for module, name in ((recurrence, "plan"), (generate, "plan_sampling")):
-        module.limits, make = lambda: gpu, getattr(module, name).__wrapped__
+    gpu = launch_plan.Limits(132, 232448, 512, True)
+    launch.launch_grid, persistent._allow_shared, persistent.limits = compiled, lambda *args: None, lambda: gpu
+    for module, name in ((recurrence, "plan_recurrence"), (generate, "plan_sampling")):
+        make = getattr(module, name).__wrapped__
         setattr(module, name, lambda *args, make=make: make(*args, path=path))
 
     variants = itertools.product(names, ("float32", "float64"), ("block", "grid"), (False, True))
@@ -101,25 +108,26 @@ def compile_all(names: list[str], capability: tuple[int, int], folder: Path | No
         if dtype == "float64" and (noisy or path == "grid"):  # the paths differ by more than the types
             continue
         label[:] = [name, dtype, path, *(["noisy"] if noisy else [])]
-        run_layer(recurrence.Recurrence, name, functools.partial(empty, dtype=np.dtype(dtype)), noisy)
+        run_layer(recurrence.Recurrence, name, functools.partial(array.empty, dtype=np.dtype(dtype)), noisy)
         if not noisy and name != "projected":
-            run_sampler(generate.Sampler, name, functools.partial(empty, dtype=np.dtype(dtype)))
+            run_sampler(generate.Sampler, name, functools.partial(array.empty, dtype=np.dtype(dtype)))
 
 
 H, N = 128, 32  # hidden units, sequences
 
 
 def weights_of(cell: Plan, array: Any, projected: int | None = None) -> RecurrentWeights:
-    rows, vectors = sum(run.count for run in cell.runs) * H, len(cell.equations.vectors)
     return RecurrentWeights(
-        weight_hh=array((rows, projected or H)), bias=array((cell.separate * H,)) if cell.separate else None,
-        vectors=array((vectors, H)) if vectors else None, inner=[array((H, H)) for _ in range(cell.inputs)],
+        weight_hh=array((cell.recurrent * H, projected or H)),
+        bias=array((cell.separate * H,)) if cell.separate else None,
+        vectors=array((len(cell.equations.vectors), H)) if cell.equations.vectors else None,
+        inner=[array((H, H)) for _ in range(cell.inputs)],
         weight_hr=array((projected, H)) if projected else None,
-    )  # fmt: skip
+    )
 
 
 def run_layer(kind: Any, name: str, array: Any, noisy: bool) -> None:
-    """Forward and backward, where ``noisy`` with all that makes training noisy."""
+    """Forward and backward; where ``noisy`` with zoneout, dropout of updates and a mask."""
     projected = 64 if name == "projected" else None
     equations = cells.get("lstm" if projected else name).equations.resolve(True, noisy, noisy, noisy and not projected)
     cell, steps = make_plan(equations), dense_steps(10, N)
@@ -134,10 +142,10 @@ def run_sampler(kind: Any, name: str, array: Any) -> None:
     """Two layers."""
     equations = cells.get(name).equations.resolve(False, zoneout=True)
     cell, layers, V = make_plan(equations), 2, 65
-    model = TokenModel(
-        equations, array((V, cell.gates * H)), [array((cell.gates * H, H))], [array((cell.gates * H,))],
-        [weights_of(cell, array) for _ in range(layers)], array((V, H)), array((V,)),
-    )  # fmt: skip
+    weight_ih, bias_ih = [array((cell.gates * H, H))], [array((cell.gates * H,))]
+    recurrent = [weights_of(cell, array) for _ in range(layers)]
+    table, head, head_bias = array((V, cell.gates * H)), array((V, H)), array((V,))
+    model = TokenModel(equations, table, weight_ih, bias_ih, recurrent, head, head_bias)
     sampler = kind(model, [array((layers, N, H)) for _ in equations.states])
     sampler.run(np.zeros((2, N), np.int64), 5, 0.7, 10, 0.9, np.zeros(N, np.uint64), 0)
 

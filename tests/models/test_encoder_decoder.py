@@ -1,9 +1,8 @@
-"""The encoder-decoder: against PyTorch, one sequence at a time; padding; scheduled sampling; decoding."""
+"""The encoder-decoder: against PyTorch one sequence at a time, ragged batches, scheduled sampling, decoding."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,15 @@ TARGET_LENGTHS = [2, 5, 3, 7]
 ATTENTIONS = ("additive", "dot", None)
 
 
-def _model(**options: Any) -> EncoderDecoder:
+def make_model(**options: Any) -> EncoderDecoder:
     options = {"num_layers": 2, "embedding_size": 3, "dtype": "float64"} | options
     return EncoderDecoder(SOURCE_SIZE, TARGET_SIZE, 5, **options)
 
 
-def _batch(
+def make_batch(
     source_lengths: list[int] = SOURCE_LENGTHS, target_lengths: list[int] = TARGET_LENGTHS
 ) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
-    """Sources [S, N] and targets [T, N]; what is padding holds tokens too, which nobody may look at."""
+    """Sources [S, N] and targets [T, N]; padding holds tokens too, which must not be read."""
     rng = np.random.default_rng(11)
     source = rng.integers(4, SOURCE_SIZE, (max(source_lengths), len(source_lengths)))
     target = rng.integers(4, TARGET_SIZE, (max(target_lengths), len(target_lengths)))
@@ -40,23 +39,22 @@ def _batch(
     return source, target, source_lengths, target_lengths
 
 
-def _alone(batch: tuple, n: int) -> tuple[np.ndarray, np.ndarray]:
+def alone(batch: tuple, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Source [s, 1] and target [t, 1] of one sequence, without padding."""
     source, target, source_lengths, target_lengths = batch
     return source[: source_lengths[n], n : n + 1], target[: target_lengths[n], n : n + 1]
 
 
-def _lively(model: EncoderDecoder) -> EncoderDecoder:
-    """With weights so large that inputs matter, and an end that comes now and then."""
+def with_large_weights(model: EncoderDecoder) -> EncoderDecoder:
+    """Large enough that inputs matter, and an end that comes now and then."""
     for parameter in model.parameters():
         parameter.data *= 4
     model.head.bias.data[END] += 2
     return model
 
 
-def _gradients(model: EncoderDecoder) -> dict[str, np.ndarray]:
-    return {name: np.zeros(p.shape) if p.grad is None else p.grad.numpy().copy()
-            for name, p in model.named_parameters()}  # fmt: skip
+def gradients(model: EncoderDecoder) -> dict[str, np.ndarray]:
+    return {name: np.zeros(p.shape) if p.grad is None else np.array(p.grad) for name, p in model.named_parameters()}
 
 
 # ------------------------------------------------------------------------------------------------- against PyTorch
@@ -127,15 +125,14 @@ class Reference:
         return self.linear(h, "head"), state
 
     def losses(self, batch: tuple, smoothing: float = 0.0) -> list[Any]:
-        """The loss of every expected token of every sequence."""
+        """The loss of every target token of every sequence."""
         losses = []
         for n, length in enumerate(batch[3]):
             if length > 1:
-                source, target = _alone(batch, n)
+                source, target = alone(batch, n)
                 logits, _ = self.logits(target[:-1, 0], *self.start(source))
-                losses.append(self.torch.nn.functional.cross_entropy(
-                    logits, self.torch.tensor(target[1:, 0]), reduction="none", label_smoothing=smoothing
-                ))  # fmt: skip
+                labels, options = self.torch.tensor(target[1:, 0]), {"label_smoothing": smoothing, "reduction": "none"}
+                losses.append(self.torch.nn.functional.cross_entropy(logits, labels, **options))
         return losses
 
     def gradients(self, loss: Any) -> dict[str, np.ndarray]:
@@ -144,48 +141,46 @@ class Reference:
 
 
 @pytest.mark.needs_torch
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_loss_and_gradients_are_pytorchs(
-    torch: Any, cell: str, layers: int, bidirectional: bool, attention: str | None
+@pytest.mark.parametrize(
+    ("cell", "layers", "bidirectional", "merge"),
+    [
+        ("lstm", 2, True, "concat"),
+        ("gru", 1, True, "concat"),
+        ("rnn", 2, True, "sum"),
+        ("lstm", 1, True, "mul"),
+        ("gru", 2, True, "ave"),
+        ("lstm", 1, False, "concat"),
+        ("gru", 2, False, "concat"),
+    ],
+)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_loss_and_gradients_match_pytorch(
+    torch: Any, cell: str, layers: int, bidirectional: bool, merge: str, attention: str | None, smoothing: float
 ) -> None:
-    model = _model(cell=cell, num_layers=layers, bidirectional=bidirectional, attention=attention)
-    reference, batch = Reference(torch, model), _batch()
-    loss = model.loss(*batch)
-    expected = torch.cat(reference.losses(batch)).mean()
+    """The mean over all target tokens; or with label smoothing their sum, and targets without a token or <start>."""
+    model = make_model(cell=cell, num_layers=layers, bidirectional=bidirectional, merge=merge, attention=attention)
+    reference = Reference(torch, model)
+    batch = make_batch([4, 1, 6, 3, 2], [1, 5, 3, 7, 0]) if smoothing else make_batch()
+    loss = model.loss(*batch, label_smoothing=smoothing, reduction="sum" if smoothing else "mean")
+    losses = torch.cat(reference.losses(batch, smoothing))
+    expected = losses.sum() if smoothing else losses.mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     loss.backward()
-    gradients, ours = reference.gradients(expected), _gradients(model)
-    assert gradients.keys() == ours.keys()
-    for name, gradient in gradients.items():
+    theirs, ours = reference.gradients(expected), gradients(model)
+    assert theirs.keys() == ours.keys()
+    for name, gradient in theirs.items():
         assert ours[name].any(), name
-        np.testing.assert_allclose(ours[name], gradient, rtol=1e-10, atol=1e-14, err_msg=name)
-
-
-@pytest.mark.needs_torch
-@pytest.mark.parametrize("merge", ["sum", "mul", "ave"])
-@pytest.mark.parametrize("attention", ["additive", "dot"])
-def test_merged_directions_label_smoothing_and_sums(torch: Any, merge: str, attention: str) -> None:
-    """A target of no expected token among them, and one where <start> is missing too."""
-    model = _model(cell="gru", merge=merge, attention=attention)
-    reference, batch = Reference(torch, model), _batch([4, 1, 6, 3, 2], [1, 5, 3, 7, 0])
-    loss = model.loss(*batch, label_smoothing=0.2, reduction="sum")
-    expected = torch.cat(reference.losses(batch, 0.2)).sum()
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    loss.backward()
-    for name, gradient in reference.gradients(expected).items():
-        np.testing.assert_allclose(_gradients(model)[name], gradient, rtol=1e-10, atol=1e-13, err_msg=name)
+        np.testing.assert_allclose(ours[name], gradient, rtol=1e-10, atol=1e-13 if smoothing else 1e-14, err_msg=name)
 
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_greedy_decoding_is_pytorchs(torch: Any, attention: str | None) -> None:
-    """Step by step, the most likely token read by the next; weights of the attention too."""
-    model = _lively(_model(attention=attention))
+def test_greedy_decoding_matches_pytorch(torch: Any, attention: str | None) -> None:
+    """Step by step, each reading the most likely token of the one before; the attention's weights too."""
+    model = with_large_weights(make_model(attention=attention))
     reference = Reference(torch, model)
-    source, _, lengths, _ = _batch()
+    source, _, lengths, _ = make_batch()
     found = model.generate(source, lengths, max_length=6)
     assert len({tuple(one.tokens.tolist()) for one in found}) > 1
     assert min(len(one.tokens) for one in found) < 6
@@ -220,36 +215,36 @@ def test_greedy_decoding_is_pytorchs(torch: Any, attention: str | None) -> None:
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("ratio", [1.0, 0.0])
-def test_each_sequence_gets_what_it_gets_alone(attention: str | None, ratio: float) -> None:
-    """Loss and gradients of a batch are the sums of those of its sequences alone, also on its own guesses."""
-    model, batch = _model(attention=attention), _batch()
+def test_loss_and_gradients_of_a_batch_are_those_of_its_sequences(attention: str | None, ratio: float) -> None:
+    """With targets as inputs, and with the model's own predictions."""
+    model, batch = make_model(attention=attention), make_batch()
     total = model.loss(*batch, teacher_forcing_ratio=ratio, reduction="sum")
     total.backward()
-    together = _gradients(model)
+    together = gradients(model)
     each = model.loss(*batch, teacher_forcing_ratio=ratio, reduction="none").numpy()
     model.zero_grad()
     losses, rows = 0.0, np.repeat(np.arange(4)[None], 6, 0)[np.arange(6)[:, None] < np.array(TARGET_LENGTHS) - 1]
     for n in range(4):
-        loss = model.loss(*_alone(batch, n), teacher_forcing_ratio=ratio, reduction="sum")
+        loss = model.loss(*alone(batch, n), teacher_forcing_ratio=ratio, reduction="sum")
         loss.backward()
         losses += loss.item()
         assert each[rows == n].sum() == pytest.approx(loss.item(), rel=1e-12)
         logits = model(*batch, teacher_forcing_ratio=ratio).numpy()[: TARGET_LENGTHS[n] - 1, n]
-        alone = model(*_alone(batch, n), teacher_forcing_ratio=ratio).numpy()[:, 0]
-        np.testing.assert_allclose(logits, alone, rtol=1e-11, atol=1e-14)
+        expected = model(*alone(batch, n), teacher_forcing_ratio=ratio).numpy()[:, 0]
+        np.testing.assert_allclose(logits, expected, rtol=1e-11, atol=1e-14)
     assert total.item() == pytest.approx(losses, rel=1e-12)
-    for name, gradient in _gradients(model).items():
+    for name, gradient in gradients(model).items():
         np.testing.assert_allclose(together[name], gradient, rtol=1e-10, atol=1e-13, err_msg=name)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_a_source_of_no_token_is_as_good_as_padding(attention: str | None) -> None:
-    """The decoder starts from the bridge of zeros and looks at nothing, whatever lies there."""
-    model = _model(attention=attention)
+def test_a_source_without_tokens_counts_as_padding(attention: str | None) -> None:
+    """The decoder starts from the bridge of zeros and attends to nothing, whatever the padding holds."""
+    model = make_model(attention=attention)
     target = np.array([[START, START], [5, 6], [END, END]])
     losses = model.loss([[4, 7], [5, 8]], target, [2, 0], reduction="none")
     losses.sum().backward()
-    assert all(np.isfinite(gradient).all() for gradient in _gradients(model).values())
+    assert all(np.isfinite(gradient).all() for gradient in gradients(model).values())
     alone = model.loss([[6]], target[:, 1:], [0], reduction="none").numpy()
     np.testing.assert_allclose(losses.numpy()[1::2], alone, rtol=1e-12)
     (one,) = model.generate([[6], [6]], [0], max_length=3)
@@ -259,9 +254,9 @@ def test_a_source_of_no_token_is_as_good_as_padding(attention: str | None) -> No
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("max_length", [None, 4])
-def test_each_source_is_translated_as_alone(attention: str | None, width: int, max_length: int | None) -> None:
-    model = _lively(_model(attention=attention))
-    source, _, lengths, _ = _batch()
+def test_each_source_of_a_batch_is_decoded_as_alone(attention: str | None, width: int, max_length: int | None) -> None:
+    model = with_large_weights(make_model(attention=attention))
+    source, _, lengths, _ = make_batch()
     for n, one in enumerate(model.generate(source, lengths, max_length, width, 0.7)):
         (alone,) = model.generate(source[: lengths[n], n : n + 1], None, max_length, width, 0.7)
         assert one.tokens.tolist() == alone.tokens.tolist()
@@ -273,18 +268,18 @@ def test_each_source_is_translated_as_alone(attention: str | None, width: int, m
             np.testing.assert_allclose(one.attention.sum(1), 1)
 
 
-def test_a_model_that_never_ends_stops_by_the_length_of_each_source() -> None:
-    model = _model()
+def test_decoding_without_an_end_stops_by_the_length_of_each_source() -> None:
+    model = make_model()
     model.head.bias.data[END] = -1e3
-    source, _, lengths, _ = _batch()
+    source, _, lengths, _ = make_batch()
     for width in (1, 2):
         assert [len(one.tokens) for one in model.generate(source, lengths, beam_width=width)] == [18, 12, 22, 16]
         assert [len(one.tokens) for one in model.generate(source, lengths, 7, width)] == [7] * 4
 
 
-def test_a_full_beam_finds_the_likeliest_sequence() -> None:
-    """Against the log-probabilities of all sequences, as teacher forcing gives them."""
-    model = _lively(EncoderDecoder(6, 5, 4, embedding_size=3, dtype="float64"))
+def test_a_full_beam_finds_the_best_sequence() -> None:
+    """By the log-probabilities of all sequences under teacher forcing."""
+    model = with_large_weights(EncoderDecoder(6, 5, 4, embedding_size=3, dtype="float64"))
     source = np.array([[4], [5], [4]])
     best: dict[tuple[int, ...], float] = {}
     bodies = [body for n in range(4) for body in itertools.product([3, 4], repeat=n)]
@@ -294,16 +289,16 @@ def test_a_full_beam_finds_the_likeliest_sequence() -> None:
         expected = np.take_along_axis(log_probs, target[1:], 1)[:, 0]
         if len(body) < 3:
             best[body] = expected.sum() / ((5 + len(body) + 1) / 6) ** 0.5
-        else:  # as long as may be, without an end
+        else:  # of maximum length, without an end
             best[body] = expected[:-1].sum() / ((5 + 3) / 6) ** 0.5
     (found,) = model.generate(source, max_length=3, beam_width=100, length_penalty=0.5)
-    likeliest = max(best, key=best.__getitem__)
-    assert tuple(found.tokens.tolist()) == likeliest
-    assert found.score == pytest.approx(best[likeliest], rel=1e-12)
+    most_likely = max(best, key=best.__getitem__)
+    assert tuple(found.tokens.tolist()) == most_likely
+    assert found.score == pytest.approx(best[most_likely], rel=1e-12)
 
 
-def test_nothing_to_translate() -> None:
-    model = _model()
+def test_an_empty_batch_gives_no_hypotheses() -> None:
+    model = make_model()
     assert model.generate(np.zeros((3, 0), np.int64)) == []
     (one,) = model.generate([[5]], max_length=1)
     assert len(one.tokens) <= 1
@@ -318,53 +313,53 @@ def test_nothing_to_translate() -> None:
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
 @pytest.mark.parametrize("draw", ["step", "sequence"])
 def test_scheduled_sampling_is_a_loop_over_the_steps(attention: str | None, ratio: float, draw: str) -> None:
-    """One step at a time on a tape, each reading the expected token or the guess of the one before."""
-    model, batch = _model(attention=attention), _batch()
+    """One step at a time on a tape, each reading the target or the prediction of the one before."""
+    model, batch = make_model(attention=attention), make_batch()
     source, target, source_lengths, target_lengths = batch
     steps = len(target) - 1
     mr.manual_seed(5)
     loss = model.loss(*batch, teacher_forcing_ratio=ratio, draw=draw)
     loss.backward()
-    gradients = _gradients(model)
+    found = gradients(model)
 
     mr.manual_seed(5)
     numbers = mr.random.generator().random((steps, 4) if draw == "step" else 4)
     forced = np.broadcast_to(numbers < ratio, (steps, 4))
     model.zero_grad()
     memory, state = model.encode(source, source_lengths)
-    losses, guess, mixed = [], None, 0
+    losses, prediction, mixed = [], None, 0
     for t in range(steps):
-        inputs = target[t] if guess is None else np.where(forced[t], target[t], guess)
+        inputs = target[t] if prediction is None else np.where(forced[t], target[t], prediction)
         mixed += int((inputs != target[t]).sum())
         h, _, state = model.decode(inputs[None], memory, state)
         logits = model.head(h[0])
-        guess = logits.numpy().argmax(1)
+        prediction = logits.numpy().argmax(1)
         rows = np.flatnonzero(np.array(target_lengths) - 1 > t)
         losses.append(mr.nn.functional.cross_entropy(logits[rows], target[t + 1, rows], reduction="sum"))
     assert mixed > 3
     total = sum(losses[1:], losses[0]) / float(sum(target_lengths) - 4)
     assert loss.item() == pytest.approx(total.item(), rel=1e-12)
     total.backward()
-    for name, gradient in _gradients(model).items():
-        np.testing.assert_allclose(gradients[name], gradient, rtol=1e-10, atol=1e-13, err_msg=name)
+    for name, gradient in gradients(model).items():
+        np.testing.assert_allclose(found[name], gradient, rtol=1e-10, atol=1e-13, err_msg=name)
 
 
-def _forced(ratio: float, draw: str, steps: int = 41, batch: int = 500) -> np.ndarray:
-    """Which steps [T, N] after the first read the expected token of a model that always guesses another."""
+def forced_steps(ratio: float, draw: str, steps: int = 41, batch: int = 500) -> np.ndarray:
+    """Which steps [T, N] after the first read the target, in a model that always predicts another token."""
     model = EncoderDecoder(5, 6, 2, embedding_size=1, attention=None)
     model.head.weight.data[...] = 0
     model.head.bias.data[...] = [0, 0, 0, 0, 0, 9]
     target = np.full((steps + 2, batch), 4)
     memory, state = model.encode(np.full((1, batch), 4))
-    inputs = model._mixed_inputs(target[:-1], memory, state, ratio, draw)
+    inputs = model._scheduled_sampling(target[:-1], memory, state, ratio, draw)
     assert (inputs[0] == 4).all()
     assert np.isin(inputs, [4, 5]).all()
     return inputs[1:] == 4
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.8])
-def test_how_often_the_wanted_token_is_read(ratio: float) -> None:
-    by_step, by_sequence = _forced(ratio, "step"), _forced(ratio, "sequence")
+def test_targets_are_read_as_often_as_the_ratio_says(ratio: float) -> None:
+    by_step, by_sequence = forced_steps(ratio, "step"), forced_steps(ratio, "sequence")
     deviation = np.sqrt(ratio * (1 - ratio))
     assert abs(by_step.mean() - ratio) < 4 * deviation / np.sqrt(by_step.size)
     assert np.abs(by_step.mean(0) - ratio).max() < 5 * deviation / np.sqrt(len(by_step))
@@ -375,39 +370,32 @@ def test_how_often_the_wanted_token_is_read(ratio: float) -> None:
 
 
 @pytest.mark.parametrize("draw", ["step", "sequence"])
-def test_one_seed_one_choice(draw: str) -> None:
+def test_scheduled_sampling_depends_on_the_seed(draw: str) -> None:
     choices = []
     for seed in (1, 1, 2):
         mr.manual_seed(seed)
-        choices.append(_forced(0.5, draw))
+        choices.append(forced_steps(0.5, draw, 11, 50))
     assert (choices[0] == choices[1]).all()
     assert (choices[0] != choices[2]).any()
-    assert _forced(0.0, draw).sum() == 0
-    assert _forced(1.0, draw).all()
-
-
-def test_guesses_leave_the_model_in_training_and_the_weights_alone() -> None:
-    model, batch = _model(dropout=0.5), _batch()
-    before = model.state_dict()
-    mr.manual_seed(3)
-    model.loss(*batch, teacher_forcing_ratio=0.5).backward()
-    assert all(module.training for module in model.modules())
-    for name, array in model.state_dict().items():
-        np.testing.assert_array_equal(array, before[name])
-    assert all(gradient.any() for gradient in _gradients(model).values())
+    assert forced_steps(0.0, draw, 11, 50).sum() == 0
+    assert forced_steps(1.0, draw, 11, 50).all()
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_dropout_is_of_training_only(attention: str | None) -> None:
-    model, batch = _model(attention=attention, dropout=0.4), _batch()
-    drawn = {model.loss(*batch).item() for _ in range(3)}
-    assert len(drawn) == 3
-    plain = _model(attention=attention)
-    plain.load_state_dict(model.state_dict())
+def test_dropout_falls_in_training_and_not_on_predictions(attention: str | None) -> None:
+    model, batch = make_model(attention=attention, dropout=0.4), make_batch()
+    before = model.state_dict()
+    model.loss(*batch, teacher_forcing_ratio=0.5).backward()
+    assert all(module.training for module in model.modules())
+    np.testing.assert_equal(model.state_dict(), before)
+    assert all(gradient.any() for gradient in gradients(model).values())
+    assert len({model.loss(*batch).item() for _ in range(3)}) == 3
+    plain = make_model(attention=attention)
+    plain.load_state_dict(before)
     assert model.eval().loss(*batch).item() == plain.loss(*batch).item()
 
 
-def test_schedules_by_hand() -> None:
+def test_teacher_forcing_schedules_by_hand() -> None:
     for progress in (0.0, 0.3, 1.0):
         assert teacher_forcing_ratio("constant", 0.9, 0.1, progress) == 0.9
     for progress, ratio in [(0.0, 0.9), (0.25, 0.7), (0.5, 0.5), (1.0, 0.1)]:
@@ -419,24 +407,13 @@ def test_schedules_by_hand() -> None:
     assert teacher_forcing_ratio("linear", 0.2, 1.0, 0.5) == pytest.approx(0.6)  # it may rise, too
 
 
-# ------------------------------------------------------------------------------------------ the whole, mistakes
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_the_config_makes_the_same_model_again(attention: str | None, cell: str) -> None:
-    model = _model(attention=attention, cell=cell, bidirectional=cell == "lstm", dtype="float32")
-    config = json.loads(json.dumps(model.config))
-    again = EncoderDecoder(**config)
-    assert again.config == model.config
-    again.load_state_dict(model.state_dict())
-    assert again.loss(*_batch()).item() == model.loss(*_batch()).item()
+# ------------------------------------------------------------------------------------------- cells, mistakes
 
 
 @pytest.mark.parametrize("cell", ["slstm", "layer_norm_gru"])
 def test_states_of_any_cell_reach_the_decoder(cell: str) -> None:
     """h through tanh of a linear layer, c through a linear layer, other states as the mean of both directions."""
-    model, batch = _model(cell=cell), _batch()
+    model, batch = make_model(cell=cell), make_batch()
     source, _, lengths, _ = batch
     states = model.encode(source, lengths)[1]
     final = model.encoder(source, lengths)[1]
@@ -453,12 +430,12 @@ def test_states_of_any_cell_reach_the_decoder(cell: str) -> None:
             expected = np.tanh(expected) if number == 0 else expected
             np.testing.assert_allclose(state.numpy()[layer], expected, rtol=1e-12)
     model.loss(*batch).backward()
-    assert all(np.isfinite(gradient).all() for gradient in _gradients(model).values())
+    assert all(np.isfinite(gradient).all() for gradient in gradients(model).values())
     assert len(model.generate(source, lengths)) == len(lengths)
 
 
 def test_one_hot_is_an_embedding_that_is_the_identity() -> None:
-    model = _model(embedding_size=0, num_layers=1)
+    model = make_model(embedding_size=0, num_layers=1)
     same = EncoderDecoder(SOURCE_SIZE, TARGET_SIZE, 5, embedding_size=SOURCE_SIZE, dtype="float64")
     weights = same.state_dict()
     for part, size in (("encoder", SOURCE_SIZE), ("decoder", TARGET_SIZE)):
@@ -466,31 +443,35 @@ def test_one_hot_is_an_embedding_that_is_the_identity() -> None:
     for name, array in model.state_dict().items():
         weights[name] = np.pad(array, [(0, 0), (0, 1)]) if name == "decoder.rnn.weight_ih_l0" else array
     same.load_state_dict(weights)
-    assert model.loss(*_batch()).item() == pytest.approx(same.loss(*_batch()).item(), rel=1e-12)
+    assert model.loss(*make_batch()).item() == pytest.approx(same.loss(*make_batch()).item(), rel=1e-12)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m: EncoderDecoder(2, 5, 3), OptionError, "vocabularies hold <pad>, <start>, <end> and more; got 2 and"),
+        (lambda m: EncoderDecoder(2, 5, 3), OptionError, "source_size: expected an int of at least 3, got 2"),
         (lambda m: EncoderDecoder(5, 5, 3, attention="loud"), OptionError, "got 'loud'"),
         (lambda m: EncoderDecoder(5, 5, 3, cell="qrnn"), OptionError, "cell must be one of coupled_lstm, gru"),
-        (lambda m: m.loss([[4, 4]], [[1]]), ShapeError, r"expected a target \[T, 2\] with T at least 2 .* got \[1, 1\]"),
+        (lambda m: m.loss([[4, 4]], [[1]]), ShapeError, r"expected a target \[T, 2\] with T at least 2 .*got \[1, 1\]"),
         (lambda m: m.loss([[4]], [[1]]), ShapeError, r"with T at least 2 \(<start> and <end>\), got \[1, 1\]"),
         (lambda m: m.loss([4], [[1], [2]]), ShapeError, r"expected a target \[T, N\]"),
         (lambda m: m.loss([[9]], [[1], [2]]), IndexRangeError, "index 9 is out of range; the table has 9 rows"),
         (lambda m: m.loss([[4]], [[8], [2]]), IndexRangeError, "index 8 is out of range; the table has 8 rows"),
         (lambda m: m.loss([[4]], [[1], [8]]), IndexRangeError, "target 8 is out of range for 8 classes"),
-        (lambda m: m.loss([[4]], [[1], [2]], [2]), OptionError, "source: lengths must be from 0 to 1, got 2 to 2"),
-        (lambda m: m.loss([[4]], [[1], [2]], [1], [3]), OptionError, "target: lengths must be from 0 to 2, got 3 to 3"),
-        (lambda m: m.loss([[4]], [[1], [2]], teacher_forcing_ratio=1.5), OptionError, "from 0 to 1, got 1.5"),
-        (lambda m: m.loss([[4]], [[1], [2]], draw="coin"), OptionError, "must be 'step' or 'sequence', got 'coin'"),
-        (lambda m: m.generate([[4]], beam_width=0), OptionError, "width and max_length must be integers of at le"),
+        (lambda m: m.loss([[4]], [[1], [2]], [2]), OptionError, "source: expected lengths from 0 to 1, got 2 to 2"),
+        (
+            lambda m: m.loss([[4]], [[1], [2]], [1], [3]),
+            OptionError,
+            "target: expected lengths from 0 to 2, got 3 to 3",
+        ),
+        (lambda m: m.loss([[4]], [[1], [2]], teacher_forcing_ratio=1.5), OptionError, "at most 1, got 1.5"),
+        (lambda m: m.loss([[4]], [[1], [2]], draw="coin"), OptionError, "draw: expected one of step, sequence, got 'c"),
+        (lambda m: m.generate([[4]], beam_width=0), OptionError, "width: expected an int of at least 1, got 0"),
         (lambda m: m.generate([4]), ShapeError, r"expected a source \[S, N\] with S at least 1, got \[1\]"),
         (lambda m: teacher_forcing_ratio("cosine", 1, 0, 0), OptionError, "one of constant, linear, inverse-sigmoid"),
-        (lambda m: teacher_forcing_ratio("linear", 1, -0.1, 0), OptionError, "must be from 0 to 1, got 1 and -0"),
+        (lambda m: teacher_forcing_ratio("linear", 1, -0.1, 0), OptionError, "forcing end: .* at most 1, got -0.1"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_named(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        call(_model(attention=None))
+        call(make_model(attention=None))

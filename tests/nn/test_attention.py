@@ -1,7 +1,7 @@
-"""Attention as one operation: the equations, sequence by sequence, give the same values and every gradient.
+"""Attention as one fused operation equals its equations, sequence by sequence, in values and in every gradient.
 
 The readable version is here, in primitive operations and without a mask: each sequence is cut to its length.
-PyTorch, with a mask, is the outside oracle; differences in float64 need neither.
+PyTorch, with a mask, is the outside oracle; finite differences in float64 need neither.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from minirnn.kernels import memory as kernel_memory
 from minirnn.kernels import threads
 from minirnn.kernels.jit import DISABLED
 
-DTYPES = ("float32", "float64")
 KINDS = ("additive", "dot")
-THROUGH = ("context", "weights", "both")
+DTYPES = ("float32", "float64")
+OUTPUTS = ("context", "weights", "both")
 Close = Callable[..., None]
+
+kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 class Sizes(NamedTuple):
@@ -47,34 +49,27 @@ class Sizes(NamedTuple):
         return "-".join(f"{name}{value}" for name, value in zip("TSNQMA", self[:6], strict=True)) + ragged
 
 
+RAGGED = Sizes(3, 5, 4, 2, 7, 3, (0, 5, 2, 0))
+LARGE = Sizes(3, 2, 2, 3, 70, 35, (1, 2)) if DISABLED else Sizes(13, 11, 6, 37, 70, 67, (11, 0, 4, 7, 1, 8))
 CASES = [
     Sizes(1, 1, 1, 1, 1, 1, None),
     Sizes(1, 5, 3, 3, 4, 6, (5, 1, 3)),
     Sizes(4, 5, 3, 3, 4, 6, None),
-    Sizes(3, 5, 4, 2, 7, 3, (0, 5, 2, 0)),
+    RAGGED,
     Sizes(2, 3, 2, 3, 4, 5, (0, 0)),
     Sizes(7, 3, 2, 5, 33, 17, (3, 2)),
     Sizes(0, 3, 2, 3, 4, 5, (3, 1)),
     Sizes(2, 40, 2, 3, 66, 5, (40, 33)),  # more rows than a panel is wide
-    Sizes(3, 2, 2, 3, 70, 35, (1, 2)) if DISABLED else Sizes(13, 11, 6, 37, 70, 67, (11, 0, 4, 7, 1, 8)),
+    LARGE,
 ]
 
 
-def gradient(leaf: Tensor) -> np.ndarray:
-    assert leaf.grad is not None
-    return leaf.grad.numpy()
-
-
-def make(kind: str, sizes: Sizes, dtype: str) -> nn.Attention:
-    return nn.Attention(sizes.Q, sizes.M, kind, sizes.A, dtype)
-
-
-def draw(sizes: Sizes, dtype: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """query [T, N, Q] and memory [S, N, M]."""
+def draw(kind: str, sizes: Sizes, dtype: Any, seed: int = 0) -> tuple[nn.Attention, np.ndarray, np.ndarray]:
+    """A layer, query [T, N, Q] and memory [S, N, M]."""
     rng = np.random.default_rng(seed)
+    layer = nn.Attention(sizes.Q, sizes.M, kind, sizes.A, dtype)
     shapes = (sizes.T, sizes.N, sizes.Q), (sizes.S, sizes.N, sizes.M)
-    query, memory = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
-    return query, memory
+    return layer, *(rng.standard_normal(shape).astype(dtype) for shape in shapes)
 
 
 def primitive(
@@ -96,7 +91,7 @@ def primitive(
 
 
 class Run(NamedTuple):
-    """What came out, and the gradients of query, memory and every parameter by name."""
+    """The outputs, and the gradients of query, memory and every parameter by name."""
 
     context: np.ndarray
     weights: np.ndarray
@@ -104,21 +99,29 @@ class Run(NamedTuple):
 
 
 def run(
-    layer: nn.Attention, forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], query: np.ndarray,
-    memory: np.ndarray, through: str = "both",
-) -> Run:  # fmt: skip
-    """Values, and the gradients of a sum in which every element of the outputs has a weight of its own."""
+    layer: nn.Attention,
+    query: np.ndarray,
+    memory: np.ndarray,
+    lengths: Any = None,
+    through: str = "both",
+    forward: Callable[..., tuple[Tensor, Tensor]] | None = None,
+) -> Run:
+    """Run ``forward(query, memory, lengths)``, by default the layer; backpropagate a weighted sum of its outputs."""
     layer.zero_grad()
     leaves = Tensor(query, requires_grad=True), Tensor(memory, requires_grad=True)
-    outputs = dict(zip(("context", "weights"), forward(*leaves), strict=True))
+    outputs = dict(zip(("context", "weights"), (forward or layer)(*leaves, lengths), strict=True))
     rng = np.random.default_rng(1)
     above = {name: rng.standard_normal(y.shape).astype(y.dtype) for name, y in outputs.items()}
     chosen = [name for name in outputs if through in (name, "both")]
     sum(((outputs[name] * above[name]).sum() for name in chosen), start=tensor(0.0, dtype=query.dtype)).backward()
     named = {"query": leaves[0], "memory": leaves[1], **dict(layer.named_parameters())}
-    # the readable version never touches what takes part in no sum; the fused one says zero
-    gradients = {n: np.zeros(t.shape, t.dtype) if t.grad is None else gradient(t).copy() for n, t in named.items()}
+    # the readable version gives no gradient to what it does not use; the fused one gives zeros
+    gradients = {n: np.zeros(t.shape) if t.grad is None else t.grad.numpy().copy() for n, t in named.items()}
     return Run(outputs["context"].numpy(), outputs["weights"].numpy(), gradients)
+
+
+def run_primitive(layer: nn.Attention, *arguments: Any) -> Run:
+    return run(layer, *arguments, forward=lambda q, m, lengths: primitive(layer, q, m, lengths))
 
 
 def compare(ours: Run, theirs: Run, dtype: str, assert_close: Close) -> None:
@@ -130,48 +133,42 @@ def compare(ours: Run, theirs: Run, dtype: str, assert_close: Close) -> None:
             assert_close(ours.gradients[name], expected, dtype, f"gradient of {name}")
 
 
-def identical(a: Run, b: Run) -> None:
+def assert_identical(a: Run, b: Run) -> None:
     np.testing.assert_array_equal(a.context, b.context)
     np.testing.assert_array_equal(a.weights, b.weights)
     for name in a.gradients:
         np.testing.assert_array_equal(a.gradients[name], b.gradients[name], err_msg=name)
 
 
-# ------------------------------------------------------------------------------------------- the same, readable
+# ------------------------------------------------------------------------------------------- fused and readable
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("through", THROUGH)
+@kinds
+@pytest.mark.parametrize("through", OUTPUTS)
 @pytest.mark.parametrize("sizes", CASES, ids=str)
-def test_fused_is_primitive(kind: str, dtype: str, through: str, sizes: Sizes, assert_close: Close) -> None:
-    layer, (query, memory) = make(kind, sizes, dtype), draw(sizes, dtype)
-    fused = run(layer, lambda q, m: layer(q, m, sizes.lengths), query, memory, through)
-    readable = run(layer, lambda q, m: primitive(layer, q, m, sizes.lengths), query, memory, through)
-    compare(fused, readable, dtype, assert_close)
-    assert fused.context.dtype == fused.weights.dtype == np.dtype(dtype)
+def test_fused_equals_primitive(kind: str, dtype: np.dtype, through: str, sizes: Sizes, assert_close: Close) -> None:
+    arguments = *draw(kind, sizes, dtype), sizes.lengths, through
+    fused = run(*arguments)
+    compare(fused, run_primitive(*arguments), dtype.name, assert_close)
+    assert fused.context.dtype == fused.weights.dtype == dtype
 
 
 @given(data=st.data())
-def test_fused_is_primitive_for_any_sizes(data: st.DataObject, assert_close: Close) -> None:
+def test_fused_equals_primitive_for_any_sizes(data: st.DataObject, assert_close: Close) -> None:
     widths = st.sampled_from([1, 2, 5, 16, 31] if DISABLED else [1, 3, 15, 16, 17, 31, 32, 33, 64, 65, 100])
     steps, extent, batch = (data.draw(st.integers(1, most), name) for name, most in (("T", 9), ("S", 9), ("N", 5)))
-    sizes = Sizes(
-        steps, extent, batch, *(data.draw(widths, name) for name in "QMA"),
-        tuple(data.draw(st.lists(st.integers(0, extent), min_size=batch, max_size=batch), "lengths")),
-    )  # fmt: skip
+    lengths = data.draw(st.lists(st.integers(0, extent), min_size=batch, max_size=batch), "lengths")
+    sizes = Sizes(steps, extent, batch, *(data.draw(widths, name) for name in "QMA"), tuple(lengths))
     kind, dtype = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from(DTYPES))
-    layer, (query, memory) = make(kind, sizes, dtype), draw(sizes, dtype, seed=steps)
-    fused = run(layer, lambda q, m: layer(q, m, sizes.lengths), query, memory)
-    compare(fused, run(layer, lambda q, m: primitive(layer, q, m, sizes.lengths), query, memory), dtype, assert_close)
+    arguments = *draw(kind, sizes, dtype, seed=steps), sizes.lengths
+    compare(run(*arguments), run_primitive(*arguments), dtype, assert_close)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@kinds
 @pytest.mark.parametrize("lengths", [None, (5, 1, 3)], ids=str)
-def test_values_by_hand(kind: str, lengths: tuple[int, ...] | None, assert_close: Close) -> None:
-    """Sequence by sequence, row by row, in NumPy from the equations; one step."""
-    sizes = Sizes(1, 5, 3, 3, 4, 6, lengths)
-    layer, (query, memory) = make(kind, sizes, "float64"), draw(sizes, "float64", 8)
+def test_values_equal_the_equations_in_numpy(kind: str, lengths: tuple[int, ...] | None, assert_close: Close) -> None:
+    """Sequence by sequence, row by row; one step."""
+    layer, query, memory = draw(kind, Sizes(1, 5, 3, 3, 4, 6, lengths), "float64", 8)
     state = layer.state_dict()
     context, weights = layer(Tensor(query[0]), Tensor(memory), lengths)
     for n, length in enumerate(lengths or (5, 5, 5)):
@@ -186,24 +183,20 @@ def test_values_by_hand(kind: str, lengths: tuple[int, ...] | None, assert_close
         assert_close(context.numpy()[n], sum(w * row for w, row in zip(expected, rows, strict=True)), "float64")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_sequence_at_all(kind: str, dtype: np.dtype) -> None:
-    sizes = Sizes(2, 3, 0, 3, 4, 5, None)
-    layer, (query, memory) = make(kind, sizes, dtype.name), draw(sizes, dtype.name)
-    for lengths in (None, []):
-        result = run(layer, lambda q, m, lengths=lengths: layer(q, m, lengths), query, memory)
-        assert (result.context.shape, result.weights.shape) == ((2, 0, 4), (2, 0, 3))
-        for name, array in result.gradients.items():
-            assert not array.any(), name
+@kinds
+@pytest.mark.parametrize("lengths", [None, []])
+def test_empty_batch_gives_empty_results(kind: str, dtype: np.dtype, lengths: list[int] | None) -> None:
+    result = run(*draw(kind, Sizes(2, 3, 0, 3, 4, 5, None), dtype), lengths)
+    assert (result.context.shape, result.weights.shape) == ((2, 0, 4), (2, 0, 3))
+    for name, array in result.gradients.items():
+        assert not array.any(), name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@kinds
 def test_weights_are_a_distribution_over_the_valid_rows(kind: str, dtype: np.dtype) -> None:
-    sizes = CASES[-1]
-    layer, (query, memory) = make(kind, sizes, dtype.name), draw(sizes, dtype.name)
-    context, weights = (y.numpy() for y in layer(Tensor(query), Tensor(memory), sizes.lengths))
-    assert sizes.lengths is not None
-    for n, length in enumerate(sizes.lengths):
+    layer, query, memory = draw(kind, LARGE, dtype)
+    context, weights = (y.numpy() for y in layer(Tensor(query), Tensor(memory), LARGE.lengths))
+    for n, length in enumerate(LARGE.lengths):
         assert not weights[:, n, length:].any()
         assert (weights[:, n, :length] > 0).all()
         if length:
@@ -212,13 +205,13 @@ def test_weights_are_a_distribution_over_the_valid_rows(kind: str, dtype: np.dty
             assert not context[:, n].any()
 
 
-# ------------------------------------------------------------------------------------------------- differences
+# ------------------------------------------------------------------------------------------- finite differences
 
 
 @pytest.mark.parametrize("additive", [True, False])
 @pytest.mark.parametrize("lengths", [(4, 4), (0, 3), (1, 4)], ids=str)
 @pytest.mark.parametrize("steps", [1, 3])
-def test_gradients_are_differences(additive: bool, lengths: tuple[int, ...], steps: int) -> None:
+def test_gradients_match_finite_differences(additive: bool, lengths: tuple[int, ...], steps: int) -> None:
     rng = np.random.default_rng(9)
     shapes = ((steps, 2, 3), (4, 2, 3), (4, 2, 2), (3,))
     leaves = [Tensor(rng.standard_normal(shape), requires_grad=True) for shape in shapes[: 4 if additive else 3]]
@@ -229,9 +222,9 @@ def test_gradients_are_differences(additive: bool, lengths: tuple[int, ...], ste
     assert gradcheck(fn, leaves, atol=1e-8, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@kinds
 @pytest.mark.parametrize("lengths", [None, [4, 1]], ids=str)
-def test_gradients_of_the_layer_are_differences(kind: str, lengths: list[int] | None) -> None:
+def test_gradients_of_the_layer_match_finite_differences(kind: str, lengths: list[int] | None) -> None:
     rng = np.random.default_rng(9)
     layer = nn.Attention(2, 3, kind, dtype="float64")
     query = tensor(rng.standard_normal((2, 2)), requires_grad=True, dtype="float64")
@@ -242,8 +235,8 @@ def test_gradients_of_the_layer_are_differences(kind: str, lengths: list[int] | 
 # ----------------------------------------------------------------------------------------------------- PyTorch
 
 
-def by_torch(torch: Any, layer: nn.Attention, query: np.ndarray, memory: np.ndarray, lengths: Any) -> Run:
-    """The same with PyTorch's operations, weights and a mask; gradients of the same sum as in :func:`run`."""
+def run_torch(torch: Any, layer: nn.Attention, query: np.ndarray, memory: np.ndarray, lengths: Any) -> Run:
+    """The same with PyTorch's operations, the layer's weights and a mask; gradients of the same sum as in `run`."""
     leaves = {"query": query, "memory": memory, **layer.state_dict()}
     t = {name: torch.tensor(array, requires_grad=True) for name, array in leaves.items()}
     if layer.kind == "dot":
@@ -264,32 +257,28 @@ def by_torch(torch: Any, layer: nn.Attention, query: np.ndarray, memory: np.ndar
     return Run(context.detach().numpy(), weights.detach().numpy(), gradients)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_against_pytorch(torch: Any, kind: str, dtype: str, assert_close: Close) -> None:
+@kinds
+def test_attention_equals_pytorch(torch: Any, kind: str, dtype: np.dtype, assert_close: Close) -> None:
     sizes = Sizes(3, 4, 3, 5, 18, 7, (4, 1, 3)) if DISABLED else Sizes(9, 12, 5, 21, 50, 34, (12, 1, 7, 12, 3))
-    layer, (query, memory) = make(kind, sizes, dtype), draw(sizes, dtype)
-    ours = run(layer, lambda q, m: layer(q, m, sizes.lengths), query, memory)
-    compare(ours, by_torch(torch, layer, query, memory, sizes.lengths), dtype, assert_close)
+    arguments = *draw(kind, sizes, dtype), sizes.lengths
+    compare(run(*arguments), run_torch(torch, *arguments), dtype.name, assert_close)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@kinds
 @pytest.mark.parametrize("where", ["query", "memory"])
-@pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf, 1e4])
-def test_what_is_not_finite_comes_through_as_in_pytorch(
-    torch: Any, kind: str, dtype: str, where: str, what: float, assert_close: Close
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e4])
+def test_extreme_and_nonfinite_inputs_give_what_pytorch_gives(
+    torch: Any, kind: str, dtype: np.dtype, where: str, value: float, assert_close: Close
 ) -> None:
-    sizes = Sizes(3, 4, 2, 5, 18, 7, (4, 4))
-    layer, (query, memory) = make(kind, sizes, dtype), draw(sizes, dtype)
-    {"query": query, "memory": memory}[where][1, 0, 2] = what
-    theirs = by_torch(torch, layer, query, memory, sizes.lengths)
+    layer, query, memory = draw(kind, Sizes(3, 4, 2, 5, 18, 7, (4, 4)), dtype)
+    {"query": query, "memory": memory}[where][1, 0, 2] = value
+    theirs = run_torch(torch, layer, query, memory, (4, 4))
     with np.errstate(all="ignore"):
-        ours = run(layer, layer, query, memory)
-        assert_close(ours.context, theirs.context, dtype, "context")
-        assert_close(ours.weights, theirs.weights, dtype, "weights")
-    assert np.isfinite(ours.context[:, 1]).all(), "the other sequence saw it"
-    if np.isnan(what):
+        ours = run(layer, query, memory)
+        assert_close(ours.context, theirs.context, dtype.name, "context")
+        assert_close(ours.weights, theirs.weights, dtype.name, "weights")
+    assert np.isfinite(ours.context[:, 1]).all(), "the other sequence has changed"
+    if np.isnan(value):
         for name, expected in theirs.gradients.items():
             np.testing.assert_array_equal(np.isnan(ours.gradients[name]), np.isnan(expected), err_msg=name)
 
@@ -297,182 +286,168 @@ def test_what_is_not_finite_comes_through_as_in_pytorch(
 # ------------------------------------------------------------------------------------ padding, layout, threads
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@kinds
 @pytest.mark.parametrize("padding", [0.0, 1e30, np.nan, np.inf])
-def test_rows_past_the_length_are_not_read(kind: str, dtype: str, padding: float) -> None:
-    sizes = CASES[3]
-    layer, (query, memory) = make(kind, sizes, dtype), draw(sizes, dtype)
-    plain = run(layer, lambda q, m: layer(q, m, sizes.lengths), query, memory)
-    assert sizes.lengths is not None
-    for n, length in enumerate(sizes.lengths):
+def test_rows_past_the_length_are_not_read(kind: str, dtype: np.dtype, padding: float) -> None:
+    layer, query, memory = draw(kind, RAGGED, dtype)
+    plain = run(layer, query, memory, RAGGED.lengths)
+    for n, length in enumerate(RAGGED.lengths):
         assert not plain.gradients["memory"][length:, n].any()
         memory[length:, n] = padding
-    padded = run(layer, lambda q, m: layer(q, m, sizes.lengths), query, memory)
-    identical(padded, plain)
+    assert_identical(run(layer, query, memory, RAGGED.lengths), plain)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_padded_batch_is_each_sequence_alone(kind: str, assert_close: Close) -> None:
-    sizes = Sizes(4, 5, 3, 3, 4, 6, (2, 5, 3))
-    layer, (query, memory) = make(kind, sizes, "float64"), draw(sizes, "float64", 10)
+@kinds
+def test_padded_batch_equals_each_sequence_alone(kind: str, assert_close: Close) -> None:
+    lengths = (2, 5, 3)
+    layer, query, memory = draw(kind, Sizes(4, 5, 3, 3, 4, 6, lengths), "float64", 10)
     above = np.random.default_rng(11).standard_normal((4, 3, 4))
 
-    def one(n: slice, rows: int, lengths: Any) -> list[np.ndarray]:
+    def input_gradients(n: slice, rows: int, lengths: Any) -> list[np.ndarray]:
         q, m = Tensor(query[:, n], requires_grad=True), Tensor(memory[:rows, n], requires_grad=True)
         (layer(q, m, lengths)[0] * above[:, n]).sum().backward()
-        return [gradient(q), gradient(m)]
+        return [q.grad.numpy(), m.grad.numpy()]
 
-    batch = one(slice(None), 5, sizes.lengths)
-    together = {name: gradient(p).copy() for name, p in layer.named_parameters()}
+    batch = input_gradients(slice(None), 5, lengths)
+    together = {name: p.grad.numpy().copy() for name, p in layer.named_parameters()}
     layer.zero_grad()
-    assert sizes.lengths is not None
-    for n, length in enumerate(sizes.lengths):
-        d_query, d_memory = one(slice(n, n + 1), length, None)
+    for n, length in enumerate(lengths):
+        d_query, d_memory = input_gradients(slice(n, n + 1), length, None)
         assert_close(batch[0][:, n], d_query[:, 0], "float64")
         assert_close(batch[1][:length, n], d_memory[:, 0], "float64")
         assert not batch[1][length:, n].any()
     for name, parameter in layer.named_parameters():
-        assert_close(together[name], gradient(parameter), "float64", name)
+        assert_close(together[name], parameter.grad.numpy(), "float64", name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def noncontiguous(x: np.ndarray, layout: str) -> np.ndarray:
+    if layout == "transposed":
+        return x.T.copy().T
+    if layout == "strided":
+        wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan)
+        wide[..., ::2] = x
+        return wide[..., ::2]
+    return np.flip(np.flip(x).copy())
+
+
+@kinds
 @pytest.mark.parametrize("layout", ["transposed", "strided", "reversed"])
-def test_arrays_that_are_not_contiguous(kind: str, layout: str) -> None:
-    """Neither the inputs nor the gradients of the outputs."""
-
-    def laid(x: np.ndarray) -> np.ndarray:
-        if layout == "transposed":
-            return x.T.copy().T
-        if layout == "strided":
-            wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan)
-            wide[..., ::2] = x
-            return wide[..., ::2]
-        return np.flip(np.flip(x).copy())
-
+def test_inputs_and_gradients_need_not_be_contiguous(kind: str, layout: str) -> None:
     rng = np.random.default_rng(2)
     shapes = ((3, 4, 7), (5, 4, 7), (5, 4, 6), (7,))
-    plain = [rng.standard_normal(shape) for shape in shapes[: 4 if kind == "additive" else 3]]
+    arrays = [rng.standard_normal(shape) for shape in shapes[: 4 if kind == "additive" else 3]]
     above = [rng.standard_normal((3, 4, 6)), rng.standard_normal((3, 4, 5))]
 
-    def everything(arrays: list[np.ndarray], above: list[np.ndarray]) -> list[np.ndarray]:
+    def values_and_gradients(arrays: list[np.ndarray], above: list[np.ndarray]) -> list[np.ndarray]:
         found = []
         for k in range(2):
             leaves = [Tensor(x, requires_grad=True) for x in arrays]
             score = leaves[3] if kind == "additive" else None
             outputs = attend(*leaves[:3], score, np.array([5, 0, 2, 4]), 0.6)
             outputs[k].backward(above[k])
-            found += [outputs[k].numpy(), *(gradient(x) for x in leaves)]
+            found += [outputs[k].numpy(), *(x.grad.numpy() for x in leaves)]
         return found
 
-    arrays, seeds = [laid(x) for x in plain], [laid(x) for x in above]
-    assert not any(x.flags.c_contiguous for x in arrays[:3] + seeds)
-    for ours, expected in zip(everything(arrays, seeds), everything(plain, above), strict=True):
-        np.testing.assert_array_equal(ours, expected)
+    strided, seeds = [noncontiguous(x, layout) for x in arrays], [noncontiguous(x, layout) for x in above]
+    assert not any(x.flags.c_contiguous for x in strided[:3] + seeds)
+    ours = values_and_gradients(strided, seeds)
+    for one, expected in zip(ours, values_and_gradients(arrays, above), strict=True):
+        np.testing.assert_array_equal(one, expected)
 
 
 @pytest.mark.needs_jit
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("ragged", [False, True])
-def test_threads_change_no_number(
-    kind: str, dtype: str, ragged: bool, set_threads: Any, monkeypatch: pytest.MonkeyPatch
+@kinds
+@pytest.mark.parametrize("lengths", [None, LARGE.lengths])
+def test_number_of_threads_changes_nothing(
+    kind: str, dtype: np.dtype, lengths: Any, set_threads: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "MIN_WORK", 1)  # share out even the smallest job
-    sizes = CASES[-1]._replace(lengths=CASES[-1].lengths if ragged else None)
-    layer, (query, memory) = make(kind, sizes, dtype), draw(sizes, dtype)
+    monkeypatch.setattr(threads, "MIN_WORK", 1)  # use all threads even for the smallest work
+    arguments = *draw(kind, LARGE, dtype), lengths
     runs = []
     for count in (1, 2, 3):
         set_threads(count)
-        runs.append(run(layer, lambda q, m: layer(q, m, sizes.lengths), query, memory))
-    identical(runs[1], runs[0])
-    identical(runs[2], runs[0])
+        runs.append(run(*arguments))
+    assert_identical(runs[1], runs[0])
+    assert_identical(runs[2], runs[0])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_memory_is_written_before_it_is_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = CASES[3]
-    layer, (query, memory) = make(kind, sizes, "float64"), draw(sizes, "float64")
-    for through in THROUGH:
-        expected = run(layer, lambda q, m: layer(q, m, sizes.lengths), query, memory, through)
-        with monkeypatch.context() as patch:
-            patch.setattr(kernel_memory, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
-            identical(run(layer, lambda q, m: layer(q, m, sizes.lengths), query, memory, through), expected)
+@kinds
+@pytest.mark.parametrize("through", OUTPUTS)
+def test_memory_is_written_before_it_is_read(kind: str, through: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = *draw(kind, RAGGED, "float64"), RAGGED.lengths, through
+    expected = run(*arguments)
+    monkeypatch.setattr(kernel_memory, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+    assert_identical(run(*arguments), expected)
 
 
 @pytest.mark.needs_jit
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_array_over_queries_rows_and_width_is_made(kind: str, set_threads: Any) -> None:
+@kinds
+def test_no_array_over_queries_rows_and_width_is_allocated(kind: str, set_threads: Any) -> None:
     set_threads(1)
-    sizes = Sizes(40, 40, 8, 64, 64, 64, None)
-    layer, (query, memory) = make(kind, sizes, "float32"), draw(sizes, "float32")
-    run(layer, layer, query, memory)  # compiles
+    arguments = draw(kind, Sizes(40, 40, 8, 64, 64, 64, None), "float32")
+    run(*arguments)  # compiles
     kernel_memory.release()
     tracemalloc.start()
     try:
-        run(layer, layer, query, memory)
+        run(*arguments)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < query.itemsize * 40 * 40 * 8 * 64 / 2, f"{peak} bytes"
+    assert peak < 4 * 40 * 40 * 8 * 64 / 2, f"{peak} bytes"
 
 
 # ------------------------------------------------------------------------------------------------ step by step
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@kinds
 @pytest.mark.parametrize("lengths", [None, (0, 5, 2)], ids=str)
-def test_step_by_step_with_the_same_keys_is_all_at_once(
+def test_single_steps_with_the_same_keys_equal_the_whole_sequence(
     kind: str, lengths: tuple[int, ...] | None, assert_close: Close
 ) -> None:
-    sizes = Sizes(4, 5, 3, 2, 7, 6, lengths)
-    layer, (query, memory) = make(kind, sizes, "float64"), draw(sizes, "float64")
+    layer, query, memory = draw(kind, Sizes(4, 5, 3, 2, 7, 6, lengths), "float64")
 
-    def stepwise(q: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+    def stepwise(q: Tensor, m: Tensor, lengths: Any) -> tuple[Tensor, Tensor]:
         keys = layer.keys(m, lengths)
-        steps = [layer(q[t], m, lengths, keys) for t in range(sizes.T)]
+        steps = [layer(q[t], m, lengths, keys) for t in range(4)]
         return ops.stack([c for c, _ in steps]), ops.stack([w for _, w in steps])
 
-    whole = run(layer, lambda q, m: layer(q, m, lengths), query, memory)
-    compare(run(layer, stepwise, query, memory), whole, "float64", assert_close)
+    whole = run(layer, query, memory, lengths)
+    compare(run(layer, query, memory, lengths, forward=stepwise), whole, "float64", assert_close)
 
 
 def test_keys_are_the_projected_memory_or_the_memory(assert_close: Close) -> None:
     sizes = Sizes(1, 5, 3, 2, 7, 6, (5, 0, 2))
-    _, memory = draw(sizes, "float64")
-    dot, additive = (make(kind, sizes, "float64") for kind in ("dot", "additive"))
+    dot, _, memory = draw("dot", sizes, "float64")
+    additive = draw("additive", sizes, "float64")[0]
     leaf = Tensor(memory)
     assert dot.keys(leaf, sizes.lengths) is leaf
     expected = memory @ additive.state_dict()["memory.weight"].T
     assert_close(additive.keys(leaf).numpy(), expected, "float64")
     ragged = additive.keys(leaf, sizes.lengths).numpy()
-    for n, length in enumerate(sizes.lengths or ()):
+    for n, length in enumerate(sizes.lengths):
         assert_close(ragged[:length, n], expected[:length, n], "float64")
         assert not ragged[length:, n].any()
 
 
-def test_given_keys_are_what_is_compared() -> None:
-    """All keys the same: every valid row weighs the same, whatever the memory."""
-    sizes = Sizes(2, 4, 2, 3, 5, 6, (4, 2))
-    query, memory = draw(sizes, "float64")
-    for kind in KINDS:
-        layer = make(kind, sizes, "float64")
-        keys = Tensor(np.ones((4, 2, 6 if kind == "additive" else 5)))
-        context, weights = layer(Tensor(query), Tensor(memory), sizes.lengths, keys)
-        np.testing.assert_allclose(weights.numpy(), [[[0.25] * 4, [0.5, 0.5, 0, 0]]] * 2, rtol=1e-12)
-        np.testing.assert_allclose(context.numpy()[0, 1], memory[:2, 1].mean(0), rtol=1e-12)
+@kinds
+def test_given_keys_are_compared_instead_of_the_memory(kind: str) -> None:
+    """Where all keys are the same, every valid row has the same weight, whatever the memory."""
+    layer, query, memory = draw(kind, Sizes(2, 4, 2, 3, 5, 6, (4, 2)), "float64")
+    keys = Tensor(np.ones((4, 2, 6 if kind == "additive" else 5)))
+    context, weights = layer(Tensor(query), Tensor(memory), (4, 2), keys)
+    np.testing.assert_allclose(weights.numpy(), [[[0.25] * 4, [0.5, 0.5, 0, 0]]] * 2, rtol=1e-12)
+    np.testing.assert_allclose(context.numpy()[0, 1], memory[:2, 1].mean(0), rtol=1e-12)
 
 
-def test_parameters_keep_their_names_and_shapes() -> None:
+def test_parameters_keep_their_names_and_shapes_and_follow_the_seed() -> None:
     shapes = {name: p.shape for name, p in nn.Attention(3, 4, attention_size=6).named_parameters()}
-    assert shapes == {
-        "query.weight": (6, 3), "query.bias": (6,), "memory.weight": (6, 4), "score.weight": (1, 6),
-    }  # fmt: skip
+    expected = {"query.weight": (6, 3), "query.bias": (6,), "memory.weight": (6, 4), "score.weight": (1, 6)}
+    assert shapes == expected
     assert nn.Attention(3, 4).state_dict()["score.weight"].shape == (1, 3)
     assert {n: p.shape for n, p in nn.Attention(3, 4, "dot").named_parameters()} == {"query.weight": (4, 3)}
-    random.manual_seed(5)
-    first = nn.Attention(3, 4).state_dict()
-    random.manual_seed(5)
-    again = nn.Attention(3, 4).state_dict()
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, again[name])
+    states = []
+    for _ in range(2):
+        random.manual_seed(5)
+        states.append(nn.Attention(3, 4).state_dict())
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name])

@@ -1,8 +1,8 @@
-"""The fused RNN, LSTM and GRU are PyTorch's: outputs, final states and every gradient.
+"""The fused RNN, LSTM and GRU equal PyTorch's: outputs, final states and every gradient.
 
-A seeded generator draws configurations; PyTorch runs each with the same weights, copied by state dict. Rows of
-length zero, which PyTorch cannot pack, are left out there and checked here for what they must be: zero outputs,
-an untouched state, and gradients that pass straight through.
+A seeded generator draws configurations; PyTorch runs each with the same weights, copied by state dict. Sequences of
+length 0, which PyTorch cannot pack, are left out there; here their outputs are zero, their state is unchanged, and
+gradients pass through it unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from minirnn import nn, random
-from minirnn.autograd.tensor import Tensor, tensor
+from minirnn.autograd.tensor import tensor
+from minirnn.nn.state import pack_state, unpack_state
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle; install minirnn[peers]")
 
@@ -60,12 +61,12 @@ class Config:
 
 
 def draw(seed: int, tokens: bool = False) -> Config:
-    """The configuration of ``seed``; cells and types take turns, all else is drawn."""
+    """The configuration of ``seed``: cells and dtypes take turns, the rest is drawn."""
     rng = np.random.default_rng([1994, seed, int(tokens)])
     cell, dtype = CELLS[seed % 5], ("float64", "float32")[seed // 5 % 2]
     T, N = int(rng.choice(STEPS)), int(rng.integers(1, 4 if SMALL else 10))
     H, layers = int(rng.choice(SIZES)), int(rng.integers(1, 4))
-    if (cell, dtype) == ("rnn-relu", "float32"):  # few steps and units: none may sit on relu's kink within rounding
+    if (cell, dtype) == ("rnn-relu", "float32"):  # few steps and units, so that none is within rounding of relu's kink
         T, N, H, layers = min(T, 9), min(N, 4), min(H, 33), min(layers, 2)
     if cell == "lstm-proj":
         H = max(H, 2)
@@ -75,24 +76,23 @@ def draw(seed: int, tokens: bool = False) -> Config:
     if layout != "TI" and rng.random() < 0.6:
         drawn = rng.integers(0, T + 1, N)
         drawn[rng.random(N) < 0.15] = 0
-        drawn[rng.integers(N)] = rng.integers(1, T + 1)  # PyTorch needs one row to be left
+        drawn[rng.integers(N)] = rng.integers(1, T + 1)  # PyTorch needs at least one row
         lengths = tuple(int(n) for n in drawn)
     vocabulary = 0
-    if tokens:  # fewer tokens than rows (the table path), or more of them (the row path)
+    if tokens:  # fewer tokens than rows (all are projected), or more of them
         rows = T * N if lengths is None else sum(lengths)
         vocabulary = max(1, rows // 2) if seed % 2 else rows + int(rng.integers(0, 5))
-    return Config(
-        seed, cell, dtype, layers, bool(rng.integers(2)), bool(rng.integers(4)), layout, bool(rng.integers(2)), lengths,
-        str(rng.choice(["all", "all", "y", "final"])), T, N, int(rng.choice(SIZES)), H,
-        int(rng.integers(1, H)) if cell == "lstm-proj" else 0, vocabulary,
-    )  # fmt: skip
+    bidirectional, bias, state = (bool(rng.integers(most)) for most in (2, 4, 2))
+    through, I = str(rng.choice(["all", "all", "y", "final"])), int(rng.choice(SIZES))
+    P = int(rng.integers(1, H)) if cell == "lstm-proj" else 0
+    flags = (layers, bidirectional, bias, layout, state, lengths, through)
+    return Config(seed, cell, dtype, *flags, T, N, I, H, P, vocabulary)
 
 
 def build(c: Config) -> tuple[Any, Any]:
     """Our layer and PyTorch's with the same weights."""
-    options: dict[str, Any] = {
-        "num_layers": c.layers, "bias": c.bias, "batch_first": c.layout == "NTI", "bidirectional": c.bidirectional,
-    }  # fmt: skip
+    options: dict[str, Any] = {"num_layers": c.layers, "bias": c.bias, "bidirectional": c.bidirectional}
+    options["batch_first"] = c.layout == "NTI"
     kind = {"rnn": "RNN", "lst": "LSTM", "gru": "GRU"}[c.cell[:3]]
     if kind == "RNN":
         options["nonlinearity"] = c.cell[4:]
@@ -103,16 +103,6 @@ def build(c: Config) -> tuple[Any, Any]:
     theirs = getattr(torch.nn, kind)(c.I, c.H, dtype=getattr(torch, c.dtype), **options)
     theirs.load_state_dict({name: torch.tensor(array) for name, array in ours.state_dict().items()})
     return ours, theirs
-
-
-def members(state: Any) -> tuple[Any, ...]:
-    """A state as a tuple of its members."""
-    return tuple(state) if isinstance(state, tuple) else (state,)
-
-
-def packed(state: list[Any]) -> Any:
-    """The members of a state as a layer takes them."""
-    return tuple(state) if len(state) > 1 else state[0]
 
 
 def check(c: Config, assert_close: Callable[..., None], device: str = "cpu") -> None:
@@ -133,7 +123,7 @@ def check(c: Config, assert_close: Callable[..., None], device: str = "cpu") -> 
     def rows(array: np.ndarray, which: np.ndarray, axis: int) -> np.ndarray:
         return array if c.layout == "TI" else array.take(which, axis)
 
-    # Weights are within 1/sqrt(H), so wide inputs are made small: where every unit sits at +-1, 1 - h^2 is rounding.
+    # Weights are within 1/sqrt(H), so wide inputs are made small: where every unit is at +-1, 1 - h^2 is rounding.
     scale = np.asarray(min(1.0, (c.H / c.I) ** 0.5), c.dtype)
     table = real(c.vocabulary, c.I) * scale if c.vocabulary else None
     x = real(*batch, c.I) * scale if table is None else rng.integers(0, c.vocabulary, batch)
@@ -143,25 +133,24 @@ def check(c: Config, assert_close: Callable[..., None], device: str = "cpu") -> 
     if c.through != "all":
         seeds = [seeds[0], *(None for _ in sizes)] if c.through == "y" else [None, *seeds[1:]]
 
-    # ours
     leaf = tensor(x if table is None else table, True, c.dtype, device)
     h_0 = [tensor(s, True, c.dtype, device) for s in states]
     given = (leaf, {}) if table is None else (x, {"embedding": leaf})
-    y, final = ours(given[0], packed(h_0) if h_0 else None, lengths=c.lengths, **given[1])
-    outputs = [y, *members(final)]
-    sum((o * s).sum() for o, s in zip(outputs, seeds, strict=True) if s is not None).backward()  # type: ignore[union-attr]
+    y, final = ours(given[0], pack_state(h_0), lengths=c.lengths, **given[1])
+    outputs = [y, *unpack_state(final)]
+    sum((o * s).sum() for o, s in zip(outputs, seeds, strict=True) if s is not None).backward()
 
-    # theirs, without rows of length zero
+    # PyTorch's, without sequences of length 0
     t_leaf = torch.tensor(rows(x, kept, N_axis) if table is None else table, requires_grad=True)
     t_h_0 = [torch.tensor(rows(s, kept, 1), requires_grad=True) for s in states]
     t_x = t_leaf if table is None else torch.nn.functional.embedding(torch.tensor(rows(x, kept, N_axis)), t_leaf)
     if c.lengths is not None:
         t_lengths = torch.tensor([n for n in c.lengths if n])
         t_x = torch.nn.utils.rnn.pack_padded_sequence(t_x, t_lengths, c.layout == "NTI", enforce_sorted=False)
-    t_y, t_final = theirs(t_x, packed(t_h_0) if t_h_0 else None)
+    t_y, t_final = theirs(t_x, pack_state(t_h_0))
     if c.lengths is not None:
         t_y, _ = torch.nn.utils.rnn.pad_packed_sequence(t_y, c.layout == "NTI", total_length=c.T)
-    t_outputs = [t_y, *members(t_final)]
+    t_outputs = [t_y, *unpack_state(t_final)]
     axes = [N_axis, 1, 1]
     triples = [each for each in zip(t_outputs, seeds, axes, strict=False) if each[1] is not None]
     sum((o * torch.tensor(rows(s, kept, axis))).sum() for o, s, axis in triples).backward()
@@ -175,12 +164,12 @@ def check(c: Config, assert_close: Callable[..., None], device: str = "cpu") -> 
         input_grad = rows(input_grad, kept, N_axis)
     assert_close(input_grad, t_leaf.grad.numpy(), c.dtype, "gradient of the input")
     for name, leaf_0, t_leaf_0 in zip(("h_0", "c_0"), h_0, t_h_0, strict=False):
-        assert_close(rows(gradient(leaf_0), kept, 1), t_gradient(t_leaf_0), c.dtype, f"gradient of {name}")
+        assert_close(rows(gradient(leaf_0), kept, 1), gradient(t_leaf_0), c.dtype, f"gradient of {name}")
     t_parameters = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
-        assert_close(gradient(parameter), t_gradient(t_parameters[name]), c.dtype, f"gradient of {name}")
+        assert_close(gradient(parameter), gradient(t_parameters[name]), c.dtype, f"gradient of {name}")
 
-    if len(dropped):  # a sequence without a step
+    if len(dropped):  # sequences of length 0
         assert not rows(y.numpy(), dropped, N_axis).any()
         for n, output in enumerate(outputs[1:]):
             before = states[n] if states else np.zeros(output.shape, c.dtype)
@@ -190,41 +179,43 @@ def check(c: Config, assert_close: Callable[..., None], device: str = "cpu") -> 
             np.testing.assert_array_equal(rows(gradient(leaf_0), dropped, 1), rows(expected, dropped, 1))
 
 
-def gradient(leaf: Tensor) -> np.ndarray:
-    """Its gradient, zeros where it has none."""
-    return np.zeros(leaf.shape) if leaf.grad is None else leaf.grad.numpy()
-
-
-def t_gradient(leaf: Any) -> np.ndarray:
-    """PyTorch's, likewise."""
+def gradient(leaf: Any) -> np.ndarray:
+    """The gradient of a tensor of ours or of PyTorch's; zeros where it has none."""
     return np.zeros(tuple(leaf.shape)) if leaf.grad is None else leaf.grad.numpy()
 
 
-@pytest.mark.parametrize("config", [draw(n) for n in range(COUNT)], ids=str)
+def drawn(count: int, tokens: bool = False) -> list[Any]:
+    """Configurations; all but the first quarter are for CI alone."""
+    return [
+        pytest.param(draw(n, tokens), marks=pytest.mark.slow if n >= count // 4 else (), id=str(draw(n, tokens)))
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("config", drawn(COUNT))
 def test_layer_equals_pytorch(config: Config, assert_close: Callable[..., None]) -> None:
     check(config, assert_close)
 
 
-@pytest.mark.parametrize("config", [draw(n, tokens=True) for n in range(TOKEN_COUNT)], ids=str)
+@pytest.mark.parametrize("config", drawn(TOKEN_COUNT, tokens=True))
 def test_layer_on_tokens_equals_pytorch_embedding_and_layer(config: Config, assert_close: Callable[..., None]) -> None:
     check(config, assert_close)
 
 
 def small(config: Config) -> Config:
-    """The same but for its sizes, for a GPU that is simulated."""
+    """The same configuration with small sizes, for the CUDA simulator."""
+    limits = {"layers": 2, "I": 5, "H": 5, "P": 3, "vocabulary": 11}
+    sizes = {name: min(getattr(config, name), limit) for name, limit in limits.items()}
     lengths = None if config.lengths is None else (2, 0, 3)
-    return replace(
-        config, T=3, N=1 if config.layout == "TI" else 3, lengths=lengths, layers=min(config.layers, 2),
-        I=min(config.I, 5), H=min(config.H, 5), P=min(config.P, 3), vocabulary=min(config.vocabulary, 11),
-    )  # fmt: skip
+    return replace(config, T=3, N=1 if config.layout == "TI" else 3, lengths=lengths, **sizes)
 
 
 @pytest.mark.parametrize("config", [small(draw(n, n % 2 == 1)) for n in range(0, 39, 3)], ids=str)
-def test_layer_on_a_card_equals_pytorch(config: Config, assert_close: Callable[..., None], gpu: str) -> None:
+def test_layer_on_a_gpu_equals_pytorch(config: Config, assert_close: Callable[..., None], gpu: str) -> None:
     check(config, assert_close, gpu)
 
 
-def test_the_drawn_configurations_cover_what_they_should() -> None:
+def test_drawn_configurations_cover_every_option() -> None:
     dense, tokens = [draw(n) for n in range(COUNT)], [draw(n, tokens=True) for n in range(TOKEN_COUNT)]
     assert len(dense) >= 300
     for cell in CELLS:
@@ -236,39 +227,40 @@ def test_the_drawn_configurations_cover_what_they_should() -> None:
                 assert len({getattr(c, field) for c in mine}) == 3, (cell, field)
         assert any(c.lengths and 0 in c.lengths for c in mine), cell
         assert any(c.lengths and list(c.lengths) != sorted(c.lengths, reverse=True) for c in mine), cell
-    table_path = [c.vocabulary < (c.T * c.N if c.lengths is None else sum(c.lengths)) for c in tokens]
-    assert any(table_path)
-    assert not all(table_path)
+    assert {c.vocabulary < (c.T * c.N if c.lengths is None else sum(c.lengths)) for c in tokens} == {True, False}
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+kinds = pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+
+
+@kinds
 @pytest.mark.parametrize("lengths", [None, [0, 0]])
-def test_no_step_at_all_leaves_the_state_and_passes_gradients_through(kind: str, lengths: list[int] | None) -> None:
+def test_without_steps_the_state_and_its_gradient_are_unchanged(kind: str, lengths: list[int] | None) -> None:
     layer = getattr(nn, kind)(3, 5, num_layers=2, bidirectional=True)
     x = tensor(np.ones((0 if lengths is None else 4, 2, 3)), requires_grad=True)
     rng = np.random.default_rng(3)
     h_0 = [tensor(rng.standard_normal((4, 2, 5)), requires_grad=True) for _ in range(2 if kind == "LSTM" else 1)]
-    y, final = layer(x, packed(h_0), lengths=lengths)
+    y, final = layer(x, pack_state(h_0), lengths=lengths)
     assert y.shape == (*x.shape[:2], 10)
     assert not y.numpy().any()
     seeds = [rng.standard_normal((4, 2, 5)).astype(np.float32) for _ in h_0]
-    (y.sum() + sum((f * s).sum() for f, s in zip(members(final), seeds, strict=True))).backward()
-    for before, after, seed in zip(h_0, members(final), seeds, strict=True):
+    (y.sum() + sum((f * s).sum() for f, s in zip(unpack_state(final), seeds, strict=True))).backward()
+    for before, after, seed in zip(h_0, unpack_state(final), seeds, strict=True):
         np.testing.assert_array_equal(after.numpy(), before.numpy())
         np.testing.assert_array_equal(gradient(before), seed)
     assert not gradient(x).any()
     assert all(not gradient(p).any() for p in layer.parameters())
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
-def test_an_empty_batch_gives_empty_results(kind: str) -> None:
+@kinds
+def test_empty_batch_gives_empty_results(kind: str) -> None:
     y, final = getattr(nn, kind)(3, 5, bidirectional=True)(np.zeros((4, 0, 3), np.float32))
     assert y.shape == (4, 0, 10)
-    assert all(member.shape == (2, 0, 5) for member in members(final))
+    assert all(member.shape == (2, 0, 5) for member in unpack_state(final))
 
 
 @pytest.mark.parametrize("index", [np.int32, np.uint8])
-def test_tokens_of_any_integer_type_mean_the_same(index: type) -> None:
+def test_tokens_may_be_of_any_integer_dtype(index: type) -> None:
     layer, table = nn.LSTM(3, 5), tensor(np.random.default_rng(5).standard_normal((4, 3)), requires_grad=True)
     tokens = np.random.default_rng(4).integers(0, 4, (6, 3))
     results = []
@@ -281,9 +273,9 @@ def test_tokens_of_any_integer_type_mean_the_same(index: type) -> None:
     np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
-def test_padding_holds_whatever_it_likes(kind: str) -> None:
-    """Padded steps are never read: garbage there changes nothing, not even as NaN."""
+@kinds
+def test_padding_is_not_read(kind: str) -> None:
+    """NaN there changes nothing."""
     layer, lengths = getattr(nn, kind)(3, 5, num_layers=2, bidirectional=True), [2, 5, 0, 3]
     clean = np.random.default_rng(8).standard_normal((5, 4, 3)).astype(np.float32)
     dirty = np.where((np.arange(5)[:, None] < lengths)[..., None], clean, np.float32("nan"))
@@ -292,8 +284,8 @@ def test_padding_holds_whatever_it_likes(kind: str) -> None:
         layer.zero_grad()
         leaf = tensor(x, requires_grad=True)
         y, final = layer(leaf, lengths=lengths)
-        ((y * y).sum() + sum((f * f).sum() for f in members(final))).backward()
+        ((y * y).sum() + sum((f * f).sum() for f in unpack_state(final))).backward()
         gradients = [gradient(leaf), *map(gradient, layer.parameters())]
-        results.append([y.numpy(), *(f.numpy() for f in members(final)), *gradients])
+        results.append([y.numpy(), *(f.numpy() for f in unpack_state(final)), *gradients])
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -514,8 +514,8 @@ def test_checkpoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "options", "error", "message"),
     [
-        ((noise(8),), {}, DataError, "s.csv: expected at least 8 rows, to train on (7 to look at, 1 to forecast), got 6: "
-         "of the table's 8 rows 2 validate, 6 are left"),
+        ((noise(8),), {}, DataError, "s.csv: expected at least 8 rows, to train on (7 to look at, 1 to forecast), got 6"
+         ": of the table's 8 rows 2 validate, 6 are left"),
         ((noise(1),), {}, DataError, "got 0: of the table's 1 rows 1 validate, 0 are left"),
         ((noise(15),), {"horizon": 20}, DataError, "s.csv: expected at least 27 rows, to train on (7 to look at, 20 to "
          "forecast), got 0: of the table's 15 rows 15 validate, 0 are left"),

@@ -42,7 +42,6 @@ class Recurrence:
             table, tokens = self._empty(0, plan.gates, size), _NO_TOKENS
         self.histories = [self._history(initial) for initial in states]
         self._source = self.histories[0] if noise.mask is None else self._history(state)
-        bias = weights.bias if plan.separate else None
         # by the names of the kernels' arguments, see minirnn.kernels.plan; each kernel picks those it has
         self._arrays: dict[str, Any] = {
             "cumulative_steps": steps.cumulative_steps,
@@ -52,10 +51,6 @@ class Recurrence:
             "gates": gates.reshape(rows, plan.gates, size),
             "table": table.reshape(-1, plan.gates, size),
             "tokens": tokens,
-            "products": self._empty(rows, plan.products, size),
-            "bias": self._empty(0, size) if bias is None else bias.reshape(-1, size),
-            "inputs": self._empty(rows, plan.inputs, size),
-            "sums": self._empty(rows, plan.sums),
             "state": state,
             "source": self._source,
             "vectors": weights.vectors,
@@ -64,10 +59,18 @@ class Recurrence:
             "zoneout": noise.zoneout,
             "dropout": noise.dropout,
         } | {f"history{number}": history for number, history in enumerate(self.histories)}
+        if plan.products:
+            self._arrays["products"] = self._empty(rows, plan.products, size)
+            bias = weights.bias if plan.separate else None
+            self._arrays["bias"] = self._empty(0, size) if bias is None else bias.reshape(-1, size)
+        if plan.inputs:
+            self._arrays["inputs"] = self._empty(rows, plan.inputs, size)
+        if plan.sums:
+            self._arrays["sums"] = self._empty(rows, plan.sums)
         if plan.projected:
             self._arrays["hidden"] = self._empty(steps.batch, size)
-        products = plan.recurrent * (self._width + 8) + plan.inputs * size + 8 * plan.gates
-        self._work = float(rows) * size * products
+        per_unit = plan.recurrent * (self._width + 8) + plan.inputs * size + 8 * plan.gates
+        self._work = float(rows) * size * per_unit
         self._run(self._forward, True)
 
     def _empty(self, *shape: int) -> np.ndarray:
@@ -81,15 +84,15 @@ class Recurrence:
 
     def _run(self, kernel: Kernel, forward: bool) -> None:
         arrays, batch, size, temporaries = self._arrays, self._steps.batch, self._size, kernel.temporaries
-        arrays["carry"] = self._empty(batch, temporaries.carry, size)
-        arrays["row_carry"] = self._empty(batch, temporaries.rows)
+        if temporaries.carry:
+            arrays["carry"] = self._empty(batch, temporaries.carry, size)
+        if temporaries.rows:
+            arrays["row_carry"] = self._empty(batch, temporaries.rows)
         max_threads = batch
         if temporaries.scratch:
             count = threads.get_num_threads()
-            max_threads, arrays["scratches"] = (
-                min(batch, count),
-                np.empty((count, temporaries.scratch, size), self._dtype),
-            )
+            arrays["scratches"] = np.empty((count, temporaries.scratch, size), self._dtype)
+            max_threads = min(batch, count)
         weights = self._weights
         packed = {f"panels{number}": part for number, part in enumerate(self._by_run(weights.weight_hh))}
         packed |= {f"inner{number}": weight for number, weight in enumerate(weights.inner)}
@@ -113,7 +116,8 @@ class Recurrence:
         arrays["dy"] = self._empty(0, width) if dy is None else dy
         arrays["state"] = d_states[0]
         arrays |= {f"d_state{number}": d_state for number, d_state in enumerate(d_states)}
-        arrays["d_inputs"] = self._empty(batch, plan.inputs, size)
+        if plan.inputs:
+            arrays["d_inputs"] = self._empty(batch, plan.inputs, size)
         if vectors is not None:
             arrays["d_vectors"] = memory.zeros((batch, *vectors.shape), self._dtype)
         if plan.projected:
@@ -129,7 +133,9 @@ class Recurrence:
     def _weight_gradients(self) -> RecurrentWeights[np.ndarray]:
         plan, weights, arrays, size = self._plan, self._weights, self._arrays, self._size
         result: RecurrentWeights[np.ndarray] = RecurrentWeights()
-        products = arrays["products"].reshape(self._steps.rows, plan.products * size)
+        products = self._gates
+        if plan.products:
+            products = arrays["products"].reshape(self._steps.rows, plan.products * size)
         if weights.weight_hh is not None and plan.runs:
             result.weight_hh = self._empty(*weights.weight_hh.shape)
         for run, out in zip(plan.runs, self._by_run(result.weight_hh), strict=True):

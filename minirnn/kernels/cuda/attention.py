@@ -1,21 +1,23 @@
-"""Attention of every step of a decoder over every row of a memory, forward and back.
+"""Attention of every step of a decoder over every row of a memory, forward and backward.
 
-A block makes one query's part of one sequence, or one memory row's; a number has one thread, which adds it up in
-order. Shapes: T queries, S memory rows, N sequences, A attention, M memory.
+A block computes one query of one sequence, or one memory row; each number has one thread, which adds it up in order.
+Shapes: T queries, M memory rows, N sequences, A attention, D memory width.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
-from minirnn.kernels.cuda.device import DeviceArray, asarray, empty, launch_blocks
-from minirnn.kernels.cuda.jit import cuda, device_function, kernel
+from minirnn.kernels.cuda.array import DeviceArray, empty
+from minirnn.kernels.cuda.creation import asarray
+from minirnn.kernels.cuda.jit import Array, Number, cuda, device_function, kernel
+from minirnn.kernels.cuda.launch import launch_blocks
 from minirnn.kernels.cuda.rows import column_sums
 from minirnn.kernels.pointwise import cast, exp, tanh, tanh_grad
 
 
 @device_function
-def _dot(x: Any, t: int, y: Any, s: int, n: int) -> Any:
+def _dot(x: Array, t: int, y: Array, s: int, n: int) -> Number:
     """x[t, n] . y[s, n]."""
     total = x.dtype.type(0)
     for j in range(x.shape[2]):
@@ -24,7 +26,7 @@ def _dot(x: Any, t: int, y: Any, s: int, n: int) -> Any:
 
 
 @device_function
-def _fit(score: Any, query: Any, t: int, keys: Any, s: int, n: int) -> Any:
+def _additive_score(score: Array, query: Array, t: int, keys: Array, s: int, n: int) -> Number:
     """score . tanh(query[t, n] + keys[s, n])."""
     total = score.dtype.type(0)
     for j in range(score.size):
@@ -33,17 +35,16 @@ def _fit(score: Any, query: Any, t: int, keys: Any, s: int, n: int) -> Any:
 
 
 @kernel
-def _attend(
-    lengths: Any, query: Any, keys: Any, values: Any, score: Any, scale: float, context: Any, weights: Any
-) -> None:
+def _forward(inputs: tuple, scale: float, context: Array, weights: Array) -> None:
     """The weights and the context of one query."""
+    lengths, query, keys, values, score = inputs
     thread, threads, batch = cuda.threadIdx.x, cuda.blockDim.x, context.shape[1]
     t, n = cuda.blockIdx.x // batch, cuda.blockIdx.x % batch
     length = lengths[n]
     for s in range(thread, weights.shape[2], threads):
         value = context.dtype.type(0)
         if s < length:
-            value = _fit(score, query, t, keys, s, n) if score.size > 0 else _dot(query, t, keys, s, n)
+            value = _additive_score(score, query, t, keys, s, n) if score.size > 0 else _dot(query, t, keys, s, n)
             if score.size == 0:
                 value *= cast(scale, value)
         weights[t, n, s] = value
@@ -71,11 +72,9 @@ def _attend(
 
 
 @kernel
-def _query_back(
-    lengths: Any, query: Any, keys: Any, values: Any, score: Any, scale: float, weights: Any, dcontext: Any,
-    dweights: Any, slopes: Any, dquery: Any,
-) -> None:  # fmt: skip
-    """slopes [T, N, S], the gradients of the scores, and dquery, of one query."""
+def _query_backward(inputs: tuple, scale: float, upstream: tuple, d_scores: Array, dquery: Array) -> None:
+    """The gradients of one query and of its scores, d_scores [T, N, M]."""
+    (lengths, query, keys, values, score), (weights, dcontext, dweights) = inputs, upstream
     thread, threads, batch = cuda.threadIdx.x, cuda.blockDim.x, query.shape[1]
     t, n = cuda.blockIdx.x // batch, cuda.blockIdx.x % batch
     length = lengths[n]
@@ -85,37 +84,36 @@ def _query_back(
             slope += _dot(dcontext, t, values, s, n)
         if dweights.size > 0:
             slope += dweights[t, n, s]
-        slopes[t, n, s] = slope
+        d_scores[t, n, s] = slope
     cuda.syncthreads()
     mean = query.dtype.type(0)
     for s in range(length):
-        mean += weights[t, n, s] * slopes[t, n, s]
+        mean += weights[t, n, s] * d_scores[t, n, s]
     cuda.syncthreads()
     for s in range(thread, length, threads):
-        slopes[t, n, s] = weights[t, n, s] * (slopes[t, n, s] - mean)
+        d_scores[t, n, s] = weights[t, n, s] * (d_scores[t, n, s] - mean)
     cuda.syncthreads()
     for j in range(thread, query.shape[2], threads):
         value = query.dtype.type(0)
         for s in range(length):
             if score.size > 0:
-                value += slopes[t, n, s] * tanh_grad(tanh(query[t, n, j] + keys[s, n, j]))
+                value += d_scores[t, n, s] * tanh_grad(tanh(query[t, n, j] + keys[s, n, j]))
             else:
-                value += slopes[t, n, s] * keys[s, n, j]
+                value += d_scores[t, n, s] * keys[s, n, j]
         dquery[t, n, j] = value * (score[j] if score.size > 0 else cast(scale, value))
 
 
 @kernel
-def _row_back(
-    lengths: Any, query: Any, keys: Any, score: Any, scale: float, weights: Any, slopes: Any, dcontext: Any,
-    dkeys: Any, dvalues: Any, dscore: Any,
-) -> None:  # fmt: skip
-    """The gradients of one row of the memory, and its part of the score's, dscore [S, N, A]."""
+def _memory_backward(inputs: tuple, scale: float, upstream: tuple, d_scores: Array, gradients: tuple) -> None:
+    """The gradients of one row of the memory, and what it adds to that of ``score``: dscore [M, N, A]."""
+    (lengths, query, keys, values, score), (weights, dcontext, _) = inputs, upstream
+    dkeys, dvalues, dscore = gradients
     thread, threads = cuda.threadIdx.x, cuda.blockDim.x
     steps, batch = query.shape[0], query.shape[1]
     s, n = cuda.blockIdx.x // batch, cuda.blockIdx.x % batch
     if s >= lengths[n]:
         steps = 0
-    for j in range(thread, dvalues.shape[2], threads):
+    for j in range(thread, values.shape[2], threads):
         value = keys.dtype.type(0)
         if dcontext.size > 0:
             for t in range(steps):
@@ -126,28 +124,29 @@ def _row_back(
         for t in range(steps):
             if score.size > 0:
                 y = tanh(query[t, n, j] + keys[s, n, j])
-                of_score += slopes[t, n, s] * y
-                value += slopes[t, n, s] * tanh_grad(y)
+                of_score += d_scores[t, n, s] * y
+                value += d_scores[t, n, s] * tanh_grad(y)
             else:
-                value += slopes[t, n, s] * query[t, n, j]
+                value += d_scores[t, n, s] * query[t, n, j]
         if score.size > 0:
             dscore[s, n, j] = of_score
         dkeys[s, n, j] = value * (score[j] if score.size > 0 else cast(scale, value))
 
 
 def attention_forward(
-    query: DeviceArray, keys: DeviceArray, values: DeviceArray, score: DeviceArray | None, lengths: Any, scale: float
+    query: DeviceArray,
+    keys: DeviceArray,
+    values: DeviceArray,
+    score: DeviceArray | None,
+    lengths: np.ndarray,
+    scale: float,
 ) -> tuple[DeviceArray, DeviceArray]:
-    """As :func:`minirnn.kernels.cpu.attention.attention_forward`: context [T, N, M] and weights [T, N, S]."""
     steps, batch, _ = query.shape
     context = empty((steps, batch, values.shape[2]), query.dtype)
     weights = empty((steps, batch, keys.shape[0]), query.dtype)
-    rows, score = asarray(lengths), empty((0,), query.dtype) if score is None else score
+    inputs = asarray(lengths), query, keys, values, empty((0,), query.dtype) if score is None else score
     if steps * batch:
-        launch_blocks(
-            _attend, steps * batch, rows, query, keys, values, score, scale, context,
-            weights,
-        )  # fmt: skip
+        launch_blocks(_forward, steps * batch, inputs, scale, context, weights)
     return context, weights
 
 
@@ -156,28 +155,21 @@ def attention_backward(
     keys: DeviceArray,
     values: DeviceArray,
     score: DeviceArray | None,
-    lengths: Any,
+    lengths: np.ndarray,
     scale: float,
     weights: DeviceArray,
     dcontext: DeviceArray | None,
     dweights: DeviceArray | None,
 ) -> tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray | None]:
-    """As :func:`minirnn.kernels.cpu.attention.attention_backward`: dquery, dkeys, dvalues and dscore."""
-    dtype, (steps, batch, width), extent = query.dtype, query.shape, keys.shape[0]
+    dtype, (steps, batch, width), rows = query.dtype, query.shape, keys.shape[0]
     dquery, dkeys, dvalues = (empty(x.shape, dtype) for x in (query, keys, values))
-    slopes = empty(weights.shape, dtype)
+    d_scores = empty(weights.shape, dtype)
     dscore = empty((0, 0, 0) if score is None else keys.shape, dtype)
-    none, rows = empty((0, 0, 0), dtype), asarray(lengths)
-    factors = empty((0,), dtype) if score is None else score
-    upstream, of_weights = none if dcontext is None else dcontext, none if dweights is None else dweights
+    zero = empty((0, 0, 0), dtype)
+    inputs = asarray(lengths), query, keys, values, empty((0,), dtype) if score is None else score
+    upstream = weights, zero if dcontext is None else dcontext, zero if dweights is None else dweights
     if steps * batch:
-        launch_blocks(
-            _query_back, steps * batch, rows, query, keys, values, factors, scale, weights,
-            upstream, of_weights, slopes, dquery,
-        )  # fmt: skip
-    if extent * batch:
-        launch_blocks(
-            _row_back, extent * batch, rows, query, keys, factors, scale, weights, slopes,
-            upstream, dkeys, dvalues, dscore,
-        )  # fmt: skip
-    return dquery, dkeys, dvalues, None if score is None else column_sums(dscore.reshape(extent * batch, width))
+        launch_blocks(_query_backward, steps * batch, inputs, scale, upstream, d_scores, dquery)
+    if rows * batch:
+        launch_blocks(_memory_backward, rows * batch, inputs, scale, upstream, d_scores, (dkeys, dvalues, dscore))
+    return dquery, dkeys, dvalues, None if score is None else column_sums(dscore.reshape(rows * batch, width))

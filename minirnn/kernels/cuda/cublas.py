@@ -1,7 +1,7 @@
-"""Products by NVIDIA's cuBLAS, where that library is installed: the few of its functions that are needed, by ctypes.
+"""Matrix products by NVIDIA's cuBLAS, where it is installed; called by ctypes.
 
-Its matrices lie by columns. One that lies by rows is, read so, its own transpose; hence C = A B, all by rows, is asked
-for as C^T = B^T A^T (cuBLAS library, documentation, sections 1.1 and 2.7.1).
+cuBLAS takes matrices in column-major order, and so sees a row-major matrix as its transpose: C = A B in row-major order
+is computed as C^T = B^T A^T (cuBLAS documentation, sections 1.1 and 2.7.1).
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ import threading
 from typing import Any
 
 from minirnn.errors import DeviceError
-from minirnn.kernels.cuda.device import DeviceArray
+from minirnn.kernels.cuda.array import DeviceArray
 from minirnn.kernels.cuda.jit import SIMULATOR
 
-_INT, _POINTER = ctypes.c_int, ctypes.c_void_p
-_ARGUMENTS = {
-    "gemm": [_POINTER, *5 * [_INT], *2 * [_POINTER], _INT, _POINTER, _INT, *2 * [_POINTER], _INT],
-    "gemmStridedBatched": [
-        _POINTER, *5 * [_INT], *2 * [_POINTER], _INT, ctypes.c_longlong, _POINTER, _INT, ctypes.c_longlong,
-        *2 * [_POINTER], _INT, ctypes.c_longlong, _INT,
-    ],
-}  # fmt: skip
+_INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
+_SIZES = [_POINTER, *5 * [_INT], _POINTER]  # handle, transb, transa, n, m, k, alpha
+ARGUMENTS = {
+    "gemm": [*_SIZES, *2 * [_POINTER, _INT], _POINTER, _POINTER, _INT],
+    "gemmStridedBatched": [*_SIZES, *2 * [_POINTER, _INT, _LONG], _POINTER, _POINTER, _INT, _LONG, _INT],
+}
+"""Parameter types of the functions used, by their name without type and version."""
+
 _NUMBERS = {4: ("S", ctypes.c_float), 8: ("D", ctypes.c_double)}
 
-_turn = threading.Lock()  # a handle is one thread's at a time
+_lock = threading.Lock()  # a handle must not be used by two threads at a time
 
 
 @functools.cache
 def _library() -> Any:
-    """The library, or None; looked for by the package that numba-cuda finds its own libraries with."""
+    """The library, or None; looked up by the package that numba-cuda finds its own libraries with."""
     if SIMULATOR:
         return None
     try:
         from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
-    except ImportError:  # numba-cuda with another way to its libraries
+    except ImportError:  # a version of numba-cuda without that package
         return None
     try:
         return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
@@ -44,13 +44,13 @@ def _library() -> Any:
 
 
 def available() -> bool:
-    """Whether the library is installed."""
+    """Whether cuBLAS is installed."""
     return _library() is not None
 
 
 @functools.cache
 def _handle() -> Any:
-    """cuBLAS's state. It starts work on the default stream, where all kernels of this package are."""
+    """cuBLAS's state. It launches on the default stream, as all kernels of this package."""
     handle = _POINTER()
     _check(_library().cublasCreate_v2(ctypes.byref(handle)), "cublasCreate")
     return handle
@@ -60,46 +60,49 @@ def _handle() -> Any:
 def _function(name: str, itemsize: int) -> Any:
     full = f"cublas{_NUMBERS[itemsize][0]}{name}"
     function = getattr(_library(), full if "Batched" in name else f"{full}_v2")
-    function.argtypes = _ARGUMENTS[name]
+    function.argtypes = ARGUMENTS[name]
     return function
 
 
 def _check(status: int, what: str) -> None:
     if status:
         raise DeviceError(
-            f"device 'cuda': {what} failed with status {status}; cuBLAS (extra cublas12 or cublas13) must be of the "
-            "CUDA version of numba-cuda (cuda12 or cuda13). Uninstalled, it gives way to minirnn's own kernel"
+            f"device 'cuda': {what} failed with status {status}; cuBLAS (extra cublas12 or cublas13) must be for the "
+            "CUDA version of numba-cuda (cuda12 or cuda13). Without cuBLAS, minirnn uses a kernel of its own"
         )
 
 
-def multiply(
-    out: DeviceArray, a: DeviceArray, b: DeviceArray, transpose_a: bool = False, transpose_b: bool = False,
-    add: bool = False, column: int = 0,
-) -> None:  # fmt: skip
-    """out = A B, or out + A B with ``add``; shapes as :func:`minirnn.kernels.cuda.matrix.product` has them.
+def gemm(
+    out: DeviceArray,
+    a: DeviceArray,
+    b: DeviceArray,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    add: bool = False,
+    column: int = 0,
+) -> None:
+    """out = A B, or out + A B with ``add``; shapes as those of :meth:`minirnn.kernels.contract.Backend.gemm`.
 
-    All three may have a leading dimension of the same extent, over products of their own. No extent may be 0. With
-    ``transpose_a`` the columns of ``a`` from ``column`` on are taken.
+    All three arrays may have a leading batch dimension. No extent may be 0. With ``transpose_a`` the columns of ``a``
+    from ``column`` on are used.
     """
     rows, columns = out.shape[-2:]
     depth = a.shape[-2] if transpose_a else a.shape[-1]
     number = _NUMBERS[out.itemsize][1]
-    one, kept = number(1), number(1 if add else 0)
-    first, second = _address(b), _address(a) + column * a.itemsize  # the other way round, as above
-    width_b, width_a = b.shape[-1], a.shape[-1]
-    shape = _handle(), int(transpose_b), int(transpose_a), columns, rows, depth, ctypes.byref(one)
-    with _turn:
-        if out.ndim == 2:
-            status = _function("gemm", out.itemsize)(
-                *shape, first, width_b, second, width_a, ctypes.byref(kept), _address(out), columns
-            )
-        else:
-            count = out.shape[0]
-            status = _function("gemmStridedBatched", out.itemsize)(
-                *shape, first, width_b, b.size // count, second, width_a, a.size // count, ctypes.byref(kept),
-                _address(out), columns, rows * columns, count,
-            )  # fmt: skip
-    _check(status, "a product by cuBLAS")
+    alpha, beta = number(1), number(1 if add else 0)
+    first, second = _address(b), _address(a) + column * a.itemsize  # transposed, as above
+    sizes = _handle(), int(transpose_b), int(transpose_a), columns, rows, depth, ctypes.byref(alpha)
+    operands: list[Any]
+    if out.ndim == 2:
+        name, operands = "gemm", [first, b.shape[-1], second, a.shape[-1]]
+        result = [ctypes.byref(beta), _address(out), columns]
+    else:
+        name, count = "gemmStridedBatched", out.shape[0]
+        operands = [first, b.shape[-1], b.size // count, second, a.shape[-1], a.size // count]
+        result = [ctypes.byref(beta), _address(out), columns, rows * columns, count]
+    with _lock:
+        status = _function(name, out.itemsize)(*sizes, *operands, *result)
+    _check(status, "a matrix product by cuBLAS")
 
 
 def _address(x: DeviceArray) -> int:

@@ -1,9 +1,9 @@
 """One step of a cell as device functions, generated from its plan: what the recurrence calls between its products.
 
-Most cells are one function of one unit, whose pre-activations come in registers. A cell with sums over the units, or
-with products inside the step, runs in *stages* instead: its pre-activations are written to ``gates`` and ``products``
-first, then all threads of a block, which owns all units, compute level after level (:mod:`minirnn.kernels.codegen`),
-with a barrier where one needs what other threads computed. A thread has the same units of the same rows in each.
+Most cells become one function of one unit, whose pre-activations come in registers. A cell with sums over the units, or
+with products inside the step, runs in *stages*: its pre-activations are written to ``gates`` and ``products``, then all
+threads of a block, which computes all units, run one loop after the other (:mod:`minirnn.kernels.codegen`), with a
+barrier where a loop needs what other threads computed. A thread has the same units of the same rows in each.
 
 In the generated source s, r, p, n and j are the packed row, the sequence, the rows of the state before and after, and
 the unit, all int64; S, R, P, N and J are the same, unsigned: an index that cannot be negative needs no check.
@@ -21,31 +21,40 @@ from minirnn.errors import DeviceError
 from minirnn.kernels import pointwise
 from minirnn.kernels.build import build_function
 from minirnn.kernels.codegen import POINTWISE, Loop, loop_body, schedule
-from minirnn.kernels.cuda.jit import cuda, device_function
-from minirnn.kernels.cuda.planning import Stages
-from minirnn.kernels.cuda.resident import divmod_u32, make_multiply, total
+from minirnn.kernels.cuda.block import divmod_u32, make_multiply, total
+from minirnn.kernels.cuda.jit import Array, Kernel, cuda, device_function
+from minirnn.kernels.cuda.launch_plan import Stages
 from minirnn.kernels.equations import Equations
 from minirnn.kernels.graph import Node, ancestors
 from minirnn.kernels.plan import D_HIDDEN, HIDDEN, STATE, Location, Pass, Plan, Store, make_plan
 
-FORWARD = "gates, products, inputs, sums, bias, h, source, states, vectors, mask, scratch"
-BACKWARD = "gates, products, inputs, sums, h, states, d_states, vectors, d_vectors, d_inputs, mask, hidden, scratch"
-"""The arrays a step works on, as tuples in this order; shapes in :mod:`minirnn.kernels.plan`.
+_COMMON = "gates, products, inputs, sums, h, states, vectors, mask, scratch"
+FORWARD = f"{_COMMON}, bias, source"
+BACKWARD = f"{_COMMON}, d_states, d_vectors, d_inputs, hidden"
+"""The arrays a step works on, in the order of the tuple ``arrays``; shapes in :mod:`minirnn.kernels.plan`.
 
 ``h`` is the first state's history, [N + S, W], ``states`` [C - 1, N + S, H] those of the others, ``d_states``
 [C - 1, N, H] their gradients; ``source`` is ``h`` where there is no mask; ``hidden`` [S, H] is h before a projection;
-``scratch`` [N, ..., H] holds what a stage leaves to later ones.
+``scratch`` [N, ..., H] holds values for later stages.
 """
 
+
 @device_function
-def sync() -> None:
+def _sync() -> None:
     """Wait for all threads of the block."""
     cuda.syncthreads()
 
 
 @device_function
-def add_parts(thread: int, threads: int, shared: Any, at: int, count: int, width: int, to: int) -> None:
+def _thread() -> tuple[int, int]:
+    """This thread's index in its block, and how many there are."""
+    return cuda.threadIdx.x, cuda.blockDim.x
+
+
+@device_function
+def _add_partial(shared: Array, at: int, count: int, width: int, to: int) -> None:
     """shared[to + i] = shared[at + i width] + ... + shared[at + i width + width - 1] for i < count, by halves."""
+    thread, threads = cuda.threadIdx.x, cuda.blockDim.x
     cuda.syncthreads()
     left = width
     while left > 1:
@@ -65,10 +74,9 @@ def add_parts(thread: int, threads: int, shared: Any, at: int, count: int, width
     cuda.syncthreads()
 
 
-_NAMES: dict[str, Any] = {
-    **{name: getattr(pointwise, name) for name in POINTWISE},
-    "index": np.uintp, "sync": sync, "add_parts": add_parts, "divmod_u32": divmod_u32, "total": total,
-}  # fmt: skip
+_NAMES: dict[str, Any] = {name: getattr(pointwise, name) for name in POINTWISE}
+_NAMES |= {"index": np.uintp, "sync": _sync, "thread_in_block": _thread}
+_NAMES |= {"add_partial": _add_partial, "divmod_u32": divmod_u32, "total": total}
 
 
 def _indented(lines: list[str]) -> list[str]:
@@ -79,30 +87,64 @@ class Step:
     """The forward or backward step of a cell.
 
     Attributes:
-        recurrent: rows of weight_hh by H, the products that the recurrence makes for each unit.
-        stages: what shared memory a cell that runs in stages needs; None for one that does not.
-        scratch: places of ``scratch``.
+        recurrent: recurrent products of each unit, which the recurrence computes: rows of weight_hh by H.
+        stages: shared memory of a cell that runs in stages; None for one that does not.
+        scratch: arrays [H] in ``scratch`` for each sequence.
     """
 
     def __init__(self, plan: Plan, backward: bool, keep: bool = True) -> None:
         self.plan, self.is_backward = plan, backward
-        self._rows = _rows(plan)
+        self._rows = {Location(r.array, "s", r.index + k): r.first + k for r in plan.runs for k in range(r.count)}
         self.recurrent = len(self._rows)
-        self._pass = _backward(plan) if backward else _forward(plan, keep)
-        self._levels, temporaries = schedule(self._pass, vectorized=False)
+        self._pass = self._backward_pass() if backward else self._forward_pass(keep)
+        self._loops, temporaries = schedule(self._pass, vectorized=False)
         self.scratch, self._carry = temporaries.scratch + temporaries.carry, temporaries.scratch
-        self._sums = [node for level in self._levels for node in level.sums]
+        self._sums = [node for loop in self._loops for node in loop.sums]
         self._operands = list(dict.fromkeys(operand for operand, _ in self._pass.products.values()))
         self.stages, self._state = None, "dh" if backward else "value"
         if self._sums or self._operands:
-            most = max(len(level.sums) for level in self._levels)
+            most = max(len(loop.sums) for loop in self._loops)
             self.stages, self._state = Stages(len(self._operands), most, len(self._sums)), "shared[index(state_at + j)]"
 
-    def _element(self, place: Location) -> str:
-        """The source of a place's element."""
-        array, row, index = place.array, place.row.upper(), place.index
+    # ------------------------------------------------------------------------------------------ what is computed
+
+    def _forward_pass(self, keep: bool) -> Pass:
+        """The forward pass, its pre-activations in registers where it does not run in stages.
+
+        Args:
+            keep: write what backward needs, not, as in sampling, the new states alone.
+        """
+        plan, step = self.plan, self.plan.forward
+        loads = {node: Location("history0", "p") if at == STATE else at for node, at in step.loads.items()}
+        stores = [s for s in step.stores if keep or s.location.array not in ("gates", "products", "sums")]
+        if not step.products and not any(node.op == "sum" for node in ancestors(plan.equations.new)):
+            gates = {node: at for node, at in step.loads.items() if node.op == "gate"}
+            for node, at in gates.items():
+                separate = at.array == "products"
+                loads[node] = Location("u", "", self._rows[at]) if separate else Location("x", "", at.index)
+            read = set(ancestors([s.node for s in plan.backward.stores], plan.backward.loads))
+            saved = plan.saved.items() if keep else ()
+            stores += [Store(node, at) for node, at in saved if node in gates and node in read]
+        return Pass(loads, stores, step.products)
+
+    def _backward_pass(self) -> Pass:
+        """The backward pass. The gradient of h comes complete, including what passes through a mask."""
+        equations, step = self.plan.equations, self.plan.backward
+        loads = dict(step.loads)
+        if equations.masked:
+            graph = equations.graph
+            seed, d_source = (graph.leaf("gradient", key) for key in (equations.states[0], ""))
+            del loads[seed], loads[d_source]
+            loads[seed + d_source * graph.leaf("mask", "")] = STATE
+        return Pass(loads, step.stores, step.products)
+
+    # ---------------------------------------------------------------------------------------------- source code
+
+    def _element(self, location: Location) -> str:
+        """The source of a location's element."""
+        array, row, index = location.array, location.row.upper(), location.index
         numbered = re.fullmatch(r"(history|d_state)(\d+)", array)
-        if place in (STATE, HIDDEN, D_HIDDEN):  # those before a projection are in the same register
+        if location in (STATE, HIDDEN, D_HIDDEN):  # those before a projection are in the same register
             return self._state
         if array in ("x", "u"):
             return f"{array}[{index}]"
@@ -112,42 +154,42 @@ class Step:
             return f"{'states' if numbered[1] == 'history' else 'd_states'}[{int(numbered[2]) - 1}, {row}, J]"
         if array in ("scratch", "carry"):
             array, row, index = "scratch", "R", (index or 0) + (self._carry if array == "carry" else 0)
-        inside = [row, "" if index is None else str(index), "" if place.per_row else "J"]
+        inside = [row, "" if index is None else str(index), "" if location.per_row else "J"]
         return f"{array}[{', '.join(part for part in inside if part)}]"
 
     def _copies(self) -> dict[Location, str]:
-        """Where values have to be written beside their place: what products multiply."""
+        """Where values are written in addition to their location: what products multiply."""
         fed = "fed[{}]" if self.stages is None else "shared[index(4 * at * stride + {} * size + j)]"
-        copies = {place: fed.format(row) for place, row in self._rows.items()} if self.is_backward else {}
-        for place in self._operands:
-            copy = f"shared[index(4 * ({self._operand(place)} + at * (depth + 1)) + j)]"
-            copies[place] = f"{copies[place]} = {copy}" if place in copies else copy
+        copies = {at: fed.format(row) for at, row in self._rows.items()} if self.is_backward else {}
+        for at in self._operands:
+            copy = f"shared[index(4 * ({self._operand(at)} + at * (depth + 1)) + j)]"
+            copies[at] = f"{copies[at]} = {copy}" if at in copies else copy
         return copies
 
-    def _operand(self, place: Location) -> str:
-        """The quad in shared memory where the operand of a product inside the step begins."""
-        return f"stages_at + {self._operands.index(place)} * rows * (depth + 1)"
+    def _operand(self, location: Location) -> str:
+        """The float4 in shared memory at which the operand of a product inside the step begins."""
+        return f"stages_at + {self._operands.index(location)} * rows * (depth + 1)"
 
     def _sum(self, node: Node) -> str:
         return f"shared[index(sums_at + {self._sums.index(node)} * rows + at)]"
 
-    def _body(self, level: Loop) -> tuple[list[str], list[str]]:
+    def _body(self, loop: Loop) -> tuple[list[str], list[str]]:
         """Lines before the loop over the units, and inside it."""
-        places = [*level.loads.values(), *(s.location for s in level.stores)]
-        element = {place: self._element(place) for place in places}
+        locations = [*loop.loads.values(), *(s.location for s in loop.stores)]
+        element = {at: self._element(at) for at in locations}
         before, scalars = [], {}
-        for node in ancestors([s.node for s in level.stores] + [n.operands[0] for n in level.sums], level.loads):
-            if node.op == "scalar" or (node.per_row and node in level.loads):
+        for node in ancestors([s.node for s in loop.stores] + [n.operands[0] for n in loop.sums], loop.loads):
+            if node.op == "scalar" or (node.per_row and node in loop.loads):
                 scalars[node] = f"s{node.number}"
-                known = self._sum(node) if node in self._sums else element.get(level.loads.get(node, STATE))
+                known = self._sum(node) if node in self._sums else element.get(loop.loads.get(node, STATE))
                 before.append(f"s{node.number} = kind({node.key if node.op == 'scalar' else known})")
-        rows, body = loop_body(level, element, scalars)
-        for place, copy in self._copies().items():
-            text = f"{element.get(place)} = "
+        rows, body = loop_body(loop, element, scalars)
+        for at, copy in self._copies().items():
+            text = f"{element.get(at)} = "
             body = [f"{copy} = {line}" if line.startswith(text) else line for line in body]
         return before + rows, body
 
-    def _built(self, name: str, parameters: str, lines: list[str], **names: Any) -> Any:
+    def _build(self, name: str, parameters: str, lines: list[str], **names: Any) -> Kernel:
         head = [f"{BACKWARD if self.is_backward else FORWARD} = arrays", "seed, zoneout, dropout = noise"]
         lines = _indented([*head, "kind, size = gates.dtype.type, gates.shape[2]", *lines])
         label = f"{self.plan.equations.name}_{'backward' if self.is_backward else 'forward'}_{name}"
@@ -155,117 +197,80 @@ class Step:
         return device_function(build_function(name, text, _NAMES | names, label))
 
     @functools.cached_property
-    def unit(self) -> Any:
+    def unit(self) -> Kernel:
         """The device function of one unit.
 
         Forward it takes the input parts x [G] and the recurrent products u [recurrent], and returns what the next step
         multiplies; in stages, it writes the pre-activations. Backward it writes to fed [recurrent] the gradients of the
-        products, and returns the gradient of h that goes to the step before past them; in stages, it does nothing.
+        products, and returns the gradient of h that reaches the step before other than through them; in stages, it does
+        nothing.
         """
         lines = ["S, R, P, N, J = index(s), index(r), index(p), index(n), index(j)", "counter = s * size"]
-        before, body = self._body(self._levels[0]) if self.stages is None else ([], [])
+        before, body = self._body(self._loops[0]) if self.stages is None else ([], [])
         if self.is_backward:
-            return self._built("unit", "dh, fed, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return dh"])
-        for place, row in self._rows.items():
-            own = place.array == "products"
-            lines.append(f"u[{row}] += bias[{place.index}, J]" if own else f"x[{place.index}] += u[{row}]")
-            if own and self.stages is not None:
-                body.append(f"{self._element(place)} = u[{row}]")
+            return self._build("unit", "dh, fed, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return dh"])
+        for at, row in self._rows.items():
+            separate = at.array == "products"
+            lines.append(f"u[{row}] += bias[{at.index}, J]" if separate else f"x[{at.index}] += u[{row}]")
+            if separate and self.stages is not None:
+                body.append(f"{self._element(at)} = u[{row}]")
         if self.stages is not None:
             body += [*(f"gates[S, {k}, J] = x[{k}]" for k in range(self.plan.gates)), "value = x[0]"]
-        return self._built("unit", "x, u, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return value"])
+        return self._build("unit", "x, u, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return value"])
 
     @functools.cache  # noqa: B019 - steps are kept as long as their cells
-    def staged(self, tile: int) -> Any:
-        """The device function of all stages: the new states, or the gradients, of ``active`` rows.
+    def staged(self, tile: int) -> Kernel:
+        """The device function of all stages for the ``active`` rows of a block: the new states, or the gradients.
 
-        What h is multiplied with lies in shared memory from ``state_to`` on, rows ``state_stride`` elements apart, in
-        backward the gradient of h; there those of the recurrent products go to rows of ``stride`` quads from 0 on.
+        The state, in backward the gradient of h, lies in shared memory from ``state_to`` on, its rows ``state_stride``
+        elements apart. Backward writes the gradients of the recurrent products to rows of ``stride`` float4s from 0 on.
         """
         lines = [
+            "previous, begin, shift, first, active = step_rows",
+            "rows, splits, products_at, stride, state_to, state_stride, stages_at = places",
+            "thread, threads = thread_in_block()",
             "depth, width = (size + 3) // 4, max(1, threads // rows)",
             f"sums_at = 4 * (stages_at + {len(self._operands)} * rows * (depth + 1))",
-            f"parts_at = sums_at + {len(self._sums)} * rows",
+            f"partial_at = sums_at + {len(self._sums)} * rows",
         ]
-        for level in self._levels if self.stages is not None else ():
-            lines += self._stage(level)
-        parameters = (
-            "thread, threads, acc, shared, inner, arrays, noise, previous, begin, shift, first, active, rows, parts, "
-            "products_at, stride, state_to, state_stride, stages_at"
-        )
-        return self._built("staged", parameters, lines, multiply=make_multiply(tile))
+        for loop in self._loops if self.stages is not None else ():
+            lines += self._stage(loop)
+        parameters = "acc, shared, inner, arrays, noise, step_rows, places"
+        return self._build("staged", parameters, lines, multiply=make_multiply(tile))
 
-    def _stage(self, level: Loop) -> list[str]:
-        before, body = self._body(level)
-        before += [f"t{node.number} = kind(0)" for node in level.sums]
-        place = "shared[index(parts_at + ({} * rows + at) * width + thread % width)]"
-        lines = _each_row(before, body, [f"{place.format(k)} = t{node.number}" for k, node in enumerate(level.sums)])
-        if level.sums:
-            to = f"sums_at + {self._sums.index(level.sums[0])} * rows"
-            lines.append(f"add_parts(thread, threads, shared, parts_at, {len(level.sums)} * rows, width, {to})")
-        kept = [s for s in level.row_stores if s.location.array == "sums"]
+    def _stage(self, loop: Loop) -> list[str]:
+        before, body = self._body(loop)
+        before += [f"t{node.number} = kind(0)" for node in loop.sums]
+        place = "shared[index(partial_at + ({} * rows + at) * width + thread % width)]"
+        lines = _each_row(before, body, [f"{place.format(k)} = t{node.number}" for k, node in enumerate(loop.sums)])
+        if loop.sums:
+            to = f"sums_at + {self._sums.index(loop.sums[0])} * rows"
+            lines.append(f"add_partial(shared, partial_at, {len(loop.sums)} * rows, width, {to})")
+        kept = [s for s in loop.row_stores if s.location.array == "sums"]
         if kept:
             lines += _each_row([f"{self._element(s.location)} = {self._sum(s.node)}" for s in kept], [], [])
-        for node in level.products:
+        shape = "(depth, rows, splits)"
+        for node in loop.products:
             operand, result = self._pass.products[node]
-            lines += [
-                "sync()",
-                f"multiply(thread, threads, acc, shared, {self._operand(operand)}, depth + 1, active, 0, 0, inner, "
-                f"{node.key[0]} * 4 * depth * depth, 0, depth, depth, rows, parts, products_at)",
-                "sync()",
-            ]  # fmt: skip
-            value = "total(shared, products_at, depth, rows, parts, at, j)"
+            left = f"({self._operand(operand)}, depth + 1, active)"
+            right = f"(inner, {node.key[0]} * 4 * depth * depth, 0, 0)"
+            product = f"multiply(acc, shared, {left}, {right}, (0, depth), {shape}, products_at)"
+            lines += ["sync()", product, "sync()"]
+            value = f"total(shared, products_at, {shape}, at, j)"
             lines += _each_row([], [f"{self._element(result)} = {value}"], [])
         return lines
 
 
 def _each_row(before: list[str], body: list[str], after: list[str]) -> list[str]:
     """A loop over this thread's units of a row, for its rows."""
-    head = ["s, state_at = begin + at, state_to + at * state_stride", "counter = s * size",
-            "S, R, P, N = index(s), index(first + at), index(previous[s]), index(shift + s)"]  # fmt: skip
+    head = [
+        "s, state_at = begin + at, state_to + at * state_stride",
+        "counter = s * size",
+        "S, R, P, N = index(s), index(first + at), index(previous[s]), index(shift + s)",
+    ]
     inner = ["j = thread % width", "while j < size:", *_indented(["J = index(j)", *body, "j += width"])]
     lines = _indented([*head, *before, *inner, *after, "at += threads // width"])
     return ["at = thread // width", "while at < active:", *lines]
-
-
-# ----------------------------------------------------------------------------------------------- the passes
-
-
-def _rows(plan: Plan) -> dict[Location, int]:
-    """Which row of weight_hh, counted in H, feeds which place."""
-    return {Location(run.array, "s", run.index + k): run.first + k for run in plan.runs for k in range(run.count)}
-
-
-def _forward(plan: Plan, keep: bool) -> Pass:
-    """The forward pass, its pre-activations in registers where it does not run in stages.
-
-    Args:
-        keep: what backward needs is written; else, in sampling, the new states alone.
-    """
-    step = plan.forward
-    staged = step.products or any(node.op == "sum" for node in ancestors(plan.equations.new))
-    leaves = {node: place for node, place in step.loads.items() if node.op == "gate"}
-    given = {node: Location("history0", "p") if place == STATE else place for node, place in step.loads.items()}
-    stores = [s for s in step.stores if keep or s.location.array not in ("gates", "products", "sums")]
-    if not staged:
-        for node, place in leaves.items():
-            own = place.array == "products"
-            given[node] = Location("u", "", _rows(plan)[place]) if own else Location("x", "", place.index)
-        read = set(ancestors([s.node for s in plan.backward.stores], plan.backward.loads))
-        stores += [Store(node, place) for node, place in plan.saved.items() if keep and node in leaves and node in read]
-    return Pass(given, stores, step.products)
-
-
-def _backward(plan: Plan) -> Pass:
-    """The backward pass. The gradient of h arrives complete, that through a mask included."""
-    step = plan.backward
-    given = dict(step.loads)
-    if plan.equations.masked:
-        graph = plan.equations.graph
-        seed, d_source = (graph.leaf("gradient", key) for key in (plan.equations.states[0], ""))
-        del given[seed], given[d_source]
-        given[seed + d_source * graph.leaf("mask", "")] = STATE
-    return Pass(given, step.stores, step.products)
 
 
 @functools.lru_cache(maxsize=256)
