@@ -1,4 +1,4 @@
-"""Every cell's persistent kernels compiled to PTX, which needs NVVM but no GPU; the simulator does not check types.
+"""All kernels compiled to PTX, which needs NVVM but no GPU; the simulator does not check types.
 
 A process of its own stands in for one with a GPU: its arrays have no memory, and what launches a kernel compiles it
 instead. ``python tests/kernels/test_cuda_ptx.py lstm gru 7.5`` compiles what is named, for that compute capability;
@@ -24,6 +24,8 @@ from minirnn.kernels.contract import Noise, RecurrentWeights, TokenModel
 from minirnn.kernels.plan import Plan, make_plan
 from minirnn.kernels.steps import dense_steps
 
+NAMES = [*cells.names(), "projected", "operations"]
+
 if "pytest" in sys.modules:
     import pytest
 
@@ -34,12 +36,15 @@ if "pytest" in sys.modules:
         MISSING = "the simulator has no compiler"
 
     @pytest.mark.skipif(bool(MISSING), reason=MISSING)
-    @pytest.mark.parametrize("cell", [*cells.names(), "projected"])
-    def test_kernels_compile_to_ptx(cell: str) -> None:
-        done = subprocess.run([sys.executable, __file__, cell, "9.0"], capture_output=True, text=True, check=False)
+    @pytest.mark.parametrize("name", NAMES)
+    def test_kernels_compile_to_ptx(name: str) -> None:
+        done = subprocess.run([sys.executable, __file__, name, "9.0"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         kernels = {line.split()[0] for line in done.stdout.splitlines()}
-        assert kernels == {"forward", "backward"} if cell == "projected" else {"forward", "backward", "generate"}
+        if name == "operations":
+            assert {"binary", "by_blocks", "gemm", "_cross_entropy", "_query_backward"} < kernels
+        else:
+            assert kernels == {"forward", "backward"} | ({"generate"} if name != "projected" else set())
 
 
 class Memory:
@@ -78,11 +83,12 @@ def compile_all(names: list[str], capability: tuple[int, int], folder: Path | No
             return types.BaseTuple.from_types(tuple(map(kind, arg)))
         if isinstance(arg, array.DeviceArray):
             return types.Array(from_dtype(arg.dtype), arg.ndim, "C")
-        known = {bool: types.boolean, int: types.int64, float: types.float64, np.uint64: types.uint64}
-        return known[type(arg)]
+        if isinstance(arg, np.generic):
+            return from_dtype(arg.dtype)
+        return {bool: types.boolean, int: types.int64, float: types.float64}[type(arg)]
 
     def compiled(function: Any, blocks: Any, threads: int, shared_bytes: int, args: tuple[Any, ...]) -> None:
-        if function.py_func.__module__ not in (recurrence.__name__, generate.__name__):
+        if label[0] != "operations" and function.py_func.__module__ not in (recurrence.__name__, generate.__name__):
             return
         signature = tuple(map(kind, args))
         if (function, signature) in seen:
@@ -108,6 +114,9 @@ def compile_all(names: list[str], capability: tuple[int, int], folder: Path | No
         if dtype == "float64" and (noisy or path == "grid"):  # the paths differ by more than the types
             continue
         label[:] = [name, dtype, path, *(["noisy"] if noisy else [])]
+        if name == "operations":
+            run_operations(functools.partial(array.empty, dtype=np.dtype(dtype)))
+            continue
         run_layer(recurrence.Recurrence, name, functools.partial(array.empty, dtype=np.dtype(dtype)), noisy)
         if not noisy and name != "projected":
             run_sampler(generate.Sampler, name, functools.partial(array.empty, dtype=np.dtype(dtype)))
@@ -150,9 +159,41 @@ def run_sampler(kind: Any, name: str, array: Any) -> None:
     sampler.run(np.zeros((2, N), np.int64), 5, 0.7, 10, 0.9, np.zeros(N, np.uint64), 0)
 
 
+def run_operations(array: Any) -> None:
+    """One of each kernel outside the persistent ones."""
+    from minirnn.kernels import cuda as K
+
+    a, b, vector, p, rows = array((3, 4)), array((3, 4)), array((4,)), array((100,)), np.array([0, 1, 1])
+    for name in "add subtract multiply divide power maximum minimum equal not_equal less less_equal".split():  # noqa: SIM905
+        getattr(K, name)(a, b)
+    for name in "abs negative sign exp log log1p sqrt tanh sigmoid softplus erf".split():  # noqa: SIM905
+        getattr(K, name)(a)
+    K.add(array((2, 3, 4)), array((3, 1)))
+    K.where(K.less(a, b), a, 0.0)
+    wide = array((3, 100))
+    wide.sum(1), wide.max(1), a.min(0), a.any(), K.argmax(wide, 1), K.argmin(a, 0)
+    a[rows], a[np.ones((3, 4), bool)], a.T
+    a[rows] = b
+    K.take_along_axis(a, np.zeros((3, 2), int), 1)
+    K.put_along_axis(a, np.zeros((3, 2), int), array((3, 2)), 1)
+    K.add_at(a, rows, b)
+    K.scatter_add_rows(a, rows, 5), K.column_sums(wide), K.dropout(a, 0.3, 7), K.square_sum(p)
+    K.gemm(array((600, 300)), array((300, 600)), array((600,))), K.gemm(array((4, 3000)), array((3000, 5)))
+    K.gemm(array((3, 4)), array((3, 5)), transpose_a=True, rows=rows), K.gemm(a, b, transpose_b=True)
+    K.matmul(array((2, 3, 4)), array((2, 4, 5)))
+    K.sgd(p, p, p, 0.1, 0.9, 0.0, 0.0, True, False)
+    K.rmsprop(p, p, p, p, p, 0.1, 0.9, 1e-8, 0.0, 0.9)
+    K.adagrad(p, p, p, 0.1, 1e-8, 0.0)
+    K.adam(p, p, p, p, 1, 0.1, 0.9, 0.99, 1e-8, 0.0, True)
+    K.cross_entropy(a, rows, vector, 0.1, 1.0, True)
+    inputs = array((2, 3, 4)), array((5, 3, 4)), array((5, 3, 6)), vector, np.array([5, 2, 0]), 0.5
+    context, weights = K.attention_forward(*inputs)
+    K.attention_backward(*inputs, weights, context, weights)
+
+
 if __name__ == "__main__":
     numbers = [arg for arg in sys.argv[1:] if arg[0].isdigit()]
     chosen = [arg for arg in sys.argv[1:] if not arg[0].isdigit()]
     major, minor = map(int, (numbers or ["9.0"])[0].split("."))
     to = os.environ.get("PTX_FOLDER")
-    compile_all(chosen or [*cells.names(), "projected"], (major, minor), Path(to) if to else None)
+    compile_all(chosen or NAMES, (major, minor), Path(to) if to else None)

@@ -71,7 +71,7 @@ class DeviceArray:
     def raw(self) -> Any:
         """The array as Numba's. That does not own the memory: keep this array as long as it is used."""
         if self._raw is None:
-            if self.block is None:
+            if not self.size or self.block is None:
                 self._raw = cuda.device_array(self.shape, self.dtype)
             elif SIMULATOR:
                 part = self.block.memory[self.offset : self.offset + self.nbytes]
@@ -90,7 +90,7 @@ class DeviceArray:
             for extent in reversed(self.shape):
                 strides.append(step)
                 step *= extent
-            address = 0 if self.block is None else self.block.address + self.offset
+            address = self.block.address + self.offset if self.size and self.block is not None else 0
             self._fields = [0, 0, self.size, self.dtype.itemsize, address, *self.shape, *reversed(strides)]
         return self._fields
 
