@@ -1,4 +1,4 @@
-"""Digit images for the examples: MNIST's files from a folder, or images drawn here."""
+"""Images of digits for the examples: MNIST's files from a folder, or generated images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from minirnn.data.images import read_idx
 
-_FONT = (  # five columns by seven rows, a digit a string
+_FONT = (  # five columns by seven rows; one string per digit
     "01110100011001110101110011000101110", "00100011000010000100001000010001110", "01110100010000100010001000100011111",
     "11111000100010000010000011000101110", "00010001100101010010111110001000010", "11111100001111000001000011000101110",
     "00110010001000011110100011000101110", "11111000010001000100010000100001000", "01110100011000101110100011000101110",
@@ -16,17 +16,17 @@ _FONT = (  # five columns by seven rows, a digit a string
 )  # fmt: skip
 
 
-def load(folder: str | None, most: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def load(folder: str | None, limit: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Training images [N, 28, 28] from 0 to 1 and labels [N], then test images and labels.
 
     Args:
         folder: with MNIST's idx files (``train*images*``, ``train*labels*``, ``t10k*images*``, ``t10k*labels*``);
-            None draws 4,000 and 1,000 images instead.
-        most: training images at most.
+            None generates 4,000 and 1,000 images instead.
+        limit: maximum number of training images.
     """
     if folder is None:
         rng = np.random.default_rng(0)
-        return (*_drawn(min(4000, most or 4000), rng), *_drawn(1000, rng))
+        return (*_generate(min(4000, limit or 4000), rng), *_generate(1000, rng))
     parts = []
     for part in ("train*images*", "train*labels*", "t10k*images*", "t10k*labels*"):
         found = sorted(Path(folder).glob(part))
@@ -34,11 +34,11 @@ def load(folder: str | None, most: int | None = None) -> tuple[np.ndarray, np.nd
             raise SystemExit(f"no {part} in {folder}")
         values = read_idx(found[0])
         parts.append(values.astype(np.int64) if values.ndim == 1 else values.astype(np.float32) / 255)
-    return parts[0][:most], parts[1][:most], parts[2], parts[3]
+    return parts[0][:limit], parts[1][:limit], parts[2], parts[3]
 
 
-def _drawn(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Digits of a small font, stretched, slanted and moved at random, blurred, with noise."""
+def _generate(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Digits of a small font, randomly stretched, slanted and shifted, blurred, with noise."""
     glyphs = np.array([[int(c) for c in digit] for digit in _FONT], np.float32).reshape(10, 7, 5)
     labels = rng.integers(0, 10, count)
     height, width = rng.uniform(14, 21, (2, count))

@@ -1,12 +1,17 @@
-"""An operation with a forward and a backward pass of its own, compiled by Numba, checked and trained with.
+"""
+An operation of your own
+========================
 
-    python examples/own_operation.py [--steps 1500]
+An operation with a forward and a backward pass compiled by Numba, checked with finite differences and trained. ::
 
-Softshrink pulls every value towards zero by a width, and gives exactly zero where nothing is left: max(|x| - width, 0)
-with the sign of x. The width of each feature is learnt. Here it denoises sparse signals: most of their 32 coefficients
-in a hidden basis are zero, and noise is added to all 32. A linear layer, softshrink, and a linear layer back are one
-step of ISTA with learnt matrices (Gregor & LeCun 2010, "Learning Fast Approximations of Sparse Coding"). Expected after
-1,500 steps, some seconds: squared error 0.0104 with softshrink, 0.0307 by a linear map alone.
+    python examples/own_operation.py [--steps 1500] [--plot shrink.png]
+
+Softshrink moves every value towards zero by a width, max(abs(x) - width, 0) with the sign of x, so that small values
+become exactly zero. The width of each feature is learned. Here it denoises sparse signals: most of their 32
+coefficients in a hidden basis are zero, and noise is added to all of them. A linear layer, softshrink and a second
+linear layer are one step of ISTA with learned matrices (Gregor & LeCun 2010, "Learning Fast Approximations of Sparse
+Coding"). Expected squared error after 1,500 steps (some seconds): 0.0104 with softshrink, 0.0307 with the linear
+layers alone.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ def shrink_forward(x: np.ndarray, width: np.ndarray) -> np.ndarray:
 
 @numba.njit
 def shrink_backward(dy: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The gradients of x [N, H] and of width [H]; y says where the gradient passes."""
+    """The gradients of x [N, H] and of width [H]; they are zero where y is."""
     dx, dwidth = np.zeros_like(dy), np.zeros_like(dy[0])
     for n in range(dy.shape[0]):
         for j in range(dy.shape[1]):
@@ -55,7 +60,7 @@ def softshrink(x, width):
 
 
 class Denoiser(mr.nn.Module):
-    """Linear, softshrink, linear; without softshrink a linear map alone."""
+    """Linear, softshrink, linear; or the two linear layers alone."""
 
     def __init__(self, shrinks: bool) -> None:
         self.shrinks = shrinks
@@ -68,14 +73,29 @@ class Denoiser(mr.nn.Module):
 
 
 def signals(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy and clean signals [N, 32]; on average one coefficient in ten is not zero."""
+    """Noisy and clean signals [N, 32]; one coefficient in ten is not zero, on average."""
     clean = (rng.normal(size=(count, SIZE)) * (rng.random((count, SIZE)) < 0.1)) @ BASIS
     return (clean + NOISE * rng.normal(size=clean.shape)).astype(np.float32), clean.astype(np.float32)
+
+
+def draw(path: str, noisy: np.ndarray, clean: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
+    """One signal of each kind."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    axes.plot(noisy, color="lightgray", lw=3, label="noisy")
+    axes.plot(clean, "k", label="clean")
+    for name, values in outputs.items():
+        axes.plot(values, "--", label=name)
+    axes.set(xlabel="sample", ylabel="signal")
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--plot", help="write a picture to this file")
     options = parser.parse_args()
 
     rng = np.random.default_rng(0)
@@ -85,6 +105,7 @@ def main() -> None:
 
     noisy, clean = signals(2000, np.random.default_rng(2))
     print(f"squared error of the noisy signals: {np.mean((noisy - clean) ** 2):.4f}")
+    outputs = {}
     for shrinks in (False, True):
         mr.manual_seed(0)
         rng = np.random.default_rng(0)
@@ -97,8 +118,13 @@ def main() -> None:
             loss.backward()
             optimizer.step()
         with model.evaluating():
-            error = F.mse_loss(model(noisy), clean).item()
-        print(f"{'softshrink' if shrinks else 'linear':>10}: squared error {error:.4f}", flush=True)
+            denoised = model(noisy)
+            error = F.mse_loss(denoised, clean).item()
+        name = "softshrink" if shrinks else "linear"
+        outputs[name] = denoised.numpy()[0]
+        print(f"{name:>10}: squared error {error:.4f}", flush=True)
+    if options.plot:
+        draw(options.plot, noisy[0], clean[0], outputs)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""Many-to-one: sentiment with the classic small net: Embedding, SimpleRNN(100), Dense(1, sigmoid).
+"""
+Sentiment of reviews
+====================
 
-    python examples/sentiment.py [--data REVIEWS.tsv] [--epochs 6]
+Many-to-one: the classic small network, Embedding, SimpleRNN(100), Dense(1, sigmoid). ::
 
-Binary cross-entropy, Adam, batches of 128, padding masked by lengths. REVIEWS.tsv has a text and a label of two a
-line, tab between them; without it the script makes up reviews, with negations ("not so good") and turns ("it has a
-funny cast , but ..."), of which only the last clause counts. A tenth is held out at random. Expected of the made-up
-ones: 1.00 right; of the 10,662 sentences of the movie review data (Pang & Lee 2005) 0.69. The command train-classifier
-does better.
+    python examples/sentiment.py [--data REVIEWS.tsv] [--epochs 6] [--plot sentiment.png]
+
+Binary cross-entropy, Adam, batches of 128; lengths mask the padding. REVIEWS.tsv has a text, a tab and one of two
+labels per line; without it the script generates reviews, with negations ("not so good") and turns ("it has a funny
+cast , but ..."), of which only the last clause counts. A random tenth is the validation set. Expected validation
+accuracy: 1.00 on the generated reviews, 0.69 on the 10,662 sentences of the movie review data (Pang & Lee 2005),
+where the command ``minirnn train-classifier`` reaches more.
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ BAD = ["bad", "dull", "weak", "boring", "poor"]
 THINGS = ["film", "story", "cast", "music", "ending"]
 
 
-def made_up(count: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Reviews of one or two clauses, and what they think in the end."""
+def generate_reviews(count: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Reviews of one or two clauses, and the sentiment of the last one."""
 
     def clause(positive: bool) -> str:
         negated = rng.random() < 0.4
@@ -44,12 +48,16 @@ def made_up(count: int, rng: np.random.Generator) -> tuple[list[str], list[str]]
     return texts, labels
 
 
+# %%
+# The model is a module of three layers; ``lengths`` tells the RNN where each text ends.
+
+
 class Sentiment(mr.nn.Module):
-    """Token embeddings, a plain RNN of 100 units, and one number from its last state: the probability of class 1."""
+    """Token embeddings, an RNN of 100 units, and one number from its last state: the probability of class 1."""
 
     def __init__(self, vocab_size: int) -> None:
         self.embedding = mr.nn.Embedding(vocab_size, 50)
-        self.embedding.weight.data *= 0.1  # many words are rare: what is not learnt should not shout
+        self.embedding.weight.data *= 0.1  # small vectors for rare words, which are hardly trained
         self.rnn = mr.nn.RNN(50, 100)
         self.dropout = mr.nn.Dropout(0.5)
         self.dense = mr.nn.Linear(100, 1)
@@ -59,21 +67,36 @@ class Sentiment(mr.nn.Module):
         return self.dense(self.dropout(h_n[0])).sigmoid().squeeze(1)
 
 
+def draw(path: str, model: Sentiment, words: list[str], tokens: np.ndarray, label: str) -> None:
+    """The probability after each word of a review."""
+    from matplotlib import pyplot as plt
+
+    with model.evaluating():
+        probabilities = model(*pad([tokens[:length] for length in range(1, len(tokens) + 1)])).numpy()
+    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+    axes.plot(probabilities, "o-")
+    axes.axhline(0.5, color="gray", lw=0.8)
+    axes.set_xticks(range(len(words)), words, rotation=35, ha="right")
+    axes.set(ylim=(-0.05, 1.05), ylabel=f"probability of {label!r}", title="The prediction after each word")
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="a file with text TAB label a line")
+    parser.add_argument("--data", help="a file with a text, a tab and a label per line")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--plot", help="write a picture to this file")
     options = parser.parse_args()
 
     rng = np.random.default_rng(0)
-    texts, names = read_pairs([options.data])[:2] if options.data else made_up(20_000, rng)
+    texts, names = read_pairs([options.data])[:2] if options.data else generate_reviews(20_000, rng)
     labels = Labels.of(names)
     if len(labels) != 2:
         raise SystemExit(f"expected two labels, got {len(labels)}")
     tokenizer = Tokenizer("word", lower=True)
     words = [tokenizer.split(text) for text in texts]
     order = rng.permutation(len(texts))
-    train, held_out = order[len(order) // 10 :], order[: len(order) // 10]
+    train, validation = order[len(order) // 10 :], order[: len(order) // 10]
     vocabulary = Vocabulary.of((words[n] for n in train), min_count=2)
     tokens = [vocabulary.encode(sentence) for sentence in words]
     targets = labels.encode(names)
@@ -91,9 +114,12 @@ def main() -> None:
             mr.optim.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
         with model.evaluating():
-            guesses = model(*pad([tokens[n] for n in held_out])).numpy() > 0.5
-        right = (guesses == targets[held_out]).mean()
-        print(f"epoch {epoch:>2}  loss {loss.item():.3f}  {right:.3f} of the held-out texts right", flush=True)
+            predictions = model(*pad([tokens[n] for n in validation])).numpy() > 0.5
+        accuracy = (predictions == targets[validation]).mean()
+        print(f"epoch {epoch:>2}  loss {loss.item():.3f}  validation accuracy {accuracy:.3f}", flush=True)
+    if options.plot:
+        longest = max(validation[:200], key=lambda n: len(words[n]))
+        draw(options.plot, model, words[longest], tokens[longest], labels.decode([1])[0])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""The vanishing gradient made visible: how much of the last step's loss still reaches the state k steps back.
+"""
+The vanishing gradient
+======================
+
+How much of the gradient of the last step's loss reaches the state k steps earlier. ::
 
     python examples/vanishing_gradient.py [--steps 100] [--plot gradients.png]
 
-For RNN, LSTM and GRU as they are before training: the norm of d loss / d state_{T-k} over that of d loss / d state_T,
-mean of a batch, printed and, with --plot, drawn (needs matplotlib). In the plain RNN it falls by a constant factor a
-step (Hochreiter 1991; Bengio, Simard & Frasconi 1994). The LSTM has a second path, along c: each step multiplies it by
-the forget gate, so gates half open (bias 0) lose it too, and open gates (bias 3: sigmoid 0.95) keep it. Expected at
-k = 50: RNN 1e-16, LSTM 1e-11, GRU 2e-11, LSTM with open gates 0.13.
+For RNN, LSTM and GRU before training: the norm of d loss / d state_{T-k} relative to that of d loss / d state_T,
+averaged over a batch. In the plain RNN it decreases by a constant factor per step (Hochreiter 1991; Bengio, Simard &
+Frasconi 1994). The LSTM has a second path, along c: each step multiplies the gradient by the forget gate, so
+half-open gates (bias 0) lose it too, and open gates (bias 3: sigmoid 0.95) keep it. Expected at k = 50: RNN 1e-16,
+LSTM 1e-11, GRU 2e-11, LSTM with open gates 0.13.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ HIDDEN, BATCH = 64, 16
 
 
 def networks() -> dict[str, mr.nn.RNN | mr.nn.LSTM | mr.nn.GRU]:
-    """The cells to compare, in float64: the numbers get small."""
+    """The layers to compare, in float64, since the numbers become small."""
     mr.manual_seed(0)
     kinds = {"RNN": mr.nn.RNN, "LSTM": mr.nn.LSTM, "GRU": mr.nn.GRU, "LSTM, open gates": mr.nn.LSTM}
     nets = {name: kind(HIDDEN, HIDDEN, dtype="float64") for name, kind in kinds.items()}
@@ -51,6 +55,17 @@ def gradient_norms(net: mr.nn.RNN | mr.nn.LSTM | mr.nn.GRU, steps: int) -> np.nd
     return np.array(norms) / norms[0]
 
 
+def draw(path: str, curves: dict[str, np.ndarray]) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, curve in curves.items():
+        axes.semilogy(curve, label=name)
+    axes.set(xlabel="k, steps before the last", ylabel="gradient norm relative to k = 0")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=100)
@@ -63,18 +78,7 @@ def main() -> None:
         if k <= options.steps:
             print(f"{k:>5}" + "".join(f"{curve[k]:>20.3e}" for curve in curves.values()))
     if options.plot:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-
-        for name, curve in curves.items():
-            plt.semilogy(curve, label=name)
-        plt.xlabel("k, steps back")
-        plt.ylabel("norm of d loss / d state, relative to k = 0")
-        plt.legend()
-        plt.savefig(options.plot, dpi=120)
-        print(f"drawn in {options.plot}")
+        draw(options.plot, curves)
 
 
 if __name__ == "__main__":

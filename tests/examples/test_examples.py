@@ -1,5 +1,6 @@
-"""Every example runs, in a shortened mode, in a process of its own."""
+"""Every example runs, with a small budget, in a process of its own, and draws its picture."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -36,9 +37,18 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("a corpus is a body of text; this one is small.\n" * 60)
     (tmp_path / "reviews.tsv").write_text("a good film\tpos\na bad film\tneg\n" * 20)
     (tmp_path / "tagged.tsv").write_text("a\tDET\nfilm\tNOUN\nends\tVERB\n\n" * 20)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name), *SHORTENED[name]],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ),
-    )  # fmt: skip
+    plot = ["--plot", "plot.png"] if importlib.util.find_spec("matplotlib") else []
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *SHORTENED[name], *plot]
+    environment = dict(os.environ) | {"MPLBACKEND": "Agg"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    assert not plot or (tmp_path / "plot.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", SHORTENED)
+def test_example_has_a_title_for_the_gallery(name: str) -> None:
+    lines = (EXAMPLES / name).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == '"""'
+    assert lines[1]
+    assert lines[2] == "=" * len(lines[1])
