@@ -452,7 +452,7 @@ def test_a_disk_that_still_fails_at_the_end_raises_save_error(tmp_path: Path, mo
     for _ in range(7):
         next(steps)
     monkeypatch.setattr(checkpoint, "write_atomically", failing)
-    with pytest.raises(SaveError, match="could not be saved in .*; last.safetensors holds the last"):
+    with pytest.raises(SaveError, match=r"could not be saved in .*; last.safetensors holds the last"):
         list(steps)
     assert checkpoint.load(tmp_path / LAST)[1]["position"]["step"] == 5
 
