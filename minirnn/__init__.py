@@ -15,8 +15,6 @@ from minirnn.random import manual_seed
 
 __version__ = "0.2.0"
 
-__all__ = [
-    "cell", "cells", "errors", "get_num_threads", "kernels", "manual_seed", "models", "nn", "optim", "random",
-    "set_num_threads",
-]  # fmt: skip
+__all__ = ["cell", "cells", "errors", "get_num_threads", "kernels", "manual_seed", "models", "nn", "optim", "random"]
+__all__ += ["set_num_threads"]
 __all__ += autograd.__all__

@@ -16,10 +16,8 @@ from minirnn.autograd.tensor import Tensor
 from minirnn.errors import CellError
 from minirnn.kernels.graph import OPERATIONS, Graph, Node
 
-__all__ = [
-    "abs", "dropout", "erf", "exp", "layer_norm", "log", "log1p", "maximum", "mean", "minimum", "product", "relu",
-    "sigmoid", "softplus", "sqrt", "sum", "tanh", "where", "zoneout",
-]  # fmt: skip
+__all__ = ["abs", "dropout", "erf", "exp", "layer_norm", "log", "log1p", "maximum", "mean", "minimum", "product"]
+__all__ += ["relu", "sigmoid", "softplus", "sqrt", "sum", "tanh", "where", "zoneout"]
 
 Value: TypeAlias = Any
 """A traced value (a Node), a tensor [N, H] or a number. A union cannot stand here: no operator takes a pair of each."""

@@ -31,10 +31,8 @@ from minirnn.validation import check_float
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
 
-__all__ = [
-    "abs", "clip", "dropout", "erf", "exp", "log", "log1p", "masked_fill", "maximum", "minimum", "relu", "sigmoid",
-    "softplus", "sqrt", "tanh", "where",
-]  # fmt: skip
+__all__ = ["abs", "clip", "dropout", "erf", "exp", "log", "log1p", "masked_fill", "maximum", "minimum", "relu"]
+__all__ += ["sigmoid", "softplus", "sqrt", "tanh", "where"]
 
 
 Unary = Callable[[TensorLike], "Tensor"]

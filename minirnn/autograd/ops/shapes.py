@@ -30,10 +30,8 @@ from minirnn.validation import check_int
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
 
-__all__ = [
-    "cat", "chunk", "concatenate", "flip", "gather", "permute", "reshape", "split", "squeeze", "stack", "transpose",
-    "unsqueeze",
-]  # fmt: skip
+__all__ = ["cat", "chunk", "concatenate", "flip", "gather", "permute", "reshape", "split", "squeeze", "stack"]
+__all__ += ["transpose", "unsqueeze"]
 
 
 def reshape(input: TensorLike, *shape: Ints) -> Tensor:
