@@ -71,4 +71,4 @@ LOOP = """def loop(a0, a1):
 ])  # fmt: skip
 def test_a_scalar_loop_is_found(line: str, expected: list[str]) -> None:
     """The check itself: a sum in order, and a loop whose steps need the one before, cannot work on vectors."""
-    assert problems(SimpleNamespace(sources={"loop": LOOP.format(line)}, _reassociate=set()), "loop") == expected
+    assert problems(SimpleNamespace(sources={"loop": LOOP.format(line)}, reductions=set()), "loop") == expected
