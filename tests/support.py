@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from minirnn_cli.main import app
 from typer.testing import CliRunner, Result
 
@@ -43,6 +44,15 @@ def contents(folder: Path | str) -> Any:
         config["position"].pop("seconds")
         files[name] = {key: (a.dtype, a.shape, a.tobytes()) for key, a in arrays.items()}, config
     return metrics_of(folder), files
+
+
+def close(value: Any, rel: float = 1e-10) -> Any:
+    """Return ``value``, a nest of lists and mappings, with numbers that may differ by rounding."""
+    if isinstance(value, dict):
+        return {name: close(item, rel) for name, item in value.items()}
+    if isinstance(value, list):
+        return [close(item, rel) for item in value]
+    return pytest.approx(value, rel=rel, abs=1e-14) if isinstance(value, float) else value
 
 
 def invoke(*arguments: str, code: int = 0, input: str | bytes | None = None, **options: Any) -> Result:
