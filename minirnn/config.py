@@ -140,5 +140,8 @@ def _check(name: str, value: Any, info: OptionInfo) -> None:
         least, most = -math.inf if lowest is None else lowest, math.inf if highest is None else highest
         if math.isinf(check_float(name, value, least, most, info.exclude_minimum)) and highest is None:
             raise OptionError(f"{name}: expected a finite number, got {value}")
+    elif get_origin(kind) is tuple:
+        if not (isinstance(value, (tuple, list)) and all(isinstance(member, str) for member in value)):
+            raise OptionError(f"{name}: expected a list of strings, got {value!r}")
     elif set(info.types) <= {str, NoneType} and not isinstance(value, str):
         raise OptionError(f"{name}: expected a string, got {value!r}")

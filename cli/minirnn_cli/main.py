@@ -14,6 +14,7 @@ import typer
 from minirnn.errors import DivergedError, MinirnnError, SaveError
 from minirnn.tasks import TASKS
 from minirnn_cli import bench, data, info, options, system, use
+from minirnn_cli.show import say, show_log
 from minirnn_cli.train import training_command
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
@@ -35,7 +36,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         if isinstance(sys.stdout, io.TextIOWrapper):  # so that any text can be printed
             sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
         try:
-            command(*args, **kwargs)
+            with show_log(say, bool(kwargs.get("quiet"))):
+                command(*args, **kwargs)
         except MinirnnError as error:
             _complain(str(error))
             raise typer.Exit(FAULT if isinstance(error, (DivergedError, SaveError)) else USAGE_ERROR) from None

@@ -45,9 +45,14 @@ def parameters(config: Config, optional: bool = False) -> list[inspect.Parameter
             kind = str if str in info.types else list[str]
         shown = True if not optional else default is not None and str(default)
         declared = typer.Option(
-            *info.flags, min=info.minimum, max=None if info.maximum == math.inf else info.maximum, metavar=info.metavar, help=info.help,
-            rich_help_panel=info.group, show_default=shown,
-        )  # fmt: skip
+            *info.flags,
+            min=info.minimum,
+            max=None if info.maximum == math.inf else info.maximum,
+            metavar=info.metavar,
+            help=info.help,
+            rich_help_panel=info.group,
+            show_default=shown,
+        )
         default = None if optional else default
         annotation: Any = Annotated[kind | None if default is None else kind, declared]
         made.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))

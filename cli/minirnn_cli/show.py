@@ -46,29 +46,26 @@ def compile_notes(quiet: bool) -> Iterator[None]:
         yield
 
 
-class LogHandler(logging.Handler):
-    """Shows what the library logs."""
-
-    show: Callable[[str], None] = staticmethod(say)
+class _Handler(logging.Handler):
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show the message of a record."""
-        self.show(record.getMessage())
+        self._show(record.getMessage())
 
 
 @contextmanager
-def logged(show: Callable[[str], None], quiet: bool) -> Iterator[None]:
-    """Show what the library logs meanwhile; with ``quiet`` warnings only."""
-    logger, handler = logging.getLogger("minirnn"), LogHandler()
-    handler.show = show
-    level = logger.level
-    logger.addHandler(handler)
+def show_log(show: Callable[[str], None], quiet: bool) -> Iterator[None]:
+    """Show what the library logs, by ``show`` and nothing else; with ``quiet`` only warnings."""
+    logger = logging.getLogger("minirnn")
+    before, level = logger.handlers, logger.level
+    logger.handlers = [_Handler(show)]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        logger.handlers, logger.level = before, level
 
 
 @contextmanager
@@ -112,7 +109,7 @@ def show_training(
     def note(text: str) -> None:
         show.print(f"step {trainer.position.step:>6}  {text}")
 
-    with stop_on_signals(trainer) as received, compile_notes(quiet), show, logged(note, quiet):
+    with stop_on_signals(trainer) as received, compile_notes(quiet), show, show_log(note, quiet):
         for step in trainer.fit():
             if as_json and step.logged and not reader_gone:
                 try:

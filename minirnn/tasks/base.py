@@ -23,6 +23,7 @@ from minirnn.errors import CheckpointError, DataError, MinirnnError, OptionError
 from minirnn.models.body import CellLike, Rates
 from minirnn.nn import init
 from minirnn.nn.module import Module, Parameter
+from minirnn.training import Task as TrainableTask
 from minirnn.training import TrainingConfig
 
 MAX_UNITS = 1_000_000  # far more than any memory holds
@@ -30,34 +31,22 @@ MAX_UNITS = 1_000_000  # far more than any memory holds
 # --------------------------------------------------------------------------------------------- shared options
 
 
-def _rate(help: str) -> Any:
-    return option(0.0, help, minimum=0, maximum=0.99)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(BaseConfig):
     """Options of every task."""
 
     cell: CellLike = option(  # noqa: RUF009 - a field, as the others
-        "lstm",
-        f"Recurrent cell: {', '.join(cells.names())}; or a cell of your own in a Python file.",
-        metavar="NAME|FILE.py:NAME",
+        "lstm", f"Recurrent cell: {', '.join(cells.names())}; or one of your own.", metavar="NAME|FILE.py:NAME"
     )
-    hidden_size: int = option(
-        128, "Units in a layer.", minimum=1, maximum=MAX_UNITS, flags=("--hidden", "--hidden-size")
-    )
-    num_layers: int = option(1, "Recurrent layers.", minimum=1, maximum=1000, flags=("--layers", "--num-layers"))
-    dropout: float | None = option(
-        0.0, "Fraction of the outputs of each layer dropped in training.", minimum=0, maximum=0.95
-    )
-    zoneout: float = _rate("Probability that a unit keeps its previous state in training.")
-    recurrent_dropout: float = _rate("Fraction of the state dropped before the next step in training.")
-    weight_drop: float = _rate("Fraction of the recurrent weights dropped in training.")
-    batch_size: int = option(32, "Sequences in a batch.", minimum=1, group="Training")
-    val_fraction: float = option(
-        0.1, "Fraction of the data kept as validation set.", minimum=0.001, maximum=0.9, group="Training"
-    )
-    seed: int = option(1337, "Random seed: the same seed gives the same run.", minimum=0, group="Training")
+    hidden_size: int = option(128, "Units in a layer.", 1, MAX_UNITS, flags=("--hidden", "--hidden-size"))
+    num_layers: int = option(1, "Recurrent layers.", 1, 1000, flags=("--layers", "--num-layers"))
+    dropout: float | None = option(0.0, "Fraction of the outputs of each layer dropped in training.", 0, 0.95)
+    zoneout: float = option(0.0, "Probability that a unit keeps its previous state in training.", 0, 0.99)
+    recurrent_dropout: float = option(0.0, "Fraction of the state dropped before the next step in training.", 0, 0.99)
+    weight_drop: float = option(0.0, "Fraction of the recurrent weights dropped in training.", 0, 0.99)
+    batch_size: int = option(32, "Sequences in a batch.", 1, group="Training")
+    val_fraction: float = option(0.1, "Fraction of the data for the validation set.", 0.001, 0.9, group="Training")
+    seed: int = option(1337, "Random seed: the same seed gives the same run.", 0, group="Training")
 
     def recurrent(self) -> dict[str, Any]:
         """Return the arguments that every model takes for its recurrent layers."""
@@ -69,31 +58,22 @@ class TaskConfig(BaseConfig):
 class BidirectionalConfig(TaskConfig):
     """Options of tasks whose whole input is known when the first output is computed."""
 
-    bidirectional: bool = option(
-        True, "Read the sequence in both directions, or forwards only.", flags=("--bidirectional/--one-way",)
-    )
+    bidirectional: bool = option(True, "Read in both directions, or only one.", flags=("--bidirectional/--one-way",))
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowConfig(TaskConfig):
     """Options of tasks that read a sequence in windows."""
 
-    seq_length: int = option(64, "Time steps that gradients flow through.", minimum=1, group="Training")
+    seq_length: int = option(64, "Time steps that gradients flow through.", 1, group="Training")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingsConfig(TaskConfig):
     """Options of tasks that read words."""
 
-    embeddings: str | None = option(
-        None, "Pretrained word vectors, in the text format of GloVe or word2vec.", is_data=True
-    )
-    freeze: bool = option(False, "Do not train the pretrained vectors.", flags=("--freeze",))
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoOptions(BaseConfig):
-    """Options of a prediction that has none."""
+    embeddings: str | None = option(None, "File of word vectors, as GloVe or word2vec text.", is_data=True)
+    freeze: bool = option(False, "Do not train the vectors from this file.", flags=("--freeze",))
 
 
 # ---------------------------------------------------------------------------------------------------- the task
@@ -120,38 +100,36 @@ ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 ModelT = TypeVar("ModelT", bound=Module)
 
 
-class Task(ABC, Generic[DataT, ConfigT]):
-    """Everything about one kind of problem: its data, model, loss, metrics, predictions and options.
+class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
+    """Everything about one kind of problem: its options, data, model, loss, metrics and predictions.
 
-    An object is made by :meth:`build`, to be trained by :class:`minirnn.training.Trainer`, or by :meth:`load` from a
+    A task is made by :meth:`build`, to be trained by :class:`minirnn.training.Trainer`, or by :meth:`load` from a
     checkpoint, to be used.
 
     Attributes:
         name: of the task; its command is ``train-<name>``.
         description: what a model of this task is called, with an article.
-        help: what its command does, in a sentence or two. sources_help: what data it reads. single_source: whether it
-            reads exactly one file. unit: what is counted in training. example: a command that uses the trained model,
-            where ``{}`` stands for the checkpoint.
+        help: what its command does. sources_help: what data it reads. single_source: whether it reads exactly one file.
+        unit: what is counted in training.
+        example: a command that uses the trained model, where ``{}`` stands for the checkpoint.
         Config, PredictConfig: classes of the options of training and of prediction.
         training: defaults of the options of the training loop.
         predicts_whole_input: all lines of the input are one example, rather than one each.
-        model: the network.
-        summary: the training data in words.
+        model: the network. summary: the training data in words.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
     help: ClassVar[str]
     sources_help: ClassVar[str]
-    example: ClassVar[str]
-    unit: str
-    Config: ClassVar[type[TaskConfig]]
-    PredictConfig: ClassVar[type[BaseConfig]] = NoOptions
-    training: ClassVar[TrainingConfig]
     single_source: ClassVar[bool] = False
+    unit: str
+    example: ClassVar[str]
+    Config: ClassVar[type[TaskConfig]]
+    PredictConfig: ClassVar[type[BaseConfig]] = BaseConfig
+    training: ClassVar[TrainingConfig]
     predicts_whole_input: ClassVar[bool] = False
-
-    model: Any
+    model: Any = None
     num_batches: int = 0
     summary: str = ""
     _data: dict[str, Any]
@@ -168,7 +146,7 @@ class Task(ABC, Generic[DataT, ConfigT]):
     @classmethod
     @abstractmethod
     def build(cls, data: DataT, config: ConfigT) -> Self:
-        """Make vocabulary, validation set and an untrained model.
+        """Make the vocabulary, the validation set and an untrained model.
 
         Calls :func:`minirnn.manual_seed`; split, weights, dropout and the order of batches follow from the seed.
 
@@ -204,21 +182,7 @@ class Task(ABC, Generic[DataT, ConfigT]):
 
     @abstractmethod
     def vocabulary_config(self) -> dict[str, Any]:
-        """Return what :meth:`from_config` needs besides the model's own configuration."""
-
-    # ---------------------------------------------------------------------- training: minirnn.training.Task
-
-    @abstractmethod
-    def start_epoch(self, epoch: int) -> None:
-        """Reset the state carried between batches, and order the batches of this epoch."""
-
-    @abstractmethod
-    def loss(self, batch_index: int, progress: float) -> tuple[Tensor, int]:
-        """Return the mean loss of a training batch, and the number of symbols it is the mean of."""
-
-    @abstractmethod
-    def evaluate(self) -> dict[str, float]:
-        """Return ``val_loss`` and the task's metrics on the validation set."""
+        """Return what :meth:`from_config` needs besides the configuration of the model."""
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the state carried from batch to batch: none where examples are independent."""
@@ -228,10 +192,8 @@ class Task(ABC, Generic[DataT, ConfigT]):
         """Restore what :meth:`state_dict` returned."""
 
     def sample_output(self) -> str | None:
-        """Return something the model makes, to be shown in the course of training."""
+        """Return some output of the model, to be shown in the course of training."""
         return None
-
-    # ---------------------------------------------------------------------------------------------- use
 
     @abstractmethod
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
@@ -245,7 +207,7 @@ class Task(ABC, Generic[DataT, ConfigT]):
         """Return one prediction for each line, or where ``predicts_whole_input`` for all of them together.
 
         Args:
-            options: of class ``PredictConfig``; its defaults where None.
+            options: an instance of ``PredictConfig``; its defaults where None.
         """
         raise OptionError(f"{self.description} does not predict")
 
@@ -254,7 +216,7 @@ class ExampleTask(Task[DataT, ConfigT]):
     """A task of independent examples, batched by length; the order of an epoch follows from seed and epoch."""
 
     def set_examples(self, lengths: np.ndarray | Sequence[int] | tuple[np.ndarray, ...], config: ConfigT) -> None:
-        """Train on examples of these lengths [E], or tuple of lengths."""
+        """Set the lengths [E] of the training examples, or several of them for each example."""
         self._buckets, self._seed = Buckets(lengths, config.batch_size), config.seed
         self._order: list[np.ndarray] = []
         self.num_batches = len(self._buckets)
@@ -329,15 +291,17 @@ def evenly_spaced(count: int, maximum: int) -> slice:
     return slice(None, None, -(-count // maximum))
 
 
-def fingerprint(*parts: Iterable[str] | np.ndarray) -> str:
-    """Return the SHA-256 of training data, by which a resumed run recognises it."""
+def fingerprint(*parts: Iterable[str] | np.ndarray | None) -> str | None:
+    """Return the SHA-256 of training data, by which a resumed run recognises it; None where it is None."""
+    if parts == (None,):
+        return None
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(str((part.shape, part.dtype)).encode())
             digest.update(np.ascontiguousarray(part).data)
         else:
-            for text in part:
+            for text in part or ():
                 digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         digest.update(b"\1")
     return digest.hexdigest()

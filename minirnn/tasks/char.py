@@ -29,18 +29,12 @@ MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evalua
 class CharConfig(WindowConfig):
     """Options of :class:`TextGenerator`."""
 
-    as_bytes: bool = option(
-        False, "Read bytes rather than characters, from any kind of file.", flags=("--bytes",), group="Data"
-    )
+    as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
     hidden_size: int = 256
     num_layers: int = 2
     dropout: float = 0.2
     recompute_every: int | None = option(
-        None,
-        "Save memory: keep the states of every so many steps only, and compute the others again.",
-        minimum=1,
-        flags=("--recompute",),
-        group="Training",
+        None, "Save memory: store every n-th state only, and recompute the others.", 1, flags=("--recompute",)
     )
 
 
@@ -48,20 +42,14 @@ class CharConfig(WindowConfig):
 class SampleConfig(Config):
     """Options of :meth:`TextGenerator.sample`."""
 
-    prime: str = option("", "Text to continue.", flags=("--prime", "--prompt"), group="Sampling")
-    length: int = option(
-        1000, "Symbols to generate.", minimum=0, flags=("--length", "--max-new-tokens"), group="Sampling"
-    )
-    temperature: float = option(
-        0.8, "Divides the logits: lower is safer, higher more surprising, 0 the most likely symbol.", minimum=0,
-        group="Sampling",
-    )  # fmt: skip
-    top_k: int | None = option(None, "Sample from the k most likely symbols only.", minimum=1, group="Sampling")
-    top_p: float | None = option(
-        None, "Sample from the smallest set of symbols with this probability.", maximum=1, group="Sampling"
-    )
-    seed: int | None = option(None, "Random seed: the same seed gives the same text.", minimum=0, group="Sampling")
-    stop: str | None = option(None, "End the text after this string.", group="Sampling")
+    group = "Sampling"
+    prime: str = option("", "Text to continue.", flags=("--prime", "--prompt"))
+    length: int = option(1000, "Symbols to generate.", 0, flags=("--length", "--max-new-tokens"))
+    temperature: float = option(0.8, "Lower is safer, higher more surprising, 0 the most likely symbol.", 0)
+    top_k: int | None = option(None, "Sample from the k most likely symbols only.", 1)
+    top_p: float | None = option(None, "Sample from the smallest set of symbols with this probability.", None, 1)
+    seed: int | None = option(None, "Random seed: the same seed gives the same text.", 0)
+    stop: str | None = option(None, "End the text after this string.")
 
 
 class Corpus(NamedTuple):

@@ -20,21 +20,8 @@ from minirnn.errors import DataError
 from minirnn.metrics import accuracy, macro_f1
 from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
-from minirnn.tasks.base import (
-    MAX_UNITS,
-    BidirectionalConfig,
-    EmbeddingsConfig,
-    ExampleTask,
-    Line,
-    Prediction,
-    encode_labels,
-    evenly_spaced,
-    fingerprint,
-    init_embedding,
-    read_vectors,
-    rebuild,
-    split_by_label,
-)
+from minirnn.tasks import base
+from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.training import TrainingConfig
 
 EVAL_BATCH_SIZE = 128
@@ -47,27 +34,21 @@ DROPOUTS = {"word": 0.6, "char": 0.3}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(EmbeddingsConfig, BidirectionalConfig):
+class ClassifierConfig(base.EmbeddingsConfig, base.BidirectionalConfig):
     """Options of :class:`Classifier`."""
 
     level: Literal["auto", "word", "char"] = option(
         "auto", f"Read words or characters; auto: characters if texts have less than {MIN_WORDS} words on average."
     )
-    lower: bool | None = option(
-        None, "Lower-case the texts; by default words are, characters are not.", flags=("--lower/--keep-case",)
-    )
+    lower: bool | None = option(None, "Lower-case the texts; by default only words.", flags=("--lower/--keep-case",))
     min_count: int = option(1, "Words (or characters) that occur less often are unknown.", 1)
     max_words: int | None = option(None, "Size of the vocabulary: the most frequent words; all by default.", 1)
     max_length: int = option(500, "Words (or characters) of a text that are read; the rest is ignored.", 1)
-    pooling: Literal["last", "mean", "max", "attention"] = option(
-        "max", "What represents a text: the last state, or the mean, maximum or attention-weighted mean over all steps."
-    )
+    pooling: Literal["last", "mean", "max", "attention"] = option("max", "How outputs of all steps become one.")
     embedding_size: int | None = option(
-        None, "Size of an embedding; by default 100 for words, 32 for characters.", 1, MAX_UNITS
+        None, "Size of an embedding; 100 for words, 32 for characters.", 1, base.MAX_UNITS
     )
-    dropout: float | None = option(
-        None, "Fraction of outputs dropped in training; by default 0.6 for words, 0.3 for characters.", 0, 0.95
-    )
+    dropout: float | None = option(None, "Fraction of outputs dropped; 0.6 for words, 0.3 for characters.", 0, 0.95)
     batch_size: int = 64
 
 
@@ -146,7 +127,7 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         texts, names, where = data
         if len(set(names)) == 1:
             raise DataError(f"{where[0]}: every text has the label {names[0]!r}; expected two or more")
-        train, held = split_by_label([{name} for name in names], config.val_fraction, config.seed, "text", where)
+        train, held = base.split_by_label([{name} for name in names], config.val_fraction, config.seed, "text", where)
         words = sum(len(texts[n].split()) for n in train) / len(train)
         level = config.level
         if level == "auto":
@@ -156,23 +137,22 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         vocabulary = Vocabulary.of(tokens, config.min_count, config.max_words)
         labels = Labels.of(names[n] for n in train)
         random.manual_seed(config.seed)
-        rows, found = read_vectors(vocabulary, config)
+        rows, found = base.read_vectors(vocabulary, config)
         size = (config.embedding_size or EMBEDDING_SIZES[level]) if rows is None else rows.shape[1]
         options = config.recurrent() | {"dropout": DROPOUTS[level] if config.dropout is None else config.dropout}
         model = ManyToOne(
             len(vocabulary), output_size=len(labels), pooling=config.pooling, embedding_size=size, **options
         )
         assert model.body.embedding is not None
-        init_embedding(model.body.embedding.weight, rows, config.freeze, EMBEDDING_STDS[level])
+        base.init_embedding(model.body.embedding.weight, rows, config.freeze, EMBEDDING_STDS[level])
         task = cls(model, tokenizer, vocabulary, labels, config.max_length)
         task.set_examples([len(t) for t in tokens], config)
         task._train, task._classes = [vocabulary.encode(t) for t in tokens], labels.encode([names[n] for n in train])
-        held = held[evenly_spaced(len(held), MAX_EVAL_TEXTS)]
+        held = held[base.evenly_spaced(len(held), MAX_EVAL_TEXTS)]
         task._validation = [task.encode(texts[n]) for n in held], labels.encode([names[n] for n in held])
-        task._data = {
-            "sha256": fingerprint(texts, names), "embeddings_sha256": None if rows is None else fingerprint(rows),
-            "level": level, **config.subset("freeze", "min_count", "max_words", "batch_size", "val_fraction", "seed"),
-        }  # fmt: skip
+        facts = config.subset("freeze", "min_count", "max_words", "batch_size", "val_fraction", "seed")
+        hashes = {"sha256": base.fingerprint(texts, names), "embeddings_sha256": base.fingerprint(rows)}
+        task._data = {**hashes, "level": level, **facts}
         task.summary = (
             f"{len(texts):,} texts of {len(labels)} classes, {words:.1f} words on average; read as "
             f"{'words' if level == 'word' else 'characters'}, {len(vocabulary) - len(SPECIALS):,} different"
@@ -185,7 +165,7 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         tokenizer = Tokenizer.from_config(config["tokenizer"])
         vocabulary, labels = Vocabulary.from_config(config["vocabulary"]), Labels.from_config(config["labels"])
         sizes = {"input_size": len(vocabulary), "output_size": len(labels)}
-        model = rebuild(ManyToOne, config["model"] | sizes, arrays)
+        model = base.rebuild(ManyToOne, config["model"] | sizes, arrays)
         return cls(model, tokenizer, vocabulary, labels, int(config["max_length"]))
 
     def vocabulary_config(self) -> dict[str, Any]:
@@ -231,7 +211,7 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :meth:`metrics`, on files or a folder, see :func:`read_texts`."""
         texts, names, where = read_texts(sources)
-        classes = encode_labels(self.labels, names, where.__getitem__)
+        classes = base.encode_labels(self.labels, names, where.__getitem__)
         return self.metrics([self.encode(text) for text in texts], classes)
 
     def predict(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:

@@ -34,12 +34,8 @@ _MAX_LOG = 700.0  # e^709 is the largest double
 class ForecasterConfig(WindowConfig, BidirectionalConfig):
     """Options of :class:`Forecaster`."""
 
-    column: str | None = option(
-        None, "The column to forecast; by default the last one that holds numbers.", group="Data"
-    )
-    inputs: tuple[str, ...] | None = option(
-        None, "Further input columns, separated by commas or given one at a time.", group="Data"
-    )
+    column: str | None = option(None, "Column to forecast; by default the last one with numbers.", group="Data")
+    inputs: tuple[str, ...] | None = option(None, "Further columns to look at, separated by commas.", group="Data")
     horizon: int = option(1, "Steps to forecast at once.", 1, group="Data")
     season: int | None = option(None, "Rows in a season, 1 for none; estimated by default.", 1, group="Data")
     base: Base | None = option(  # noqa: RUF009 - a field, as the others
@@ -47,12 +43,8 @@ class ForecasterConfig(WindowConfig, BidirectionalConfig):
         "Baseline that the network corrects: the last value, that of a season ago, or that plus the change since then; "
         "by default the best one on the training set.",
     )
-    log: bool | None = option(
-        None, "Take logarithms; by default where the spread grows with the level.", flags=("--log/--no-log",)
-    )
-    penalty: float = option(
-        5.0, "Pulls the weights towards 0; the longer the series, the less it counts.", 0, group="Training"
-    )
+    log: bool | None = option(None, "Take logarithms; by default where the spread grows.", flags=("--log/--no-log",))
+    penalty: float = option(5.0, "Pull of the weights towards 0; counts less in long series.", 0, group="Training")
     bidirectional: bool = False
     hidden_size: int = 32
     seq_length: int = 24

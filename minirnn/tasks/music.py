@@ -51,9 +51,7 @@ class MusicConfig(WindowConfig):
     hidden_size: int = 256
     num_layers: int = 2
     dropout: float = 0.5
-    transpose: int = option(
-        6, "Transpose each piece by up to so many semitones, anew in every epoch.", 0, KEYS - 1, group="Training"
-    )
+    transpose: int = option(6, "Most semitones to transpose a piece by, at random.", 0, KEYS - 1, group="Training")
     batch_size: int = 16
     seq_length: int = 256
 

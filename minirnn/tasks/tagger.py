@@ -22,21 +22,8 @@ from minirnn.models import ManyToMany
 from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.nn import functional as F
 from minirnn.nn.layers import Dropout, Embedding
-from minirnn.tasks.base import (
-    MAX_UNITS,
-    BidirectionalConfig,
-    EmbeddingsConfig,
-    ExampleTask,
-    Line,
-    Prediction,
-    encode_labels,
-    evenly_spaced,
-    fingerprint,
-    init_embedding,
-    read_vectors,
-    rebuild,
-    split_by_label,
-)
+from minirnn.tasks import base
+from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.training import TrainingConfig
 
 EVAL_BATCH_SIZE = 64
@@ -49,15 +36,13 @@ _SAMPLE_WORDS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaggerConfig(EmbeddingsConfig, BidirectionalConfig):
+class TaggerConfig(base.EmbeddingsConfig, base.BidirectionalConfig):
     """Options of :class:`Tagger`."""
 
     column: int = option(2, "Column of the tags; words are in column 1, -1 is the last column.", group="Data")
-    val: str | None = option(
-        None, "Validation set, instead of a part of the training data.", group="Data", is_data=True
-    )
+    val: str | None = option(None, "Validation set; by default a part of the data.", group="Data", is_data=True)
     min_count: int = option(2, "Words that occur less often are unknown; their characters are still read.", 1)
-    embedding_size: int = option(100, "Size of the embedding of a word.", 1, MAX_UNITS)
+    embedding_size: int = option(100, "Size of the embedding of a word.", 1, base.MAX_UNITS)
     dropout: float = 0.5
 
 
@@ -106,12 +91,14 @@ class Sentences:
             DataError: a tag is unknown; says where.
         """
         places = (partial(self.where.at, number) for number in self.numbers)
-        return [encode_labels(labels, tags, where) for tags, where in zip(self.tags, places, strict=True)]
+        return [base.encode_labels(labels, tags, where) for tags, where in zip(self.tags, places, strict=True)]
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> str | None:
         """Return a hash, by which a resumed run recognises them."""
         lengths = np.array([len(sentence) for sentence in self.words])
-        return fingerprint((w for words in self.words for w in words), (t for tags in self.tags for t in tags), lengths)
+        return base.fingerprint(
+            (w for words in self.words for w in words), (t for tags in self.tags for t in tags), lengths
+        )
 
 
 class TaggedData(NamedTuple):
@@ -301,7 +288,7 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
     def build(cls, data: TaggedData, config: TaggerConfig) -> Self:
         sentences, validation = data
         if validation is None:
-            split = split_by_label(sentences.tags, config.val_fraction, config.seed, "sentence", sentences.where)
+            split = base.split_by_label(sentences.tags, config.val_fraction, config.seed, "sentence", sentences.where)
             train, held = map(sentences.pick, split)
         else:
             train, held = sentences, validation
@@ -314,22 +301,22 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         characters = Vocabulary.of(distinct, config.min_count)
         text = EncodedSentences(train.words, words, characters)
         random.manual_seed(config.seed)
-        rows, found = read_vectors(words, config)
+        rows, found = base.read_vectors(words, config)
         size = config.embedding_size if rows is None else rows.shape[1]
         model = TaggerModel(len(words), len(characters), len(labels), embedding_size=size, **config.recurrent())
-        init_embedding(model.embedding.weight, rows, config.freeze, EMBEDDING_STD)
+        base.init_embedding(model.embedding.weight, rows, config.freeze, EMBEDDING_STD)
         task = cls(model, words, characters, labels, config.column)
         task.set_examples(text.lengths, config)
         task._train, task._classes = text, classes
         counts = np.bincount(text.words[np.concatenate(text.forms)], minlength=len(words))
         task._unknown = WORD_DROPOUT / (WORD_DROPOUT + counts)
-        some = evenly_spaced(sum(map(len, held.words)), MAX_EVAL_WORDS)
+        some = base.evenly_spaced(sum(map(len, held.words)), MAX_EVAL_WORDS)
         task.validation = held.words[some]
         task._validation = EncodedSentences(task.validation, words, characters), held_classes[some]
         task._data = {
             "sha256": sentences.fingerprint(),
-            "val_sha256": None if validation is None else validation.fingerprint(),
-            "embeddings_sha256": None if rows is None else fingerprint(rows),
+            "val_sha256": validation and validation.fingerprint(),
+            "embeddings_sha256": base.fingerprint(rows),
             "val_fraction": config.val_fraction if validation is None else None,
             **config.subset("freeze", "min_count", "batch_size", "seed"),
         }
@@ -342,7 +329,7 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
     def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         words, characters = (Vocabulary.from_config(config[name]) for name in ("words", "characters"))
         labels = Labels.from_config(config["labels"])
-        model = rebuild(TaggerModel, config["model"], arrays)
+        model = base.rebuild(TaggerModel, config["model"], arrays)
         sizes = {"words": len(words), "characters": len(characters), "tags": len(labels)}
         if not sizes.items() <= model.config.items():
             raise DataError(f"its model is not one of {sizes}")

@@ -20,17 +20,8 @@ from minirnn.errors import DataError, OptionError
 from minirnn.metrics import bleu, exact_match, words_13a
 from minirnn.models import EncoderDecoder
 from minirnn.models.encoder_decoder import teacher_forcing_ratio
-from minirnn.tasks.base import (
-    MAX_UNITS,
-    BidirectionalConfig,
-    ExampleTask,
-    Line,
-    Prediction,
-    evenly_spaced,
-    fingerprint,
-    random_split,
-    rebuild,
-)
+from minirnn.tasks import base
+from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.training import TrainingConfig
 
 EVAL_BATCH_SIZE = 64
@@ -41,33 +32,29 @@ _SAMPLES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslatorConfig(BidirectionalConfig):
+class TeacherForcingConfig(base.BidirectionalConfig):
+    """How often the decoder reads the target in training, rather than its own output."""
+
+    group = "Teacher forcing"
+    teacher_forcing: float = option(1.0, "Probability that a step reads the target.", 0, 1)
+    teacher_forcing_end: float | None = option(None, "The same at the end of the schedule; by default 0.", 0, 1)
+    schedule: Literal["constant", "linear", "inverse-sigmoid"] = option("constant", "How it changes in training.")
+    draw: Literal["step", "sequence"] = option("step", "Draw it for every step, or once per sequence.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslatorConfig(TeacherForcingConfig):
     """Options of :class:`Translator`."""
 
+    group = "Model"
     level: Literal["word", "char"] = option("word", "Whether a token is a word or a character.", group="Data")
     lower: bool = option(False, "Lower-case both sides.", flags=("--lower/--keep-case",), group="Data")
-    min_count: int = option(
-        2, "Tokens that occur less often are unknown; with attention they are copied.", 1, group="Data"
-    )
-    max_words: int | None = option(
-        None, "Size of each vocabulary: the most frequent tokens; all by default.", 1, group="Data"
-    )
+    min_count: int = option(2, "Tokens that occur less often are unknown.", 1, group="Data")
+    max_words: int | None = option(None, "Tokens in each vocabulary; all by default.", 1, group="Data")
     attention: Literal["additive", "dot", "none"] = option("additive", "How the decoder attends to the source.")
-    embedding_size: int = option(256, "Size of the embedding of a token; 0 for one-hot vectors.", 0, MAX_UNITS)
+    embedding_size: int = option(256, "Size of the embedding of a token; 0 for one-hot vectors.", 0, base.MAX_UNITS)
     hidden_size: int = 256
     dropout: float = 0.2
-    teacher_forcing: float = option(
-        1.0, "Probability that a step reads the target, not the model's output.", 0, 1, group="Teacher forcing"
-    )
-    teacher_forcing_end: float | None = option(
-        None, "The same at the end of the schedule; 0 by default.", 0, 1, group="Teacher forcing"
-    )
-    schedule: Literal["constant", "linear", "inverse-sigmoid"] = option(
-        "constant", "How teacher forcing changes during training.", group="Teacher forcing"
-    )
-    draw: Literal["step", "sequence"] = option(
-        "step", "Draw teacher forcing for every step, or once per sequence.", group="Teacher forcing"
-    )
     label_smoothing: float | None = option(
         None, "Probability spread over all tokens; by default 0.1 for words, 0 for characters.", 0, 1, group="Training"
     )
@@ -174,7 +161,7 @@ class Translator(ExampleTask[Pairs, TranslatorConfig]):
         config = config.replace(label_smoothing=smoothing)
         tokenizer = Tokenizer(config.level, config.lower)
         sources, targets = (_tokenize(tokenizer, side, data.where) for side in (data.texts, data.translations))
-        train, held = random_split(len(data.texts), config.val_fraction, config.seed)
+        train, held = base.random_split(len(data.texts), config.val_fraction, config.seed)
         sources, targets = ([side[n] for n in train] for side in (sources, targets))
         source, target = (Vocabulary.of(side, config.min_count, config.max_words) for side in (sources, targets))
         random.manual_seed(config.seed)
@@ -183,12 +170,12 @@ class Translator(ExampleTask[Pairs, TranslatorConfig]):
         task = cls(EncoderDecoder(len(source), len(target), **options), tokenizer, source, target)
         task._train, task._config = EncodedPairs(source, target, sources, targets), config
         task.set_examples(task._train.lengths, config)
-        task._validation = data.pick(held[evenly_spaced(len(held), MAX_EVAL_PAIRS)])
+        task._validation = data.pick(held[base.evenly_spaced(len(held), MAX_EVAL_PAIRS)])
         names = (
             "level", "lower", "min_count", "max_words", "schedule", "teacher_forcing", "teacher_forcing_end", "draw",
             "label_smoothing", "batch_size", "val_fraction", "seed",
         )  # fmt: skip
-        task._data = {"sha256": fingerprint(data.texts, data.translations), **config.subset(*names)}
+        task._data = {"sha256": base.fingerprint(data.texts, data.translations), **config.subset(*names)}
         sizes = f"{len(source):,} and {len(target):,} different tokens"
         task.summary = f"{len(task._train):,} pairs to train on, {sizes}"
         return task
@@ -198,7 +185,7 @@ class Translator(ExampleTask[Pairs, TranslatorConfig]):
         tokenizer = Tokenizer.from_config(config["tokenizer"])
         source, target = (Vocabulary.from_config(config[side]) for side in ("source", "target"))
         sizes = {"source_size": len(source), "target_size": len(target)}
-        return cls(rebuild(EncoderDecoder, config["model"] | sizes, arrays), tokenizer, source, target)
+        return cls(base.rebuild(EncoderDecoder, config["model"] | sizes, arrays), tokenizer, source, target)
 
     def vocabulary_config(self) -> dict[str, Any]:
         return {name: getattr(self, name).to_config() for name in ("tokenizer", "source", "target")}

@@ -32,7 +32,7 @@ def test_train_predict_eval(data: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
     assert "data: 30 texts of 2 classes, 3.0 words on average; read as words, 10 different\n" in done.stderr
-    assert "training 6 steps into checkpoints/reviews" in done.stderr
+    assert "training for 6 steps in checkpoints/reviews" in done.stderr
     assert "accuracy" in done.stderr
     run = "checkpoints/reviews"
     assert {"best.safetensors", "last.safetensors", "metrics.jsonl"} <= set(os.listdir(run))
@@ -90,7 +90,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     train("reviews.tsv", "--embeddings", "vectors.txt", "--freeze", "--keep-case", "--one-way", "--max-words", "7")
     done = runner.invoke(app, ["train-classifier", "reviews.tsv", "--resume", "--steps", "9"])
     assert done.exit_code == 0, done.output
-    assert "going on at step 6, to 9 steps" in done.stderr
+    assert "resuming at step 6, to 9 steps" in done.stderr
     assert "read as words, 7 different, vectors for 2 of them\n" in done.stderr
     shown = json.loads(runner.invoke(app, ["info", "--json"]).stdout)
     assert shown["model"]["embedding_size"] == 3
@@ -101,7 +101,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     Path("reviews.tsv").write_text(LABELLED + "more\tpos\n", encoding="utf-8")
     refused = runner.invoke(app, ["train-classifier", "reviews.tsv", "--resume", "--steps", "12"])
     assert refused.exit_code == 2
-    assert "cannot resume checkpoints/reviews: the data is not what the run began with" in refused.stderr
+    assert "cannot resume checkpoints/reviews: the data is not the one the run started with" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
         (b"\xff\tA\n", [], "bad.tsv is not UTF-8 text"),
         (LABELLED, ["empty"], "empty is a folder; expected one folder alone, or files only"),
         (LABELLED, ["nowhere.tsv"], "cannot read nowhere.tsv"),
-        (LABELLED, ["--freeze"], "only vectors that come from a file can be frozen"),
+        (LABELLED, ["--freeze"], "freeze: only pretrained vectors can be frozen"),
         (LABELLED, ["--embeddings", "bad.tsv"], "bad.tsv:1: "),
         (LABELLED, ["--embeddings", "nowhere.txt"], "cannot read nowhere.txt"),
         (LABELLED, ["--pooling", "sum"], "pooling"),

@@ -29,8 +29,8 @@ def test_train_sample_info(corpus: Path) -> None:
     done = runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "20"])
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
-    assert "corpus: 840 characters, 16 different" in done.stderr
-    assert "training 20 steps into checkpoints/corpus" in done.stderr
+    assert "data: 840 characters, 16 different" in done.stderr
+    assert "training for 20 steps in checkpoints/corpus" in done.stderr
     assert "best validation loss" in done.stderr
     assert sorted(os.listdir("checkpoints/corpus")) == [
         "best.safetensors", "last.safetensors", "metrics.jsonl", "previous.safetensors",
@@ -64,7 +64,7 @@ def test_runs_are_not_written_over(corpus: Path) -> None:
         assert Path(folder, "last.safetensors").exists()
     refused = runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "1", "--out", "checkpoints/corpus"])
     assert refused.exit_code == 2
-    assert "is not empty; go on with its run by --resume, or choose another --out" in refused.stderr
+    assert "is not empty; continue its run by --resume, or choose another --out" in refused.stderr
 
 
 def test_resume_goes_on_with_the_options_of_the_run(corpus: Path) -> None:
@@ -72,17 +72,17 @@ def test_resume_goes_on_with_the_options_of_the_run(corpus: Path) -> None:
     assert runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "5", "--lr", "0.01"]).exit_code == 0
     spent = runner.invoke(app, ["train-char", str(corpus), "--resume"])
     assert spent.exit_code == 2
-    assert "has had its whole budget; give a larger one to go on" in spent.stderr
+    assert "has used up its budget; give a larger one to continue" in spent.stderr
     done = runner.invoke(app, ["train-char", str(corpus), "--resume", "--steps", "9"])
     assert done.exit_code == 0, done.output
-    assert "going on at step 5, to 9 steps, in checkpoints/corpus" in done.stderr
+    assert "resuming at step 5, to 9 steps, in checkpoints/corpus" in done.stderr
     assert json.loads(Path("checkpoints/corpus/metrics.jsonl").read_text().splitlines()[-1])["step"] == 9
     shown = json.loads(runner.invoke(app, ["info", "--json"]).stdout)
     assert shown["options"]["lr"] == 0.01
     assert shown["model"]["hidden_size"] == 8
     other = runner.invoke(app, ["train-char", str(corpus), "--resume", "--steps", "12", "--hidden", "9"])
     assert other.exit_code == 2
-    assert "--hidden was 8, now it is 9; leave it out, or begin a new run" in other.stderr
+    assert "--hidden was 8, now it is 9; leave it out, or start a new run" in other.stderr
 
 
 def test_the_newest_run_is_taken_though_it_has_no_best(corpus: Path) -> None:
@@ -121,7 +121,7 @@ def test_sample_options(corpus: Path) -> None:
     assert len({line["text"] for line in lines}) > 1
     strange = runner.invoke(app, ["sample", "--prime", "to ☃", "--length", "3"])
     assert strange.exit_code == 0
-    assert "never seen '☃'" in strange.stderr
+    assert "does not know '☃'" in strange.stderr
     hopeless = runner.invoke(app, ["sample", "--prime", "☃", "--length", "3"])
     assert hopeless.exit_code == 2
     assert "no character of the prime '☃'" in hopeless.stderr
@@ -165,14 +165,14 @@ def test_standard_input(corpus: Path) -> None:
         (["train-char", "nowhere.txt"], "cannot read nowhere.txt: No such file or directory"),
         (["train-char", "@perl"], "corpus '@perl' is unknown; built in: @python"),
         (["train-char", "short.txt"], "the corpus has only 2 symbols"),
-        (["train-char", "corpus.txt", "--steps", "3", "--epochs", "2"], "one budget of steps, epochs or minutes"),
-        (["train-char", "corpus.txt", "--lr", "-1"], "lr must be above 0"),
+        (["train-char", "corpus.txt", "--steps", "3", "--epochs", "2"], "one budget of steps, epochs, minutes"),
+        (["train-char", "corpus.txt", "--lr", "-1"], "x>=0"),
         (["train-char", "corpus.txt", "--cell", "elman"], "elman"),
         (["train-char", "corpus.txt", "--hidden", "0"], "hidden"),
         (["train-char", "corpus.txt", "--resume"], "there is no checkpoint"),
         (["train-char", "corpus.txt", "--out", "corpus.txt"], "cannot write to corpus.txt"),
-        (["train-char", "corpus.txt", "--minutes", "inf"], "minutes must be above 0 and finite"),
-        (["train-char"], "corpus"),
+        (["train-char", "corpus.txt", "--minutes", "inf"], "minutes: expected a finite number"),
+        (["train-char"], "data"),
         (["sample"], "no checkpoint under checkpoints/; train one first"),
         (["sample", "nowhere"], "there is no checkpoint nowhere"),
         (["sample", "corpus.txt"], "is not a checkpoint, or damaged"),
@@ -202,7 +202,7 @@ def test_a_signal_saves_and_leaves(corpus: Path, number: int, code: int) -> None
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
-    assert "go on with --resume" in errors
+    assert "continue with --resume" in errors
     assert "Traceback" not in errors
     assert Path("checkpoints/corpus/last.safetensors").exists()
 
@@ -249,7 +249,7 @@ def test_resume_goes_on_from_the_state_before_a_damaged_last_one(corpus: Path) -
         damage(Path(name, "last.safetensors"))
         done = runner.invoke(app, ["train-char", str(corpus), "--steps", "8", "--out", name, "--resume"])
         assert done.exit_code == 0, done.output
-        assert "going on from previous.safetensors, the state saved before it" in done.stderr
+        assert "continuing from previous.safetensors, the state saved before it" in done.stderr
         assert json.loads(Path(name, "metrics.jsonl").read_text().splitlines()[-1])["step"] == 8
 
 
@@ -258,7 +258,7 @@ def test_the_newest_run_of_a_name_with_signs_of_patterns(corpus: Path) -> None:
     for _ in range(2):
         assert runner.invoke(app, ["train-char", "a[1].txt", *TRAIN, "--steps", "3"]).exit_code == 0
     done = runner.invoke(app, ["train-char", "a[1].txt", "--steps", "5", "--resume"])
-    assert "going on at step 3, to 5 steps, in checkpoints/a[1]-2" in done.stderr, done.output
+    assert "resuming at step 3, to 5 steps, in checkpoints/a[1]-2" in done.stderr, done.output
 
 
 def test_sample_finds_the_newest_character_model(corpus: Path) -> None:
@@ -318,6 +318,6 @@ def test_names_too_long_and_too_little_memory(corpus: Path, monkeypatch: pytest.
 
 def test_measures_that_are_not_finite_are_null(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner.invoke(app, ["train-char", str(corpus), *TRAIN, "--steps", "1"]).exit_code == 0
-    monkeypatch.setattr("minirnn.tasks.char.TextModel.evaluate", lambda *_: {"loss": float("inf")})
+    monkeypatch.setattr("minirnn.tasks.char.TextGenerator.measure", lambda *_: {"loss": float("inf")})
     done = runner.invoke(app, ["eval", "checkpoints/corpus", str(corpus), "--json"])
     assert json.loads(done.stdout) == {"loss": None}

@@ -138,7 +138,7 @@ def test_a_signal_finishes_the_step_and_saves(name: str, number: int, code: int,
     child.signal(number)
     assert (child.end(), child.out) == (code, ""), child.errors
     step = saved_step(tmp_path / "run")
-    assert child.errors.endswith(f"stopped at step {step}; saved in run, go on with --resume\n")
+    assert child.errors.endswith(f"stopped at step {step}; saved in run, continue with --resume\n")
     assert lines(tmp_path / "run")[-1] <= step
     assert_it_goes_on(name, step, tmp_path, start)
 
@@ -269,7 +269,9 @@ def train_on(disk: Any, folder: Path, start: Start) -> tuple[Any, int]:
     TASKS["char"].write(folder)
     made = disk(folder, start, command("char", "--epochs", "1e6", "--save-every", "50", "--json"))
     made.fail()
-    made.child.until(lambda: f"cannot write to run: {made.words}; training goes on, and so do" in made.child.errors)
+    made.child.until(
+        lambda: f"cannot write to run: {made.words}; training continues and will retry" in made.child.errors
+    )
     failed = saved_step(made.run)
     made.child.until(lambda: steps_shown(made.child) > failed + 500)
     assert saved_step(made.run) == failed
@@ -296,8 +298,8 @@ def test_a_disk_that_fails_to_the_end(disk: Any, tmp_path: Path, start: Start) -
     made.child.signal(signal.SIGTERM)
     assert made.child.end() == 1
     assert made.child.errors.splitlines()[-1] == (
-        "minirnn: the end of the run could not be saved in run: the disk failed to the last; last.safetensors holds "
-        "the state that was saved last"
+        "minirnn: the end of the run could not be saved in run: the disk still fails; last.safetensors holds the "
+        "last state that was saved"
     )
     assert "Traceback" not in made.child.errors
     assert saved_step(made.run) == failed

@@ -42,7 +42,7 @@ def evaluated(run: str, source: str) -> dict:
 def test_train_predict_eval(data: Path) -> None:
     said = train("series.csv", "--horizon", "3", "--inputs", "b")
     assert "data: 45 rows, 36 to train on; column 'a', season 11, base trend\n" in said
-    assert "training 5 steps into checkpoints/series" in said
+    assert "training for 5 steps in checkpoints/series" in said
     assert "val_loss" in said
     assert "rmse" in said
     run = "checkpoints/series"
@@ -109,14 +109,14 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     resume = ["train-forecaster", "series.csv", "--resume"]
     done = runner.invoke(app, [*resume, "--steps", "8"])
     assert done.exit_code == 0, done.output
-    assert "going on at step 5, to 8 steps" in done.stderr
+    assert "resuming at step 5, to 8 steps" in done.stderr
     other = runner.invoke(app, [*resume, "--steps", "9", "--penalty", "2"])
     assert other.exit_code == 2
     assert "penalty was 1.0, now it is 2.0" in other.stderr
     Path("series.csv").write_text(table(46), encoding="utf-8")
     other = runner.invoke(app, [*resume, "--steps", "9"])
     assert other.exit_code == 2
-    assert "the data is not what the run began with" in other.stderr
+    assert "the data is not the one the run started with" in other.stderr
 
 
 def test_standard_input(data: Path) -> None:

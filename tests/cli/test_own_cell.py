@@ -63,7 +63,7 @@ def test_the_checkpoint_carries_the_cell(corpus: str) -> None:
     assert runner.invoke(app, ["eval", "run", corpus, "--quiet"]).exit_code == 0
     done = train(corpus, "--resume", "--steps", "5")
     assert done.exit_code == 0, done.output
-    assert "going on at step 3, to 5 steps" in done.stderr
+    assert "resuming at step 3, to 5 steps" in done.stderr
     equations = ["c' = sigmoid(f + p_f * c) * c + sigmoid(i + p_i * c) * tanh(g)", "h' = sigmoid(o) * tanh(c')"]
     shown = json.loads(runner.invoke(app, ["info", "run", "--json"]).stdout)
     assert shown["equations"] == equations
@@ -75,16 +75,16 @@ def test_the_checkpoint_carries_the_cell(corpus: str) -> None:
     assert "  cell: peephole\n" in text
 
     assert refusal(train(corpus, "--resume", "--steps", "9", "--cell", "lstm")) == (
-        "cannot resume run: --cell was peephole, now it is lstm; leave it out, or begin a new run"
+        "cannot resume run: --cell was peephole, now it is lstm; leave it out, or start a new run"
     )
     Path("again.py").write_text(PEEPHOLE)
     assert train(corpus, "--resume", "--steps", "6", "--cell", "again.py:peephole").exit_code == 0
     Path("again.py").write_text(PEEPHOLE.replace("SCALE = 1.0", "SCALE = 2.0"))
     assert refusal(train(corpus, "--resume", "--steps", "9", "--cell", "again.py:peephole")) == (
-        "cannot resume run: --cell was peephole, now it is peephole with other equations; leave it out, or begin a new "
+        "cannot resume run: --cell was peephole, now it is peephole with other equations; leave it out, or start a new "
         "run"
     )
-    message = "cannot resume run: --zoneout was 0.1, now it is 0.5; leave it out, or begin a new run"
+    message = "cannot resume run: --zoneout was 0.1, now it is 0.5; leave it out, or start a new run"
     assert refusal(train(corpus, "--resume", "--steps", "9", "--zoneout", "0.5")) == message
 
 

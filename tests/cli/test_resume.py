@@ -9,7 +9,7 @@ from minirnn_cli.main import app
 from tiny import TASKS, VECTORS
 from typer.testing import CliRunner, Result
 
-from minirnn import checkpoint
+from minirnn import checkpoint, training
 
 runner = CliRunner()
 WITH_VECTORS = [name for name, tiny in TASKS.items() if "--embeddings" in tiny.arguments]
@@ -47,7 +47,7 @@ def test_other_data_is_refused(name: str, folder: Path) -> None:
     for other in (TASKS[name].more, TASKS[name].data.replace("o", "u").replace("-3", "-2").replace("60", "61")):
         assert other != TASKS[name].data
         (folder / TASKS[name].name).write_text(other)
-        assert_refused(train(name, "--resume", "--steps", "5"), "the data is not what the run began with", last)
+        assert_refused(train(name, "--resume", "--steps", "5"), "the data is not the one the run started with", last)
     TASKS[name].write(folder)  # as it was, though written again
     assert train(name, "--resume", "--steps", "5").exit_code == 0
     lines = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
@@ -58,8 +58,7 @@ def test_other_data_is_refused(name: str, folder: Path) -> None:
 def test_options_of_another_model_are_refused_by_name(name: str, folder: Path) -> None:
     last = begin(name, folder)
     for option, now, before in (TASKS[name].changed, ("--hidden", "7", "6"), ("--seed", "3", "1337")):
-        was = "not given" if before == "None" else before
-        message = f"{option} was {was}, now it is {now}; leave it out, or begin a new run"
+        message = f"{option} was {before}, now it is {now}; leave it out, or start a new run"
         assert_refused(train(name, "--resume", "--steps", "5", option, now), message, last)
     assert_refused(train(name, "--resume", "--steps", "5", "--optimizer", "sgd"),
                    'optimizer was "adamw", now it is "sgd"', last)  # fmt: skip
@@ -72,7 +71,7 @@ def test_other_vectors_of_words_are_refused(name: str, folder: Path) -> None:
     last = begin(name, folder)
     Path("vectors.txt").write_text(VECTORS.replace("0.3", "0.4").replace("0.5", "0.6"))
     assert_refused(
-        train(name, "--resume", "--steps", "5"), "the file of --embeddings is not what the run began with", last
+        train(name, "--resume", "--steps", "5"), "the embeddings file is not the one the run started with", last
     )
     Path("moved.txt").write_text(VECTORS)
     assert train(name, "--resume", "--steps", "5", "--embeddings", "moved.txt").exit_code == 0
@@ -85,7 +84,7 @@ def test_other_sentences_to_validate_with_are_refused(folder: Path) -> None:
     last = Path("run/last.safetensors").read_bytes()
     Path("val.tsv").write_text(TASKS["tagger"].more)
     assert_refused(
-        train("tagger", "--resume", "--steps", "5"), "the file of --val is not what the run began with", last
+        train("tagger", "--resume", "--steps", "5"), "the val file is not the one the run started with", last
     )
 
 
@@ -98,15 +97,14 @@ def test_a_run_from_before_there_were_rates_goes_on(folder: Path) -> None:
             assert options.pop(rate) == 0
     checkpoint.save("run/last.safetensors", arrays, config)
     last = Path("run/last.safetensors").read_bytes()
-    assert_refused(
-        train("music", "--resume", "--steps", "5", "--zoneout", "0.1"), "zoneout was null, now it is 0.1", last
-    )
+    message = "--zoneout was 0.0, now it is 0.1; leave it out, or start a new run"
+    assert_refused(train("music", "--resume", "--steps", "5", "--zoneout", "0.1"), message, last)
     assert train("music", "--resume", "--steps", "5").exit_code == 0
 
 
 def test_bytes_are_not_characters(folder: Path) -> None:
     last = begin("char", folder)
-    message = "--bytes was False, now it is True; leave it out, or begin a new run"
+    message = "--bytes was False, now it is True; leave it out, or start a new run"
     assert_refused(train("char", "--resume", "--steps", "5", "--bytes"), message, last)
 
 
@@ -117,18 +115,16 @@ def test_data_that_changes_during_the_run_is_said(
     """The run goes on with what it has read, and says once that it could not be resumed."""
     begin(name, folder)
     changing = folder / (file or TASKS[name].name)
-    from minirnn.training import Trainer
+    evaluate = training.evaluate
 
-    evaluate = Trainer._evaluate
-
-    def meanwhile(trainer: Trainer, step: object) -> None:
+    def meanwhile(trainer: training.Trainer, step: training.Step) -> None:
         os.utime(changing, (1, 1))
-        evaluate(trainer, step)  # type: ignore[arg-type]
+        evaluate(trainer, step)
 
-    monkeypatch.setattr(Trainer, "_evaluate", meanwhile)
+    monkeypatch.setattr(training, "evaluate", meanwhile)
     done = train(name, "--resume", "--steps", "9")
     assert done.exit_code == 0, done.output
     told = (
-        f"{changing.name} has changed since the run began; the run goes on, but can be resumed with the old data only"
+        f"{changing.name} has changed since the run started; training continues, but can be resumed with the old data"
     )
     assert done.stderr.count(told) == 1

@@ -32,7 +32,7 @@ def test_train_predict_eval(data: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
     assert "data: 16 sentences, 48 words, 5 tags\n" in done.stderr
-    assert "training 6 steps into checkpoints/tagged" in done.stderr
+    assert "training for 6 steps in checkpoints/tagged" in done.stderr
     assert "    | " in done.stderr  # a tagged sentence is shown
     assert "accuracy" in done.stderr
     run = "checkpoints/tagged"
@@ -83,7 +83,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     train("tagged.tsv", "--embeddings", "vectors.txt", "--freeze", "--min-count", "1", "--one-way")
     done = runner.invoke(app, ["train-tagger", "tagged.tsv", "--resume", "--steps", "9"])
     assert done.exit_code == 0, done.output
-    assert "going on at step 6, to 9 steps" in done.stderr
+    assert "resuming at step 6, to 9 steps" in done.stderr
     assert "; vectors for 2 of 9 words" in done.stderr
     shown = json.loads(runner.invoke(app, ["info", "--json"]).stdout)
     assert shown["model"]["embedding_size"] == 3
@@ -91,7 +91,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     Path("tagged.tsv").write_text(TAGGED + "More\tDET\tx\n", encoding="utf-8")
     refused = runner.invoke(app, ["train-tagger", "tagged.tsv", "--resume", "--steps", "12"])
     assert refused.exit_code == 2
-    assert "cannot resume checkpoints/tagged: the data is not what the run began with" in refused.stderr
+    assert "cannot resume checkpoints/tagged: the data is not the one the run started with" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
         (b"\xff\tA\n", [], "bad.tsv is not UTF-8 text"),
         (TAGGED, ["--val", "strange.tsv"], "strange.tsv:2: label 'VB' is none of the 5 known: DET, NOUN, PRON"),
         (TAGGED, ["--val", "nowhere.tsv"], "cannot read nowhere.tsv"),
-        (TAGGED, ["--freeze"], "only vectors that come from a file can be frozen"),
+        (TAGGED, ["--freeze"], "freeze: only pretrained vectors can be frozen"),
         (TAGGED, ["--embeddings", "strange.tsv"], "strange.tsv:1: 0 columns"),
         (TAGGED, ["--min-count", "0"], "min-count"),
     ],

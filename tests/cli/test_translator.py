@@ -32,7 +32,7 @@ def test_train_predict_eval(data: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
     assert "data: 27 pairs to train on, 12 and 13 different tokens\n" in done.stderr
-    assert "training 6 steps into checkpoints/pairs" in done.stderr
+    assert "training for 6 steps in checkpoints/pairs" in done.stderr
     assert "exact_match" in done.stderr
     assert "    | " in done.stderr  # translations are shown
     assert " -> " in done.stderr
@@ -114,14 +114,14 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
     train("pairs.tsv", "--attention", "none", "--schedule", "linear")
     done = runner.invoke(app, ["train-translator", "pairs.tsv", "--resume", "--steps", "9"])
     assert done.exit_code == 0, done.output
-    assert "going on at step 6, to 9 steps" in done.stderr
+    assert "resuming at step 6, to 9 steps" in done.stderr
     other = runner.invoke(app, ["train-translator", "pairs.tsv", "--resume", "--steps", "12", "--draw", "sequence"])
     assert other.exit_code == 2
     assert "--draw was step, now it is sequence" in other.stderr
     data.write_text(PAIRS + "Go on.\tVa.\n", encoding="utf-8")
     refused = runner.invoke(app, ["train-translator", "pairs.tsv", "--resume", "--steps", "12"])
     assert refused.exit_code == 2
-    assert "cannot resume checkpoints/pairs: the data is not what the run began with" in refused.stderr
+    assert "cannot resume checkpoints/pairs: the data is not the one the run started with" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_resume_keeps_the_options_of_the_run(data: Path) -> None:
         ("a\tb\nc\t￭\n", [], "bad.tsv:2: there is no token in '￭'"),
         ("", [], "nothing to read in bad.tsv"),
         ("a\tb\n", [], "expected at least 2 examples, to train on some and validate with others, got 1"),
-        ("a\tb\nc\td\n", ["--teacher-forcing-end", "0.5"], "teacher forcing with a constant schedule has no end"),
+        ("a\tb\nc\td\n", ["--teacher-forcing-end", "0.5"], "teacher_forcing_end: a constant schedule has no end"),
     ],
 )
 def test_bad_data_is_one_line(data: Path, text: str, arguments: list[str], message: str) -> None:
