@@ -73,18 +73,20 @@ class Config:
         for name, info in self.options().items():
             _check(name, getattr(self, name), info)
 
+    def __init_subclass__(cls) -> None:
+        """Let the docstring list every option."""
+        lines = []
+        for name, info in _declarations(cls).items():
+            default = getattr(cls, name)  # of the class under way still the field itself
+            default = default.default if isinstance(default, dataclasses.Field) else default
+            lines.append(f"    {name}: {info.help} Default: {default!r}.")
+        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Args:", *lines])
+
     @classmethod
     @cache
     def options(cls) -> dict[str, OptionInfo]:
         """Return the declaration of every field, in their order, with everything that is derived filled in."""
-        declared: dict[str, OptionInfo] = {}
-        for base in reversed(cls.__mro__):
-            for name in inspect.get_annotations(base):
-                field = vars(base).get("__dataclass_fields__", {}).get(name)
-                if field is not None and "option" in field.metadata:
-                    info = field.metadata["option"]
-                    declared[name] = dataclasses.replace(info, group=info.group or getattr(base, "group", None))
-        hints = get_type_hints(cls)
+        declared, hints = _declarations(cls), get_type_hints(cls)
         return {field.name: _filled(field.name, declared[field.name], hints) for field in dataclasses.fields(cls)}
 
     @classmethod
@@ -116,6 +118,18 @@ class Config:
     def replace(self, **values: Any) -> Self:
         """Return a copy with other values."""
         return dataclasses.replace(self, **values)
+
+
+def _declarations(cls: type[Config]) -> dict[str, OptionInfo]:
+    """What :func:`option` declared in a class and its bases; a field that is overridden keeps its declaration."""
+    declared: dict[str, OptionInfo] = {}
+    for base in reversed(cls.__mro__):
+        for name in inspect.get_annotations(base):
+            field = vars(base).get("__dataclass_fields__", vars(base)).get(name)
+            if isinstance(field, dataclasses.Field) and "option" in field.metadata:
+                info = field.metadata["option"]
+                declared[name] = dataclasses.replace(info, group=info.group or getattr(base, "group", None))
+    return declared
 
 
 def _filled(name: str, info: OptionInfo, hints: Mapping[str, Any]) -> OptionInfo:

@@ -42,6 +42,14 @@ def test_a_subclass_changes_defaults_and_keeps_declarations() -> None:
     assert options["limit"].types == (float, type(None))
 
 
+def test_the_docstring_lists_every_option() -> None:
+    """Of inherited ones with the default of the class."""
+    assert Derived.__doc__ is not None
+    lines = Derived.__doc__.splitlines()
+    assert lines[1:4] == ["Args:", "    size: Units. Default: 16.", "    rate: A rate. Default: 0.0."]
+    assert lines[-1] == "    file: A file. Default: None."
+
+
 def test_fields_are_found_by_name_and_by_flag() -> None:
     names = {key: Derived.field_named(key) for key in ("size", "units", "--units", "rate", "on", "unit")}
     assert names == {"size": "size", "units": "size", "--units": "size", "rate": "rate", "on": "on", "unit": None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from glob import escape
 from pathlib import Path
@@ -117,6 +116,8 @@ def file_settings(path: Path, command: str | None, *configs: type[Config]) -> di
         OptionError: the file cannot be read, or has an unknown option.
         CheckpointError: as :func:`run_settings`.
     """
+    import tomllib
+
     if path.suffix != ".toml":
         return named_fields(run_settings(path, command), str(path), *configs)
     try:

@@ -293,7 +293,7 @@ def evenly_spaced(count: int, maximum: int) -> slice:
 
 def fingerprint(*parts: Iterable[str] | np.ndarray | None) -> str | None:
     """Return the SHA-256 of training data, by which a resumed run recognises it; None where it is None."""
-    if parts == (None,):
+    if len(parts) == 1 and parts[0] is None:
         return None
     digest = hashlib.sha256()
     for part in parts:
