@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from minirnn_cli.main import app
 from typer.testing import CliRunner, Result
 
 from minirnn import checkpoint
 from minirnn.runs import BEST, LAST, METRICS
 from minirnn.training import Step, Trainer
+
+typer.testing._get_command = cache(typer.main.get_command)  # type: ignore[attr-defined]  # built once, not per call
 
 
 def run(trainer: Trainer, steps: int | None = None) -> list[Step]:

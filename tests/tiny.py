@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minirnn import tasks
+from minirnn.config import OptionInfo
 
 VECTORS = "good 0.1 -0.2 0.3\nfilm 1 2 3\ndog 0 0 0.5\nbarks 0.2 0.1 -1\n"
 
@@ -111,3 +112,16 @@ TASKS: dict[str, Tiny] = {
         Tiny("music", "tunes.json", _pieces(30), _pieces(29), {**_SIZE, "seq_length": 7, "dropout": 0.2}),
     )
 }
+
+
+def other_value(option: str, info: OptionInfo, value: Any) -> Any:
+    """Return another value for an option, one that changes a tiny run where the option has an effect."""
+    special = {"cell": "mgu", "level": "char", "base": "last", "lower": value is False, "inputs": ("c",)}
+    special |= {"val": "tagged.tsv", "embeddings": "vectors.txt", "column": 3 if info.types[0] is int else "b"}
+    if option in special:
+        return special[option]
+    if info.choices:
+        return next(choice for choice in info.choices if choice != value)
+    if info.types[0] is bool:
+        return not value
+    return (value or 2) + 1 if info.types[0] is int else 0.25

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import close, run
-from tiny import TASKS, VECTORS
+from tiny import TASKS, VECTORS, other_value
 
 import minirnn as mr
 from minirnn import checkpoint, tasks
@@ -151,19 +151,6 @@ def test_descriptions_that_do_not_fit_are_refused(name: str, change: dict, messa
 # --------------------------------------------------------------------------------------------------- resuming
 
 
-def other_value(option: str, info: Any, value: Any) -> Any:
-    """A value of an option that changes the run."""
-    special = {"cell": "mgu", "level": "char", "base": "last", "lower": value is False, "inputs": ()}
-    special |= {"val": "tagged.tsv", "embeddings": "vectors.txt"}
-    if option in special:
-        return special[option]
-    if info.choices:
-        return next(choice for choice in info.choices if choice != value)
-    if info.types[0] is bool:
-        return not value
-    return (value or 2) + 1 if info.types[0] is int else 0.25
-
-
 OTHER_DATA = "the data is not the one the run started with"
 REPORTED: dict[tuple[str, str], str | None] = {
     ("char", "as_bytes"): OTHER_DATA,
@@ -176,11 +163,11 @@ REPORTED: dict[tuple[str, str], str | None] = {
     ("tagger", "val"): "the val file is not the one",
     ("tagger", "column"): OTHER_DATA,
     ("translator", "attention"): 'attention was "additive", now it is "dot"',
-    ("forecaster", "inputs"): OTHER_DATA,
+    ("forecaster", "inputs"): "no column 'c'",
     ("forecaster", "horizon"): "output_size was 1, now it is 2",
     ("forecaster", "val_fraction"): "train_rows was 48, now it is 45",
     ("forecaster", "season"): "season was 11",
-    ("forecaster", "column"): "column: expected a string",
+    ("forecaster", "column"): "column 'b' is named twice",
     ("forecaster", "log"): "expected a number above 0",
     ("music", "val_fraction"): OTHER_DATA,
     ("music", "seed"): OTHER_DATA,
