@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minirnn import tasks
+from minirnn.config import OptionInfo
 
 VECTORS = "good 0.1 -0.2 0.3\nfilm 1 2 3\ndog 0 0 0.5\nbarks 0.2 0.1 -1\n"
 
@@ -23,7 +24,6 @@ class Tiny:
     Attributes:
         task: its name. name: of the file. data: its contents. more: other data, which a run must not be resumed with.
         options: of the task, by the names of its configuration.
-        changed: an option that changes the model or its data, another value, and how a refusal names the old one.
     """
 
     task: str
@@ -31,13 +31,15 @@ class Tiny:
     data: str
     more: str
     options: dict[str, Any]
-    changed: tuple[str, ...]
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The options on the command line, after the file."""
         flags = {name: info.flags[0] for name, info in tasks.TASKS[self.task].Config.options().items()}
-        return tuple(text for name, value in self.options.items() for text in (flags[name], str(value)))
+        values = {
+            name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in self.options.items()
+        }
+        return tuple(text for name, value in values.items() for text in (flags[name], value))
 
     def write(self, folder: Path) -> Path:
         """Write the data, and ``vectors.txt``, to a folder."""
@@ -46,14 +48,18 @@ class Tiny:
         path.write_text(self.data, encoding="utf-8")
         return path
 
-    def make(self, path: Path) -> tasks.Task[Any, Any]:
-        """Make the task of the file, with the same options."""
-        options = {name: str(path.with_name(value)) if name == "embeddings" else value
-                   for name, value in self.options.items()}  # fmt: skip
-        if "inputs" in options:
-            options["inputs"] = (options["inputs"],)
+    def config(self, path: Path, **changed: Any) -> tasks.base.TaskConfig:
+        """Return the configuration for data at ``path``, with some options changed."""
+        options = self.options | changed
+        for name, info in tasks.TASKS[self.task].Config.options().items():
+            if info.is_data and options.get(name) is not None:
+                options[name] = str(path.parent / options[name])
+        return tasks.TASKS[self.task].Config.from_dict(options)
+
+    def make(self, path: Path, **changed: Any) -> tasks.Task[Any, Any]:
+        """Make the task of the file, with the same options but for those that are changed."""
+        config = self.config(path, **changed)
         task = tasks.TASKS[self.task]
-        config = task.Config.from_dict(options)
         return task.build(task.read([str(path)], config), config)
 
 
@@ -75,29 +81,47 @@ TASKS: dict[str, Tiny] = {
     tiny.task: tiny
     for tiny in (
         Tiny(
-            "char", "corpus.txt", _TEXT * 12, _TEXT * 13,
-            {**_SIZE, "num_layers": 2, "seq_length": 8, "zoneout": 0.1, "weight_drop": 0.2}, ("--cell", "gru", "lstm"),
+            "char",
+            "corpus.txt",
+            _TEXT * 12,
+            _TEXT * 13,
+            {**_SIZE, "num_layers": 2, "seq_length": 8, "zoneout": 0.1, "weight_drop": 0.2},
         ),
         Tiny(
-            "classifier", "reviews.tsv", _REVIEWS * 9, _REVIEWS * 9 + "odd\tneg\n",
+            "classifier",
+            "reviews.tsv",
+            _REVIEWS * 9,
+            _REVIEWS * 9 + "odd\tneg\n",
             {**_SIZE, "embeddings": "vectors.txt", "pooling": "attention", "dropout": 0.3},
-            ("--pooling", "mean", "attention"),
+        ),
+        Tiny("tagger", "tagged.tsv", _TAGGED * 12, _TAGGED * 11, {**_SIZE, "embeddings": "vectors.txt"}),
+        Tiny(
+            "translator",
+            "pairs.tsv",
+            _PAIRS * 9,
+            _PAIRS * 9 + "Go on.\tVa.\n",
+            {**_SIZE, "min_count": 1, "schedule": "linear", "embedding_size": 5},
         ),
         Tiny(
-            "tagger", "tagged.tsv", _TAGGED * 12, _TAGGED * 11, {**_SIZE, "embeddings": "vectors.txt"},
-            ("--column", "3", "2"),
+            "forecaster",
+            "series.csv",
+            _table(60),
+            _table(61),
+            {**_SIZE, "num_layers": 2, "seq_length": 6, "dropout": 0.2, "inputs": ("b",)},
         ),
-        Tiny(
-            "translator", "pairs.tsv", _PAIRS * 9, _PAIRS * 9 + "Go on.\tVa.\n",
-            {**_SIZE, "min_count": 1, "schedule": "linear", "embedding_size": 5}, ("--draw", "sequence", "step"),
-        ),
-        Tiny(
-            "forecaster", "series.csv", _table(60), _table(61),
-            {**_SIZE, "num_layers": 2, "seq_length": 6, "dropout": 0.2, "inputs": "b"}, ("--column", "b", "not given"),
-        ),
-        Tiny(
-            "music", "tunes.json", _pieces(30), _pieces(29), {**_SIZE, "seq_length": 7, "dropout": 0.2},
-            ("--transpose", "1", "6"),
-        ),
+        Tiny("music", "tunes.json", _pieces(30), _pieces(29), {**_SIZE, "seq_length": 7, "dropout": 0.2}),
     )
-}  # fmt: skip
+}
+
+
+def other_value(option: str, info: OptionInfo, value: Any) -> Any:
+    """Return another value for an option, one that changes a tiny run where the option has an effect."""
+    special = {"cell": "mgu", "level": "char", "base": "last", "lower": value is False, "inputs": ("c",)}
+    special |= {"val": "tagged.tsv", "embeddings": "vectors.txt", "column": 3 if info.types[0] is int else "b"}
+    if option in special:
+        return special[option]
+    if info.choices:
+        return next(choice for choice in info.choices if choice != value)
+    if info.types[0] is bool:
+        return not value
+    return (value or 2) + 1 if info.types[0] is int else 0.25

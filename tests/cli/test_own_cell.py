@@ -1,16 +1,14 @@
-"""``--cell``: a cell in a file of the user's own; the checkpoint carries it; every mistake is one clear line."""
+"""``--cell``: a cell in a file of the user's own; the checkpoint holds it; every mistake is one clear line."""
 
-import json
 from pathlib import Path
 
 import pytest
-from minirnn_cli.main import app
+from support import invoke, json_of, refusal
 from tiny import TASKS
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import minirnn as mr
 
-runner = CliRunner()
 TRAIN = ("--hidden", "6", "--layers", "1", "--batch-size", "4", "--seq-length", "8")
 PEEPHOLE = """\
 import minirnn as mr
@@ -31,73 +29,55 @@ def leaky(a, g, /, h):
 """
 
 
-@pytest.fixture
-def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.dont_write_bytecode", True)  # files change within a second here
     Path("my.py").write_text(PEEPHOLE)
-    Path("corpus.txt").write_text("to be or not to be, that is the question.\n" * 20)
-    return "corpus.txt"
+    TASKS["char"].write(folder)
 
 
-def train(corpus: str, *arguments: str) -> Result:
-    return runner.invoke(app, ["train-char", corpus, "--out", "run", *arguments])
+def train(*arguments: str) -> Result:
+    return invoke("train-char", "corpus.txt", "--out", "run", *arguments)
 
 
-def refusal(done: Result) -> str:
-    assert done.exit_code == 2, done.output
-    assert done.stdout == ""
-    assert done.stderr.startswith("minirnn: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr.removeprefix("minirnn: ").rstrip("\n")
+def refused(*arguments: str) -> str:
+    return refusal("train-char", "corpus.txt", "--out", "run", *arguments)
 
 
-def test_the_checkpoint_carries_the_cell(corpus: str) -> None:
+def test_the_checkpoint_holds_the_cell() -> None:
     rates = ("--zoneout", "0.1", "--recurrent-dropout", "0.2", "--weight-drop", "0.3")
-    done = train(corpus, *TRAIN, *rates, "--steps", "3", "--cell", "my.py:peephole")
-    assert done.exit_code == 0, done.output
+    done = train(*TRAIN, *rates, "--steps", "3", "--cell", "my.py:peephole")
     assert "model: cell peephole, hidden 6, layers 1;" in done.stderr
     Path("my.py").unlink()
-
-    assert runner.invoke(app, ["sample", "run", "--length", "9", "--seed", "1", "--quiet"]).exit_code == 0
-    assert runner.invoke(app, ["eval", "run", corpus, "--quiet"]).exit_code == 0
-    done = train(corpus, "--resume", "--steps", "5")
-    assert done.exit_code == 0, done.output
-    assert "resuming at step 3, to 5 steps" in done.stderr
+    invoke("sample", "run", "--length", "9", "--seed", "1", "--quiet")
+    invoke("eval", "run", "corpus.txt", "--quiet")
+    assert "resuming at step 3, to 5 steps" in train("--resume", "--steps", "5").stderr
     equations = ["c' = sigmoid(f + p_f * c) * c + sigmoid(i + p_i * c) * tanh(g)", "h' = sigmoid(o) * tanh(c')"]
-    shown = json.loads(runner.invoke(app, ["info", "run", "--json"]).stdout)
+    shown = json_of("info", "run")
     assert shown["equations"] == equations
-    assert (shown["model"]["zoneout"], shown["model"]["recurrent_dropout"], shown["model"]["weight_drop"]) == (
-        0.1, 0.2, 0.3,
-    )  # fmt: skip
-    text = runner.invoke(app, ["info", "run"]).stdout
+    assert [shown["model"][rate] for rate in ("zoneout", "recurrent_dropout", "weight_drop")] == [0.1, 0.2, 0.3]
+    text = invoke("info", "run").stdout
     assert "equations:\n  " + "\n  ".join(equations) in text
     assert "  cell: peephole\n" in text
 
-    assert refusal(train(corpus, "--resume", "--steps", "9", "--cell", "lstm")) == (
-        "cannot resume run: --cell was peephole, now it is lstm; leave it out, or start a new run"
-    )
+    hint = "leave it out, or start a new run"
+    message = f"cannot resume run: --cell was peephole, now it is lstm; {hint}"
+    assert refused("--resume", "--steps", "9", "--cell", "lstm") == message
     Path("again.py").write_text(PEEPHOLE)
-    assert train(corpus, "--resume", "--steps", "6", "--cell", "again.py:peephole").exit_code == 0
+    train("--resume", "--steps", "6", "--cell", "again.py:peephole")
     Path("again.py").write_text(PEEPHOLE.replace("SCALE = 1.0", "SCALE = 2.0"))
-    assert refusal(train(corpus, "--resume", "--steps", "9", "--cell", "again.py:peephole")) == (
-        "cannot resume run: --cell was peephole, now it is peephole with other equations; leave it out, or start a new "
-        "run"
-    )
-    message = "cannot resume run: --zoneout was 0.1, now it is 0.5; leave it out, or start a new run"
-    assert refusal(train(corpus, "--resume", "--steps", "9", "--zoneout", "0.5")) == message
+    message = f"cannot resume run: --cell was peephole, now it is peephole with other equations; {hint}"
+    assert refused("--resume", "--steps", "9", "--cell", "again.py:peephole") == message
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "char"])
-def test_every_task_trains_an_own_cell(name: str, corpus: str, tmp_path: Path) -> None:
-    tiny = TASKS[name]
-    tiny.write(tmp_path)
+def test_every_task_trains_an_own_cell(name: str) -> None:
+    TASKS[name].write(Path())
     options = ("--cell", "my.py:leaky", "--zoneout", "0.1", "--steps", "2", "--out", "run", "--quiet")
-    done = runner.invoke(app, [f"train-{name}", tiny.name, *tiny.arguments, *options])
-    assert (done.exit_code, done.output) == (0, "")
+    assert invoke(f"train-{name}", TASKS[name].name, *TASKS[name].arguments, *options).output == ""
     Path("my.py").unlink()
-    assert runner.invoke(app, ["eval", "run", tiny.name, "--quiet"]).exit_code == 0
-    assert json.loads(runner.invoke(app, ["info", "run", "--json"]).stdout)["model"]["cell"]["name"] == "leaky"
+    invoke("eval", "run", TASKS[name].name, "--quiet")
+    assert json_of("info", "run")["model"]["cell"]["name"] == "leaky"
 
 
 NAMES = ", ".join(mr.cells.names())
@@ -121,17 +101,16 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("cell", MISTAKES)
-def test_a_cell_that_is_not_there_is_said(cell: str, corpus: str) -> None:
-    assert refusal(train(corpus, "--steps", "1", "--cell", cell)) == MISTAKES[cell]
+def test_a_missing_cell_is_reported(cell: str) -> None:
+    assert refused("--steps", "1", "--cell", cell) == MISTAKES[cell]
     assert not Path("run").exists()
 
 
 @pytest.mark.parametrize("source", FAULTS)
-def test_a_file_that_does_not_hold_a_cell_is_said(source: str, corpus: str) -> None:
+def test_a_file_without_a_usable_cell_is_reported(source: str) -> None:
     Path("bad.py").write_text(source)
-    assert FAULTS[source] in refusal(train(corpus, "--steps", "1", "--cell", "bad.py:x"))
+    assert FAULTS[source] in refused("--steps", "1", "--cell", "bad.py:x")
 
 
-def test_help_names_the_cells() -> None:
-    text = runner.invoke(app, ["train-char", "--help"], env={"COLUMNS": "400"}).stdout
-    assert NAMES in text
+def test_help_lists_the_cells() -> None:
+    assert NAMES in invoke("train-char", "--help", env={"COLUMNS": "400"}).stdout

@@ -1,120 +1,116 @@
-"""What ``--resume`` refuses: other data, other word vectors, options that would make another model; for every task."""
+"""``--resume``: continues with the options of the run; refuses other data, word vectors and options, for every task."""
 
 import json
 import os
 from pathlib import Path
 
 import pytest
-from minirnn_cli.main import app
-from tiny import TASKS, VECTORS
-from typer.testing import CliRunner, Result
+from support import invoke, json_of, refusal, steps_of
+from tiny import TASKS, VECTORS, other_value
+from typer.testing import Result
 
-from minirnn import checkpoint, training
+from minirnn import checkpoint, tasks, training
+from minirnn.runs import LAST, METRICS
 
-runner = CliRunner()
 WITH_VECTORS = [name for name, tiny in TASKS.items() if "--embeddings" in tiny.arguments]
+OTHER_DATA = "the data is not the one the run started with"
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def train(name: str, *arguments: str, code: int = 0) -> Result:
+    return invoke(f"train-{name}", TASKS[name].name, *arguments, "--out", "run", code=code)
 
 
-def train(name: str, *arguments: str) -> Result:
-    return runner.invoke(app, [f"train-{name}", TASKS[name].name, *arguments, "--out", "run"])
-
-
-def begin(name: str, folder: Path) -> bytes:
+def begin(name: str) -> bytes:
     """A run of three steps; its last state."""
-    TASKS[name].write(folder)
-    done = train(name, *TASKS[name].arguments, "--steps", "3", "--quiet")
-    assert (done.exit_code, done.output) == (0, "")
-    return Path("run/last.safetensors").read_bytes()
+    TASKS[name].write(Path())
+    assert train(name, *TASKS[name].arguments, "--steps", "3", "--quiet").output == ""
+    return Path("run", LAST).read_bytes()
 
 
-def assert_refused(done: Result, message: str, last: bytes) -> None:
-    assert done.exit_code == 2, done.output
-    assert done.stdout == ""
-    assert done.stderr == f"minirnn: cannot resume run: {message}\n"
-    assert Path("run/last.safetensors").read_bytes() == last
-    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_other_data_is_refused(name: str, folder: Path) -> None:
-    last = begin(name, folder)
-    for other in (TASKS[name].more, TASKS[name].data.replace("o", "u").replace("-3", "-2").replace("60", "61")):
-        assert other != TASKS[name].data
-        (folder / TASKS[name].name).write_text(other)
-        assert_refused(train(name, "--resume", "--steps", "5"), "the data is not the one the run started with", last)
-    TASKS[name].write(folder)  # as it was, though written again
-    assert train(name, "--resume", "--steps", "5").exit_code == 0
-    lines = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
-    assert lines == [1, 2, 3, 4, 5]
+def assert_refused(name: str, *arguments: str, message: str, last: bytes) -> None:
+    """The refusal is one line, and the run stays as it was."""
+    command = (f"train-{name}", TASKS[name].name, "--out", "run", "--resume", "--steps", "5", *arguments)
+    assert refusal(*command) == f"cannot resume run: {message}"
+    assert Path("run", LAST).read_bytes() == last
+    assert steps_of("run") == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_options_of_another_model_are_refused_by_name(name: str, folder: Path) -> None:
-    last = begin(name, folder)
-    for option, now, before in (TASKS[name].changed, ("--hidden", "7", "6"), ("--seed", "3", "1337")):
-        message = f"{option} was {before}, now it is {now}; leave it out, or start a new run"
-        assert_refused(train(name, "--resume", "--steps", "5", option, now), message, last)
-    assert_refused(train(name, "--resume", "--steps", "5", "--optimizer", "sgd"),
-                   'optimizer was "adamw", now it is "sgd"', last)  # fmt: skip
-    same = TASKS[name].arguments  # typed again, they change nothing
-    assert train(name, "--resume", "--steps", "5", *same).exit_code == 0
+def test_a_resumed_run_has_the_options_it_was_started_with(name: str) -> None:
+    begin(name)
+    before = checkpoint.load_config(f"run/{LAST}")
+    assert "resuming at step 3, to 5 steps, in run" in train(name, "--resume", "--steps", "5").stderr
+    train(name, "--resume", "--steps", "7", "--lr", "0.1", *TASKS[name].arguments)  # typed again, they change nothing
+    after = checkpoint.load_config(f"run/{LAST}")
+    assert (after["model"], after["data"]) == (before["model"], before["data"])
+    assert after["notes"]["settings"] == before["notes"]["settings"] | {"steps": 7, "lr": 0.1}
+    assert steps_of("run") == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_other_data_is_refused(name: str) -> None:
+    last = begin(name)
+    Path(TASKS[name].name).write_text(TASKS[name].more)
+    assert_refused(name, message=OTHER_DATA, last=last)
+    TASKS[name].write(Path())  # as it was, though written again
+    train(name, "--resume", "--steps", "5")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_other_option_is_refused_by_its_flag(name: str) -> None:
+    last = begin(name)
+    config = TASKS[name].config(Path(TASKS[name].name))
+    for option, info in config.options().items():
+        if info.is_data:
+            continue
+        old = getattr(config, option)
+        new = other_value(option, info, old)
+        flag, off = info.flags[0].split("/") if "/" in info.flags[0] else (info.flags[0], "")
+        typed = (
+            (flag if new else off,) if isinstance(new, bool) else (flag, new[0] if isinstance(new, tuple) else str(new))
+        )
+        change = f"was {'not given' if old is None else old}, now it is {new}"
+        assert_refused(name, *typed, message=f"{flag} {change}; leave it out, or start a new run", last=last)
+    assert_refused(name, "--optimizer", "sgd", message='optimizer was "adamw", now it is "sgd"', last=last)
 
 
 @pytest.mark.parametrize("name", WITH_VECTORS)
-def test_other_vectors_of_words_are_refused(name: str, folder: Path) -> None:
-    last = begin(name, folder)
+def test_other_word_vectors_are_refused_but_their_file_may_move(name: str) -> None:
+    last = begin(name)
     Path("vectors.txt").write_text(VECTORS.replace("0.3", "0.4").replace("0.5", "0.6"))
-    assert_refused(
-        train(name, "--resume", "--steps", "5"), "the embeddings file is not the one the run started with", last
-    )
+    assert_refused(name, message="the embeddings file is not the one the run started with", last=last)
     Path("moved.txt").write_text(VECTORS)
-    assert train(name, "--resume", "--steps", "5", "--embeddings", "moved.txt").exit_code == 0
+    train(name, "--resume", "--steps", "5", "--embeddings", "moved.txt")
 
 
-def test_other_sentences_to_validate_with_are_refused(folder: Path) -> None:
+def test_another_validation_set_is_refused() -> None:
     Path("val.tsv").write_text(TASKS["tagger"].data)
-    TASKS["tagger"].write(folder)
-    assert train("tagger", "--val", "val.tsv", "--hidden", "6", "--steps", "3").exit_code == 0
-    last = Path("run/last.safetensors").read_bytes()
+    TASKS["tagger"].write(Path())
+    train("tagger", "--val", "val.tsv", "--hidden", "6", "--steps", "3")
+    last = Path("run", LAST).read_bytes()
     Path("val.tsv").write_text(TASKS["tagger"].more)
-    assert_refused(
-        train("tagger", "--resume", "--steps", "5"), "the val file is not the one the run started with", last
-    )
+    assert_refused("tagger", message="the val file is not the one the run started with", last=last)
 
 
-def test_a_run_from_before_there_were_rates_goes_on(folder: Path) -> None:
-    TASKS["music"].write(folder)
-    assert train("music", *TASKS["music"].arguments, "--steps", "3", "--quiet").exit_code == 0
-    arrays, config = checkpoint.load("run/last.safetensors")
+def test_a_run_without_the_options_of_later_versions_continues_with_their_defaults() -> None:
+    begin("music")
+    arrays, config = checkpoint.load(f"run/{LAST}")
     for options in (config["model"], config["notes"]["settings"]):
         for rate in ("zoneout", "recurrent_dropout", "weight_drop"):
             assert options.pop(rate) == 0
-    checkpoint.save("run/last.safetensors", arrays, config)
-    last = Path("run/last.safetensors").read_bytes()
+    checkpoint.save(f"run/{LAST}", arrays, config)
     message = "--zoneout was 0.0, now it is 0.1; leave it out, or start a new run"
-    assert_refused(train("music", "--resume", "--steps", "5", "--zoneout", "0.1"), message, last)
-    assert train("music", "--resume", "--steps", "5").exit_code == 0
-
-
-def test_bytes_are_not_characters(folder: Path) -> None:
-    last = begin("char", folder)
-    message = "--bytes was False, now it is True; leave it out, or start a new run"
-    assert_refused(train("char", "--resume", "--steps", "5", "--bytes"), message, last)
+    assert_refused("music", "--zoneout", "0.1", message=message, last=Path("run", LAST).read_bytes())
+    train("music", "--resume", "--steps", "5")
 
 
 @pytest.mark.parametrize(("name", "file"), [*((name, None) for name in TASKS), ("tagger", "vectors.txt")])
-def test_data_that_changes_during_the_run_is_said(
-    name: str, file: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_data_that_changes_during_the_run_is_reported_once(
+    name: str, file: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run goes on with what it has read, and says once that it could not be resumed."""
-    begin(name, folder)
-    changing = folder / (file or TASKS[name].name)
+    """The run continues with what it has read."""
+    begin(name)
+    changing = file or TASKS[name].name
     evaluate = training.evaluate
 
     def meanwhile(trainer: training.Trainer, step: training.Step) -> None:
@@ -122,9 +118,30 @@ def test_data_that_changes_during_the_run_is_said(
         evaluate(trainer, step)
 
     monkeypatch.setattr(training, "evaluate", meanwhile)
-    done = train(name, "--resume", "--steps", "9")
-    assert done.exit_code == 0, done.output
+    done = train(name, "--resume", "--steps", "6")
     told = (
-        f"{changing.name} has changed since the run started; training continues, but can be resumed with the old data"
+        f"{changing} has changed since the run started; training continues, but can be resumed with the old data only"
     )
     assert done.stderr.count(told) == 1
+
+
+def test_without_out_the_newest_run_of_the_name_is_resumed() -> None:
+    Path("a[1].txt").write_text("some text to learn from. " * 30)  # a name that is a pattern
+    options = ("train-char", "a[1].txt", "--hidden", "6", "--batch-size", "4", "--seq-length", "8")
+    invoke(*options, "--steps", "3")
+    invoke(*options, "--steps", "3")
+    done = invoke("train-char", "a[1].txt", "--steps", "5", "--resume")
+    assert "resuming at step 3, to 5 steps, in checkpoints/a[1]-2" in done.stderr
+    message = "the run in checkpoints/a[1]-2 has used up its budget; give a larger one to continue"
+    assert refusal("train-char", "a[1].txt", "--resume") == message
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 100), os.unlink], ids=["truncated", "missing"])
+def test_a_damaged_last_state_is_replaced_by_the_one_before(damage: object) -> None:
+    begin("char")
+    damage(f"run/{LAST}")  # type: ignore[operator]
+    done = train("char", "--steps", "8", "--resume")
+    assert "continuing from previous.safetensors, the state saved before it" in done.stderr
+    assert json.loads(Path("run", METRICS).read_text().splitlines()[-1])["step"] == 8
+    assert json_of("info", "run")["steps"] == 8
+    assert tasks.load("run/best.safetensors").name == "char"

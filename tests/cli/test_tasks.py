@@ -1,0 +1,373 @@
+"""``train-``, ``predict`` and ``eval`` of every task: results, options, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import minirnn_cli.train
+import pytest
+from support import invoke, json_of, metrics_of, refusal
+from tiny import TASKS, other_value
+
+from minirnn import tasks
+from minirnn.errors import DataError
+from minirnn.training import TrainingConfig
+
+Trained = Callable[[str], Path]
+LABELS = {"loss", "accuracy", "macro_f1"}
+FORECASTS = {f"{kind}_{metric}" for kind in ("persistence", "seasonal_naive") for metric in ("rmse", "mae")}
+FORECASTS |= {"loss", "rmse", "mae", "base_rmse", "scored_rows", "first_row"}
+TRAINED: dict[str, tuple[str, set[str], str]] = {
+    "char": ("504 characters, 16 different", {"loss", "bits_per_symbol"}, "sample {}"),
+    "classifier": (
+        "45 texts of 2 classes, 3.1 words on average; read as words, 10 different, vectors for 2 of them",
+        LABELS,
+        "predict {} 'a text'",
+    ),
+    "tagger": (
+        "24 sentences, 72 words, 5 tags; vectors for 2 of 9 words",
+        LABELS,
+        'predict {} "A sentence with spaces between its words ."',
+    ),
+    "translator": (
+        "41 pairs to train on, 12 and 13 different tokens",
+        {"loss", "exact_match"},
+        "predict {} 'a sentence'",
+    ),
+    "forecaster": (
+        "60 rows, 48 to train on; column 'a', season 11, base trend",
+        FORECASTS,
+        "predict {} DATA.csv",
+    ),
+    "music": (
+        "52 pieces of 341 steps; 3 more to validate with",
+        {"loss", "nll", "pieces", "steps"},
+        "predict {} C4,E4,G4 --midi piece.mid --wav piece.wav",
+    ),
+}
+"""Of every task: what is said of its data, the metrics of ``eval``, and a command to try."""
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_training_says_what_it_does_and_eval_measures_it(name: str, folder: Path) -> None:
+    summary, metrics, example = TRAINED[name]
+    data = TASKS[name].write(folder)
+    out = f"checkpoints/{data.stem}"
+    done = invoke(f"train-{name}", data.name, *TASKS[name].arguments, "--steps", "6")
+    assert done.stdout == ""
+    assert f"data: {summary}\n" in done.stderr
+    assert f"training for 6 steps in {out}\n" in done.stderr
+    assert f"; now try: minirnn {example.format(f'{out}/best.safetensors')}\n" in done.stderr
+    assert ("\n    | " in done.stderr) == (name not in ("classifier", "forecaster"))  # samples are shown
+    assert sorted(os.listdir(out)) == ["best.safetensors", "last.safetensors", "metrics.jsonl", "previous.safetensors"]
+    measured = json_of("eval", out, data.name)
+    assert measured.keys() == metrics
+    assert metrics_of(out)[-1].keys() >= metrics & {"accuracy", "macro_f1", "exact_match", "rmse", "mae"} | {"val_loss"}
+    assert invoke("eval", out, data.name).stdout == "".join(f"{key} {value:.6g}\n" for key, value in measured.items())
+    assert json_of("eval", out, "-", input=data.read_bytes()) == measured
+
+
+TEXTS = {
+    "classifier": "a good film\n\n bad \n",
+    "tagger": "The dog barks .\n\n  It\tbarks \n",
+    "translator": "He sees Tom.\n\nI see.\n",
+}
+FACTS: dict[str, set[str]] = {
+    "classifier": {"text", "label", "probability", "probabilities"},
+    "tagger": {"tokens", "tags"},
+    "translator": {"source", "target", "score", "tokens", "source_tokens", "attention"},
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_predict_takes_text_a_file_or_standard_input(name: str, trained: Trained) -> None:
+    run, text = str(trained(name)), TEXTS[name]
+    Path("lines.txt").write_text(text, encoding="utf-8")
+    printed = invoke("predict", run, "lines.txt").stdout
+    lines = printed.splitlines()
+    assert (len(lines), lines[1]) == (3, "")
+    assert invoke("predict", run, text.splitlines()[0]).stdout == lines[0] + "\n"
+    assert invoke("predict", run, input=text).stdout == printed
+    found = [json.loads(line) for line in invoke("predict", run, "-", "--json", input=text).stdout.splitlines()]
+    assert [one.keys() for one in found[::2]] == [FACTS[name]] * 2
+    if name == "classifier":
+        assert [one["text"] for one in found] == text.splitlines()
+        assert [one["label"] or "" for one in found] == lines
+        assert [sum(one["probabilities"].values()) for one in found[::2]] == pytest.approx([1, 1])
+        assert [one["probability"] for one in found[::2]] == [one["probabilities"][one["label"]] for one in found[::2]]
+    elif name == "tagger":
+        assert [one["tokens"] for one in found] == [["The", "dog", "barks", "."], [], ["It", "barks"]]
+        assert [" ".join(map("/".join, zip(one["tokens"], one["tags"], strict=True))) for one in found] == lines
+    else:
+        assert [one["target"] for one in found] == lines
+        assert found[0]["source_tokens"] == ["He", "sees", "Tom", "￭."]
+        assert [len(row) for row in found[0]["attention"]] == [4] * len(found[0]["tokens"])
+
+
+def test_accuracy_is_the_fraction_of_right_predictions(trained: Trained) -> None:
+    texts, expected = zip(*(line.split("\t") for line in TASKS["classifier"].data.splitlines()), strict=True)
+    found = invoke("predict", str(trained("classifier")), input="\n".join(texts)).stdout.split()
+    right = sum(a == b for a, b in zip(found, expected, strict=True))
+    measured = json_of("eval", str(trained("classifier")), str(trained("classifier").parent / "reviews.tsv"))
+    assert measured["accuracy"] == pytest.approx(right / len(texts))
+
+
+# ---------------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_option_of_training_reaches_the_task_and_the_training_loop(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, arguments, made = tasks.TASKS[name], [], []
+    expected: list[dict[str, Any]] = []
+    for config in (task.Config(), TrainingConfig(steps=1)):
+        values = {}
+        for option, info in config.options().items():
+            if option in ("epochs", "minutes"):
+                continue
+            value = other_value(option, info, getattr(config, option))
+            values[option] = value
+            flag = info.flags[0]
+            if isinstance(value, bool):
+                arguments.append(flag.split("/")[0 if value else 1])
+            else:
+                arguments += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
+        expected.append(values)
+
+    def build(data: Any, config: Any) -> Any:
+        made.append(config.to_dict())
+        return SimpleNamespace(model=SimpleNamespace(to=lambda device: None))
+
+    def trainer(task: Any, config: Any, *rest: Any) -> None:
+        made.append(config.to_dict())
+        raise DataError("seen")
+
+    monkeypatch.setattr(task, "read", lambda sources, config: None)
+    monkeypatch.setattr(task, "build", build)
+    monkeypatch.setattr(minirnn_cli.train, "Trainer", trainer)
+    assert refusal(f"train-{name}", "data", *arguments) == "seen"
+    for found, values in zip(made, expected, strict=True):
+        assert {option: found[option] for option in values} == values
+
+
+def test_options_of_predict_reach_the_translator(trained: Trained) -> None:
+    def facts(*options: str) -> Any:
+        return json_of("predict", str(trained("translator")), "He runs.", *options)
+
+    assert len(facts("--max-length", "2")["tokens"]) <= 2
+    free, penalised = facts("--beam", "1", "--length-penalty", "0"), facts("--beam", "1", "--length-penalty", "2")
+    assert free["tokens"] == penalised["tokens"]
+    assert free["score"] < penalised["score"] < 0
+    assert facts("--beam", "4") == facts() == facts("--beam", "4", "--length-penalty", "1")
+
+
+def test_a_folder_of_names_is_read_as_characters() -> None:
+    Path("names").mkdir()
+    Path("names/Czech.txt").write_text("Adam\nBures\nCech\n" * 4, encoding="utf-8")
+    Path("names/Greek.txt").write_text("Kalakos\nLeos\nMakris\n" * 4, encoding="utf-8")
+    Path("names/README.txt").write_text("no names", encoding="utf-8")
+    done = invoke("train-classifier", "names", "--hidden", "8", "--batch-size", "4", "--steps", "6")
+    assert "24 texts of 2 classes, 1.0 words on average; read as characters, 1" in done.stderr
+    assert json_of("info")["data"]["level"] == "char"
+    assert invoke("predict", "checkpoints/names", "Makris").stdout in ("Czech\n", "Greek\n")
+    assert json_of("eval", "checkpoints/names", "names")["loss"] > 0
+
+
+def test_tagger_takes_a_column_and_a_validation_file() -> None:
+    """The column is the model's: eval reads it without being told."""
+    TASKS["tagger"].write(Path())
+    Path("held.tsv").write_text("Rain\tNOUN\tx\nfalls\tVERB\ty\n", encoding="utf-8")
+    options = ("--column", "-1", "--val", "held.tsv", "--hidden", "8", "--steps", "6", "--out", "run")
+    invoke("train-tagger", "tagged.tsv", *options)
+    last = metrics_of("run")[-1]
+    assert last["accuracy"] in (0, 0.5, 1)
+    measured = json_of("eval", "run/last.safetensors", "held.tsv")
+    assert measured == {"loss": last["val_loss"], "accuracy": last["accuracy"], "macro_f1": last["macro_f1"]}
+    assert invoke("predict", "run", "Rain").stdout in ("Rain/x\n", "Rain/y\n")
+
+
+# --------------------------------------------------------------------------------------------------- mistakes
+
+REVIEWS, TAGGED, ROWS = TASKS["classifier"].data, TASKS["tagger"].data, "a,b\n1,2\n3,4\n"
+LONG_COLUMN = "a\n" + "1\n2\n" * 20
+MISTAKES: list[tuple[str, str | bytes | dict[str, str] | None, tuple[str, ...], str]] = [
+    ("classifier", "a b\tA\nc d\n", (), "bad:2: expected 2 columns separated by a tab, got 1"),
+    ("classifier", "a b\tA\nc\td\te\n", (), "bad:2: expected 2 columns separated by a tab, got 3"),
+    ("classifier", "a b\tA\n\nc d\tB\n", (), "bad:2: empty line"),
+    ("classifier", "a b\tA\nc d\t\n", (), "bad:2: column 2 is empty"),
+    ("classifier", "a b\tA\nc d\tA\n", (), "bad:1: every text has the label 'A'; expected two or more"),
+    ("classifier", "a b\tA\nc d\tB\n", (), "bad:1: no text is left to validate with"),
+    ("classifier", "\n\n", (), "nothing to read in bad"),
+    ("classifier", b"\xff\tA\n", (), "bad is not UTF-8 text"),
+    ("classifier", REVIEWS, ("empty",), "empty is a folder; expected one folder alone, or files only"),
+    ("classifier", REVIEWS, ("nowhere.tsv",), "cannot read nowhere.tsv"),
+    ("classifier", REVIEWS, ("--freeze",), "freeze: only pretrained vectors can be frozen"),
+    ("classifier", REVIEWS, ("--embeddings", "bad"), "bad:1: "),
+    ("classifier", REVIEWS, ("--embeddings", "nowhere.txt"), "cannot read nowhere.txt"),
+    ("classifier", {}, (), "bad: no class; expected a file for every class, two or more"),
+    ("classifier", {"A.txt": "x\n"}, (), "bad: one class only, 'A'"),
+    ("classifier", {"A.txt": "x\n", "B.txt": ""}, (), "B.txt: no text of class 'B' in it"),
+    ("classifier", {"A.txt": "x\n\ny\n", "B.txt": "z\n"}, (), "A.txt:2: empty line"),
+    ("tagger", "a\tA\nb\tB\tC\n", (), "bad:2: expected 2 columns as in bad:1, got 3"),
+    ("tagger", "a A\n\nb\n", (), "bad:3: expected 2 columns as in bad:1, got 1"),
+    ("tagger", "a\tA\n", ("--column", "3"), "bad:1: no column 3 for tags; there are 2, tags in columns 2 to 2"),
+    ("tagger", "a\tA\n", ("--column", "1"), "bad:1: no column 1 for tags"),
+    ("tagger", "a\nb\n", (), "bad:1: expected a word and its tag in 2 columns or more, got 1"),
+    ("tagger", "a\tA\nb\t\n", (), "bad:2: the tag is empty"),
+    ("tagger", "\n\n", (), "nothing to read in bad"),
+    ("tagger", "a\tA\nb\tB\n", (), "expected at least 2 examples"),
+    ("tagger", "a\tA\n\nb\tA\n", (), "bad:1: every word has the tag 'A'; expected two or more"),
+    ("tagger", "a\tA\n\nb\tB\n", (), "bad:1: no sentence is left to validate with"),
+    (
+        "tagger",
+        "a\tA\n\n" + "a\tA\n" * 5001,
+        (),
+        "bad:3: a sentence of 5001 words, expected at most 5000; is a blank l",
+    ),
+    ("tagger", b"\xff\tA\n", (), "bad is not UTF-8 text"),
+    ("tagger", TAGGED, ("--val", "strange.tsv"), "strange.tsv:2: label 'VB' is none of the 5 known: DET, NOUN, PRON"),
+    ("tagger", TAGGED, ("--val", "nowhere.tsv"), "cannot read nowhere.tsv"),
+    ("tagger", TAGGED, ("--freeze",), "freeze: only pretrained vectors can be frozen"),
+    ("tagger", TAGGED, ("--embeddings", "strange.tsv"), "strange.tsv:1: 0 columns"),
+    ("translator", "a\tb\nc\n", (), "bad:2: expected 2 columns separated by a tab, got 1"),
+    ("translator", "a\tb\nc\td\te\n", (), "bad:2: expected 2 columns separated by a tab, got 3"),
+    ("translator", "a\tb\n\nc\td\n", (), "bad:2: empty line"),
+    ("translator", "a\tb\nc\t \n", (), "bad:2: column 2 is empty"),
+    ("translator", "a\tb\nc\t￭\n", (), "bad:2: there is no token in '￭'"),
+    ("translator", "", (), "nothing to read in bad"),
+    ("translator", "a\tb\n", (), "expected at least 2 examples, to train on some and validate with others, got 1"),
+    ("translator", "a\tb\nc\td\n", ("--teacher-forcing-end", "0.5"), "teacher_forcing_end: a constant schedule has no"),
+    ("forecaster", None, (), "cannot read bad: No such file or directory"),
+    ("forecaster", "", (), "nothing to read in bad"),
+    ("forecaster", "a,b\n", (), "bad: no row below the header"),
+    ("forecaster", "1,2\n3,4\n", (), "bad:1: expected a header with the names of the columns, got numbers"),
+    ("forecaster", "a,b\n1,2\n3\n", (), "bad:3: expected 2 columns as in the header, got 1"),
+    ("forecaster", "a,b\n1,2\n\n3,4\n", (), "bad:3: empty line"),
+    ("forecaster", "a,b\n1,2\n3,n/a\n", (), "bad:3: column 'b': expected a finite number, got 'n/a'"),
+    ("forecaster", "a,b\n1,2\n3,inf\n", (), "bad:3: column 'b': expected a finite number, got 'inf'"),
+    (
+        "forecaster",
+        "a,b\n1,2\n,4\n",
+        ("--column", "a"),
+        "bad:3: column 'a': expected a finite number, the cell is empty",
+    ),
+    ("forecaster", "a,b\nx,y\nz,w\n", (), "bad: no column holds numbers; there are 'a', 'b'"),
+    ("forecaster", ROWS, ("--column", "c"), "bad: no column 'c'; there are 'a', 'b'"),
+    ("forecaster", ROWS, ("--inputs", "a,c"), "bad: no column 'c'; there are 'a', 'b'"),
+    ("forecaster", ROWS, ("--inputs", "b"), "column 'b' is named twice"),
+    ("forecaster", "a\n1\n", (), "got 0: of the table's 1 rows 1 validate, 0 are left"),
+    (
+        "forecaster",
+        "a\n1\n2\n3\n",
+        (),
+        "bad: expected at least 7 rows, to train on (6 to look at, 1 to forecast), got 2: of the table's",
+    ),
+    ("forecaster", LONG_COLUMN, ("--horizon", "80"), "got 0: of the table's 40 rows 40 validate, 0 are left"),
+    ("forecaster", LONG_COLUMN, ("--season", "50"), "bad: expected at least 52 rows, to train on (a season of 50"),
+    ("forecaster", LONG_COLUMN.replace("2", "0"), ("--log",), "bad:3: column 'a': expected a number above 0"),
+    ("music", "", (), "nothing to read in bad"),
+    ("music", "{", (), "bad:1: not JSON"),
+    ("music", "[]", (), "bad: expected a list of pieces"),
+    ("music", "[[60, 62]]", (), "expected at least 2 examples"),
+    ("music", "[[60, 62], [60, 200]]", (), "bad: [1][1]: pitch 200 is not an integer from 0 to 127"),
+    ("music", "[[60, 61.5], [60, 62]]", (), "pitch 61.5 is not an integer"),
+    ("music", "[[60, 62], [60, [64, 10]]]", (), "bad: train[1]: step 1: pitch 10 is outside 21 to 108, the keys of a"),
+    ("music", "[[60, 62], [60]]", (), "bad: train[1] has one step; expected at least 2"),
+    ("music", '{"train": [[60, 62]], "test": [[60]]}', (), "bad: test[0] has one step; expected at least 2"),
+    ("music", '[[60, 62], [60, "C4"]]', (), "bad: [1][1]: pitch 'C4' is not an integer"),
+    ("music", '{"test": [[60, 62]]}', (), "expected a part 'train', or pieces alone; got 'test'"),
+    ("music", '{"pieces": [[60, 62]]}', (), "bad: expected the parts 'train', 'valid' and 'test'"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "arguments", "message"), MISTAKES)
+def test_a_mistake_in_training_data_is_one_line(name: str, data: Any, arguments: tuple[str, ...], message: str) -> None:
+    Path("empty").mkdir()
+    Path("strange.tsv").write_text("dog\tNOUN\nruns\tVB\n", encoding="utf-8")
+    if isinstance(data, dict):
+        Path("bad").mkdir()
+        for file, text in data.items():
+            Path("bad", file).write_text(text, encoding="utf-8")
+    elif data is not None:
+        Path("bad").write_bytes(data if isinstance(data, bytes) else data.encode())
+    sizes = ("--hidden", "4", "--batch-size", "4", "--steps", "1")
+    windows = ("--seq-length", "6") if name in ("forecaster", "music") else ()
+    assert message in refusal(f"train-{name}", "bad", *arguments, *sizes, *windows)
+    assert not Path("checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("classifier", "--pooling=sum"),
+        ("classifier", "--level=line"),
+        ("translator", "--level=byte"),
+        ("translator", "--attention=loud"),
+        ("translator", "--schedule=cosine"),
+        ("translator", "--draw=coin"),
+        ("forecaster", "--base=mean"),
+        ("char", "--optimizer=lion"),
+    ],
+)
+def test_choices_are_checked_by_the_command(name: str, option: str) -> None:
+    TASKS[name].write(Path())
+    assert option.partition("=")[2] in invoke(f"train-{name}", TASKS[name].name, option, code=2).stderr
+    assert not Path("checkpoints").exists()
+
+
+USES: list[tuple[str, tuple[str, ...], str | bytes, str]] = [
+    ("classifier", ("eval",), "a film\tpos\na plot\tmeh\n", "input:2: label 'meh' is none of the 2 known: neg, pos"),
+    ("classifier", ("eval",), "a film\nbad\n", "input:1: expected 2 columns separated by a tab, got 1"),
+    ("classifier", ("predict", "--beam", "2"), "a", "--beam is not for the model in {}, a classifier"),
+    ("classifier", ("predict",), b"good\n\xff\n", "input:2: byte 0 of the line is not UTF-8 text"),
+    ("classifier", ("sample",), "", "holds a 'classifier' model; expected a character model"),
+    ("tagger", ("eval",), "dog\tNOUN\tx\nruns\tVB\tx\n", "input:2: label 'VB' is none of the 5 known"),
+    ("tagger", ("eval",), "dog\nruns\n", "input:1: expected a word and its tag in 2 columns or more, got 1"),
+    ("tagger", ("predict",), "It barks\n" + "a " * 5001, "input:2: a sentence of 5001 words, expected at most 5000"),
+    ("tagger", ("predict", "--beam", "2"), "It", "--beam is not for the model in {}, a tagger"),
+    ("translator", ("eval",), "a\tb\nc\t￭\n", "input:2: there is no token in '￭'"),
+    ("translator", ("eval",), "a\tb\nc\n", "input:2: expected 2 columns separated by a tab, got 1"),
+    ("translator", ("predict",), "Go.\nà\n".encode("latin-1"), "input:2: byte 0 of the line is not UTF-8 text"),
+    ("translator", ("predict", "--length", "3"), "Go.", "--length is not for the model in {}, a translator"),
+    ("forecaster", ("predict",), "a,b\n1,2\n3,4\n", "input: expected at least 12 rows, to forecast from, got 2"),
+    ("forecaster", ("predict",), "x,y\n1,2\n", "input: no column 'a'; there are 'x', 'y'"),
+    ("forecaster", ("predict",), "a,b\n1,2\n?,4\n", "input:3: column 'a': expected a finite number, got '?'"),
+    ("forecaster", ("predict",), "a,b\n1,2\n3\n", "input:3: expected 2 columns as in the header, got 1"),
+    ("forecaster", ("predict",), "a,b\n", "input: no row below the header"),
+    ("forecaster", ("predict",), "", "standard input:1: expected a header"),
+    ("forecaster", ("predict", "--beam", "3"), "", "--beam is not for the model in {}, a forecaster"),
+    ("forecaster", ("eval",), "a,b\n1,2\n3,4\n", "input: expected at least 13 rows, 12 before those to score and 1 to"),
+    ("forecaster", ("eval",), "a,b\n1,2\n?,4\n", "input:3: column 'a': expected a finite number, got '?'"),
+    ("forecaster", ("eval",), "", "nothing to read in input"),
+    ("char", ("predict",), "", "{} holds a character model, which writes text rather than predicts: minirnn sample"),
+]
+
+
+@pytest.mark.parametrize(("name", "command", "data", "message"), USES)
+def test_a_mistake_in_using_a_model_is_one_line(
+    name: str, command: tuple[str, ...], data: str | bytes, message: str, trained: Trained
+) -> None:
+    Path("input").write_bytes(data if isinstance(data, bytes) else data.encode())
+    run = trained(name)
+    source = () if command[0] == "sample" else ("input",)
+    assert message.format(run / "best.safetensors") in refusal(command[0], str(run), *source, *command[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predict", "nowhere.csv"), "there is no file nowhere.csv"),
+        (("predict", "1.5"), "the text given:1: expected a header"),
+        (("predict", "b,a\n1,x"), "the text given:2: column 'a': expected a finite number"),
+        (("eval", "nowhere.csv"), "cannot read nowhere.csv: No such file or directory"),
+        (("eval", "a.csv", "b.csv"), "a forecaster reads one table at a time, got 2"),
+    ],
+)
+def test_a_missing_or_second_table_is_one_line(arguments: tuple[str, ...], message: str, trained: Trained) -> None:
+    assert refusal(arguments[0], str(trained("forecaster")), *arguments[1:]).startswith(message)
