@@ -20,7 +20,7 @@ from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DataError, DivergedError, OptionError, SaveError
 from minirnn.optim import OPTIMIZERS
 from minirnn.runs import BEST, LAST, METRICS, PREVIOUS
-from minirnn.tasks.char import CharConfig, Corpus, SampleConfig, TextGenerator, evaluate, read_corpus
+from minirnn.tasks.char import CharConfig, Corpus, TextGenerator, evaluate, read_corpus
 from minirnn.training import Trainer, TrainingConfig
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
@@ -112,9 +112,7 @@ def test_training_learns_a_sentence(cell: str, tmp_path: Path) -> None:
     assert steps[-1].metrics is not None
     assert steps[-1].metrics["val_loss"] < 0.2
     assert steps[-1].metrics["bits_per_symbol"] == pytest.approx(steps[-1].metrics["val_loss"] / math.log(2))
-    text = "".join(
-        TextGenerator.load(tmp_path / BEST).sample(SampleConfig(prime="the quick ", length=35, temperature=0))
-    )
+    text = "".join(TextGenerator.load(tmp_path / BEST).sample("the quick ", 35, temperature=0))
     assert text == "brown fox jumps over the lazy dog. "
 
 

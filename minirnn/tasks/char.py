@@ -87,7 +87,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
         symbols: what the tokens stand for.
 
     >>> generator = TextGenerator.load("checkpoints/corpus/best.safetensors")  # doctest: +SKIP
-    >>> "".join(generator.sample(SampleConfig(prime="To be", seed=1)))  # doctest: +SKIP
+    >>> "".join(generator.sample("To be", 200, seed=1))  # doctest: +SKIP
     """
 
     name = "char"
@@ -166,7 +166,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
         self._state = pack_state(members)
 
     def sample_output(self) -> str:
-        return "".join(self.sample(SampleConfig(length=500, seed=0)))
+        return "".join(self.sample(length=500, seed=0))
 
     # ------------------------------------------------------------------------------------------------ use
 
@@ -178,8 +178,12 @@ class TextGenerator(Task[Corpus, CharConfig]):
             tokens, _ = read_characters(sources, self.symbols)
         return evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
 
-    def sample(self, options: SampleConfig | None = None) -> Iterator[str]:
-        """Return pieces of a text that continues the prime, as they are made.
+    def sample(self, prime: str = "", length: int = 1000, **options: Any) -> Iterator[str]:
+        """Return pieces of a text that continues ``prime``, as they are made.
+
+        Args:
+            prime, length: the text to continue, and the number of symbols to generate.
+            options: ``temperature``, ``top_k``, ``top_p``, ``seed`` and ``stop``, as :class:`SampleConfig` has them.
 
         Without a prime the text starts at the beginning of a line, or where the model knows no line end, after the
         first symbol of the vocabulary.
@@ -187,14 +191,14 @@ class TextGenerator(Task[Corpus, CharConfig]):
         Raises:
             DataError: the model knows no character of the prime.
         """
-        options = options or SampleConfig()
-        tokens = self.symbols.encode(options.prime or "\n")
+        config = SampleConfig(prime=prime, length=length, **options)
+        tokens = self.symbols.encode(prime or "\n")
         if tokens.size == 0:
-            if options.prime:
-                raise DataError(f"no character of the prime {options.prime!r} is in the model's vocabulary")
+            if prime:
+                raise DataError(f"no character of the prime {prime!r} is in the model's vocabulary")
             tokens = np.zeros(1, np.int64)
-        sampling = options.subset("length", "temperature", "top_k", "top_p", "seed")
-        return self._decoded(self.model.stream(tokens, **sampling), options.stop)
+        sampling = config.subset("length", "temperature", "top_k", "top_p", "seed")
+        return self._decoded(self.model.stream(tokens, **sampling), config.stop)
 
     def _decoded(self, chunks: Iterator[np.ndarray], stop: str | None) -> Iterator[str]:
         decode = self.symbols.decoder()

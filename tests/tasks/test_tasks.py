@@ -18,7 +18,6 @@ from minirnn import checkpoint, tasks
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.runs import LAST
 from minirnn.tasks import Line, classifier
-from minirnn.tasks.char import SampleConfig
 from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.music import ComposeConfig
 from minirnn.tasks.translator import TranslateConfig
@@ -67,7 +66,7 @@ def perturb(task: tasks.Task[Any, Any]) -> Any:
 def results(task: tasks.Task[Any, Any], name: str) -> Any:
     """What it makes of ``LINES``, or the text it writes."""
     if name == "char":
-        return "".join(task.sample(SampleConfig(prime="to", length=20, seed=1)))
+        return "".join(task.sample("to", 20, seed=1))
     return task.predict(
         [Line(text) for text in LINES[name]], ComposeConfig(length=5, seed=1) if name == "music" else None
     )
