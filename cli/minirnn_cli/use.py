@@ -154,9 +154,8 @@ def sample(
     with compile_notes(quiet):
         for number in range(num):
             seed = None if config.seed is None else config.seed + number
-            pieces = generator.sample(
-                **config.replace(seed=seed).to_dict()
-            )  # checks the prime before anything is written
+            options = config.replace(seed=seed).to_dict()
+            pieces = generator.sample(**options)  # checks the prime before anything is written
             if json:
                 print(dumps({"prime": config.prime, "text": "".join(pieces)}, ensure_ascii=False))
                 continue
