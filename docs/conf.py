@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "cli", "docs", "examples")]
 
-from generated_pages import ExampleArguments, escape_symbols, write_commands  # noqa: E402
+from generated_pages import ExampleArguments, escape_symbols, signature_of_init, write_commands  # noqa: E402
 
 import minirnn  # noqa: E402
 
@@ -35,6 +35,7 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_param = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # an attribute is described once, also where it has a value in the class
 
 html_theme = "furo"
 html_title = f"minirnn {release}"
@@ -59,4 +60,5 @@ suppress_warnings = ["config.cache"]
 
 def setup(app: Any) -> None:
     app.connect("builder-inited", write_commands, priority=100)
-    app.connect("autodoc-process-docstring", escape_symbols)
+    app.connect("autodoc-process-docstring", escape_symbols, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", signature_of_init)

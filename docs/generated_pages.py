@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from pathlib import Path
@@ -77,3 +78,13 @@ def escape_symbols(app: Any, what: str, name: str, obj: Any, options: Any, lines
             if parts[n].count("*") % 2:
                 parts[n] = parts[n].replace("*", r"\*")
         lines[number] = "``".join(parts)
+
+
+def signature_of_init(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, None] | None:
+    """Classes are shown with the arguments of ``__init__``, also where a base class has a ``__new__``."""
+    if what != "class" or "__init__" not in vars(obj) or signature is None:
+        return None
+    parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
+    return str(inspect.Signature([one.replace(annotation=one.empty) for one in parameters])), None
