@@ -37,6 +37,7 @@ BACKWARD = "gates, products, inputs, sums, h, states, d_states, vectors, d_vecto
 ``scratch`` [N, ..., H] holds what a stage leaves to later ones.
 """
 
+
 @device_function
 def sync() -> None:
     """Wait for all threads of the block."""
