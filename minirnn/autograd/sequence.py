@@ -66,10 +66,11 @@ def split_biases(equations: Equations, bias_ih: Tensor, bias_hh: Tensor) -> tupl
     """What is added to the input part, bias_ih and most of bias_hh [G H], and the rest [K, H]: of parts kept apart."""
     K, size = kernels.on(bias_ih.device), bias_ih.shape[0] // len(equations.input_gates)
     joined, own, pieces = bias_ih.data, [], []
-    if len(equations.runs) == 1 and equations.runs[0].count == len(equations.input_gates) and not equations.separate_gates:
+    runs = equations.runs
+    if len(runs) == 1 and runs[0].count == len(equations.input_gates) and not equations.separate_gates:
         return record("biases", (bias_ih, bias_hh), K.add(joined, bias_hh.data), lambda g: (g, g)), None
     joined = joined.copy()
-    for run in equations.runs:
+    for run in runs:
         source = slice(run.first * size, (run.first + run.count) * size)
         place = slice(run.index * size, (run.index + run.count) * size)
         pieces.append((source, place, run.array == "gates"))
