@@ -55,10 +55,13 @@ class Recurrence:
             "source": self._source,
             "vectors": weights.vectors,
             "mask": noise.mask,
-            "seed": np.uint64(noise.seed),
             "zoneout": noise.zoneout,
             "dropout": noise.dropout,
-        } | {f"history{number}": history for number, history in enumerate(self.histories)}
+        }
+        for number, history in enumerate(self.histories):
+            self._arrays[f"history{number}"] = history
+        if equations.graph.draws:
+            self._arrays["seed"] = np.uint64(noise.seed)
         if plan.products:
             self._arrays["products"] = self._empty(rows, plan.products, size)
             bias = weights.bias if plan.separate else None
@@ -93,20 +96,20 @@ class Recurrence:
             count = threads.get_num_threads()
             arrays["scratches"] = np.empty((count, temporaries.scratch, size), self._dtype)
             max_threads = min(batch, count)
-        weights = self._weights
-        packed = {f"panels{number}": part for number, part in enumerate(self._by_run(weights.weight_hh))}
-        packed |= {f"inner{number}": weight for number, weight in enumerate(weights.inner)}
-        if weights.weight_hr is not None:
-            packed["projection"] = weights.weight_hr
-        arrays |= {name: tile.pack(weight, forward) for name, weight in packed.items()}
+        for number, part in enumerate(self._by_run(self._weights.weight_hh)):
+            arrays[f"panels{number}"] = tile.pack(part, forward)
+        for number, weight in enumerate(self._weights.inner):
+            arrays[f"inner{number}"] = tile.pack(weight, forward)
+        if self._weights.weight_hr is not None:
+            arrays["projection"] = tile.pack(self._weights.weight_hr, forward)
         threads.run(kernel.compiled, self._work, max_threads, *kernel.pick(arrays))
 
     def _by_run(self, weight_hh: np.ndarray | None) -> list[np.ndarray]:
         """The rows of each matrix product with weight_hh."""
-        if weight_hh is None:
-            return []
-        size = self._size
-        return [weight_hh[run.first * size : (run.first + run.count) * size] for run in self._plan.runs]
+        runs, size = self._plan.runs, self._size
+        if weight_hh is None or len(runs) == 1:
+            return [] if weight_hh is None else [weight_hh]
+        return [weight_hh[run.first * size : (run.first + run.count) * size] for run in runs]
 
     def backward(
         self, dy: np.ndarray | None, d_states: list[np.ndarray]
@@ -115,7 +118,8 @@ class Recurrence:
         size, width, vectors = self._size, self._width, self._weights.vectors
         arrays["dy"] = self._empty(0, width) if dy is None else dy
         arrays["state"] = d_states[0]
-        arrays |= {f"d_state{number}": d_state for number, d_state in enumerate(d_states)}
+        for number in range(1, len(d_states)):
+            arrays[f"d_state{number}"] = d_states[number]
         if plan.inputs:
             arrays["d_inputs"] = self._empty(batch, plan.inputs, size)
         if vectors is not None:
@@ -143,9 +147,8 @@ class Recurrence:
             gemm(a, self._source, out=out, transpose_a=True, rows=self._steps.previous, column=column)
         if plan.separate and weights.bias is not None:
             result.bias = column_sums(products)[: plan.separate * size]
-        used = {node.key[0] for node in plan.forward.products}  # in evaluation some may be left out
         for number, weight in enumerate(weights.inner):
-            if number not in used:
+            if all(node.key[0] != number for node in plan.forward.products):  # evaluation left it out
                 result.inner.append(np.zeros_like(weight))
                 continue
             operand, out = np.ascontiguousarray(arrays["inputs"][:, number]), self._empty(*weight.shape)
