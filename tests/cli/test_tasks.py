@@ -345,6 +345,12 @@ USES: list[tuple[str, tuple[str, ...], str | bytes, str]] = [
     ("forecaster", ("eval",), "a,b\n1,2\n3,4\n", "input: expected at least 13 rows, 12 before those to score and 1 to"),
     ("forecaster", ("eval",), "a,b\n1,2\n?,4\n", "input:3: column 'a': expected a finite number, got '?'"),
     ("forecaster", ("eval",), "", "nothing to read in input"),
+    (
+        "char",
+        ("sample", "--prime", "to", "--top-p", "-1"),
+        "",
+        "above 0 and at most 1, got -1",
+    ),
     ("char", ("predict",), "", "{} holds a character model, which writes text rather than predicts: minirnn sample"),
 ]
 
