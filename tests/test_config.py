@@ -24,6 +24,8 @@ class Base(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Derived(Base):
+    """Options."""
+
     group = "Names"
     size: int = 16
     on: bool = option(False, "On or off.", flags=("--on/--off",))
@@ -46,7 +48,7 @@ def test_the_docstring_lists_every_option() -> None:
     """Of inherited ones with the default of the class."""
     assert Derived.__doc__ is not None
     lines = Derived.__doc__.splitlines()
-    assert lines[1:4] == ["Args:", "    size: Units. Default: 16.", "    rate: A rate. Default: 0.0."]
+    assert lines[2:5] == ["Args:", "    size: Units. Default: 16.", "    rate: A rate. Default: 0.0."]
     assert lines[-1] == "    file: A file. Default: None."
 
 

@@ -1,14 +1,13 @@
-"""``bench``: training and sampling speed on this machine, beside PyTorch and JAX where they are installed.
+"""``bench``: speed of training and sampling on this machine, compared with PyTorch and JAX where they are installed.
 
 Every row is the same work for each program: embedding, recurrent layers, linear head, softmax cross-entropy,
-backpropagation through time, gradient-norm clipping, Adam. After warm-up the programs take turns (A B A B ...),
-each turn lasting a fraction of a second after a pause in which the other's threads go to sleep; a figure is the
-median over turns, a ratio the median of the ratios of neighbouring turns. Absolute times mean little on a shared
-machine; the ratios are what to read.
+backpropagation through time, gradient-norm clipping, Adam. After warm-up the programs take turns (A B A B ...), each
+for a fraction of a second after a pause in which the threads of the other go to sleep. A figure is the median over
+turns, a ratio the median of the ratios of neighbouring turns. On a shared machine read the ratios, not the times.
 
-GFLOP/s count 6 (I G H + H G H) B T a layer and 6 H V B T for the head, whoever avoids part of that work; beside them
-stands what share that is of the rate of minirnn's large matrix products on the same threads, measured in the same run.
-With ``--device cuda`` minirnn and PyTorch run on the GPU, both without TF32.
+GFLOP/s count 6 (I G H + H G H) B T per layer and 6 H V B T for the head, also where a program avoids a part of that
+work; next to them stands their fraction of the rate of minirnn's large matrix products on the same threads, measured
+in the same run. With ``--device cuda`` minirnn and PyTorch run on the GPU, both without TF32.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ RowName = StrEnum("RowName", {name: name for name in ROWS})  # type: ignore[misc
 _STANDARD = [RowName(name) for name in ROWS if name != "lstm-2x650"]
 
 Runner = Callable[[], int]
-"""Does one unit of work and returns how many were done (steps, or symbols sampled)."""
+"""Does some work and returns how much of it: steps, or symbols sampled."""
 
 
 def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
@@ -83,7 +82,7 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
         return lambda: model.generate(prime, length, seed=1).size
     parameters = list(model.parameters())
     optimizer = mr.optim.Adam(parameters, lr=1e-3)
-    inputs, targets = _tokens(work)  # of the host, as in training: PyTorch's are on the GPU already
+    inputs, targets = _tokens(work)  # on the host, as in training; those of PyTorch are on the GPU already
 
     def step() -> int:
         optimizer.zero_grad()
@@ -152,9 +151,11 @@ def jax_runner(work: Work, threads: int, device: str = "cpu") -> Runner | None:
         return jnp.asarray(rng.uniform(-1, 1, shape).astype(np.float32) / np.sqrt(size))
 
     parameters = {
-        "embedding": weight(vocabulary, size), "head": weight(size, vocabulary), "bias": weight(vocabulary),
+        "embedding": weight(vocabulary, size),
+        "head": weight(size, vocabulary),
+        "bias": weight(vocabulary),
         "layers": [(weight(size, 4 * size), weight(size, 4 * size), weight(4 * size)) for _ in range(work.layers)],
-    }  # fmt: skip
+    }
 
     def loss_of(p: Any, inputs: Any, targets: Any) -> Any:
         x = p["embedding"][inputs]
@@ -210,7 +211,7 @@ PEERS: dict[str, Callable[[Work, int, str], Runner | None]] = {
 
 
 def measure(runners: dict[str, Runner], seconds: float) -> dict[str, list[float]]:
-    """Seconds a unit for each program, one figure a turn."""
+    """Return the seconds per step or symbol of each program, one figure per turn."""
     for runner in runners.values():
         for _ in range(3):
             runner()
@@ -228,7 +229,7 @@ def measure(runners: dict[str, Runner], seconds: float) -> dict[str, list[float]
 
 
 def product_rate(threads: int, device: str = "cpu", seconds: float = 1.0) -> float:
-    """GFLOP/s of minirnn's own float32 matrix product, 1024 x 1024 x 1024, on a GPU 4096."""
+    """Return GFLOP/s of minirnn's float32 product of square matrices, of size 1024, on a GPU 4096."""
     import statistics
 
     import numpy as np
@@ -253,7 +254,7 @@ def product_rate(threads: int, device: str = "cpu", seconds: float = 1.0) -> flo
 
 
 def _machine(device: str, threads: int) -> dict[str, Any]:
-    """What is measured on, and how fast products of large matrices are there."""
+    """The machine, and the speed of its large matrix products."""
     if device == "cpu":
         return {
             "threads": threads, "product_gflops_1_thread": product_rate(1), "product_gflops": product_rate(threads)
@@ -266,15 +267,17 @@ def _machine(device: str, threads: int) -> dict[str, Any]:
 
 
 def bench(
-    rows: Annotated[list[RowName] | None, typer.Argument(help="What to measure; all but the largest.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Measuring time for each program and row.")] = 2.0,
-    alone: Annotated[bool, typer.Option("--alone", help="Leave PyTorch and JAX out.")] = False,
+    rows: Annotated[
+        list[RowName] | None, typer.Argument(help="What to measure; by default all but the largest.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time to measure each program and row.")] = 2.0,
+    alone: Annotated[bool, typer.Option("--alone", help="Do not measure PyTorch and JAX.")] = False,
     threads: o.Threads = None,
     device: o.Device = "cpu",
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Measure training steps and sampling on this machine, beside PyTorch and JAX where they are installed."""
+    """Measure training and sampling on this machine, and of PyTorch and JAX where they are installed."""
     import statistics
     from json import dumps
 
@@ -304,10 +307,11 @@ def bench(
             runners = {peer: r for peer in peers if (r := PEERS[peer](work, count, device)) is not None}
             times = measure(runners, seconds)
             medians = {peer: statistics.median(values) for peer, values in times.items()}
+            ours = times.pop("minirnn")
             ratios = {
-                peer: statistics.median(b / a for a, b in zip(times["minirnn"], times[peer], strict=True))
-                for peer in runners if peer != "minirnn"
-            }  # fmt: skip
+                peer: statistics.median(b / a for a, b in zip(ours, values, strict=True))
+                for peer, values in times.items()
+            }
             if json:
                 print(dumps({"row": row.value, "seconds": medians, "ratio": ratios, "gflop": work.gflop}), flush=True)
             else:

@@ -10,9 +10,7 @@ from minirnn.errors import CellError, OptionError
 from minirnn_cli import options as o
 from minirnn_cli.runs import find_checkpoint
 
-_SHOWN_APART = {
-    "task", "model", "symbols", "data", "position", "options", "optimizer", "random", "fresh_epoch", "notes",
-}  # fmt: skip
+_NOT_SHOWN = {"position", "optimizer", "random", "fresh_epoch", "notes"}
 
 
 def info(checkpoint: o.AnyCheckpoint = None, json: o.Json = False) -> None:
@@ -26,7 +24,7 @@ def info(checkpoint: o.AnyCheckpoint = None, json: o.Json = False) -> None:
     arrays, config = load(path)
     weights, cell = part(arrays, "model."), _cell_of(config)
     position = config.get("position", {})
-    facts: dict[str, Any] = {
+    first: dict[str, Any] = {
         "file": str(path),
         "bytes": path.stat().st_size,
         "task": config.get("task"),
@@ -35,7 +33,8 @@ def info(checkpoint: o.AnyCheckpoint = None, json: o.Json = False) -> None:
         "parameters": sum(a.size for a in weights.values()),
         "symbols": config.get("symbols"),
         "data": config.get("data"),
-        **{name: config[name] for name in sorted(config.keys() - _SHOWN_APART)},
+    }
+    last: dict[str, Any] = {
         "steps": position.get("step"),
         "tokens": position.get("tokens"),
         "seconds": position.get("seconds"),
@@ -46,6 +45,8 @@ def info(checkpoint: o.AnyCheckpoint = None, json: o.Json = False) -> None:
         "devices": {device: _state(device, config, cell) for device in DEVICES},
         "arrays": {name: list(a.shape) for name, a in weights.items()},
     }
+    others = sorted(config.keys() - first.keys() - last.keys() - _NOT_SHOWN)
+    facts = first | {name: config[name] for name in others} | last
     if json:
         print(dumps(facts, ensure_ascii=False))
         return

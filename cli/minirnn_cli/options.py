@@ -21,9 +21,8 @@ AnyCheckpoint = Annotated[
     Path | None, typer.Argument(help="A checkpoint, or the folder of a run; by default the newest run.")
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, max=_MAX_THREADS, help="Number of threads; by default all cores, or "
-                             "MINIRNN_NUM_THREADS.", rich_help_panel="Run")
-]  # fmt: skip
+    int | None, typer.Option(min=1, max=_MAX_THREADS, help="Threads; by default one per core.", rich_help_panel="Run")
+]
 Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute: cuda is a GPU.", rich_help_panel="Run")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors and warnings only.", rich_help_panel="Run")]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON lines.", rich_help_panel="Run")]

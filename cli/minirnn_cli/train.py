@@ -22,14 +22,10 @@ Out = Annotated[
     Path | None, typer.Option(help="Folder of the run; by default checkpoints/<data>.", rich_help_panel="Run")
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue the run in --out, or the newest one of this name.",
-                       rich_help_panel="Run")
-]  # fmt: skip
-ConfigFile = Annotated[
-    Path | None, typer.Option(metavar="FILE.toml|RUN", help="Take options from a TOML file or from another run; those "
-                              "on the command line win.", rich_help_panel="Run")
-]  # fmt: skip
-
+    bool, typer.Option("--resume", help="Continue the run in --out, or the newest on this data.", rich_help_panel="Run")
+]
+_CONFIG_HELP = "Take options from a TOML file or from another run; those on the command line win."
+ConfigFile = Annotated[Path | None, typer.Option(metavar="FILE.toml|RUN", help=_CONFIG_HELP, rich_help_panel="Run")]
 
 C = TypeVar("C", bound=Config)
 

@@ -209,14 +209,14 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
     left alone. A piece is transposed in every epoch, all its notes by the same interval, which is drawn among those
     that keep it on the piano. Pieces longer than ``seq_length`` are cut for training.
 
-    Were each key drawn for itself, too many or too few would sound, and neighbours that exclude each other. So a step
+    If each key were drawn independently, too many or too few would sound, and keys that exclude each other. So a step
     of a composition is one of the chords S of the training pieces, in any transposition, drawn with
 
         p(S)  proportional to  (n(S) prod_{k in S} (p_k / (1 - p_k)) / (q / (1 - q)))^(1 / temperature)
 
     where p_k is the model's probability of key k, q that of a key at any time, and n(S) how many steps of the training
-    pieces are S, transposed or not: if the model has nothing to say, all p_k = q, chords occur as often as there.
-    Temperature 0 takes the most likely.
+    pieces are S, transposed or not: if all p_k = q, chords occur as often as there. With
+    temperature 0 the most likely one is taken.
 
     Args:
         model: of 88 keys.

@@ -171,11 +171,10 @@ class Translator(ExampleTask[Pairs, TranslatorConfig]):
         task._train, task._config = EncodedPairs(source, target, sources, targets), config
         task.set_examples(task._train.lengths, config)
         task._validation = data.pick(held[base.evenly_spaced(len(held), MAX_EVAL_PAIRS)])
-        names = (
-            "level", "lower", "min_count", "max_words", "schedule", "teacher_forcing", "teacher_forcing_end", "draw",
-            "label_smoothing", "batch_size", "val_fraction", "seed",
-        )  # fmt: skip
-        task._data = {"sha256": base.fingerprint(data.texts, data.translations), **config.subset(*names)}
+        names = ("level", "lower", "min_count", "max_words", "label_smoothing", "batch_size", "val_fraction", "seed")
+        forcing = config.subset("teacher_forcing", "teacher_forcing_end", "schedule", "draw")
+        sha256 = base.fingerprint(data.texts, data.translations)
+        task._data = {"sha256": sha256, **config.subset(*names), **forcing}
         sizes = f"{len(source):,} and {len(target):,} different tokens"
         task.summary = f"{len(task._train):,} pairs to train on, {sizes}"
         return task
