@@ -34,4 +34,6 @@ def test_results_are_those_of_version_0_1(name: str, tmp_path: Path, monkeypatch
     invoke(f"train-{name}", made["data"], "--out", "run", "--resume", "--steps", "6", "--quiet")
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert [line | {"seconds": None} for line in lines[3:]] == [line | {"seconds": None} for line in close(made["resumed"])]
+    assert [line | {"seconds": None} for line in lines[3:]] == [
+        line | {"seconds": None} for line in close(made["resumed"])
+    ]
