@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import run, steps_of
+from support import SMALL, needs_many_steps, run, steps_of
 
 import minirnn as mr
 from minirnn import checkpoint
@@ -23,7 +23,6 @@ from minirnn.runs import BEST, LAST, METRICS, PREVIOUS
 from minirnn.tasks.char import CharConfig, Corpus, SampleConfig, TextGenerator, evaluate
 from minirnn.training import Trainer, TrainingConfig
 
-SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 TEXT = "the quick brown fox jumps over the lazy dog. " * (12 if SMALL else 60)
 
 
@@ -102,7 +101,7 @@ def test_a_forked_child_trains_with_the_same_numbers(set_threads: Any, tmp_path:
             np.testing.assert_array_equal(results["meanwhile"][name], array, err_msg=name)
 
 
-@pytest.mark.skipif(SMALL, reason="needs some hundred steps")
+@needs_many_steps
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_training_learns_a_sentence(cell: str, tmp_path: Path) -> None:
     task = _task(cell=cell, dropout=0.0, hidden_size=32)

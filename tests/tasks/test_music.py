@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import run
+from support import SMALL, needs_many_steps, run
 
 import minirnn as mr
 from minirnn.data.music import midi_bytes, piano_roll, roll_to_steps, wav_bytes
@@ -30,7 +29,6 @@ from minirnn.tasks.music import (
 )
 from minirnn.training import Trainer, TrainingConfig
 
-SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 CELLS = ("rnn", "lstm", "gru")
 FIVE = ComposeConfig(length=5)
 
@@ -175,7 +173,7 @@ def test_a_large_first_loss_is_not_skipped() -> None:
     assert (task.model.state_dict()["head.bias"] != before).all()
 
 
-@pytest.mark.skipif(SMALL, reason="needs some hundred steps")
+@needs_many_steps
 @pytest.mark.parametrize("cell", ["lstm", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("rnn", "gru"))])
 def test_it_learns_a_tune_and_plays_it_in_other_keys(cell: str) -> None:
     tune = [(60, 64, 67), (57, 60, 65), (59, 62, 67), (60, 64, 69), (55, 62, 71)] * 4
