@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from minirnn_cli.main import app
@@ -16,6 +18,8 @@ from minirnn import checkpoint
 from minirnn.runs import BEST, LAST, METRICS
 from minirnn.training import Step, Trainer
 
+SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
+needs_many_steps = pytest.mark.skipif(SMALL, reason="needs some hundred steps, too slow without compiling")
 typer.testing._get_command = cache(typer.main.get_command)  # type: ignore[attr-defined]  # built once, not per call
 
 
@@ -27,6 +31,13 @@ def run(trainer: Trainer, steps: int | None = None) -> list[Step]:
         if steps is not None and len(done) == steps:
             trainer.stop()
     return done
+
+
+def perturb(task: Any) -> Any:
+    """Add noise to all weights, some of which are zero at first."""
+    for parameter in task.model.parameters():
+        parameter.data[...] += np.random.default_rng(3).normal(0, 0.3, parameter.shape)
+    return task
 
 
 def metrics_of(folder: Path | str) -> list[dict[str, Any]]:

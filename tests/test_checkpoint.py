@@ -1,4 +1,4 @@
-"""Checkpoints: what is written is read back, damage is found and named, an old file survives a failed write."""
+"""Checkpoints: what is written is read back, damage is reported, an old file survives a failed write."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ ARRAYS = {
 }
 
 
-def test_round_trip_of_any_layout(tmp_path: Path) -> None:
+def test_arrays_of_any_layout_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "x.safetensors"
     config = {"a": [1, 2.5, None], "text": "ü\n😀", "big": 1 << 80}
     checkpoint.save(path, ARRAYS, config)
@@ -36,7 +36,7 @@ def test_round_trip_of_any_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 7, 9, 60, 300, -1, -17, -40])
-def test_a_flipped_bit_is_found(tmp_path: Path, position: int) -> None:
+def test_a_flipped_bit_is_detected(tmp_path: Path, position: int) -> None:
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, ARRAYS, {"a": 1})
     data = bytearray(path.read_bytes())
@@ -47,7 +47,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 3, 8, 100, 0.5, 0.99])
-def test_a_truncated_file_is_found(tmp_path: Path, keep: float) -> None:
+def test_a_truncated_file_is_detected(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, ARRAYS, {"a": 1})
     data = path.read_bytes()
@@ -56,7 +56,7 @@ def test_a_truncated_file_is_found(tmp_path: Path, keep: float) -> None:
         checkpoint.load(path)
 
 
-def test_a_changed_description_is_found(tmp_path: Path) -> None:
+def test_a_changed_description_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, {}, {"best_loss": 2.59})
     path.write_bytes(path.read_bytes().replace(b"2.59", b"3.59"))
@@ -64,7 +64,7 @@ def test_a_changed_description_is_found(tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
-def test_files_of_writers_that_died_are_swept(tmp_path: Path) -> None:
+def test_temporary_files_of_processes_that_died_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (tmp_path / f".x.safetensors.{dead.pid}.tmp").write_bytes(b"half a checkpoint")
@@ -73,7 +73,7 @@ def test_files_of_writers_that_died_are_swept(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [f".x.safetensors.{os.getppid()}.tmp", "x.safetensors"]
 
 
-def test_which_array_is_damaged(tmp_path: Path) -> None:
+def test_the_damaged_array_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, {"only": np.zeros(100, np.float32)}, {})
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Nothing saved is lost: runs killed at random points, and a disk that fails at every call in turn."""
+"""Nothing saved is lost: runs killed at random points, and a disk that fails at each system call in turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KILLS = 50
 
 
 def _train(out: Path) -> None:
-    """To the end of the run in ``out``, from where it stands."""
+    """Train to the end of the run in ``out``, resuming it where it exists."""
     symbols = Characters.of(TEXT)
     sizes = CharConfig(cell="gru", hidden_size=12, num_layers=1, batch_size=4, seq_length=8, seed=0)
     task = TextGenerator.build(Corpus(symbols.encode(TEXT), symbols), sizes)
@@ -37,18 +37,18 @@ def _train(out: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.needs_jit
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_random_points_the_run_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    """kill -9, fifty times; after each the saved state verifies, and the end is equal byte for byte."""
+def test_a_run_killed_at_random_points_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    """kill -9, fifty times; after each the saved state is whole, and the end is equal byte for byte."""
     _train(tmp_path / "whole")
     rng, kills, runs = random.Random(0), 0, 0
     while kills < KILLS:  # on a busy machine a run may come to its end between two kills: then one more
         runs += 1
-        kills += _killed_again_and_again(tmp_path / f"cut-{runs}", KILLS - kills, rng)
+        kills += _train_and_kill(tmp_path / f"cut-{runs}", KILLS - kills, rng)
         _assert_same_end(tmp_path / f"cut-{runs}", tmp_path / "whole")
 
 
-def _killed_again_and_again(cut: Path, most: int, rng: random.Random) -> int:
-    """Train in ``cut`` to the end, killed up to ``most`` times on the way; how often it was."""
+def _train_and_kill(cut: Path, most: int, rng: random.Random) -> int:
+    """Train in ``cut`` to the end, killed up to ``most`` times; returns how often it was."""
     kills = 0
     while True:
         child = os.fork()
@@ -82,7 +82,7 @@ def _assert_same_end(cut: Path, whole: Path) -> None:
 
 
 class _Faulty:
-    """A module whose functions fail at the n-th call of all the watched ones, as the system would."""
+    """The module ``os``, where the n-th call of all watched functions fails as the system would."""
 
     WATCHED = ("fsync", "replace", "link", "open")
 
@@ -129,7 +129,7 @@ class _Faulty:
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
-def test_whichever_call_fails_a_whole_state_is_there(error: int, tmp_path: Path) -> None:
+def test_a_whole_state_remains_whichever_system_call_fails(error: int, tmp_path: Path) -> None:
     """The first, second, third ... system call of a save fails, until a save needs fewer calls than that."""
     path = tmp_path / LAST
     arrays = {name: np.arange(1000.0) + offset for name, offset in (("a", 0), ("b", 7))}

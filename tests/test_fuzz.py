@@ -1,4 +1,4 @@
-"""Untrusted files: thousands of damaged or forged ones give a clear error or a correct result, in bounded memory."""
+"""Untrusted files: thousands of damaged and forged ones give a clear error or the right result, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import run
+from tiny import TASKS
 
 import minirnn as mr
 from minirnn import checkpoint, tasks
@@ -25,43 +27,35 @@ from minirnn.data.images import read_idx
 from minirnn.data.lines import read_columns, read_pairs
 from minirnn.data.music import read_pieces
 from minirnn.data.tables import read_table
-from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DataError
 from minirnn.kernels.jit import DISABLED
 from minirnn.runs import LAST
 from minirnn.tasks.base import rebuild
-from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
-from minirnn.tasks.classifier import LabelledTexts
-from minirnn.tasks.forecaster import Series
-from minirnn.tasks.tagger import Sentences, TaggedData
-from minirnn.tasks.translator import Pairs
 from minirnn.training import Trainer, TrainingConfig
 
 CHECKPOINTS = 200 if DISABLED else 2_400
 FILES = 50 if DISABLED else 400  # of each kind
-MEMORY_LIMIT = 1 << 29  # bytes a reader may allocate
+MAX_BYTES = 1 << 29  # that a reader may allocate
 
-ODD: list[Any] = [
-    None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 0.5, -2.5, 1e308, "", "lstm", "\ud800", [], [1], {}, {"a": 1},
-    "x" * 1000, [[[]]], "../lstm", "_cell",
-]  # fmt: skip
+ODD: list[Any] = [None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 0.5, -2.5, 1e308, "", "lstm", "\ud800", "x" * 1000]
+ODD += ["../lstm", "_cell", [], [1], [[[]]], {}, {"a": 1}]
 
 
 @pytest.fixture
 def in_bounded_memory() -> Iterator[None]:
-    """The test may use so much address space beyond what there is; more is a MemoryError."""
+    """The test may use MAX_BYTES more of address space; more is a MemoryError."""
     resource = pytest.importorskip("resource")
     if not Path("/proc/self/statm").exists():
         pytest.skip("needs /proc to know how much is used")
     now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY_LIMIT, before[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (now + MAX_BYTES, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _attempt(action: Callable[[], Any], refusal: type[Exception]) -> tuple[Any, str | None]:
-    """The result of an action, or the message of the expected error; any other exception fails the test."""
+    """The result of an action, or the message of its refusal; any other exception fails the test."""
     try:
         return action(), None
     except refusal as error:
@@ -72,33 +66,12 @@ def _attempt(action: Callable[[], Any], refusal: type[Exception]) -> tuple[Any, 
 
 
 def _originals(folder: Path) -> list[Path]:
-    """A run's last state of every task."""
-    text = "the quick brown fox. " * 30
-    symbols = Characters.of(text)
-    tagged, table = folder / "tagged.tsv", folder / "table.csv"
-    tagged.write_bytes(TAGGED)
-    table.write_text("Month,Sales\n" + "".join(f"{n},{n * n % 17 + n}\n" for n in range(60)))
-    chord = np.zeros((6, 88), bool)
-    chord[:, [39, 43, 46]] = True
-    examples = ["x"] * 16
-    made: dict[str, tuple[Any, dict[str, Any]]] = {
-        "char": (Corpus(symbols.encode(text), symbols), {"hidden_size": 5, "cell": "gru", "seq_length": 8}),
-        "classifier": (
-            LabelledTexts(["good film", "bad film"] * 8, ["pos", "neg"] * 8, examples),
-            {"hidden_size": 4, "pooling": "attention", "embedding_size": 3},
-        ),
-        "tagger": (TaggedData(Sentences.read([str(tagged)])), {"hidden_size": 3, "embedding_size": 3}),
-        "translator": (
-            Pairs(["a b", "b a"] * 8, ["x y", "y x z"] * 8, examples), {"hidden_size": 4, "embedding_size": 3},
-        ),
-        "forecaster": (Series.read(str(table)), {"seq_length": 5, "hidden_size": 3}),
-        "music": ({"train": [chord] * 4}, {"hidden_size": 3, "num_layers": 1, "cell": _own_cell()}),
-    }  # fmt: skip
-    for name, (data, options) in made.items():
-        task = tasks.TASKS[name].build(data, tasks.TASKS[name].Config(**options))
-        for _ in Trainer(task, TrainingConfig(steps=1), folder / name).fit():
-            pass
-    return [folder / name / LAST for name in made]
+    """A run's last state of every task; one of them with an own cell."""
+    for name, tiny in TASKS.items():
+        changed = {"cell": _own_cell()} if name == "music" else {}
+        task = tiny.make(tiny.write(folder), hidden_size=4, **changed)
+        run(Trainer(task, TrainingConfig(steps=1, optimizer="sgd"), folder / name))
+    return [folder / name / LAST for name in TASKS]
 
 
 def _own_cell() -> dict[str, Any]:
@@ -117,7 +90,7 @@ def _packed(header: dict[str, Any] | str, body: bytes, size: int | None = None) 
 
 
 def _damaged(data: bytes, rng: random.Random) -> bytes:
-    """Bytes cut off, flipped, inserted, removed or repeated."""
+    """Bytes truncated, flipped, inserted, removed or doubled."""
     kind, at = rng.randrange(5), rng.randrange(len(data))
     if kind == 0:
         return data[:at]
@@ -133,8 +106,8 @@ def _damaged(data: bytes, rng: random.Random) -> bytes:
     return data[:at] + data[max(0, at - rng.randint(1, 200)) :]
 
 
-def _lying(data: bytes, rng: random.Random) -> bytes:
-    """A header that says what is not so: shapes, types, places, sizes, names twice."""
+def _with_false_header(data: bytes, rng: random.Random) -> bytes:
+    """A header with false shapes, types, offsets, sizes or names, or a name twice."""
     header, body = _header(data)
     name = rng.choice([name for name in header if name != "__metadata__"])
     kind = rng.randrange(7)
@@ -156,22 +129,22 @@ def _lying(data: bytes, rng: random.Random) -> bytes:
     return _packed(header, body)
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
-        yield from _places(item, (*path, key))
+        yield from _paths(item, (*path, key))
 
 
 def _forged(data: bytes, rng: random.Random) -> bytes:
-    """A description changed at some place, with the right checksums: only its sense can tell."""
+    """A description changed somewhere, with the right checksums."""
     header, body = _header(data)
     described = json.loads(header["__metadata__"]["minirnn"])
     config = described["config"]
     part = rng.choice(sorted(config.keys() - {"options", "optimizer", "random", "position", "notes", "fresh_epoch"}))
-    *way, last = rng.choice([path for path in _places(config) if path and path[0] == part])
+    *parents, last = rng.choice([path for path in _paths(config) if path and path[0] == part])
     target = config
-    for key in way:
+    for key in parents:
         target = target[key]
     if rng.random() < 0.2 and isinstance(target, dict):
         del target[last]
@@ -185,15 +158,14 @@ def _forged(data: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_bounded_memory")
-def test_damaged_lying_and_forged_checkpoints(tmp_path: Path) -> None:
-    """Each is refused by a CheckpointError, or what it holds is what was saved."""
+def test_damaged_and_forged_checkpoints_are_refused_or_load_the_saved_values(tmp_path: Path) -> None:
     rng, path = random.Random(20_240), tmp_path / "mutant.safetensors"
     refused = loaded = 0
-    originals = [(file.read_bytes(), checkpoint.part(checkpoint.load(file)[0], "model.")) for file in
-                 _originals(tmp_path)]  # fmt: skip
+    files = _originals(tmp_path)
+    originals = [(file.read_bytes(), checkpoint.part(checkpoint.load(file)[0], "model.")) for file in files]
     for number in range(CHECKPOINTS):
         data, expected = originals[number % len(originals)]
-        mutate: Callable[[bytes, random.Random], bytes] = (_damaged, _lying, _forged)[number % 3]
+        mutate: Callable[[bytes, random.Random], bytes] = (_damaged, _with_false_header, _forged)[number % 3]
         path.write_bytes(mutate(data, rng))
         model, refusal = _attempt(lambda: tasks.load(path).model, CheckpointError)
         if refusal is not None:
@@ -208,6 +180,8 @@ def test_damaged_lying_and_forged_checkpoints(tmp_path: Path) -> None:
 
 
 NAN, LONG = float("nan"), [["gate", "i"], ["state", "h"]] + [["add", n, 1] for n in range(10_000)]
+PRODUCTS = [["gate", "i"], *(["product", n, n] for n in range(400))]
+MANY_PRODUCTS = {"nodes": PRODUCTS, "gates": ["i"], "vectors": {}, "new": [400, 400]}
 HOSTILE: dict[str, tuple[Any, str]] = {
     "unknown operation": ({"nodes": [["gate", "i"], ["__import__", 0]], "new": [1, 1]}, "__import__"),
     "operation of the compiler": ({"nodes": [["mask", "x"]], "new": [0, 0]}, "mask"),
@@ -237,20 +211,17 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "vectors": ({"vectors": [1]}, "damaged"),
     "other gates": ({"gates": ["f", "i", "g", "o", "i_x"]}, "."),
     "other size": (mr.cells.get("lstm").to_data(), "missing|unexpected|p_f"),
-    "products": ({"nodes": [["gate", "i"], *(["product", n, n] for n in range(400))], "gates": ["i"], "vectors": {},
-                  "new": [400, 400]}, "num_layers 1 does not fit"),
-}  # fmt: skip
+    "products": (MANY_PRODUCTS, "num_layers 1 does not fit"),
+}
 
 
 def test_hostile_descriptions_of_cells_are_refused(tmp_path: Path) -> None:
-    text = "the quick brown fox. " * 30
-    symbols, path = Characters.of(text), tmp_path / "x.safetensors"
-    config = CharConfig(hidden_size=4, num_layers=1, cell=_own_cell())
-    task = TextGenerator.build(Corpus(symbols.encode(text), symbols), config)
+    path = tmp_path / "x.safetensors"
+    task = TASKS["char"].make(TASKS["char"].write(tmp_path), hidden_size=4, num_layers=1, cell=_own_cell())
     arrays = {f"model.{name}": array for name, array in task.model.state_dict().items()}
     config = task.config()
     checkpoint.save(path, arrays, config)
-    assert tasks.load(path).model.config == task.model.config  # as it is, it loads
+    assert tasks.load(path).model.config == task.model.config  # unchanged, it loads
     cells = [(_own_cell() | change, message) for change, message in HOSTILE.values()]
     cells += [(odd, ".") for odd in ODD if odd != "lstm"]
     for cell, message in cells:
@@ -290,8 +261,8 @@ KINDS: dict[str, tuple[bytes, Callable[[str], object]]] = {
 
 @pytest.mark.usefixtures("in_bounded_memory")
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_data_files(kind: str, tmp_path: Path) -> None:
-    """Each is read, or refused by a DataError of one line that names the file."""
+def test_damaged_data_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
+    """By a DataError of one line that names the file."""
     original, read = KINDS[kind]
     rng, path = random.Random(7), tmp_path / "data"
     outcomes = {"read": 0, "refused": 0}
@@ -309,7 +280,7 @@ def test_damaged_data_files(kind: str, tmp_path: Path) -> None:
     assert outcomes["refused"] > 0
 
 
-def test_deep_and_huge_json(tmp_path: Path) -> None:
+def test_deeply_nested_json_and_huge_numbers_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.json"
     for text in ("[" * 100_000, "[" * 100_000 + "]" * 100_000, "[[[" + "9" * 5000 + "]]]", "1e999", '{"train": 3}'):
         path.write_text(text)
@@ -317,14 +288,11 @@ def test_deep_and_huge_json(tmp_path: Path) -> None:
             read_pieces(str(path))
 
 
-def test_state_dicts_of_wrong_shapes_take_no_memory() -> None:
-    """Sizes are compared before anything is allocated."""
-    from minirnn.models import CharLM
-
+def test_a_state_dict_that_does_not_fit_is_refused_before_allocating() -> None:
     arrays = mr.models.CharLM(5, 4).state_dict()
     with pytest.raises(CheckpointError, match="hidden_size"):
-        rebuild(CharLM, {"vocab_size": 5, "hidden_size": 10**12}, arrays)
+        rebuild(mr.models.CharLM, {"vocab_size": 5, "hidden_size": 10**12}, arrays)
     with pytest.raises(CheckpointError, match="num_layers"):
-        rebuild(CharLM, {"vocab_size": 5, "hidden_size": 4, "num_layers": 10**9}, arrays)
+        rebuild(mr.models.CharLM, {"vocab_size": 5, "hidden_size": 4, "num_layers": 10**9}, arrays)
     with pytest.raises(CheckpointError, match="shape"):
-        rebuild(CharLM, {"vocab_size": 60, "hidden_size": 70}, arrays)
+        rebuild(mr.models.CharLM, {"vocab_size": 60, "hidden_size": 70}, arrays)

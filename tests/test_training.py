@@ -1,4 +1,4 @@
-"""Training learns, is reproducible on any number of threads, and an interrupted run resumes bit for bit."""
+"""The training loop: threads, evaluation, metrics, budgets, skipped steps, rolling back, and disks that fail."""
 
 import errno
 import json
@@ -8,22 +8,21 @@ import os
 import signal
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from support import run
+from support import SMALL, needs_many_steps, run, steps_of
 
 import minirnn as mr
 from minirnn import checkpoint
 from minirnn.data.text import Characters
-from minirnn.errors import CheckpointError, DataError, DivergedError, OptionError, SaveError
-from minirnn.optim import OPTIMIZERS
+from minirnn.errors import CheckpointError, DivergedError, OptionError, SaveError
 from minirnn.runs import BEST, LAST, METRICS, PREVIOUS
-from minirnn.tasks.char import CharConfig, Corpus, TextGenerator, evaluate, read_corpus
+from minirnn.tasks.char import CharConfig, Corpus, TextGenerator, evaluate
 from minirnn.training import Trainer, TrainingConfig
 
-SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 TEXT = "the quick brown fox jumps over the lazy dog. " * (12 if SMALL else 60)
 
 
@@ -39,8 +38,8 @@ def _trained(cell: str, results: dict[str, Any], name: str) -> None:
     results[name] = task.model.state_dict() | {"loss": np.array([step.train_loss for step in steps])}
 
 
-def test_two_models_trained_in_two_threads_at_once_get_the_numbers_they_get_alone(set_threads: Any) -> None:
-    """First weights and dropout masks too: a thread that seeds has a generator of its own."""
+def test_two_models_trained_in_two_threads_have_the_same_numbers_as_alone(set_threads: Any) -> None:
+    """Initial weights and dropout masks too: a thread that seeds has a generator of its own."""
     set_threads(2)
     results: dict[str, dict[str, np.ndarray]] = {}
     for kind in ("alone", "together"):
@@ -51,15 +50,14 @@ def test_two_models_trained_in_two_threads_at_once_get_the_numbers_they_get_alon
                 thread.join()
         for thread in started:
             thread.join()
-    _trained("lstm", results, "lstm main")
-    _trained("gru", results, "gru main")
     for cell in ("lstm", "gru"):
+        _trained(cell, results, f"{cell} main")
         for name, array in results[f"{cell} alone"].items():
             for kind in ("together", "main"):
                 np.testing.assert_array_equal(results[f"{cell} {kind}"][name], array, err_msg=f"{cell} {name} {kind}")
 
 
-def test_a_thread_that_does_not_seed_shares_the_generator_of_the_main_thread() -> None:
+def test_a_thread_shares_the_generator_of_the_main_thread_until_it_seeds() -> None:
     drawn: list[int] = []
 
     def draw() -> None:
@@ -81,10 +79,10 @@ def test_a_thread_that_does_not_seed_shares_the_generator_of_the_main_thread() -
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_trains_like_its_parent(set_threads: Any, tmp_path: Path) -> None:
+def test_a_forked_child_trains_with_the_same_numbers(set_threads: Any, tmp_path: Path) -> None:
     set_threads(2)
     results: dict[str, dict[str, np.ndarray]] = {}
-    _trained("lstm", results, "before")  # the parent has compiled, and has threads that the child has not
+    _trained("lstm", results, "before")  # the parent has compiled, and has threads, which the child does not inherit
     child = os.fork()
     if child == 0:
         code = 1
@@ -103,7 +101,7 @@ def test_a_forked_child_trains_like_its_parent(set_threads: Any, tmp_path: Path)
             np.testing.assert_array_equal(results["meanwhile"][name], array, err_msg=name)
 
 
-@pytest.mark.skipif(SMALL, reason="needs some hundred steps")
+@needs_many_steps
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_training_learns_a_sentence(cell: str, tmp_path: Path) -> None:
     task = _task(cell=cell, dropout=0.0, hidden_size=32)
@@ -124,13 +122,11 @@ def test_validation_is_the_mean_over_every_symbol() -> None:
     expected = -np.take_along_axis(logits, y[..., None], -1).mean(dtype=np.float64)
     assert evaluate(task.model, task._validation)["loss"] == pytest.approx(expected, rel=1e-5)
     cut = len(Characters.of(TEXT).encode(TEXT)) - round(0.1 * len(TEXT))
-    assert (
-        task._validation.tokens.reshape(-1).tolist()
-        == Characters.of(TEXT).encode(TEXT[cut:]).tolist()[: task._validation.tokens.size]
-    )
+    tokens = task._validation.tokens.reshape(-1)
+    assert tokens.tolist() == Characters.of(TEXT).encode(TEXT[cut:]).tolist()[: tokens.size]
 
 
-def test_the_state_is_carried_within_an_epoch_and_reset_at_its_end() -> None:
+def test_the_state_is_kept_within_an_epoch_and_reset_at_its_end() -> None:
     task = _task(dropout=0.0)
     task.start_epoch(0)
     task.loss(0, 0.0)
@@ -146,63 +142,21 @@ def test_the_state_is_carried_within_an_epoch_and_reset_at_its_end() -> None:
     assert task.loss(1, 0.0)[0].item() != second.item()
 
 
-def test_loss_curve_does_not_depend_on_the_number_of_threads() -> None:
-    curves = []
-    before = mr.get_num_threads()
-    for threads, seed in [(1, 5), (2, 5), (3, 5), (1, 6)]:
-        mr.set_num_threads(threads)
-        task = _task(hidden_size=16 if SMALL else 100, batch_size=4 if SMALL else 24, seed=seed)
-        steps = run(Trainer(task, TrainingConfig(steps=4)))
-        curves.append([(s.train_loss, s.grad_norm, str(s.metrics)) for s in steps])
-    mr.set_num_threads(before)
-    assert curves[0] == curves[1] == curves[2]
-    assert curves[0] != curves[3]
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_an_interrupted_run_resumes_bit_for_bit(optimizer: str, tmp_path: Path) -> None:
-    config = TrainingConfig(steps=17, optimizer=optimizer, lr=1e-2, evaluations=3, log_every=2)
-    whole = Trainer(_task(cell="gru"), config, tmp_path / "whole")
-    run(whole)
-    for cut in (1, 8, 13):
-        folder = tmp_path / f"cut{cut}"
-        run(Trainer(_task(cell="gru"), config, folder), cut)
-        trainer = Trainer(_task(cell="gru"), config, folder, resume=True)
-        assert trainer.position.step == cut
-        run(trainer)
-        assert _contents(folder) == _contents(tmp_path / "whole")
-
-
-def _contents(folder: Path) -> tuple:
-    """Everything a run wrote, but the times."""
-    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    files = []
-    for name in (BEST, LAST):
-        arrays, config = checkpoint.load(folder / name)
-        config["position"].pop("seconds")
-        files.append(({key: (a.shape, a.tobytes()) for key, a in arrays.items()}, config))
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines], files
-
-
-def test_lines_after_the_saved_step_are_dropped(tmp_path: Path) -> None:
-    """A run that was killed had written more lines than steps it saved."""
+def test_metrics_after_the_saved_step_are_removed_on_resuming(tmp_path: Path) -> None:
+    """A run that was killed may have written more lines than it saved steps."""
     config = TrainingConfig(steps=12, evaluations=2, log_every=1)
     run(Trainer(_task(), config, tmp_path), 6)
     with open(tmp_path / METRICS, "a", encoding="utf-8") as file:
         file.write('{"step": 7, "train_loss": 1.0}\n{"step": 8, "tr')
     run(Trainer(_task(), config, tmp_path, resume=True))
-    assert [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()] == list(range(1, 13))
+    assert steps_of(tmp_path) == list(range(1, 13))
 
 
-def test_resume_refuses_another_model_or_corpus(tmp_path: Path) -> None:
+def test_resuming_needs_a_last_state_with_the_same_optimizer(tmp_path: Path) -> None:
     config = TrainingConfig(steps=2)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         Trainer(_task(), config, tmp_path, resume=True)
     run(Trainer(_task(), config, tmp_path))
-    with pytest.raises(CheckpointError, match="hidden_size was 16, now it is 20"):
-        Trainer(_task(hidden_size=20), config, tmp_path, resume=True)
-    with pytest.raises(CheckpointError, match="the data is not the one the run started with"):
-        Trainer(_task(TEXT[::-1]), config, tmp_path, resume=True)
     with pytest.raises(CheckpointError, match='optimizer was "adamw", now it is "sgd"'):
         Trainer(_task(), TrainingConfig(steps=2, optimizer="sgd"), tmp_path, resume=True)
     os.replace(tmp_path / BEST, tmp_path / LAST)
@@ -210,12 +164,10 @@ def test_resume_refuses_another_model_or_corpus(tmp_path: Path) -> None:
         Trainer(_task(), config, tmp_path, resume=True)
 
 
-def test_resume_takes_new_settings_and_goes_on_evaluating(tmp_path: Path) -> None:
-    """A larger budget is evaluated as often as it would have been; the optimiser is told what is asked for now."""
+def test_a_resumed_run_takes_new_settings_of_the_training_loop(tmp_path: Path) -> None:
     run(Trainer(_task(), TrainingConfig(steps=4, evaluations=4), tmp_path))
-    trainer = Trainer(
-        _task(), TrainingConfig(steps=8, evaluations=4, weight_decay=0.5, clip=0.1), tmp_path, resume=True
-    )
+    config = TrainingConfig(steps=8, evaluations=4, weight_decay=0.5, clip=0.1)
+    trainer = Trainer(_task(), config, tmp_path, resume=True)
     assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.5
     assert [step.step for step in run(trainer) if step.metrics] == [6, 8]
 
@@ -227,7 +179,7 @@ def test_the_last_state_is_saved_between_evaluations(tmp_path: Path, monkeypatch
         assert checkpoint.load_config(tmp_path / LAST)["position"]["step"] == step.step
 
 
-def test_metrics_file(tmp_path: Path) -> None:
+def test_metrics_are_written_at_evaluations_and_every_few_steps(tmp_path: Path) -> None:
     steps = run(Trainer(_task(), TrainingConfig(steps=10, evaluations=2, log_every=3), tmp_path))
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 5, 6, 9, 10]
@@ -237,7 +189,7 @@ def test_metrics_file(tmp_path: Path) -> None:
     assert lines[-1]["tokens"] == 10 * 4 * 10
 
 
-def test_best_is_the_lowest_validation_loss(tmp_path: Path) -> None:
+def test_the_best_state_has_the_lowest_validation_loss(tmp_path: Path) -> None:
     task = _task()
     losses = iter([3.0, 2.0, 2.5, 1.9, 4.0])
     weights = {}
@@ -295,15 +247,13 @@ def test_steps_epochs_and_minutes_end_training(tmp_path: Path) -> None:
 
 
 def test_steps_with_nan_loss_are_skipped() -> None:
-    """A batch without a finite loss changes nothing; 20 of them in a row end the run."""
+    """They change nothing; 20 in a row end the run."""
     task = _task()
     trainer = Trainer(task, TrainingConfig(steps=100))
     task.model.embedding.weight.data[0] = np.nan
     before = task.model.state_dict()
-    steps = []
     with pytest.raises(DivergedError, match=r"for 20 steps in a row; use a smaller lr \(it was 0.004\)"):
-        steps.extend(trainer.fit())
-    lines = []
+        run(trainer)
     trainer = Trainer(task, TrainingConfig(steps=10))
     lines = [step.line() for step in trainer.fit()]
     assert [line["grad_norm"] for line in lines] == [line["train_loss"] for line in lines] == [None] * 10
@@ -320,46 +270,31 @@ def test_steps_with_nan_loss_are_skipped() -> None:
         ({"steps": 3, "minutes": 2.0}, "got steps, minutes"),
         ({"steps": 0}, "steps: expected an int of at least 1, got 0"),
         ({"minutes": math.inf}, "minutes: expected a finite number, got inf"),
-        ({"steps": 1, "lr": -1}, "lr: expected a number above 0, got -1"),
         ({"steps": 1, "lr": math.nan}, "lr: expected a number above 0, got nan"),
         ({"steps": 1, "optimizer": "lion"}, "optimizer: expected one of adam, adamw"),
         ({"steps": 1, "clip": -1}, "clip: expected a number of at least 0, got -1"),
-        ({"steps": 1, "clip": math.nan}, "clip: expected a number of at least 0, got nan"),
-        ({"steps": 1, "weight_decay": -0.1}, "weight_decay: expected a number of at least 0"),
         ({"steps": 1, "patience": 0}, "patience: expected an int of at least 1, got 0"),
     ],
 )
-def test_options_out_of_range(options: dict, message: str) -> None:
+def test_bad_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         TrainingConfig(**options)
 
 
-def test_a_corpus_too_short() -> None:
-    with pytest.raises(DataError, match="only 3 symbols"):
-        TextGenerator.build(Corpus(np.zeros(3, np.int64), Characters("a")), CharConfig(batch_size=1, seq_length=5))
-
-
-def test_bytes_corpus(tmp_path: Path) -> None:
-    (tmp_path / "x.bin").write_bytes(bytes(range(256)) * 3)
-    tokens, symbols = read_corpus([str(tmp_path / "x.bin")], as_bytes=True)
-    assert tokens.tolist() == list(range(256)) * 3
-    assert len(symbols) == 256
-
-
-def _spoil(task: TextGenerator, step: int, count: int, value: float = math.nan) -> None:
-    """From its ``step``-th call on, ``count`` times, the loss is ``value`` times what it was."""
+def _multiply_loss(task: TextGenerator, step: int, count: int, value: float = math.nan) -> None:
+    """Multiply the loss by ``value`` in ``count`` steps from ``step`` on."""
     loss, calls = task.loss, iter(range(10**6))
 
-    def spoilt(number: int, progress: float) -> tuple[mr.Tensor, int]:
+    def multiplied(number: int, progress: float) -> tuple[mr.Tensor, int]:
         mean, tokens = loss(number, progress)
         return (mean * value if step <= next(calls) < step + count else mean), tokens
 
-    task.loss = spoilt  # type: ignore[method-assign]
+    task.loss = multiplied  # type: ignore[method-assign]
 
 
 def test_a_step_with_an_exploding_loss_is_skipped() -> None:
     task = _task()
-    _spoil(task, 5, 1, value=1e4)
+    _multiply_loss(task, 5, 1, value=1e4)
     steps = run(Trainer(task, TrainingConfig(steps=8)))
     assert [step.skipped for step in steps] == [0, 0, 0, 0, 0, 1, 0, 0]
 
@@ -368,7 +303,7 @@ def test_after_many_skipped_steps_training_rolls_back_and_halves_the_learning_ra
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = _task()
-    _spoil(task, 12, 20)
+    _multiply_loss(task, 12, 20)
     trainer = Trainer(task, TrainingConfig(steps=40, save_every=10, evaluations=1, log_every=1), tmp_path)
     steps = run(trainer)
     assert trainer.position.step == 40
@@ -377,94 +312,85 @@ def test_after_many_skipped_steps_training_rolls_back_and_halves_the_learning_ra
     assert caplog.messages == ["no usable loss for 20 steps: rolled back to step 10, with 0.5 times the learning rate"]
     assert [step.step for step in steps[back - 1 : back + 2]] == [31, 10, 11]
     assert steps[back + 1].lr == pytest.approx(trainer.schedule.lr_at(10 / 40) / 2)
-    lines = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
-    assert lines == list(range(1, 41))
+    assert steps_of(tmp_path) == list(range(1, 41))
 
 
 def test_training_rolls_back_at_most_three_times(tmp_path: Path) -> None:
     task = _task()
-    _spoil(task, 3, 10**6)
+    _multiply_loss(task, 3, 10**6)
     with pytest.raises(DivergedError, match="rolling back to a saved state 3 times did not help"):
         run(Trainer(task, TrainingConfig(steps=1000, evaluations=1), tmp_path))
 
 
-def test_a_disk_that_fails_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Training goes on, what could not be written is written later, and nothing is missing or there twice."""
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A disk that cannot be written to while ``full``, and is tried again at once."""
+    disk = SimpleNamespace(full=False)
+    write, opened = checkpoint.write_atomically, open
+
+    def check() -> None:
+        if disk.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_atomically(*args: Any) -> None:
+        check()
+        write(*args)
+
+    def open_file(path: Any, mode: str) -> Any:
+        check()
+        return opened(path, mode)
+
     monkeypatch.setattr("minirnn.runs.RETRY_SECONDS", 0)
-    full, write, opened = [False], checkpoint.write_atomically, open
+    monkeypatch.setattr(checkpoint, "write_atomically", write_atomically)
+    monkeypatch.setattr("minirnn.runs.open", open_file, raising=False)
+    return disk
 
-    def failing(*args: object) -> None:
-        if full[0]:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(*args)  # type: ignore[arg-type]
 
-    def no_lines(path: object, mode: str = "r", **options: object) -> object:
-        if full[0] and mode == "ab":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return opened(path, mode, **options)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(checkpoint, "write_atomically", failing)
-    monkeypatch.setattr("minirnn.runs.open", no_lines, raising=False)
+def test_training_survives_a_disk_that_fails_for_a_while(
+    tmp_path: Path, disk: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What could not be written is written later, once."""
     for step in Trainer(_task(), TrainingConfig(steps=30, evaluations=6, log_every=1), tmp_path).fit():
-        full[0] = 7 <= step.step < 22
+        disk.full = 7 <= step.step < 22
     assert caplog.messages == [
         f"cannot write to {tmp_path}: No space left on device; training continues and will retry to save",
         f"{tmp_path} can be written to again; everything is saved",
     ]
-    lines = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
-    assert lines == list(range(1, 31))
+    assert steps_of(tmp_path) == list(range(1, 31))
     assert checkpoint.load(tmp_path / LAST)[1]["position"]["step"] == 30
     assert (tmp_path / BEST).exists()
 
 
-def test_rolling_back_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The metrics file is cut back when the disk allows; the run goes on."""
-    monkeypatch.setattr("minirnn.runs.RETRY_SECONDS", 0)
+def test_metrics_are_trimmed_after_rolling_back_on_a_full_disk(tmp_path: Path, disk: SimpleNamespace) -> None:
     task = _task()
-    _spoil(task, 12, 20)
-    full, write = [False], checkpoint.write_atomically
-
-    def failing(*args: object) -> None:
-        if full[0]:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(checkpoint, "write_atomically", failing)
+    _multiply_loss(task, 12, 20)
     trainer = Trainer(task, TrainingConfig(steps=40, save_every=10, evaluations=1, log_every=1), tmp_path)
     for count, _ in enumerate(trainer.fit()):
-        full[0] = 20 <= count < 36
+        disk.full = 20 <= count < 36
     assert (trainer.position.step, trainer.position.rollbacks) == (40, 1)
-    lines = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
-    assert lines == list(range(1, 41))
+    assert steps_of(tmp_path) == list(range(1, 41))
 
 
-def test_a_disk_that_still_fails_at_the_end_raises_save_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = Trainer(_task(), TrainingConfig(steps=10, evaluations=2), tmp_path)
-
-    def failing(*args: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    steps = trainer.fit()
+def test_a_disk_that_fails_to_the_end_raises_save_error(tmp_path: Path, disk: SimpleNamespace) -> None:
+    steps = Trainer(_task(), TrainingConfig(steps=10, evaluations=2), tmp_path).fit()
     for _ in range(7):
         next(steps)
-    monkeypatch.setattr(checkpoint, "write_atomically", failing)
-    with pytest.raises(SaveError, match=r"could not be saved in .*; last.safetensors holds the last"):
+    disk.full = True
+    with pytest.raises(SaveError, match=r"could not be saved in .*; last.safetensors holds the last state that was "):
         list(steps)
     assert checkpoint.load(tmp_path / LAST)[1]["position"]["step"] == 5
 
 
 def test_a_damaged_last_state_is_replaced_by_the_previous_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = Trainer(_task(), TrainingConfig(steps=12, save_every=4, evaluations=1), tmp_path / "whole")
+    config = TrainingConfig(steps=12, save_every=4, evaluations=1)
+    whole = Trainer(_task(), config, tmp_path / "whole")
     run(whole)
-    trainer = Trainer(_task(), TrainingConfig(steps=12, save_every=4, evaluations=1), tmp_path / "cut")
-    run(trainer, 8)
+    run(Trainer(_task(), config, tmp_path / "cut"), 8)
     path = tmp_path / "cut" / LAST
     damaged = bytearray(path.read_bytes())
     damaged[-3] ^= 4
     path.write_bytes(damaged)
-    again = Trainer(_task(), TrainingConfig(steps=12, save_every=4, evaluations=1), tmp_path / "cut", resume=True)
+    again = Trainer(_task(), config, tmp_path / "cut", resume=True)
     (message,) = caplog.messages
     assert "does not match its checksum; continuing from previous.safetensors" in message
     assert again.position.step in (4, 8)
@@ -474,4 +400,4 @@ def test_a_damaged_last_state_is_replaced_by_the_previous_one(tmp_path: Path, ca
     (tmp_path / "cut" / PREVIOUS).write_bytes(b"nothing")
     path.write_bytes(b"nothing either")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        Trainer(_task(), TrainingConfig(steps=12), tmp_path / "cut", resume=True)
+        Trainer(_task(), config, tmp_path / "cut", resume=True)

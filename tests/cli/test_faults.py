@@ -1,4 +1,4 @@
-"""A run from the command line meets signals, a full disk and a read-only one: what was saved stays whole."""
+"""A run in a process of its own meets signals, a full disk and a read-only one: what was saved stays whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from minirnn.runs import LAST, METRICS
 
 pytestmark = [pytest.mark.needs_jit, pytest.mark.skipif(os.name == "nt", reason="POSIX signals and disks")]
 
-# The command itself, but that it tries again sooner, and that a disk can hang
+# The command itself, with shorter pauses between attempts to save, and a disk that hangs while the file "hang" exists
 _MAIN = """
 import os, time
 from minirnn import runs
@@ -39,16 +39,20 @@ app()
 """
 
 
+def slow(value: object) -> Any:
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def command(name: str, *more: str) -> list[str]:
     tiny = TASKS[name]
     return [sys.executable, "-c", _MAIN, f"train-{name}", tiny.name, *tiny.arguments, "--out", "run", *more]
 
 
 class Child:
-    """A running command; what it says is read as it comes.
+    """A running command.
 
     Attributes:
-        out, errors: what it has written to standard output and to standard error.
+        out, errors: what it has written so far to standard output and to standard error.
         opened: descriptors to close when it is over.
     """
 
@@ -90,7 +94,7 @@ Start = Callable[..., Child]
 
 
 def saved_step(folder: Path) -> int:
-    """Of the last state, which is whole."""
+    """The step of the last state, which must be whole."""
     return checkpoint.load(folder / LAST)[1]["position"]["step"]
 
 
@@ -103,7 +107,7 @@ def lines(folder: Path) -> list[int]:
 
 
 def steps_shown(child: Child) -> int:
-    """The last step in the lines of ``--json``."""
+    """The last step printed by ``--json``."""
     whole = child.out.rpartition("\n")[0]
     return json.loads(whole.splitlines()[-1])["step"] if whole else 0
 
@@ -130,7 +134,7 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
-@pytest.mark.parametrize("name", ["tagger", "forecaster", "music"])
+@pytest.mark.parametrize("name", ["forecaster", slow("char"), slow("tagger"), slow("music")])
 def test_a_signal_finishes_the_step_and_saves(name: str, number: int, code: int, tmp_path: Path, start: Start) -> None:
     TASKS[name].write(tmp_path)
     child = start(command(name, "--epochs", "1e5"))
@@ -140,13 +144,14 @@ def test_a_signal_finishes_the_step_and_saves(name: str, number: int, code: int,
     step = saved_step(tmp_path / "run")
     assert child.errors.endswith(f"stopped at step {step}; saved in run, continue with --resume\n")
     assert lines(tmp_path / "run")[-1] <= step
-    assert_it_goes_on(name, step, tmp_path, start)
+    assert_it_resumes(name, step, tmp_path, start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 @pytest.mark.parametrize("name", ["char", "translator"])
 def test_a_second_signal_ends_it_at_once(name: str, number: int, code: int, tmp_path: Path, start: Start) -> None:
-    """The disk hangs in the save that follows the first one; the state before stays, and nothing half-written."""
+    """Even where the disk hangs in the save after the first one; the state before stays, and no temporary file."""
     TASKS[name].write(tmp_path)
     child = start(command(name, "--epochs", "1e5", "--quiet"))
     child.until(lambda: len(lines(tmp_path / "run")) > 2)
@@ -157,10 +162,10 @@ def test_a_second_signal_ends_it_at_once(name: str, number: int, code: int, tmp_
     assert (child.end(), child.errors) == (code, "")
     (tmp_path / "hang").unlink()
     assert not list((tmp_path / "run").glob(".*"))
-    assert_it_goes_on(name, saved_step(tmp_path / "run"), tmp_path, start)
+    assert_it_resumes(name, saved_step(tmp_path / "run"), tmp_path, start)
 
 
-def assert_it_goes_on(name: str, step: int, folder: Path, start: Start) -> None:
+def assert_it_resumes(name: str, step: int, folder: Path, start: Start) -> None:
     again = start(command(name, "--resume", "--steps", str(step + 3), "--quiet"))
     assert (again.end(), again.out, again.errors) == (0, "", "")
     assert saved_step(folder / "run") == step + 3
@@ -170,7 +175,7 @@ def assert_it_goes_on(name: str, step: int, folder: Path, start: Start) -> None:
 
 
 class Limited:
-    """No file may grow, as on a full disk: a limit that the process is given from outside."""
+    """No file may grow, as on a full disk: a limit of the process that is set from outside."""
 
     words = "File too large"
 
@@ -193,7 +198,7 @@ class Limited:
 
 
 class Mounted:
-    """A small disk of its own for the run, in memory, which only its process sees; full."""
+    """A small file system in memory for the run, which only its process sees; full."""
 
     words = "No space left on device"
 
@@ -224,7 +229,7 @@ class Mounted:
 
 
 class ReadOnly(Mounted):
-    """The same disk, mounted again so that nothing can be written."""
+    """The same file system, remounted as read-only."""
 
     words = "Read-only file system"
 
@@ -241,12 +246,12 @@ class ReadOnly(Mounted):
 
 
 class Forbidden(Limited):
-    """A folder in which nothing can be made or changed."""
+    """A folder without write permission."""
 
     words = "Permission denied"
 
     def __init__(self, folder: Path, start: Start, arguments: list[str]) -> None:
-        if os.geteuid() == 0:  # who may write everywhere, unless told not to
+        if os.geteuid() == 0:  # root may write everywhere, unless it gives up this capability
             if not shutil.which("setpriv"):
                 pytest.skip("this user may write everywhere")
             arguments = ["setpriv", "--bounding-set", "-dac_override", *arguments]
@@ -261,17 +266,16 @@ class Forbidden(Limited):
         (self.run / METRICS).chmod(0o600)
 
 
-DISKS = pytest.mark.parametrize("disk", [Limited, Mounted, ReadOnly, Forbidden])
+DISKS = pytest.mark.parametrize("disk", [Limited, slow(Mounted), slow(ReadOnly), slow(Forbidden)])
 
 
 def train_on(disk: Any, folder: Path, start: Start) -> tuple[Any, int]:
-    """A run on a disk that has failed, and is trained on for 500 steps more; and the step of its last good state."""
+    """A run on a disk that has failed, which has trained 500 steps since; and the step of its last good state."""
     TASKS["char"].write(folder)
     made = disk(folder, start, command("char", "--epochs", "1e6", "--save-every", "50", "--json"))
     made.fail()
-    made.child.until(
-        lambda: f"cannot write to run: {made.words}; training continues and will retry" in made.child.errors
-    )
+    message = f"cannot write to run: {made.words}; training continues and will retry to save"
+    made.child.until(lambda: message in made.child.errors)
     failed = saved_step(made.run)
     made.child.until(lambda: steps_shown(made.child) > failed + 500)
     assert saved_step(made.run) == failed
@@ -279,8 +283,8 @@ def train_on(disk: Any, folder: Path, start: Start) -> tuple[Any, int]:
 
 
 @DISKS
-def test_a_disk_that_fails_for_a_while(disk: Any, tmp_path: Path, start: Start) -> None:
-    """It is said, training goes on, and later everything is there."""
+def test_a_run_survives_a_disk_that_fails_for_a_while(disk: Any, tmp_path: Path, start: Start) -> None:
+    """There is a message, training continues, and later everything is written."""
     made, failed = train_on(disk, tmp_path, start)
     made.mend()
     made.child.until(lambda: "run can be written to again; everything is saved" in made.child.errors)
@@ -292,15 +296,13 @@ def test_a_disk_that_fails_for_a_while(disk: Any, tmp_path: Path, start: Start) 
 
 
 @DISKS
-def test_a_disk_that_fails_to_the_end(disk: Any, tmp_path: Path, start: Start) -> None:
-    """The exit code says so; the last good state is there, and whole."""
+def test_a_disk_that_fails_to_the_end_is_an_error(disk: Any, tmp_path: Path, start: Start) -> None:
+    """The exit code is 1; the last good state is there, and whole."""
     made, failed = train_on(disk, tmp_path, start)
     made.child.signal(signal.SIGTERM)
     assert made.child.end() == 1
-    assert made.child.errors.splitlines()[-1] == (
-        "minirnn: the end of the run could not be saved in run: the disk still fails; last.safetensors holds the "
-        "last state that was saved"
-    )
+    message = "minirnn: the end of the run could not be saved in run: the disk still fails; "
+    assert made.child.errors.splitlines()[-1] == message + "last.safetensors holds the last state that was saved"
     assert "Traceback" not in made.child.errors
     assert saved_step(made.run) == failed
     written = lines(made.run)

@@ -1,27 +1,21 @@
-"""``train-music``, and composing with ``predict``."""
+"""Composing with ``predict``."""
 
 import json
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import invoke, json_of, metrics_of, refusal
+from support import invoke, json_of, refusal
+from tiny import TASKS
 
 from minirnn.data.music import midi_bytes, wav_bytes
 
-TRAIN = ("--hidden", "8", "--batch-size", "3", "--steps", "6")
-PIECES = [[[60 + k, 64 + k, 67 + k], [62 + k, 65 + k], [], [64 + k]] * (2 + k % 3) for k in range(8)]
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A run on pieces in three parts."""
-    folder = tmp_path_factory.mktemp("music")
-    (folder / "tunes.json").write_text(json.dumps({"train": PIECES, "valid": PIECES[:2], "test": PIECES[2:5]}))
-    done = invoke("train-music", str(folder / "tunes.json"), *TRAIN, "--out", str(folder / "run"))
-    assert "data: 8 pieces of 92 steps; 2 more to validate with" in done.stderr
-    return str(folder / "run")
+@pytest.fixture
+def run(trained: Callable[[str], Path]) -> str:
+    return str(trained("music"))
 
 
 def composed(run: str, *arguments: str, **options: Any) -> list[list[list[int]]]:
@@ -33,7 +27,7 @@ def test_compose_from_an_argument_a_file_and_standard_input(run: str) -> None:
     (piece,) = composed(run, "C4,E4,G4", *options)
     assert piece[0] == [60, 64, 67]
     assert len(piece) == 8
-    assert all(0 <= len(step) <= 3 for step in piece)
+    assert all(0 <= len(step) <= 2 for step in piece[1:])  # the chords of the training set
     assert composed(run, "60 64 67", *options) == [piece]
     assert composed(run, input="[[60, 64, 67]]\n") != [piece]  # 64 steps, and no seed
     assert composed(run, *options, input="60,64,67\n") == [piece]
@@ -51,7 +45,7 @@ def test_an_empty_input_draws_the_start(run: str) -> None:
     for arguments, input in ((("",), None), ((), ""), ((), "\n")):
         (piece,) = composed(run, *arguments, "--length", "5", "--seed", "3", input=input)
         assert len(piece) == 5
-        assert piece[0] in [pieces[0] for pieces in PIECES]
+        assert piece[0] in [pieces[0] for pieces in json.loads(TASKS["music"].data)]
     assert len(composed(run, "")[0]) == 64
     assert len({json.dumps(composed(run, "")) for _ in range(3)}) > 1
 
@@ -63,23 +57,6 @@ def test_midi_and_wav_files(run: str) -> None:
     assert Path("sounds/a.wav").read_bytes() == wav_bytes(steps, seconds_per_step=60 / 96)
     with wave.open("sounds/a.wav") as sound:
         assert sound.getnframes() == round(5 * 60 / 96 * sound.getframerate())
-
-
-def test_eval_measures_the_test_set_of_a_file(run: str) -> None:
-    found = json_of("eval", run, str(Path(run).parent / "tunes.json"))
-    assert found["loss"] == found["nll"] > 0
-    assert (found["pieces"], found["steps"]) == (3, sum(len(piece) - 1 for piece in PIECES[2:5]))
-    Path("valid.json").write_text(json.dumps(PIECES[:2]))
-    found = json_of("eval", run, "valid.json")
-    losses = [line["val_loss"] for line in metrics_of(run) if "val_loss" in line]
-    assert (found["loss"], found["pieces"]) == (pytest.approx(min(losses)), 2)
-
-
-def test_pieces_without_parts_are_split() -> None:
-    Path("alone.json").write_text(json.dumps(PIECES))
-    done = invoke("train-music", "alone.json", *TRAIN, "--val-fraction", "0.25")
-    assert "data: 6 pieces of " in done.stderr
-    assert "; 2 more to validate with" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -98,6 +75,6 @@ def test_pieces_without_parts_are_split() -> None:
 def test_a_mistake_in_composing_is_one_line(arguments: tuple[str, ...], message: str, run: str) -> None:
     Path("two.txt").write_text("60\n62\n")
     Path("bad.txt").write_text("60\nsixty\n")
-    Path("parts.json").write_text(json.dumps({"train": PIECES}))
+    Path("parts.json").write_text('{"train": [[[60], [62]]]}')
     assert refusal("predict", run, *arguments).startswith(message.format(run))
     assert not list(Path().glob("*.mid")) + list(Path().glob("*.wav"))

@@ -1,7 +1,8 @@
-"""Options as a person types them: aliases, files of options, help, and corpora by name."""
+"""Options as a person types them: aliases, files of options, help, completion, and corpora by name."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,87 +11,65 @@ from typing import Any
 import pytest
 import typer
 from minirnn_cli.main import app
-from typer.testing import CliRunner, Result
+from support import invoke, refusal
+from tiny import TASKS
+from typer.testing import Result
 
 from minirnn import checkpoint
 from minirnn.data import catalog
 from minirnn.errors import DataError
 
-runner = CliRunner()
-TINY = ("--hidden", "6", "--layers", "1", "--batch-size", "4", "--seq-length", "8")
+SIZES = ("--hidden", "6", "--layers", "1", "--batch-size", "4", "--seq-length", "8")
 
 
 @pytest.fixture(autouse=True)
-def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("corpus.txt").write_text("to be or not to be, that is the question.\n" * 20)
+def corpus(folder: Path) -> None:
+    TASKS["char"].write(folder)
 
 
 def train(*arguments: str, out: str = "run") -> Result:
-    return runner.invoke(app, ["train-char", "corpus.txt", *arguments, "--out", out])
+    return invoke("train-char", "corpus.txt", *arguments, "--out", out)
+
+
+def refused(*arguments: str) -> str:
+    return refusal("train-char", "corpus.txt", *arguments, "--out", "run")
 
 
 def settings(out: str = "run") -> dict[str, Any]:
     return checkpoint.load_config(f"{out}/last.safetensors")["notes"]["settings"]
 
 
-def refusal(done: Result) -> str:
-    assert done.exit_code == 2, done.output
-    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
-    return done.stderr.removeprefix("minirnn: ").rstrip("\n")
-
-
-def test_usual_names_of_options_are_aliases() -> None:
-    usual = ("--hidden-size", "6", "--num-layers", "1", "--learning-rate", "0.01")
-    assert train("--steps", "2", *usual, out="a").exit_code == 0
-    assert train("--steps", "2", "--hidden", "6", "--layers", "1", "--lr", "0.01", out="b").exit_code == 0
+def test_names_of_options_in_other_programs_are_aliases() -> None:
+    train("--steps", "2", "--hidden-size", "6", "--num-layers", "1", "--learning-rate", "0.01", out="a")
+    train("--steps", "2", "--hidden", "6", "--layers", "1", "--lr", "0.01", out="b")
     assert settings("a") == settings("b")
-    texts = [
-        runner.invoke(app, ["sample", "a", "--seed", "1", *options]).stdout
-        for options in (("--prompt", "to", "--max-new-tokens", "9"), ("--prime", "to", "--length", "9"))
-    ]
-    assert texts[0] == texts[1]
-    assert len(texts[0]) == len("to") + 9 + len("\n")
-
-
-def test_options_of_the_training_loop_reach_it() -> None:
-    done = train(*TINY, "--steps", "3", "--warmup", "0.5", "--beta1", "0.8", "--beta2", "0.95", "--log-every", "1")
-    assert done.exit_code == 0, done.output
-    found = checkpoint.load_config("run/last.safetensors")
-    assert {name: found["options"][name] for name in ("warmup", "beta1", "beta2")} == {
-        "warmup": 0.5, "beta1": 0.8, "beta2": 0.95,
-    }  # fmt: skip
-    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
+    names = (("--prompt", "to", "--max-new-tokens", "9"), ("--prime", "to", "--length", "9"))
+    one, other = (invoke("sample", "a", "--seed", "1", *options).stdout for options in names)
+    assert one == other
+    assert len(one) == len("to") + 9 + len("\n")
 
 
 def test_patience_stops_early_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minirnn.tasks.char.TextGenerator.evaluate", lambda task: {"val_loss": 1.0})
-    done = train(*TINY, "--steps", "20", "--evaluations", "20", "--patience", "3")
-    assert done.exit_code == 0, done.output
+    done = train(*SIZES, "--steps", "20", "--evaluations", "20", "--patience", "3")
     assert "step      4  stopped early: no better validation loss in 3 evaluations\n" in done.stderr
-    assert refusal(train("--resume")) == "the run in run stopped early; give a larger --patience to continue"
+    assert refused("--resume") == "the run in run stopped early; give a larger --patience to continue"
 
 
-def test_typed_options_win_over_a_file_and_a_file_over_defaults() -> None:
+def test_the_command_line_overrides_a_file_and_a_file_the_defaults() -> None:
     Path("small.toml").write_text('hidden = 6\nnum-layers = 1\nseq_length = 8\nlr = 1\ncell = "gru"\nminutes = 5\n')
-    done = train("--config", "small.toml", "--lr", "0.01", "--steps", "2")
-    assert done.exit_code == 0, done.output
-    found = settings()
-    expected = {
-        "hidden_size": 6, "num_layers": 1, "seq_length": 8, "cell": "gru", "lr": 0.01, "steps": 2, "minutes": None,
-        "batch_size": 32,
-    }  # fmt: skip
-    assert {name: found[name] for name in expected} == expected
+    train("--config", "small.toml", "--lr", "0.01", "--steps", "2")
+    expected = {"hidden_size": 6, "num_layers": 1, "seq_length": 8, "cell": "gru"}
+    expected |= {"lr": 0.01, "steps": 2, "minutes": None, "batch_size": 32}
+    assert settings().items() >= expected.items()
 
 
-def test_options_of_another_run_are_taken() -> None:
-    assert train(*TINY, "--steps", "2", "--zoneout", "0.1", out="a").exit_code == 0
+def test_config_takes_the_options_of_another_run() -> None:
+    train(*SIZES, "--steps", "2", "--zoneout", "0.1", out="a")
     for source in ("a", "a/best.safetensors"):
-        done = train("--config", source, "--batch-size", "5", out=f"from-{Path(source).name}")
-        assert done.exit_code == 0, done.output
+        train("--config", source, "--batch-size", "5", out=f"from-{Path(source).name}")
         assert settings(f"from-{Path(source).name}") == settings("a") | {"batch_size": 5}
-    done = runner.invoke(app, ["train-music", "corpus.txt", "--config", "a"])
-    assert refusal(done) == "a is not a run of train-music"
+    assert refusal("train-music", "corpus.txt", "--config", "a") == "a is not a run of train-music"
 
 
 @pytest.mark.parametrize(
@@ -108,26 +87,24 @@ def test_options_of_another_run_are_taken() -> None:
 def test_a_mistake_in_a_file_of_options_is_one_line(text: str | None, message: str) -> None:
     if text is not None:
         Path("options.toml").write_text(text)
-    assert refusal(train("--config", "options.toml")).startswith(message)
+    assert refused("--config", "options.toml").startswith(message)
     assert not Path("run").exists()
 
 
 def test_a_resumed_run_refuses_other_options_from_a_file() -> None:
-    assert train(*TINY, "--steps", "2").exit_code == 0
+    train(*SIZES, "--steps", "2")
     Path("other.toml").write_text("hidden = 7\n")
     message = "cannot resume run: --hidden was 6, now it is 7; leave it out, or start a new run"
-    assert refusal(train("--resume", "--steps", "4", "--config", "other.toml")) == message
+    assert refused("--resume", "--steps", "4", "--config", "other.toml") == message
     Path("other.toml").write_text("hidden = 6\nsteps = 4\n")
-    assert train("--resume", "--config", "other.toml").exit_code == 0
+    train("--resume", "--config", "other.toml")
 
 
-def test_help_is_there_by_its_short_flag_and_grouped() -> None:
-    text = runner.invoke(app, ["-h"]).stdout
+def test_help_groups_the_commands_and_has_a_short_flag() -> None:
+    text = invoke("-h").stdout
     at = [text.index(word) for word in ("Train", "train-char", "Use", "predict", "Look inside", "System", "warmup")]
     assert at == sorted(at)
-    assert "--hidden-size" in runner.invoke(app, ["train-music", "-h"], env={"COLUMNS": "200"}).stdout
-    done = subprocess.run([sys.executable, "-m", "minirnn", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == runner.invoke(app, ["--version"]).stdout
+    assert "--hidden-size" in invoke("train-music", "-h", env={"COLUMNS": "200"}).stdout
 
 
 def test_every_option_of_every_command_has_help() -> None:
@@ -138,17 +115,27 @@ def test_every_option_of_every_command_has_help() -> None:
             assert parameter.help, (name, parameter.name)
 
 
+def test_python_m_minirnn_is_the_command_and_completes_commands() -> None:
+    command = [sys.executable, "-m", "minirnn"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == invoke("--version").stdout
+    assert done.stdout.count(".") == 2
+    words = {"_MINIRNN_COMPLETE": "complete_bash", "COMP_WORDS": "minirnn train-", "COMP_CWORD": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | words)
+    assert done.stdout.split() == [f"train-{name}" for name in TASKS]
+
+
 def test_corpora_are_listed_and_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = runner.invoke(app, ["data"]).stdout
-    assert [line.split()[0] for line in text.splitlines()] == [corpus.name for corpus in catalog.entries()]
+    listed = invoke("data").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [corpus.name for corpus in catalog.entries()]
     monkeypatch.setattr(catalog, "download", lambda name, folder: Path(folder) / f"{name}.txt")
-    done = runner.invoke(app, ["data", "get", "names", "--out", "here"])
-    assert (done.exit_code, done.stdout) == (0, "here/names.txt\n")
+    done = invoke("data", "get", "names", "--out", "here")
+    assert done.stdout == "here/names.txt\n"
     assert "now try: minirnn train-char here/names.txt" in done.stderr
 
     def offline(name: str, folder: Path) -> Path:
         raise DataError("cannot reach example.org")
 
     monkeypatch.setattr(catalog, "download", offline)
-    assert refusal(runner.invoke(app, ["data", "get", "names", "--quiet"])) == "cannot reach example.org"
-    assert "did you mean 'names'?" in refusal(runner.invoke(app, ["data", "get", "nams"]))
+    assert refusal("data", "get", "names", "--quiet") == "cannot reach example.org"
+    assert "did you mean 'names'?" in refusal("data", "get", "nams")

@@ -1,13 +1,12 @@
 """The classifier: data, splits, vocabulary, probabilities and metrics by hand, learning; see also test_tasks.py."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import run
+from support import needs_many_steps, run
 
 import minirnn as mr
 from minirnn.data.tokenize import Tokenizer
@@ -18,7 +17,6 @@ from minirnn.tasks import Line, classifier, load
 from minirnn.tasks.classifier import Classifier, ClassifierConfig, LabelledTexts, read_texts, tokenize
 from minirnn.training import Trainer, TrainingConfig
 
-SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 GOOD, BAD, REST = ("good", "fine", "great"), ("bad", "poor", "dull"), ("the", "film", "was", "a", "plot", "and")
 
 
@@ -226,7 +224,7 @@ def test_evaluate_measures_the_validation_set(tmp_path: Path, monkeypatch: pytes
     assert [text.tolist() for text in fewer] == [text.tolist() for text in held[::3]]
 
 
-@pytest.mark.skipif(SMALL, reason="needs some hundred steps")
+@needs_many_steps
 @pytest.mark.parametrize(
     ("pooling", "cell"),
     [

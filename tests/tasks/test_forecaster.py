@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import run
+from support import needs_many_steps, perturb, run
 
 from minirnn.data.tables import parse_table
 from minirnn.errors import DataError, OptionError
@@ -18,8 +17,6 @@ from minirnn.nn import functional as F
 from minirnn.tasks import Line
 from minirnn.tasks.forecaster import Forecaster, ForecasterConfig, Preprocessor, Series, _choose_base, base_forecasts
 from minirnn.training import Trainer, TrainingConfig
-
-SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 
 
 def text_of(*columns: Any) -> str:
@@ -60,13 +57,6 @@ def task(*columns: Any, **options: Any) -> Forecaster:
 
 def fit(series: Series, seq_length: int, horizon: int, season: int | None = None, **options: Any) -> Preprocessor:
     return Preprocessor.fit(series, ForecasterConfig(seq_length=seq_length, horizon=horizon, season=season, **options))
-
-
-def perturb(task: Forecaster) -> Forecaster:
-    """Add noise to the weights, so that the network differs from its base."""
-    for parameter in task.model.parameters():
-        parameter.data[...] += np.random.default_rng(3).normal(0, 0.3, parameter.shape)
-    return task
 
 
 # --------------------------------------------------------------------------------------------- plain forecasts
@@ -111,7 +101,7 @@ def test_base_forecasts_match_their_formula(
         (growing(), 6, "trend"),
         (np.tile([0.0, 5, 1, 7], 12) + 0.2 * noise(48), 4, "season"),
         (noise(200).cumsum(), 6, "last"),
-        (np.sin(np.arange(60) / 9), 1, "trend"),  # smooth: the change goes on
+        (np.sin(np.arange(60) / 9), 1, "trend"),  # smooth: the change continues
         (np.tile([0.0, 5, 1, 7], 2), 4, "last"),  # too short to tell
         (np.full(30, 2.5), 3, "last"),
     ],
@@ -319,7 +309,7 @@ def test_the_beginning_of_a_long_validation_set_is_evaluated(monkeypatch: pytest
 # ------------------------------------------------------------------------------------------------- training
 
 
-@pytest.mark.skipif(SMALL, reason="needs some hundred steps")
+@needs_many_steps
 def test_it_learns_what_no_baseline_can() -> None:
     """The next value is the last value of the other column."""
     other = noise(301)
@@ -332,7 +322,7 @@ def test_it_learns_what_no_baseline_can() -> None:
     assert steps[-1].metrics == {"val_loss": found["loss"], "rmse": found["rmse"], "mae": found["mae"]}
 
 
-@pytest.mark.skipif(SMALL, reason="needs some hundred steps")
+@needs_many_steps
 def test_it_does_not_overfit_a_short_random_walk() -> None:
     """However long it is trained: a random walk is best forecast by its last value."""
     walk = noise(60).cumsum()

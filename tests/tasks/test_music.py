@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import run
+from support import SMALL, needs_many_steps, run
 
 import minirnn as mr
 from minirnn.data.music import midi_bytes, piano_roll, roll_to_steps, wav_bytes
@@ -26,12 +25,10 @@ from minirnn.tasks.music import (
     MusicConfig,
     evaluate,
     read_rolls,
-    read_start,
     read_starts,
 )
 from minirnn.training import Trainer, TrainingConfig
 
-SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 CELLS = ("rnn", "lstm", "gru")
 FIVE = ComposeConfig(length=5)
 
@@ -176,7 +173,7 @@ def test_a_large_first_loss_is_not_skipped() -> None:
     assert (task.model.state_dict()["head.bias"] != before).all()
 
 
-@pytest.mark.skipif(SMALL, reason="needs some hundred steps")
+@needs_many_steps
 @pytest.mark.parametrize("cell", ["lstm", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("rnn", "gru"))])
 def test_it_learns_a_tune_and_plays_it_in_other_keys(cell: str) -> None:
     tune = [(60, 64, 67), (57, 60, 65), (59, 62, 67), (60, 64, 69), (55, 62, 71)] * 4
@@ -318,88 +315,63 @@ def test_compose_takes_length_start_and_seed() -> None:
             ComposeConfig(temperature=temperature)
 
 
-@pytest.mark.parametrize(
-    ("text", "steps"),
-    [
-        ("", []),
-        ("  ", []),
-        ("60", [(60,)]),
-        ("67, 60 64", [(60, 64, 67)]),
-        ("C4,E4,G4", [(60, 64, 67)]),
-        ("c#4 db4 B♭3 bb3 F♯5", [(58, 61, 78)]),
-        ("A0,C8 60", [(21, 60, 108)]),
-        ("[60, 64]", [(60,), (64,)]),
-        (" [[64, 60, 60], [], 62]", [(60, 64), (), (62,)]),
-    ],
-)
-def test_a_start_is_notes_or_json_steps(text: str, steps: list[Any]) -> None:
-    assert read_start(Line(text, "here")) == steps
+STARTS: dict[str, list[Any]] = {
+    "": [[]],
+    "  ": [[]],
+    "60": [[(60,)]],
+    "67, 60 64": [[(60, 64, 67)]],
+    "C4,E4,G4": [[(60, 64, 67)]],
+    "c#4 db4 B♭3 bb3 F♯5": [[(58, 61, 78)]],
+    "A0,C8 60": [[(21, 60, 108)]],
+    "[60, 64]": [[(60,), (64,)]],
+    " [[64, 60, 60], [], 62]": [[(60, 64), (), (62,)]],
+    "[\n [60,64],\n [62]\n]\n": [[(60, 64), (62,)]],
+    "\n \n  [\n\n60\n,\n[]]": [[(60,), ()]],
+    "[[60],\n[62]]": [[(60,), (62,)]],
+    "[[60]]\n[[62]]": [[(60,)], [(62,)]],
+    "\n[[60]]\n64,62": [[], [(60,)], [(62, 64)]],
+    "\n": [[], []],
+}
+BAD_STARTS = {
+    "H4": "x:1: expected notes such as 60 or C4, or steps as in .*; got 'H4'",
+    "60 sixty": "x:1: expected notes .* got 'sixty'",
+    "60.5": "x:1: expected notes .* got '60.5'",
+    "-60": "x:1: expected notes .* got '-60'",
+    "9" * 5000: "x:1: expected notes .* got '9{40}'",
+    '{"piece": [[60]]}': "x:1: got a JSON object, as files to train on are; expected .* one piece: steps as in",
+    "C9": "x:1: step 0: pitch 120 is outside 21 to 108, the keys of a piano",
+    "12": "x:1: step 0: pitch 12 is outside",
+    "200": "x:1: step 0: pitch 200 is not an integer from 0 to 127",
+    "[60": r"x:1: not JSON, though it begins with \[",
+    "[" * 100_000: "x:1: not JSON",
+    "[" + "9" * 5000 + "]": "x:1: not JSON",
+    "[[60], [[62]]]": r"x:1: step 1: pitch \[62\] is not an integer",
+    '[["C4"]]': "x:1: step 0: pitch 'C4' is not an integer",
+    "[[60], true]": "x:1: step 1: pitch True is not an integer",
+    "\n[\n [60],\n [62\n]\n": r"x:5: not JSON, though x:2 begins with \[; expected steps as in",
+    "[\n [60],\n oops\n]": r"x:3: not JSON, though x:1 begins with \[",
+    "[[60\n62": r"x:2: not JSON, though x:1 begins with \[",
+    "60\n[[60\n]]": r"x:2: not JSON, though it begins with \[",
+    "[\n[60],\n[12]\n]": "x:1: step 1: pitch 12 is outside",
+    '{"train": [[[60], [62]]]}': "x:1: got a JSON object, as files to train on are; expected the beginning of one",
+    '\n{\n "train": [\n': "x:2: got a JSON object",
+}
 
 
-def _file(text: str) -> list[Line]:
+def _lines(text: str) -> list[Line]:
     return [Line(line, f"x:{number}") for number, line in enumerate(text.split("\n"), 1)]
 
 
-@pytest.mark.parametrize(
-    ("text", "starts"),
-    [
-        ("[\n [60,64],\n [62]\n]\n", [[(60, 64), (62,)]]),
-        ("\n \n  [\n\n60\n,\n[]]", [[(60,), ()]]),
-        ("[[60],\n[62]]", [[(60,), (62,)]]),
-        ("[[60]]\n[[62]]", [[(60,)], [(62,)]]),
-        ("\n[[60]]\n64,62", [[], [(60,)], [(62, 64)]]),
-        ("\n", [[], []]),
-    ],
-)
-def test_a_start_may_span_several_lines(text: str, starts: list[Any]) -> None:
-    assert read_starts(_file(text)) == starts
+@pytest.mark.parametrize("text", STARTS)
+def test_starts_are_notes_or_json_steps_that_may_span_several_lines(text: str) -> None:
+    assert read_starts(_lines(text)) == STARTS[text]
     assert read_starts([]) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("\n[\n [60],\n [62\n]\n", r"x:5: not JSON, though x:2 begins with \[; expected steps as in"),
-        ("[\n [60],\n oops\n]", r"x:3: not JSON, though x:1 begins with \["),
-        ("[[60\n62", r"x:2: not JSON, though x:1 begins with \["),
-        ("60\n[[60\n]]", r"x:2: not JSON, though it begins with \["),
-        ("[\n[60],\n[12]\n]", "x:1: step 1: pitch 12 is outside"),
-        (
-            '{"train": [[[60], [62]]]}',
-            "x:1: got a JSON object, as files to train on are; expected the beginning of one",
-        ),
-        ('\n{\n "train": [\n', "x:2: got a JSON object"),
-    ],
-)
-def test_bad_starts_over_several_lines_are_reported_by_line(text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        read_starts(_file(text))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("H4", "x:3: expected notes such as 60 or C4, or steps as in .*; got 'H4'"),
-        ("60 sixty", "x:3: expected notes .* got 'sixty'"),
-        ("60.5", "x:3: expected notes .* got '60.5'"),
-        ("-60", "x:3: expected notes .* got '-60'"),
-        ("9" * 5000, "x:3: expected notes .* got '9{40}'"),
-        ('{"piece": [[60]]}', "x:3: got a JSON object, as files to train on are; expected .* one piece: steps as in"),
-        ("C9", "x:3: step 0: pitch 120 is outside 21 to 108, the keys of a piano"),
-        ("12", "x:3: step 0: pitch 12 is outside"),
-        ("200", "x:3: step 0: pitch 200 is not an integer from 0 to 127"),
-        ("[60", "x:3: not JSON, though it begins with"),
-        ("[" * 100_000, "x:3: not JSON"),
-        ("[" + "9" * 5000 + "]", "x:3: not JSON"),
-        ("[[60], [[62]]]", r"x:3: step 1: pitch \[62\] is not an integer"),
-        ('[["C4"]]', "x:3: step 0: pitch 'C4' is not an integer"),
-        ("[[60], true]", "x:3: step 1: pitch True is not an integer"),
-    ],
-)
-def test_a_bad_start_is_reported_by_line(text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        read_start(Line(text, "x:3"))
+@pytest.mark.parametrize("text", BAD_STARTS, ids=range(len(BAD_STARTS)))
+def test_a_bad_start_is_reported_by_line(text: str) -> None:
+    with pytest.raises(DataError, match=BAD_STARTS[text]) as caught:
+        read_starts(_lines(text))
     assert "\n" not in str(caught.value)
 
 

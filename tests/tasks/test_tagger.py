@@ -1,6 +1,5 @@
 """The tagger: batches, vocabulary, word dropout, logits and metrics by hand, learning; see also test_tasks.py."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import run
+from support import needs_many_steps, run
 
 import minirnn as mr
 from minirnn.data.vocabulary import PAD, UNK, Vocabulary
@@ -18,7 +17,6 @@ from minirnn.tasks import Line, load, tagger
 from minirnn.tasks.tagger import EncodedSentences, Sentences, TaggedData, Tagger, TaggerConfig, TaggerModel, evaluate
 from minirnn.training import Trainer, TrainingConfig
 
-SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 NOUNS, NAMES, ADVERBS = ("dog", "cat", "fish", "bird"), ("Ann", "Bob", "Eve"), ("slowly", "badly", "gladly")
 
 
@@ -199,17 +197,6 @@ def test_rare_words_are_unknown_more_often_in_training(data: Sentences, monkeypa
     assert fraction == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(50 * seen[0].words.size))
 
 
-def test_the_loss_is_the_mean_over_words(data: Sentences) -> None:
-    made = task(data, dropout=0.0)
-    made._unknown[:] = 0
-    examples = np.array([0, 5, 3])
-    loss, words = made.batch_loss(examples, 0.0)
-    tokens = [made._train.lengths[i] for i in examples]
-    assert words == sum(tokens)
-    alone = [made.batch_loss(np.array([i]), 0.0)[0].item() for i in examples]
-    assert loss.item() == pytest.approx(np.average(alone, weights=tokens), rel=1e-5)
-
-
 def test_evaluate_measures_the_validation_set(data: Sentences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = write(tmp_path / "held.tsv", language(9, seed=5))
     made = task(data, Sentences.read([held]))
@@ -226,7 +213,7 @@ def test_evaluate_measures_the_validation_set(data: Sentences, tmp_path: Path, m
     assert fewer.evaluate()["val_loss"] == pytest.approx(fewer.measure([part])["loss"], rel=1e-6)
 
 
-@pytest.mark.skipif(SMALL, reason="needs some hundred steps")
+@needs_many_steps
 @pytest.mark.parametrize(
     "cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow), pytest.param("rnn", marks=pytest.mark.slow)]
 )

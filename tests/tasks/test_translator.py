@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import run
+from support import needs_many_steps, run
 
 from minirnn.data.tokenize import Tokenizer
 from minirnn.data.vocabulary import END, START, UNK, Vocabulary
@@ -24,7 +23,6 @@ from minirnn.tasks import Line, load, translator
 from minirnn.tasks.translator import EncodedPairs, Pairs, TranslateConfig, Translator, TranslatorConfig
 from minirnn.training import Trainer, TrainingConfig
 
-SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 WORDS = {"one": "un", "two": "deux", "three": "trois", "four": "quatre", "five": "cinq"}
 
 
@@ -259,7 +257,7 @@ def test_sample_output_translates_the_validation_set() -> None:
 # --------------------------------------------------------------------------------------------------- training
 
 
-@pytest.mark.skipif(SMALL, reason="needs hundreds of steps")
+@needs_many_steps
 @pytest.mark.parametrize(
     ("cell", "level", "attention"),
     [("lstm", "word", "additive"), pytest.param("gru", "char", "dot", marks=pytest.mark.slow)],
