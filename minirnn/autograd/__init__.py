@@ -12,5 +12,4 @@ from minirnn.autograd.tape import detect_anomaly, no_grad
 from minirnn.autograd.tensor import Tensor, ones, randn, tensor, zeros
 
 __all__ = ["Tensor", "detect_anomaly", "gradcheck", "no_grad", "ones", "operation", "randn", "recompute", "tensor"]
-__all__ += ["zeros"]
-__all__ += ops.__all__
+__all__ += ["zeros", *ops.__all__]

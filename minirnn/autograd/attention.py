@@ -21,11 +21,8 @@ def attend(
     """weights = softmax over s of score . tanh(query_t + keys_s), or of scale query_t . keys_s without ``score``.
 
     Args:
-        query: [T, N, A].
-        keys, values: [S, N, A], [S, N, M].
-        score: [A] or None.
+        query, keys, values, score: [T, N, A], [S, N, A], [S, N, M], and [A] or None.
         lengths: [N] int64, the rows of each sequence, 0 to S; later ones are not read.
-        scale: of the dot products.
 
     Returns:
         context [T, N, M], sum_s weights_ts values_s, and weights [T, N, S]; both are 0 for a sequence without rows.
@@ -36,10 +33,8 @@ def attend(
     inputs = (query, keys, values, score)
     dtypes = [t.dtype for t in inputs if t is not None]
     if len(set(dtypes)) > 1 or query.dtype.kind != "f":
-        raise DTypeError(
-            "attention: expected query, keys, values and score of one floating-point type, got "
-            f"{', '.join(map(str, dtypes))}; convert with .to(...)"
-        )
+        expected = "query, keys, values and score of one floating-point type"
+        raise DTypeError(f"attention: expected {expected}, got {', '.join(map(str, dtypes))}; convert with .to(...)")
     K = kernels.on(query.device)
     q, k, v = (K.contiguous(t.data) for t in (query, keys, values))
     w = None if score is None else K.contiguous(score.data)
@@ -49,5 +44,5 @@ def attend(
         dcontext, dweights = (None if g is None else K.contiguous(g) for g in given)
         return K.attention_backward(q, k, v, w, lengths, scale, weights, dcontext, dweights)
 
-    context_tensor, weights_tensor = record_many("attention", inputs, (context, weights), gradients)
-    return context_tensor, weights_tensor
+    outputs = record_many("attention", inputs, (context, weights), gradients)
+    return outputs[0], outputs[1]

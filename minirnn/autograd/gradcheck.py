@@ -25,13 +25,12 @@ def gradcheck(
     Args:
         fn: takes ``inputs``, returns a tensor or a sequence of tensors; must give the same values each time.
         inputs: tensors; those that require a gradient are checked, and must be float64 leaves.
-        eps: step of the differences.
-        atol, rtol: tolerances: |analytic - numeric| <= atol + rtol |numeric|.
+        eps, atol, rtol: the step, and tolerances: |analytic - numeric| <= atol + rtol |numeric|.
 
     Raises:
         DTypeError: a checked input is not float64.
-        GradientError: a gradient is wrong (the message says which, where, and both values), or there is nothing to
-            check, or a checked input was itself computed from others.
+        GradientError: a gradient is wrong (the message says which, where, and both values), there is nothing to check,
+            or a checked input was itself computed from others.
 
     >>> import minirnn as mr
     >>> mr.gradcheck(mr.tanh, mr.tensor([0.5, -1.0], requires_grad=True, dtype="float64"))

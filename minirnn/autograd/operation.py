@@ -61,9 +61,8 @@ def operation(function: Callable[..., tuple[Any, Callable[..., Any]]]) -> Callab
         contiguous = kernels.on(device).contiguous
         returned = function(*[contiguous(arg.data) if isinstance(arg, Tensor) else arg for arg in args], **kwargs)
         if not isinstance(returned, tuple) or len(returned) != 2 or not callable(returned[1]):
-            raise OptionError(
-                f"{name}: expected (result, gradients), an array and a function, got {_type_name(returned)}"
-            )
+            got = _type_name(returned)
+            raise OptionError(f"{name}: expected (result, gradients), an array and a function, got {got}")
         result, gradients = returned
         results = result if isinstance(result, tuple) else (result,)
         for array in results:
@@ -89,10 +88,9 @@ def _checked(
         pairs = zip(given, outputs, strict=True)
         returned = gradients(*(K.zeros(*output) if g is None else K.contiguous(g) for g, output in pairs))
         computed = list(returned) if isinstance(returned, (tuple, list)) else [returned]
-        if len(computed) != len(arguments):
-            raise ShapeError(
-                f"{name}: expected {len(arguments)} gradients, one per tensor argument, got {len(computed)}"
-            )
+        count = len(arguments)
+        if len(computed) != count:
+            raise ShapeError(f"{name}: expected {count} gradients, one per tensor argument, got {len(computed)}")
         for number, (gradient, (shape, dtype)) in enumerate(zip(computed, arguments, strict=True)):
             if gradient is None:
                 continue

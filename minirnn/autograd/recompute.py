@@ -22,12 +22,8 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
     gradients are those of the same segments without it, to the last bit: random draws (dropout) are repeated.
 
     Args:
-        function: takes tensors and returns a tensor or a tuple of them. It may use other tensors, such as a module's
+        function: takes ``inputs`` and returns a tensor or a tuple of them. It may use other tensors, such as a module's
             parameters, which get their gradients too; they must not change before backward.
-        inputs: tensors.
-
-    Returns:
-        what ``function`` returns.
 
     Raises:
         OptionError: an input or an output is not a tensor, or there is no output.
@@ -56,8 +52,7 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
         tape.backward([(output, g) for output, g in pairs if g is not None and output.requires_grad])
         return [None, *(leaf.grad.data if leaf.grad is not None else None for leaf in leaves)]
 
-    # The parameters that the function uses are not known here: an input of its own that requires a gradient has the
-    # operation recorded even where none of ``inputs`` does.
+    # the function's parameters are not known here: an anchor has it recorded even where no input requires a gradient
     device = outputs[0].device
     anchor = Tensor(kernels.on(device).zeros((), np.float32), True, device)
     recorded = tape.record_many("recompute", (anchor, *inputs), [o.data for o in outputs], gradients)

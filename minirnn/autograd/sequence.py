@@ -24,9 +24,7 @@ from minirnn.kernels.steps import Steps
 class GateInput:
     """The input part of a layer's pre-activations, [S, G H].
 
-    Attributes:
-        values: [S, G H], overwritten by the layer; or, with ``tokens``, a table [V, G H].
-        tokens: [S] int64, the row of the table for each packed row.
+    ``values`` [S, G H] are overwritten by the layer; with ``tokens`` [S] int64, they are a table [V, G H] of the rows.
     """
 
     values: Tensor
@@ -48,9 +46,8 @@ class GateInput:
 def split_biases(equations: Equations, bias_ih: Tensor, bias_hh: Tensor) -> tuple[Tensor, Tensor | None]:
     """Add the biases up as the kernels take them.
 
-    Returns:
-        [G H], what is added to the input part: bias_ih, and bias_hh of the gates whose parts are added up; and [K, H],
-        bias_hh of the K gates whose recurrent part is stored separately, None where there are none.
+    Returns [G H], what is added to the input part: bias_ih, and bias_hh of the gates whose parts are added up; and
+    [K, H], bias_hh of the K gates whose recurrent part is stored separately, None where there are none.
     """
     K, size, runs = kernels.on(bias_ih.device), bias_ih.shape[0] // len(equations.input_gates), equations.runs
     if len(runs) == 1 and runs[0].count == len(equations.input_gates) and not equations.separate_gates:
@@ -91,12 +88,9 @@ def recurrent_sequence(
     """Any cell over a whole sequence.
 
     Args:
-        equations: of the cell, resolved for training or evaluation.
-        gate_input: [S, G H].
-        weights: of the layer in one direction.
-        states: the initial ones, [N, W], [N, H], ...
-        steps: the layout of the batch.
-        noise: rates and seed of what is random in training.
+        equations, weights: of the cell, resolved for training or evaluation; of the layer in one direction.
+        gate_input, states: [S, G H]; the initial states [N, W], [N, H], ...
+        steps, noise: the layout of the batch; rates and seed of what is random in training.
 
     Returns:
         y [S, W], then the final states [1, N, W], [1, N, H], ...
@@ -119,11 +113,8 @@ def recurrent_sequence(
     def gradients(dy: Array | None, *d_finals: Array | None) -> tuple[Array | None, ...]:
         d_states = []  # new arrays, which the kernel overwrites
         for d_final, state in zip(d_finals, initial, strict=True):
-            if d_final is None:
-                d_states.append(K.zeros(state.shape, gates.dtype))
-            else:
-                rows = d_final.reshape(state.shape)
-                d_states.append(rows.copy() if order is None else K.take_rows(rows, order))
+            rows = K.zeros(state.shape, gates.dtype) if d_final is None else d_final.reshape(state.shape)
+            d_states.append(rows.copy() if order is None else K.take_rows(rows, order))
         d_states, d = run.backward(None if dy is None else K.contiguous(dy), d_states)
         if order is not None:
             d_states = [K.take_rows(rows, steps.positions) for rows in d_states]

@@ -49,10 +49,8 @@ class Node:
 
     Attributes:
         name, device, num_outputs: of the operation.
-        edges: where the gradient of each input goes.
-        gradients: computes them; None once the backward pass has used it, which frees what it saved.
-        serial: rises in the order of computation.
-        stack: where the operation was called; recorded under :func:`detect_anomaly`.
+        edges, gradients: where the gradient of each input goes, and what computes them; None once it has been used.
+        serial, stack: rises in the order of computation; where the operation was called, under :func:`detect_anomaly`.
     """
 
     __slots__ = ("name", "device", "edges", "gradients", "num_outputs", "serial", "stack")
@@ -112,11 +110,7 @@ def new_tensor(data: Array, device: str) -> Tensor:
 
 
 def same_device(name: str, *inputs: Tensor | None) -> str:
-    """Return the device all inputs are on; "" without any.
-
-    Raises:
-        DeviceError: they are on different devices.
-    """
+    """Return the device all inputs are on, "" without any; a :class:`DeviceError` where they are on several."""
     device = ""
     for t in inputs:
         if t is not None and t.device != device:
@@ -132,8 +126,7 @@ def record(
     """A tensor of ``data``, recorded where an input needs a gradient.
 
     Args:
-        name: the operation's name, for messages.
-        inputs: what ``data`` was computed from; None for one that is absent.
+        name, inputs: of the operation, for messages; what ``data`` was computed from, None for one that is absent.
         gradients: takes the gradient of ``data``, returns one array or None for each input.
         device: where ``data`` is, if not where the inputs are.
     """
@@ -149,19 +142,16 @@ def record_many(
         _check_forward(name, data, inputs, device)
     outputs = tuple([new_tensor(array, device) for array in data])
     if _mode.recording:
-        edges: list[Edge] = []
-        needed = False
-        for t in inputs:
-            if t is None or not t.requires_grad:
-                edges.append(None)
-            else:
-                needed = True
-                edges.append(t if t.node is None else (t.node, t.output_nr))
-        if needed:
-            node = Node(name, device, tuple(edges), gradients, len(outputs))
+        edges = tuple([_edge(t) if t is not None and t.requires_grad else None for t in inputs])
+        if any(edge is not None for edge in edges):
+            node = Node(name, device, edges, gradients, len(outputs))
             for number, output in enumerate(outputs):
                 output.requires_grad, output.node, output.output_nr = True, node, number
     return outputs
+
+
+def _edge(t: Tensor) -> Edge:
+    return t if t.node is None else (t.node, t.output_nr)
 
 
 def _check_forward(name: str, data: Sequence[Array], inputs: Sequence[Tensor | None], device: str) -> None:
@@ -213,7 +203,7 @@ def backward(roots: Sequence[tuple[Tensor, Array]]) -> None:
         given[index] = gradient if before is None else kernels.on(node.device).add(before, gradient)
 
     for root, seed in roots:
-        accumulate(root if root.node is None else (root.node, root.output_nr), seed)
+        accumulate(_edge(root), seed)
     while heap:
         node, given = pending.pop(-heapq.heappop(heap))
         if node.gradients is None:

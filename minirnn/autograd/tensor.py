@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -13,6 +13,16 @@ from minirnn.autograd.ops.operands import KINDS, DType, Ints, TensorLike, as_arr
 from minirnn.errors import DTypeError, GradientError, OptionError, ShapeError
 from minirnn.kernels.contract import Array
 
+Operator = Callable[["Tensor", TensorLike], "Tensor"]
+
+
+def _reflected(operation: Callable[[TensorLike, TensorLike], Tensor]) -> Operator:
+    return lambda self, other: operation(other, self)
+
+
+def _comparison(name: str) -> Operator:
+    return lambda self, other: ops.compare(name, self, other)
+
 
 class Tensor:
     """An n-dimensional array on a device, with an optional place on the tape.
@@ -20,12 +30,10 @@ class Tensor:
     Made by :func:`minirnn.tensor` and by operations; the constructor takes a device array as it is.
 
     Attributes:
-        data: the array of the device; a NumPy array on the CPU.
-        device: "cpu" or "cuda".
+        data, device: the array, a NumPy array on the CPU; "cpu" or "cuda".
         requires_grad: whether :meth:`backward` computes a gradient of it.
         grad: the gradient of a leaf, added up over calls of ``backward``; None before the first.
-        node: the operation that computed it; None for a leaf.
-        output_nr: which output of ``node`` it is.
+        node, output_nr: the operation that computed it, None for a leaf; which output of it this is.
         grad_slot: where an optimiser wants the gradient to be stored.
     """
 
@@ -41,8 +49,6 @@ class Tensor:
         self.output_nr = 0
         self.grad_slot: Array | None = None
 
-    # ---------------------------------------------------------------------------------------- the graph
-
     def backward(self, grad: TensorLike | None = None) -> None:
         """Add the gradient of this tensor to the ``grad`` of every leaf it was computed from.
 
@@ -54,20 +60,18 @@ class Tensor:
         """
         if not self.requires_grad:
             raise GradientError("backward: nothing this tensor was computed from has requires_grad=True")
+        K, shape = kernels.on(self.device), list(self.shape)
         if grad is None:
             if self.data.size != 1:
                 raise GradientError(
-                    f"backward: a tensor of shape {list(self.shape)} has no gradient of its own; reduce it to one "
-                    "number first (sum, mean), or pass grad"
+                    f"backward: a tensor of shape {shape} has no gradient of its own; reduce it to one number first "
+                    "(sum, mean), or pass grad"
                 )
-            gradient = kernels.on(self.device).ones_like(self.data)
+            gradient = K.ones_like(self.data)
         else:
-            source = grad.data if isinstance(grad, Tensor) else grad
-            gradient = kernels.on(self.device).asarray(source, self.dtype)
+            gradient = K.asarray(grad.data if isinstance(grad, Tensor) else grad, self.dtype)
             if gradient.shape != self.shape:
-                raise GradientError(
-                    f"backward: the tensor has shape {list(self.shape)}, its gradient {list(gradient.shape)}"
-                )
+                raise GradientError(f"backward: the tensor has shape {shape}, its gradient {list(gradient.shape)}")
         tape.backward([(self, gradient)])
 
     def add_grad(self, gradient: Array) -> None:
@@ -101,8 +105,6 @@ class Tensor:
         if isinstance(target, str) and target in kernels.DEVICES:
             return ops.move(self, target)
         return ops.cast(self, as_dtype(target))
-
-    # ------------------------------------------------------------------- as an array, and as a Python object
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -189,8 +191,6 @@ class Tensor:
     def __reduce__(self) -> NoReturn:
         raise TypeError("tensors are not pickled; save numpy() or a checkpoint")
 
-    # ------------------------------------------------------------------------- operators and operations
-
     __add__ = __radd__ = ops.add
     __sub__ = ops.subtract
     __mul__ = __rmul__ = ops.multiply
@@ -202,35 +202,16 @@ class Tensor:
     __getitem__ = ops.index
     __hash__ = object.__hash__
 
-    def __rsub__(self, other: TensorLike) -> Tensor:
-        return ops.subtract(other, self)
-
-    def __rtruediv__(self, other: TensorLike) -> Tensor:
-        return ops.divide(other, self)
-
-    def __rpow__(self, other: TensorLike) -> Tensor:
-        return ops.power(other, self)
-
-    def __rmatmul__(self, other: TensorLike) -> Tensor:
-        return ops.matmul(other, self)
+    __rsub__, __rtruediv__ = _reflected(ops.subtract), _reflected(ops.divide)
+    __rpow__, __rmatmul__ = _reflected(ops.power), _reflected(ops.matmul)
+    __lt__, __le__ = _comparison("less"), _comparison("less_equal")
+    __gt__, __ge__ = _comparison("greater"), _comparison("greater_equal")
 
     def __eq__(self, other: Any) -> Any:  # no tensor equals None, as in PyTorch
         return False if other is None else ops.compare("equal", self, other)
 
     def __ne__(self, other: Any) -> Any:
         return True if other is None else ops.compare("not_equal", self, other)
-
-    def __lt__(self, other: TensorLike) -> Tensor:
-        return ops.compare("less", self, other)
-
-    def __le__(self, other: TensorLike) -> Tensor:
-        return ops.compare("less_equal", self, other)
-
-    def __gt__(self, other: TensorLike) -> Tensor:
-        return ops.compare("greater", self, other)
-
-    def __ge__(self, other: TensorLike) -> Tensor:
-        return ops.compare("greater_equal", self, other)
 
     def where(self, condition: TensorLike, other: TensorLike) -> Tensor:
         """This tensor where the condition holds, else ``other``."""
@@ -264,17 +245,14 @@ def tensor(data: TensorLike, requires_grad: bool = False, dtype: DType | None = 
     """A leaf tensor with a copy of ``data``.
 
     Args:
-        data: a number, nested lists, a NumPy array, a tensor, or anything ``np.asarray`` takes; on a GPU also
-            what has ``__cuda_array_interface__``.
+        data: a number, nested lists, a NumPy array, a tensor, or anything ``np.asarray`` takes; on a GPU also what has
+            ``__cuda_array_interface__``.
         requires_grad: whether ``backward`` is to compute its gradient.
-        dtype: by default float32 for floating-point data, int64 for integers, and bool.
-        device: "cpu" or "cuda".
+        dtype, device: by default float32 for floating-point data, int64 for integers, and bool; "cpu" or "cuda".
 
     Raises:
-        DTypeError: the data is not numeric.
-        ShapeError: lists are ragged.
-        OptionError: an integer is out of range for the type.
-        DeviceError: the device cannot be used here.
+        DTypeError, ShapeError: the data is not numeric; lists are ragged.
+        OptionError, DeviceError: an integer is out of range for the type; the device cannot be used here.
 
     >>> import minirnn as mr
     >>> mr.tensor([[1, 2.5]])
@@ -299,7 +277,7 @@ def tensor(data: TensorLike, requires_grad: bool = False, dtype: DType | None = 
 
 def _shape(values: tuple[Ints, ...]) -> tuple[int, ...]:
     shape = int_tuple(values)
-    if any(extent < 0 for extent in shape):
+    if min(shape, default=0) < 0:
         raise ShapeError(f"expected a shape of numbers of at least 0, got {list(shape)}")
     return shape
 

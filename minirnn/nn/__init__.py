@@ -10,35 +10,7 @@ from minirnn.nn.recurrent import Recurrent
 from minirnn.nn.rnn import GRU, LSTM, RNN
 from minirnn.nn.unrolled import Bidirectional
 
-__all__ = [
-    "GRU",
-    "LSTM",
-    "RNN",
-    "Attention",
-    "BCELoss",
-    "BCEWithLogitsLoss",
-    "Bidirectional",
-    "Cell",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Embedding",
-    "GRUCell",
-    "HuberLoss",
-    "L1Loss",
-    "LSTMCell",
-    "LayerNorm",
-    "Linear",
-    "MSELoss",
-    "Module",
-    "ModuleList",
-    "NLLLoss",
-    "Parameter",
-    "RNNCell",
-    "ReLU",
-    "Recurrent",
-    "RecurrentCell",
-    "Sequential",
-    "Sigmoid",
-    "Tanh",
-    "functional",
-]
+__all__ = ["GRU", "LSTM", "RNN", "Attention", "BCELoss", "BCEWithLogitsLoss", "Bidirectional", "Cell"]
+__all__ += ["CrossEntropyLoss", "Dropout", "Embedding", "GRUCell", "HuberLoss", "L1Loss", "LSTMCell", "LayerNorm"]
+__all__ += ["Linear", "MSELoss", "Module", "ModuleList", "NLLLoss", "Parameter", "RNNCell", "ReLU", "Recurrent"]
+__all__ += ["RecurrentCell", "Sequential", "Sigmoid", "Tanh", "functional"]

@@ -29,8 +29,7 @@ class Attention(Module):
     computes :meth:`keys` once and passes them at every step.
 
     Args:
-        query_size: features Q of a query, the decoder's state.
-        memory_size: features M of a memory row, the encoder's output.
+        query_size, memory_size: features Q of a query (a decoder's state) and M of a memory row (an encoder's output).
         kind: "additive" or "dot".
         attention_size: features A of the additive layer; Q where None.
         dtype: of the parameters, float32 or float64.
@@ -64,11 +63,7 @@ class Attention(Module):
             self.score = Linear(width, 1, bias=False, dtype=dtype)
 
     def keys(self, memory: ArrayLike, lengths: ArrayLike | None = None) -> Tensor:
-        """Return what queries are compared with: W_m m [S, N, A], or for "dot" the memory [S, N, M] itself.
-
-        Args:
-            memory, lengths: as for :meth:`forward`.
-        """
+        """Return W_m m [S, N, A], or for "dot" the memory [S, N, M] itself; arguments as for :meth:`forward`."""
         memory, counts = self._check_memory(memory, lengths)
         extent, batch, size = memory.shape
         if self.kind == "dot":
@@ -91,8 +86,8 @@ class Attention(Module):
             keys: the result of :meth:`keys` for ``memory``; computed where None.
 
         Returns:
-            context [T, N, M] and weights [T, N, S], zero at rows past the length ([N, M] and [N, S] for a single
-            step). The context of a sequence of length 0 is zero.
+            context [T, N, M] and weights [T, N, S], zero at rows past the length and for a sequence of length 0;
+            [N, M] and [N, S] for a single step.
 
         Raises:
             ShapeError, OptionError: shapes do not fit, or lengths are out of range.
@@ -100,19 +95,16 @@ class Attention(Module):
         """
         query = ops.as_tensor(query, self.query.weight)
         memory, counts = self._check_memory(memory, lengths)
-        extent, batch, _ = memory.shape
-        size, width = self.query.in_features, self.query.out_features
-        if query.ndim not in (2, 3) or query.shape[-2:] != (batch, size):
+        size, expected = self.query.in_features, [*memory.shape[:2], self.query.out_features]
+        if query.ndim not in (2, 3) or query.shape[-2:] != (memory.shape[1], size):
             raise ShapeError(
                 f"Attention: expected query [T, N, {size}], or [N, {size}] for a single step, and memory "
                 f"[S, N, {self.memory_size}], got {list(query.shape)} and {list(memory.shape)}"
             )
         keys = self.keys(memory, counts) if keys is None else keys
-        if keys.shape != (extent, batch, width):
-            raise ShapeError(
-                f"Attention: expected keys [{extent}, {batch}, {width}], as keys(memory) returns them, got "
-                f"{list(keys.shape)}"
-            )
+        if list(keys.shape) != expected:
+            got = list(keys.shape)
+            raise ShapeError(f"Attention: expected keys {expected}, as keys(memory) returns them, got {got}")
         queries = self.query(query if query.ndim == 3 else query.unsqueeze(0))
         score = self.score.weight.reshape(-1) if self.kind == "additive" else None
         context, weights = attend(queries, keys, memory, score, counts, 1 / math.sqrt(self.memory_size))

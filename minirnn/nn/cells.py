@@ -1,7 +1,6 @@
 """Recurrent cells: one step in primitive operations, the readable path.
 
-The layers of :mod:`minirnn.nn.recurrent` compute the same numbers with the same parameters by fused kernels; tests
-compare the two.
+The layers of :mod:`minirnn.nn.recurrent` compute the same by fused kernels; tests compare the two.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from minirnn import cells
 from minirnn.autograd import ops
-from minirnn.autograd.tensor import DType, Tensor
+from minirnn.autograd.tensor import DType
 from minirnn.errors import OptionError, ShapeError
 from minirnn.nn import init
 from minirnn.nn.module import Module, Parameter
@@ -42,8 +41,7 @@ def new_parameters(
         shapes["bias_hh"] = (recurrent,)
     if proj_size:
         shapes["weight_hr"] = (proj_size, hidden_size)
-    for number in range(cell.equations.products):
-        shapes[f"weight_product{number}"] = (hidden_size, hidden_size)
+    shapes |= {f"weight_product{number}": (hidden_size, hidden_size) for number in range(cell.equations.products)}
     made = {name: init.uniform(shape, 1 / math.sqrt(hidden_size), dtype) for name, shape in shapes.items()}
     return made | {name: init.constant((hidden_size,), value, dtype) for name, value in cell.vectors.items()}
 
@@ -51,8 +49,8 @@ def new_parameters(
 class Cell(Module):
     """Base class of cells that :class:`~minirnn.nn.Recurrent` unrolls: ``state = cell(x, state)`` for one step.
 
-    A subclass defines ``forward(x, state)``, which takes x [N, I] and returns the next state (the state, or its first
-    member, is the output [N, H]), and :meth:`initial_state`.
+    A subclass defines :meth:`initial_state` and ``forward(x, state)``, which takes x [N, I] and returns the next state;
+    its first member, or itself, is the output [N, H].
     """
 
     def initial_state(self, batch_size: int) -> State:
@@ -65,12 +63,11 @@ class RecurrentCell(Cell):
 
     Args:
         cell: a name of :func:`minirnn.cells.names`, or a cell made by :func:`minirnn.cell`.
-        input_size, hidden_size: I and H.
-        bias: if False, the cell has no bias_ih and bias_hh.
+        input_size, hidden_size, bias: I and H; if ``bias`` is False, the cell has no bias_ih and bias_hh.
         dtype: of the parameters, float32 or float64.
 
-    Parameters have the names and initial values of :class:`~minirnn.nn.Recurrent`, without the number of a layer:
-    ``weight_ih`` [G H, I], ``weight_hh`` [R H, H], ``bias_ih`` [G H], ``bias_hh`` [R H], and each learnt vector [H].
+    Parameters are those of :class:`~minirnn.nn.Recurrent`, without the number of a layer: ``weight_ih`` [G H, I],
+    ``weight_hh`` [R H, H], ``bias_ih`` [G H], ``bias_hh`` [R H], and each learnt vector [H].
 
     >>> import minirnn as mr
     >>> step = mr.nn.RecurrentCell("peephole_lstm", 3, 5)
@@ -123,22 +120,18 @@ class RecurrentCell(Cell):
         members = [ops.as_tensor(m, self.weight_ih) for m in check_members(caller, "state", given, cell.states)]
         fits = x.ndim in (1, 2) and x.shape[-1] == self.input_size
         if not fits or any(member.shape != (*x.shape[:-1], self.hidden_size) for member in members):
-            states = ", ".join(f"{name} {list(m.shape)}" for name, m in zip(cell.states, members, strict=True))
-            raise ShapeError(
-                f"{caller}: expected x [N, {self.input_size}] and states [N, {self.hidden_size}], got {list(x.shape)} "
-                f"and {states}"
-            )
-        values = dict(zip(cell.input_gates, self._parts(x, self.weight_ih, self.bias_ih), strict=True))
+            got = ", ".join(f"{name} {list(m.shape)}" for name, m in zip(cell.states, members, strict=True))
+            expected = f"x [N, {self.input_size}] and states [N, {self.hidden_size}]"
+            raise ShapeError(f"{caller}: expected {expected}, got {list(x.shape)} and {got}")
+        parts = ops.linear(x, self.weight_ih, self.bias_ih).chunk(len(cell.input_gates), dim=-1)
+        values = dict(zip(cell.input_gates, parts, strict=True))
         if self.weight_hh is not None:
-            recurrent = self._parts(members[0], self.weight_hh, self.bias_hh)
-            for gate, part in zip(cell.recurrent_gates, recurrent, strict=True):
+            parts = ops.linear(members[0], self.weight_hh, self.bias_hh).chunk(len(cell.recurrent_gates), dim=-1)
+            for gate, part in zip(cell.recurrent_gates, parts, strict=True):
                 values[gate] = values[gate] + part if gate in values else part
         weights = [getattr(self, f"weight_product{number}") for number in range(cell.equations.products)]
         vectors = {name: getattr(self, name) for name in cell.vectors}
         return cell(*(values[gate] for gate in cell.gates), *members, weights=weights, **vectors)
-
-    def _parts(self, x: Tensor, weight: Parameter, bias: Parameter | None) -> tuple[Tensor, ...]:
-        return ops.linear(x, weight, bias).chunk(weight.shape[0] // self.hidden_size, dim=-1)
 
     def extra_repr(self) -> str:
         sizes = f"{self.input_size}, {self.hidden_size}"
@@ -151,8 +144,7 @@ class RNNCell(RecurrentCell):
     ``h = cell(x, h)`` with x [N, I] and h [N, H], or [I] and [H] for one sequence; h is zeros where None.
 
     Args:
-        input_size, hidden_size: I and H.
-        bias: if False, the cell has no bias_ih and bias_hh.
+        input_size, hidden_size, bias: I and H; if ``bias`` is False, the cell has no bias_ih and bias_hh.
         nonlinearity: "tanh" or "relu".
         dtype: of the parameters, float32 or float64.
 
@@ -180,12 +172,10 @@ class LSTMCell(RecurrentCell):
     ``h, c = cell(x, (h, c))`` with x [N, I], h and c [N, H], or [I] and [H] for one sequence; zeros where None.
 
     Args:
-        input_size, hidden_size: I and H.
-        bias: if False, the cell has no bias_ih and bias_hh.
+        input_size, hidden_size, bias: I and H; if ``bias`` is False, the cell has no bias_ih and bias_hh.
         dtype: of the parameters, float32 or float64.
 
-    Parameters, gates in the order i, f, g, o: ``weight_ih`` [4 H, I], ``weight_hh`` [4 H, H], ``bias_ih`` and
-    ``bias_hh`` [4 H].
+    Parameters (gates i, f, g, o): ``weight_ih`` [4 H, I], ``weight_hh`` [4 H, H], ``bias_ih`` and ``bias_hh`` [4 H].
     """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, dtype: DType = "float32") -> None:
@@ -201,12 +191,10 @@ class GRUCell(RecurrentCell):
     ``h = cell(x, h)`` with x [N, I] and h [N, H], or [I] and [H] for one sequence; h is zeros where None.
 
     Args:
-        input_size, hidden_size: I and H.
-        bias: if False, the cell has no bias_ih and bias_hh.
+        input_size, hidden_size, bias: I and H; if ``bias`` is False, the cell has no bias_ih and bias_hh.
         dtype: of the parameters, float32 or float64.
 
-    Parameters, gates in the order r, z, n: ``weight_ih`` [3 H, I], ``weight_hh`` [3 H, H], ``bias_ih`` and
-    ``bias_hh`` [3 H].
+    Parameters (gates r, z, n): ``weight_ih`` [3 H, I], ``weight_hh`` [3 H, H], ``bias_ih`` and ``bias_hh`` [3 H].
     """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, dtype: DType = "float32") -> None:

@@ -18,27 +18,9 @@ from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
 from minirnn.kernels.contract import Array
 from minirnn.validation import check_choice, check_float
 
-__all__ = [
-    "binary_cross_entropy",
-    "binary_cross_entropy_with_logits",
-    "cross_entropy",
-    "dropout",
-    "embedding",
-    "huber_loss",
-    "l1_loss",
-    "layer_norm",
-    "linear",
-    "log_softmax",
-    "mse_loss",
-    "nll_loss",
-    "one_hot",
-    "relu",
-    "sigmoid",
-    "smooth_l1_loss",
-    "softmax",
-    "softplus",
-    "tanh",
-]
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "dropout", "embedding"]
+__all__ += ["huber_loss", "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss", "one_hot", "relu"]
+__all__ += ["sigmoid", "smooth_l1_loss", "softmax", "softplus", "tanh"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -47,8 +29,7 @@ def embedding(tokens: ArrayLike, weight: Tensor, padding_idx: int | None = None)
     """Return rows of a table: tokens [...] to [..., E].
 
     Args:
-        tokens: integers from 0 to V - 1.
-        weight: [V, E].
+        tokens, weight: integers from 0 to V - 1, and the table [V, E].
         padding_idx: a row that gets no gradient.
 
     Raises:
@@ -64,8 +45,7 @@ def one_hot(tokens: ArrayLike, num_classes: int = -1) -> Tensor:
     """Return int64 vectors that are 1 at the token and 0 elsewhere: integers [...] to [..., num_classes].
 
     Args:
-        tokens: integers from 0 to num_classes - 1.
-        num_classes: -1: one more than the largest token.
+        tokens, num_classes: integers from 0 to num_classes - 1; where it is -1, one more than the largest token.
     """
     index = ops.as_index("one_hot", tokens)
     count = (int(index.max()) + 1 if index.size else 0) if num_classes == -1 else num_classes
@@ -87,8 +67,7 @@ def layer_norm(
 
     Args:
         x: [..., *normalized_shape]; mean and variance are those of the last ``len(normalized_shape)`` dimensions.
-        weight, bias: of ``normalized_shape``, or None.
-        eps: added to the variance.
+        weight, bias: of ``normalized_shape``, or None. eps: added to the variance.
 
     Raises:
         ShapeError: x does not end in ``normalized_shape``.
@@ -111,9 +90,7 @@ def _check_reduction(name: str, reduction: str) -> None:
 
 def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
     _check_reduction(name, reduction)
-    if reduction == "none":
-        return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
+    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
 
 
 def _class_inputs(
@@ -208,10 +185,7 @@ def nll_loss(
 
     Args:
         input: log-probabilities [N, C], [C] or [N, C, d...].
-        target: integer classes [N], [] or [N, d...].
-        weight: [C], the weight of each class; the mean divides by the sum of the targets' weights.
-        ignore_index: targets of this value do not contribute to the loss.
-        reduction: "mean" or "sum" of the losses, or "none", the loss of each target.
+        target, weight, ignore_index, reduction: as for :func:`cross_entropy`.
     """
     _check_reduction("nll_loss", reduction)
     scores = ops.as_tensor(input)
@@ -230,7 +204,7 @@ def nll_loss(
 
 
 def _same_shape(name: str, input: ArrayLike, target: ArrayLike) -> tuple[Tensor, Tensor]:
-    """Input and target as tensors of one shape and dtype."""
+    """``input`` and ``target`` as tensors of one shape and of floating-point types."""
     x = ops.as_tensor(input)
     y = ops.as_tensor(target, x)
     if x.shape != y.shape:
@@ -251,9 +225,8 @@ def binary_cross_entropy_with_logits(
 
     Args:
         input, target: x and y of one shape; y from 0 to 1.
-        weight: factor of each element's loss, of a shape that broadcasts.
+        weight, pos_weight: factors of each loss, and p, of positive targets; of shapes that broadcast; 1 where None.
         reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
-        pos_weight: p, the weight of positive targets, of a shape that broadcasts; 1 where None.
     """
     name = "binary_cross_entropy_with_logits"
     x, y = _same_shape(name, input, target)
@@ -271,8 +244,7 @@ def binary_cross_entropy(
 
     Args:
         input, target: p and y of one shape, from 0 to 1.
-        weight: factor of each element's loss, of a shape that broadcasts.
-        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
+        weight, reduction: as for :func:`binary_cross_entropy_with_logits`.
 
     Raises:
         OptionError: a probability is not from 0 to 1.
@@ -296,24 +268,14 @@ def binary_cross_entropy(
 
 
 def mse_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") -> Tensor:
-    """Squared error (x - y)^2.
-
-    Args:
-        input, target: x and y, of one shape.
-        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
-    """
+    """(x - y)^2 of ``input`` x and ``target`` y of one shape; ``reduction``: "mean", "sum" or "none"."""
     x, y = _same_shape("mse_loss", input, target)
     difference = x - y
     return _reduce("mse_loss", difference * difference, reduction)
 
 
 def l1_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") -> Tensor:
-    """Absolute error abs(x - y).
-
-    Args:
-        input, target: x and y, of one shape.
-        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
-    """
+    """abs(x - y) of ``input`` x and ``target`` y of one shape; ``reduction``: "mean", "sum" or "none"."""
     x, y = _same_shape("l1_loss", input, target)
     return _reduce("l1_loss", (x - y).abs(), reduction)
 
@@ -321,10 +283,7 @@ def l1_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") 
 def huber_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean", delta: float = 1.0) -> Tensor:
     """(x - y)^2 / 2 where abs(x - y) < delta, else delta * (abs(x - y) - delta / 2) (Huber 1964).
 
-    Args:
-        input, target: x and y, of one shape.
-        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
-        delta: above 0, the error from which the loss grows linearly.
+    ``reduction``: "mean", "sum" or "none"; ``delta``: above 0, the error from which the loss grows linearly.
     """
     check_float("huber_loss: delta", delta, exclude_minimum=True)
     x, y = _same_shape("huber_loss", input, target)
@@ -336,9 +295,6 @@ def huber_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean
 def smooth_l1_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean", beta: float = 1.0) -> Tensor:
     """(x - y)^2 / (2 beta) where abs(x - y) < beta, else abs(x - y) - beta / 2: the Huber loss divided by beta.
 
-    Args:
-        input, target: x and y, of one shape.
-        reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
-        beta: the error from which the loss grows linearly; at 0 this is :func:`l1_loss`.
+    ``reduction``: "mean", "sum" or "none"; ``beta``: where the loss becomes linear; 0 is :func:`l1_loss`.
     """
     return l1_loss(input, target, reduction) if beta == 0 else huber_loss(input, target, reduction, beta) / beta

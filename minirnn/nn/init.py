@@ -25,8 +25,7 @@ _mode = _Mode()
 def empty_weights() -> Iterator[None]:
     """Context manager: parameters made inside have a shape but no values and take no memory.
 
-    For models whose values are loaded next. Whatever sizes an untrusted configuration asks for, nothing is allocated
-    before they are compared with the file.
+    For values that are loaded next: whatever sizes an untrusted file asks for, nothing is allocated before the check.
     """
     before, _mode.empty = _mode.empty, True
     try:

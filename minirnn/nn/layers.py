@@ -22,8 +22,7 @@ class Linear(Module):
     """y = x W^T + b: x [..., I] to y [..., O].
 
     Args:
-        in_features, out_features: I and O.
-        bias: if False, there is no b.
+        in_features, out_features, bias: I and O; if ``bias`` is False, there is no b.
         dtype: of the parameters, float32 or float64.
 
     Parameters: ``weight`` W [O, I] and ``bias`` b [O], drawn from U(-1/sqrt(I), 1/sqrt(I)).
@@ -72,8 +71,7 @@ class Embedding(Module):
 
         Args:
             embeddings: [V, E]; float64 makes a float64 layer, anything else float32.
-            freeze: if True, the rows are not trained.
-            padding_idx: a row that gets no gradient; it keeps the given values.
+            freeze, padding_idx: if True, the rows are not trained; a row that gets no gradient, but is not zeroed.
         """
         rows = np.asarray(embeddings)
         if rows.ndim != 2:
@@ -96,11 +94,9 @@ class LayerNorm(Module):
     """y = (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba, Kiros & Hinton 2016).
 
     Args:
-        normalized_shape: the sizes of the last dimensions of x, over which mean and variance (divided by the number of
-            elements) are taken; an int for the last one alone.
+        normalized_shape: sizes of the last dimensions of x, over which mean and (biased) variance are taken, or an int.
         eps: added to the variance.
-        elementwise_affine: if False, there is neither weight nor bias.
-        bias: if False, there is no bias.
+        elementwise_affine, bias: if the first is False, there is neither weight nor bias; if the second, no bias.
         dtype: of the parameters, float32 or float64.
 
     Parameters: ``weight``, ones, and ``bias``, zeros, of ``normalized_shape``.

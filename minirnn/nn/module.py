@@ -20,9 +20,8 @@ class Parameter(Tensor):
     """A leaf tensor that is a parameter of the module it is assigned to.
 
     Args:
-        data: an array, taken as it is, or a tensor.
+        data, device: an array, taken as it is, or a tensor; "cpu" or "cuda", where it is.
         requires_grad: if False, the parameter is frozen: it gets no gradient.
-        device: where ``data`` is, "cpu" or "cuda".
     """
 
     __slots__ = ()
@@ -42,10 +41,7 @@ class Module:
     """Base class of all layers and models: parameters, submodules, and a :meth:`forward` that calls compute.
 
     Parameters and modules assigned as attributes are registered under the attribute's name, in the order of their
-    assignment; a parameter of a submodule has a dotted name, as in PyTorch.
-
-    Attributes:
-        training: whether the module is in training mode (True) or in evaluation mode.
+    assignment; a parameter of a submodule has a dotted name, as in PyTorch. ``training`` is False in evaluation mode.
 
     >>> import minirnn as mr
     >>> class Net(mr.nn.Module):
@@ -77,20 +73,16 @@ class Module:
 
     def modules(self) -> Iterator[Module]:
         """Iterate over this module and all modules in it, each once."""
-        return iter({id(module): module for _, module in self._all_modules("")}.values())
+        return iter({id(module): module for _, module in self._all_modules()}.values())
 
-    def _all_modules(self, prefix: str) -> Iterator[tuple[str, Module]]:
+    def _all_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """The prefix of the names of each module's parameters, and the module; a shared one several times."""
         yield prefix, self
         for name, child in self.named_children():
             yield from child._all_modules(f"{prefix}{name}.")
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """Iterate over the dotted names of parameters and the parameters, each parameter once.
-
-        Args:
-            prefix: prepended, with a dot, to every name.
-        """
+        """Iterate over dotted names and parameters, each parameter once; ``prefix`` and a dot precede every name."""
         names: dict[int, tuple[str, Parameter]] = {}
         for name, parameter in self._all_parameters(prefix + "." * bool(prefix)):
             names.setdefault(id(parameter), (name, parameter))
@@ -134,11 +126,8 @@ class Module:
         own = dict(self._all_parameters())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
-        problems = []
-        if strict and missing:
-            problems.append(f"missing {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected {', '.join(unexpected)}")
+        wrong = (("missing", missing), ("unexpected", unexpected)) if strict else ()
+        problems = [f"{kind} {', '.join(names)}" for kind, names in wrong if names]
         arrays = {name: np.asarray(state[name]) for name in own if name in state}
         for name, array in arrays.items():
             if array.shape != own[name].shape:
@@ -148,8 +137,7 @@ class Module:
         if problems:
             raise CheckpointError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems)}")
         for name, array in arrays.items():
-            parameter = own[name]
-            K = kernels.on(parameter.device)
+            parameter, K = own[name], kernels.on(own[name].device)
             values = K.asarray(array)
             if assign:
                 parameter.data = K.contiguous(values.astype(parameter.dtype, copy=False))
@@ -192,15 +180,13 @@ class Module:
             target: "float32" or "float64" (also as NumPy has them), or "cpu" or "cuda".
 
         Raises:
-            DTypeError: the dtype is not floating-point.
-            DeviceError: the device is not available.
+            DTypeError, DeviceError: the dtype is not floating-point; the device is not available.
         """
         for parameter in self.parameters():
             if isinstance(target, str) and target in kernels.DEVICES:
                 if parameter.device == target:
                     continue
-                parameter.data = kernels.on(target).asarray(parameter.numpy())
-                parameter.device = target
+                parameter.data, parameter.device = kernels.on(target).asarray(parameter.numpy()), target
             else:
                 dtype = as_dtype(target)
                 if dtype.kind != "f":
@@ -220,10 +206,7 @@ class Module:
 
 
 class Sequential(Module):
-    """Modules one after the other; each takes what the one before returned.
-
-    Args:
-        modules: in their order; they are named "0", "1", ...
+    """Modules one after the other, named "0", "1", ...; each takes what the one before returned.
 
     >>> import minirnn as mr
     >>> net = mr.nn.Sequential(mr.nn.Linear(3, 8), mr.nn.Tanh(), mr.nn.Linear(8, 2))
@@ -251,11 +234,7 @@ class Sequential(Module):
 
 
 class ModuleList(Sequential):
-    """A list of modules, whose parameters are found; it has no forward of its own.
-
-    Args:
-        modules: the members, one argument each; they are named "0", "1", ...
-    """
+    """A list of modules, one argument each, named "0", "1", ..., whose parameters are found; it has no forward."""
 
     def forward(self, x: Any) -> Any:
         raise TypeError("ModuleList has no forward(); call its members")

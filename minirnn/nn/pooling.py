@@ -45,8 +45,7 @@ class Pooling(Module):
         counts = check_lengths("Pooling", lengths, steps, batch)
         if self.kind == "attention":
             query = self.bias + np.zeros((1, batch, 1), y.dtype)
-            context, _ = attend(query, self.memory(y), y, self.score, counts, 1.0)
-            return context.reshape(batch, size)
+            return attend(query, self.memory(y), y, self.score, counts)[0].reshape(batch, size)
         if self.kind == "mean":
             return y.sum(0) * (1 / np.maximum(counts, 1)).astype(y.dtype)[:, None]
         padding = np.arange(steps)[:, None] >= counts

@@ -17,11 +17,11 @@ from minirnn.cells import Cell
 from minirnn.errors import DTypeError, OptionError, ShapeError
 from minirnn.kernels.contract import Array, Noise, RecurrentWeights
 from minirnn.kernels.equations import Equations
-from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
+from minirnn.kernels.steps import dense_steps, ragged_steps
 from minirnn.nn.cells import new_parameters
 from minirnn.nn.module import Module, Parameter
 from minirnn.nn.state import State, StateLayout, check_lengths
-from minirnn.nn.unrolled import Unrolled
+from minirnn.nn.unrolled import Unrolled, is_cell
 from minirnn.validation import check_choice, check_float, check_int
 
 
@@ -34,30 +34,27 @@ class Recurrent(Module):
 
     Args:
         cell: a name of :func:`minirnn.cells.names`, or a cell made by :func:`minirnn.cell`.
-        input_size: number of features I of the input.
-        hidden_size: number of units H, or a list with one number per layer.
+        input_size, hidden_size: number of features I of the input, and of units H, or a list with one H per layer.
         num_layers: number of layers L; each above the first reads the outputs of the one below.
         bias: if False, the layers have no bias_ih and bias_hh.
-        batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...].
+        batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...]; states are not changed by this.
         dropout: probability of dropout on the outputs of all layers but the last, in training.
-        bidirectional: if True, a second direction (D = 2) runs from each sequence's last step to its first; y is both
-            directions' outputs, concatenated.
-        zoneout: probability with which a unit keeps its old state in training; in evaluation the state is its
-            expected value (Krueger et al. 2017).
+        bidirectional: if True, a second direction runs from each sequence's last step to its first (D = 2); y has the
+            outputs of both.
+        zoneout: probability of a unit to keep its old state in training; expected values in evaluation (Krueger et al.
+            2017).
         recurrent_dropout: probability of dropout inside the recurrence, in training.
-        weight_drop: probability with which a recurrent weight is dropped in training, one mask per call (DropConnect;
-            Merity, Keskar & Socher 2018).
+        weight_drop: probability of dropout on recurrent weights in training, one mask per call (Merity et al. 2018).
         residual: if True, each layer above the first adds its input to its output (Wu et al. 2016, section 3.1).
         dtype: of the parameters, float32 or float64.
         recurrent_dropout_on: "state": one mask for all steps on h where the recurrent weights multiply it (Gal &
             Ghahramani 2016); "update": a mask for each step on the new value that a gate adds to the state (Semeniuta,
             Severyn & Barth 2016).
 
-    Parameters of layer k (``_reverse`` at the end for the second direction), for G gates with an input part and R with
-    a recurrent part, in the order of the cell's definition: ``weight_ih_l{k}`` [G H, I] (above the first layer
-    [G H, D H]), ``weight_hh_l{k}`` [R H, H], ``bias_ih_l{k}`` [G H], ``bias_hh_l{k}`` [R H], each learnt vector
-    ``{name}_l{k}`` [H], and ``weight_product{m}_l{k}`` [H, H] for each product inside the step. Weights and biases are
-    drawn from U(-1/sqrt(H), 1/sqrt(H)).
+    Parameters of layer k (``_reverse`` at the end for the second direction), from U(-1/sqrt(H), 1/sqrt(H)), for G gates
+    with an input part and R with a recurrent part, in the order of the cell's definition: ``weight_ih_l{k}`` [G H, I]
+    (above the first layer [G H, D H]), ``weight_hh_l{k}`` [R H, H], ``bias_ih_l{k}`` [G H], ``bias_hh_l{k}`` [R H],
+    ``weight_product{m}_l{k}`` [H, H] for each product inside the step; and each learnt vector ``{name}_l{k}`` [H].
 
     >>> import minirnn as mr
     >>> layer = mr.nn.Recurrent("peephole_lstm", 3, 5, num_layers=2, bidirectional=True)
@@ -101,15 +98,22 @@ class Recurrent(Module):
         on = check_choice(f"{caller}: recurrent_dropout_on", recurrent_dropout_on, ("state", "update"))
         self.recurrent_dropout_on, self.residual = on, residual
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
-        self._directions = (0, 1) if bidirectional else (0,)
         self._check_cell(caller)
-        self._add_parameters(dtype)
-        others = len(self.cell.states) - 1
-        state_sizes = [(self.proj_size or size, *(size,) * others) for size in self.hidden_sizes]
-        self._states = StateLayout(caller, self.cell.states, [sizes for sizes in state_sizes for _ in self._directions])
+        self._directions = (0, 1) if bidirectional else (0,)
+        state_sizes: list[tuple[int, ...]] = []
+        features = self.input_size
+        for layer, size in enumerate(self.hidden_sizes):
+            width = self.proj_size or size
+            for direction in self._directions:
+                made = new_parameters(self.cell, features, size, bias, dtype, self.proj_size)
+                for name, parameter in made.items():
+                    setattr(self, name + _suffix(layer, direction), parameter)
+                state_sizes.append((width, *(size,) * (len(self.cell.states) - 1)))
+            features = width * len(self._directions)
+        self._states = StateLayout(caller, self.cell.states, state_sizes)
 
     def __new__(cls, cell: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if cls is Recurrent and (isinstance(cell, (list, tuple)) or hasattr(cell, "initial_state")):
+        if cls is Recurrent and is_cell(cell):
             return Unrolled(cell, *args, **kwargs)
         return object.__new__(cls)
 
@@ -117,24 +121,15 @@ class Recurrent(Module):
 
     def _check_cell(self, caller: str) -> None:
         """Raise :class:`OptionError` for an option that means nothing for this cell or these sizes."""
-        cell, on = self.cell, self.recurrent_dropout_on
-        if self.recurrent_dropout and on == "update" and not cell.equations.has_dropout:
+        cell, dropout_on = self.cell, self.recurrent_dropout_on if self.recurrent_dropout else None
+        if dropout_on == "update" and not cell.equations.has_dropout:
             raise OptionError(f"{caller}: {cell.name} marks no update by dropout(x); use recurrent_dropout_on='state'")
-        if self.recurrent_dropout and on == "state" and not cell.recurrent_gates:
+        if dropout_on == "state" and not cell.recurrent_gates:
             raise OptionError(f"{caller}: {cell.name} has no recurrent weights; use recurrent_dropout_on='update'")
         if self.weight_drop and not cell.recurrent_gates:
             raise OptionError(f"{caller}: {cell.name} has no recurrent weights that weight_drop could drop")
         if self.residual and len(set(self.hidden_sizes)) > 1:
             raise OptionError(f"{caller}: residual needs layers of one size, got {self.hidden_sizes}")
-
-    def _add_parameters(self, dtype: DType) -> None:
-        inputs = self.input_size
-        for layer, size in enumerate(self.hidden_sizes):
-            for direction in self._directions:
-                made = new_parameters(self.cell, inputs, size, self.bias, dtype, self.proj_size)
-                for name, parameter in made.items():
-                    setattr(self, _name(name, layer, direction), parameter)
-            inputs = (self.proj_size or size) * len(self._directions)
 
     @property
     def dtype(self) -> np.dtype:
@@ -149,8 +144,8 @@ class Recurrent(Module):
         Args:
             x: [T, N, I], [N, T, I] with ``batch_first``, or [T, I] for one sequence.
             hx: initial states, zeros where None. h_0 [L D, N, H] ([L D, H] for one sequence), or a tuple with one for
-                each state of the cell: a pair (h_0, c_0) for an LSTM, with h_0 [L D, N, P] where it has a projection.
-                Where layers differ in size, each is a list of [N, H], one per layer and direction.
+                each state of the cell: (h_0, c_0) for an LSTM, h_0 [L D, N, P] where it has a projection. Where layers
+                differ in size, each is a list of [N, H], one per layer and direction.
             lengths: [N] integers from 0 to T, in any order; all T where None. Steps past a sequence's length cost
                 nothing and give zeros in y; final states are those of each sequence's own last step.
             embedding: a table [V, I]; x then holds integer tokens, [T, N] (or [N, T], [T]).
@@ -168,7 +163,11 @@ class Recurrent(Module):
         elif self.batch_first:
             x = x.transpose(0, 1)
         length, batch = x.shape[:2]
-        steps = self._steps(lengths, length, batch)
+        counts = check_lengths(type(self).__name__, lengths, length, batch)
+        if counts.min(initial=length) == length:
+            steps = dense_steps(length, batch), dense_steps(length, batch, True)
+        else:
+            steps = ragged_steps(counts, length)
         states = self._states.split(hx, batch, unbatched, self.weight_ih_l0)
 
         packed = steps[0].packed
@@ -180,8 +179,8 @@ class Recurrent(Module):
             outputs = []
             for direction in self._directions:
                 weights = self.weights(layer, direction)
-                weight_ih, table = self._parameter("weight_ih", layer, direction), embedding if layer == 0 else None
-                gate_input = self._gate_input(rows, weight_ih, weights.input_bias, table)
+                weight_ih = getattr(self, "weight_ih" + _suffix(layer, direction))
+                gate_input = _gate_input(rows, weight_ih, weights.input_bias, embedding if layer == 0 else None)
                 noise, initial = self._noise(equations, layer, batch), states[len(finals)]
                 y, *final = recurrent_sequence(equations, gate_input, weights, initial, steps[direction], noise)
                 outputs.append(y)
@@ -222,32 +221,13 @@ class Recurrent(Module):
             raise ShapeError(f"{caller}: expected tokens [T, N] or [T], got {list(tokens.shape)}")
         return Tensor(tokens)
 
-    def _steps(self, lengths: ArrayLike | None, length: int, batch: int) -> tuple[Steps, Steps]:
-        """The layout of the batch in both directions."""
-        counts = check_lengths(type(self).__name__, lengths, length, batch)
-        if counts.min(initial=length) == length:
-            return dense_steps(length, batch), dense_steps(length, batch, True)
-        return ragged_steps(counts, length)
-
-    @staticmethod
-    def _gate_input(rows: Tensor, weight: Tensor, bias: Tensor | None, embedding: Tensor | None) -> GateInput:
-        """x W_ih^T + b for all packed rows, or for every token of the table where those are fewer."""
-        if embedding is None:
-            return GateInput(ops.linear(rows, weight, bias))
-        if embedding.shape[0] < rows.numel():
-            return GateInput(ops.linear(embedding, weight, bias), rows.data)
-        return GateInput(ops.linear(ops.embedding(embedding, rows), weight, bias))
-
-    def _parameter(self, name: str, layer: int, direction: int) -> Parameter:
-        return getattr(self, _name(name, layer, direction))
-
     def weights(self, layer: int, direction: int) -> RecurrentWeights[Tensor]:
         """Return what a layer is computed with beside weight_ih, as tensors."""
-        cell = self.cell
+        cell, suffix = self.cell, _suffix(layer, direction)
         result: RecurrentWeights[Tensor] = RecurrentWeights()
 
         def get(name: str) -> Parameter:
-            return self._parameter(name, layer, direction)
+            return getattr(self, name + suffix)
 
         result.inner = [get(f"weight_product{number}") for number in range(cell.equations.products)]
         if self.bias and cell.recurrent_gates:
@@ -264,10 +244,8 @@ class Recurrent(Module):
 
     def resolved(self) -> Equations:
         """Return the cell's equations as this layer computes them, in training or in evaluation."""
-        dropout_on = self.recurrent_dropout_on if self.recurrent_dropout > 0 else None
-        return self.cell.equations.resolve(
-            self.training, self.zoneout > 0, dropout_on == "update", dropout_on == "state"
-        )
+        on = self.recurrent_dropout_on if self.recurrent_dropout > 0 else None
+        return self.cell.equations.resolve(self.training, self.zoneout > 0, on == "update", on == "state")
 
     def _noise(self, equations: Equations, layer: int, batch: int) -> Noise[Array]:
         """The random numbers of one layer and direction in this call."""
@@ -288,5 +266,14 @@ class Recurrent(Module):
         return ", ".join(shown)
 
 
-def _name(name: str, layer: int, direction: int) -> str:
-    return f"{name}_l{layer}{'_reverse' if direction else ''}"
+def _gate_input(rows: Tensor, weight: Tensor, bias: Tensor | None, embedding: Tensor | None) -> GateInput:
+    """x W_ih^T + b for all packed rows, or for every token of the table where those are fewer."""
+    if embedding is None:
+        return GateInput(ops.linear(rows, weight, bias))
+    if embedding.shape[0] < rows.numel():
+        return GateInput(ops.linear(embedding, weight, bias), rows.data)
+    return GateInput(ops.linear(ops.embedding(embedding, rows), weight, bias))
+
+
+def _suffix(layer: int, direction: int) -> str:
+    return f"_l{layer}{'_reverse' if direction else ''}"

@@ -15,8 +15,7 @@ class RNN(Recurrent):
     with ``bidirectional``, else 1. See :meth:`forward` for single sequences, tokens and lengths.
 
     Args:
-        input_size: number of features I of the input.
-        hidden_size: number of units H.
+        input_size, hidden_size: number of features I of the input, and of units H.
         num_layers: number of layers L; each above the first reads the outputs of the one below.
         nonlinearity: "tanh" or "relu".
         bias: if False, the layers have no bias_ih and bias_hh.
@@ -25,9 +24,9 @@ class RNN(Recurrent):
         bidirectional: if True, a second direction runs from each sequence's last step to its first.
         dtype: of the parameters, float32 or float64.
 
-    Parameters of layer k (``_reverse`` at the end for the second direction): ``weight_ih_l{k}`` [H, I] (above the first
-    layer [H, D H]), ``weight_hh_l{k}`` [H, H], ``bias_ih_l{k}`` and ``bias_hh_l{k}`` [H], drawn from
-    U(-1/sqrt(H), 1/sqrt(H)).
+    Parameters of layer k (``_reverse`` at the end for the second direction), from U(-1/sqrt(H), 1/sqrt(H)):
+    ``weight_ih_l{k}`` [H, I] (above the first layer [H, D H]), ``weight_hh_l{k}`` [H, H], ``bias_ih_l{k}``,
+    ``bias_hh_l{k}`` [H].
     """
 
     def __init__(
@@ -59,8 +58,7 @@ class LSTM(Recurrent):
     shapes of weights) has P features instead of H. See :meth:`forward` for single sequences, tokens and lengths.
 
     Args:
-        input_size: number of features I of the input.
-        hidden_size: number of units H.
+        input_size, hidden_size: number of features I of the input, and of units H.
         num_layers: number of layers L; each above the first reads the outputs of the one below.
         bias: if False, the layers have no bias_ih and bias_hh.
         batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...]; states are not changed by this.
@@ -109,8 +107,7 @@ class GRU(Recurrent):
     with ``bidirectional``, else 1. See :meth:`forward` for single sequences, tokens and lengths.
 
     Args:
-        input_size: number of features I of the input.
-        hidden_size: number of units H.
+        input_size, hidden_size: number of features I of the input, and of units H.
         num_layers: number of layers L; each above the first reads the outputs of the one below.
         bias: if False, the layers have no bias_ih and bias_hh.
         batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...]; states are not changed by this.

@@ -42,8 +42,8 @@ def check_members(caller: str, argument: str, state: State, names: Sequence[str]
     """Return the members of a state; :class:`ShapeError` unless there is one for each of ``names``."""
     members = unpack_state(state)
     if len(members) != len(names):
-        expected = f"one state {names[0]}" if len(names) == 1 else f"({', '.join(names)})"
-        expected = f"a pair {expected}" if len(names) == 2 else expected
+        kind = {1: "one state ", 2: "a pair "}.get(len(names), "")
+        expected = kind + (names[0] if len(names) == 1 else f"({', '.join(names)})")
         raise ShapeError(f"{caller}: expected {expected} as {argument}, got {len(members)}")
     return members
 
@@ -52,9 +52,7 @@ def check_lengths(caller: str, lengths: ArrayLike | Tensor | None, length: int, 
     """Return ``lengths`` as [N] integers from 0 to ``length``; where None, every sequence has ``length`` steps.
 
     Raises:
-        ShapeError: there is not one length for each of ``batch`` sequences.
-        OptionError: a length is out of range.
-        DTypeError: lengths are not integers.
+        ShapeError, OptionError, DTypeError: lengths are not one for each sequence, or out of range, or not integers.
     """
     if lengths is None:
         return np.full(batch, length)
@@ -70,9 +68,8 @@ def check_lengths(caller: str, lengths: ArrayLike | Tensor | None, length: int, 
 class StateLayout:
     """Where the states of all layers and directions lie in what a user gives and gets.
 
-    Args:
-        caller: name of the layer, for messages.
-        names: of the cell's states, as ("h", "c").
+    Attributes:
+        caller, names: of the layer, for messages, and of the cell's states, as ("h", "c").
         sizes: for each layer and direction, layer 0 forward, layer 0 reverse, ..., the size of each of these states.
     """
 
@@ -81,12 +78,10 @@ class StateLayout:
     sizes: list[tuple[int, ...]]
 
     def split(self, hx: State, batch: int, unbatched: bool, like: Tensor) -> list[tuple[Tensor, ...]]:
-        """Return the initial states [N, size] of every layer and direction.
+        """Return the initial states [N, size] of every layer and direction, in the dtype and on the device of ``like``.
 
-        Args:
-            hx: None, or for each state of the cell a tensor [L D, N, size]; where layers differ in size, a list of
-                [N, size]. Without N for one sequence (``unbatched``).
-            like: whose dtype and device states must have.
+        ``hx`` is None, or for each state of the cell a tensor [L D, N, size]; where layers differ in size, a list of
+        [N, size]. Without N for one sequence (``unbatched``).
         """
         if hx is None:
             zeros = {size: zero_state(like, batch, size) for sizes in self.sizes for size in sizes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,8 +25,7 @@ class Unrolled(Module):
 
     Args:
         cell: a module whose call takes (x [N, I], state) and returns the next state (its first member, or itself, is
-            the output [N, H]) and which has ``initial_state(batch_size)``; or a list of such cells, each of which
-            runs over the outputs of the one before.
+            the output [N, H]) and which has ``initial_state(batch_size)``; or a list, each over the outputs before.
         reverse: if True, run from each sequence's own last step to its first.
         batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...].
 
@@ -116,9 +115,9 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: Merge) -> Tensor:
     return total * 0.5 if merge == "ave" else total
 
 
-def _recurrent(module: Any, reverse: bool, batch_first: bool) -> Module:
-    is_cell = isinstance(module, (list, tuple, ModuleList)) or hasattr(module, "initial_state")
-    return Unrolled(module, reverse, batch_first) if is_cell else module
+def is_cell(value: Any) -> TypeGuard[Cell | Sequence[Cell]]:
+    """Return whether :class:`Unrolled` takes this: a module with a step of its own, or a list of such modules."""
+    return isinstance(value, (list, tuple, ModuleList)) or hasattr(value, "initial_state")
 
 
 class Bidirectional(Module):
@@ -142,8 +141,8 @@ class Bidirectional(Module):
         batch_first: bool = False,
     ) -> None:
         check_choice("Bidirectional: merge", merge, MERGES)
-        self.fwd = _recurrent(fwd, False, batch_first)
-        self.bwd = _recurrent(bwd, True, batch_first)
+        self.fwd: Any = Unrolled(fwd, False, batch_first) if is_cell(fwd) else fwd
+        self.bwd: Any = Unrolled(bwd, True, batch_first) if is_cell(bwd) else bwd
         if isinstance(self.bwd, Unrolled) and not self.bwd.reverse:
             raise OptionError("Bidirectional: bwd must run in reverse; make it with Recurrent(cell, reverse=True)")
         self.merge = merge

@@ -17,8 +17,4 @@ from minirnn.autograd.ops.shapes import *
 from minirnn.autograd.ops.shapes import flatten, index
 from minirnn.autograd.tape import same_device
 
-__all__: list[str] = []
-__all__ += elementwise.__all__
-__all__ += linalg.__all__
-__all__ += reductions.__all__
-__all__ += shapes.__all__
+__all__ = elementwise.__all__ + linalg.__all__ + reductions.__all__ + shapes.__all__

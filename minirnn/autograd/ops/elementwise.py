@@ -7,43 +7,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from minirnn import kernels, random
 from minirnn.autograd import tape
-from minirnn.autograd.ops.operands import (
-    TensorLike,
-    as_floating,
-    as_tensor,
-    broadcast_pair,
-    cast,
-    check_floating,
-    ignore_fp_errors,
-    unbroadcast,
-)
+from minirnn.autograd.ops.operands import as_floating, as_tensor, broadcast_pair, check_floating, unbroadcast
 from minirnn.autograd.tape import record
 from minirnn.errors import OptionError, ShapeError
 from minirnn.kernels.contract import Array, Kernels
 from minirnn.validation import check_float
 
 if TYPE_CHECKING:
+    from minirnn.autograd.ops.operands import TensorLike
     from minirnn.autograd.tensor import Tensor
 
 __all__ = ["abs", "clip", "dropout", "erf", "exp", "log", "log1p", "masked_fill", "maximum", "minimum", "relu"]
 __all__ += ["sigmoid", "softplus", "sqrt", "tanh", "where"]
 
 
-Unary = Callable[[TensorLike], "Tensor"]
-Binary = Callable[[TensorLike, TensorLike], "Tensor"]
+Unary: TypeAlias = "Callable[[TensorLike], Tensor]"
+Binary: TypeAlias = "Callable[[TensorLike, TensorLike], Tensor]"
 UnaryDerivative = Callable[[Kernels, Array, Array], Array]
 BinaryDerivative = Callable[[Kernels, Array, Array, Array], Array]
-
-
-def _describe(function: Callable[..., Tensor], name: str, doc: str) -> None:
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = doc
 
 
 def _unary(name: str, doc: str, saved: Literal["x", "y"], derivative: UnaryDerivative, quiet: bool = False) -> Unary:
@@ -54,13 +41,12 @@ def _unary(name: str, doc: str, saved: Literal["x", "y"], derivative: UnaryDeriv
 
     def function(input: TensorLike) -> Tensor:
         x, K = as_floating(input)
-        kernel = getattr(K, name)
-        y = ignore_fp_errors(kernel, x.data) if quiet else kernel(x.data)
+        y = getattr(K, name)(x.data)
         save = x.data if saved == "x" else y
         return record(name, (x,), y, lambda g: (derivative(K, g, save),))
 
-    _describe(function, name, doc)
-    return function
+    function.__name__, function.__qualname__, function.__doc__ = name, name, doc
+    return np.errstate(all="ignore")(function) if quiet else function
 
 
 def _record_binary(
@@ -69,10 +55,7 @@ def _record_binary(
     """Record ``data``; dx and dy map the gradient of it to those of x and y, before broadcast dimensions are summed."""
 
     def gradients(g: Array) -> tuple[Array | None, Array | None]:
-        return (
-            unbroadcast(dx(g), x) if x.requires_grad else None,
-            unbroadcast(dy(g), y) if y.requires_grad else None,
-        )
+        return (unbroadcast(dx(g), x) if x.requires_grad else None, unbroadcast(dy(g), y) if y.requires_grad else None)
 
     return record(name, (x, y), data, gradients)
 
@@ -85,7 +68,7 @@ def _binary(name: str, doc: str, dx: BinaryDerivative, dy: BinaryDerivative) -> 
         data, a, b = getattr(K, name)(x.data, y.data), x.data, y.data
         return _record_binary(name, x, y, data, lambda g: dx(K, g, a, b), lambda g: dy(K, g, a, b))
 
-    _describe(function, name, doc)
+    function.__name__, function.__qualname__, function.__doc__ = name, name, doc
     return function
 
 
@@ -119,29 +102,28 @@ maximum = _binary(
 )
 
 
+@np.errstate(all="ignore")
 def divide(input: TensorLike, other: TensorLike) -> Tensor:
     """x / y; float32 for two integers."""
     x, y, K = broadcast_pair("divide", input, other)
-    data = ignore_fp_errors(K.divide, x.data, y.data)
+    data = K.divide(x.data, y.data)
     if x.dtype.kind != "f" and y.dtype.kind != "f":
         data = data.astype(np.float32)
     return _record_binary("divide", x, y, data, lambda g: K.divide(g, y.data), lambda g: -K.divide(g, y.data) * data)
 
 
+@np.errstate(all="ignore")
 def power(input: TensorLike, exponent: TensorLike) -> Tensor:
     """x^y; d/dx = y x^(y-1), d/dy = x^y log x (0 where x = 0)."""
     x, y, K = broadcast_pair("power", input, exponent)
     if x.dtype.kind in "iu" and y.dtype.kind in "iu" and (y.data < 0).any():
         raise OptionError("power: an integer to a negative power is not an integer; convert it with .to('float32')")
-    data = ignore_fp_errors(K.power, x.data, y.data)
-    return _record_binary(
-        "power",
-        x,
-        y,
-        data,
-        lambda g: g * K.where(y.data == 0, 0, y.data * K.power(x.data, y.data - 1)),
-        lambda g: g * data * K.log(K.where(x.data == 0, 1, x.data)),
-    )
+    data = K.power(x.data, y.data)
+
+    def dx(g: Array) -> Array:
+        return g * K.where(y.data == 0, 0, y.data * K.power(x.data, y.data - 1))
+
+    return _record_binary("power", x, y, data, dx, lambda g: g * data * K.log(K.where(x.data == 0, 1, x.data)))
 
 
 def where(condition: TensorLike, input: TensorLike, other: TensorLike) -> Tensor:
@@ -151,9 +133,8 @@ def where(condition: TensorLike, input: TensorLike, other: TensorLike) -> Tensor
     try:
         data = K.where(mask, x.data, y.data)
     except ValueError:
-        raise ShapeError(
-            f"where: the condition {list(mask.shape)} does not broadcast with {list(x.shape)} and {list(y.shape)}"
-        ) from None
+        shapes = f"{list(x.shape)} and {list(y.shape)}"
+        raise ShapeError(f"where: the condition {list(mask.shape)} does not broadcast with {shapes}") from None
     return _record_binary("where", x, y, data, lambda g: K.where(mask, g, 0), lambda g: K.where(mask, 0, g))
 
 
@@ -166,8 +147,7 @@ def masked_fill(input: TensorLike, mask: TensorLike, value: float) -> Tensor:
 def compare(name: str, input: TensorLike, other: TensorLike) -> Tensor:
     """A boolean mask; ``name`` is one of equal, not_equal, less, less_equal, greater, greater_equal."""
     x, y, K = broadcast_pair(name, input, other)
-    device = tape.same_device(name, x, y)
-    return tape.new_tensor(getattr(K, name)(x.data, y.data), device)
+    return tape.new_tensor(getattr(K, name)(x.data, y.data), tape.same_device(name, x, y))
 
 
 def negative(input: TensorLike) -> Tensor:
@@ -202,8 +182,8 @@ def clip(input: TensorLike, min: float | None = None, max: float | None = None) 
     if min is None and max is None:
         raise OptionError("clip: give min, max or both")
     bounds = [None if bound is None else np.asarray(bound) for bound in (min, max)]
-    if x.dtype.kind != "f" and any(bound is not None and bound.dtype.kind == "f" for bound in bounds):
-        x = cast(x, np.dtype(np.float32))
+    if any(bound is not None and bound.dtype.kind == "f" for bound in bounds):
+        x, _ = as_floating(x)
     if x.dtype.kind == "f":  # the bounds are constants: they take the type of x
         bounds = [None if bound is None else bound.astype(x.dtype) for bound in bounds]
         y = kernels.on(x.device).clip(x.data, *bounds)
@@ -216,12 +196,8 @@ def clip(input: TensorLike, min: float | None = None, max: float | None = None) 
 def dropout(input: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
     """Zero each element with probability p and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
 
-    The mask is a function of one seed from :mod:`minirnn.random`, computed again in the backward pass instead of
-    being kept.
-
-    Args:
-        p: from 0 to 1, in steps of 1/65536.
-        training: otherwise ``input`` is returned as it is.
+    p is from 0 to 1, in steps of 1/65536; unless ``training``, ``input`` is returned as it is. The mask is a function
+    of one seed from :mod:`minirnn.random`, computed again in the backward pass instead of being kept.
     """
     x = as_tensor(input)
     check_float("dropout: p", p, 0, 1)

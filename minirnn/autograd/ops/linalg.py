@@ -21,11 +21,7 @@ __all__ = ["matmul"]
 def matmul(input: TensorLike, other: TensorLike) -> Tensor:
     """Matrix product with NumPy's rules: vectors, matrices, and stacks of matrices that broadcast.
 
-    Args:
-        input, other: [..., M, K] or [K], and [..., K, N] or [K].
-
-    Returns:
-        [..., M, N], without M or N where a factor is a vector.
+    [..., M, K] or [K] times [..., K, N] or [K] is [..., M, N], without M or N where a factor is a vector.
     """
     x, y = promote((input, other))
     fits = x.ndim > 0 and y.ndim > 0 and x.shape[-1] == y.shape[-2 if y.ndim > 1 else 0]
@@ -63,15 +59,7 @@ def matmul(input: TensorLike, other: TensorLike) -> Tensor:
 
 
 def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
-    """y = x W^T + b over the last dimension.
-
-    Args:
-        input: [..., I].
-        weight, bias: [O, I], and [O] or None.
-
-    Returns:
-        [..., O].
-    """
+    """y = x W^T + b over the last dimension: x [..., I], W [O, I] and b [O] or None to y [..., O]."""
     weight = as_tensor(weight)
     x, bias = as_tensor(input, weight), None if bias is None else as_tensor(bias, weight)
     if weight.ndim != 2:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -29,7 +29,6 @@ Dims: TypeAlias = Ints | None
 """One dimension, several, or all of them; negative ones count from the last."""
 
 KINDS = "fiub"
-T = TypeVar("T")
 
 
 def as_dtype(dtype: DType) -> np.dtype:
@@ -174,9 +173,3 @@ def move(input: TensorLike, device: str) -> Tensor:
     here, there = kernels.on(x.device), kernels.on(device)
     data = there.asarray(here.to_numpy(x.data))
     return record("to", (x,), data, lambda g: (here.asarray(there.to_numpy(g)),), device)
-
-
-def ignore_fp_errors(function: Callable[..., T], *args: object) -> T:
-    """Call without NumPy's floating-point warnings; the backward pass has them off anyway."""
-    with np.errstate(all="ignore"):
-        return function(*args)

@@ -33,21 +33,11 @@ def as_index(name: str, values: TensorLike) -> np.ndarray:
 
 
 def embedding(table: Tensor, tokens: TensorLike, padding_idx: int | None = None) -> Tensor:
-    """Rows of a table.
-
-    Args:
-        table: [V, E].
-        tokens: integers from 0 to V - 1, of any shape [...].
-        padding_idx: a row that gets no gradient.
-
-    Returns:
-        [..., E].
-    """
-    index = as_index("embedding", tokens)
-    check_range("embedding", index, table.shape[0])
-    K = kernels.on(table.device)
-    rows = K.asarray(index.reshape(-1))
+    """Rows [..., E] of a table [V, E], for tokens [...] from 0 to V - 1; the row ``padding_idx`` gets no gradient."""
+    index, K = as_index("embedding", tokens), kernels.on(table.device)
     count, width = table.shape
+    check_range("embedding", index, count)
+    rows = K.asarray(index.reshape(-1))
 
     def gradients(g: Array) -> tuple[Array]:
         d_table = K.scatter_add_rows(as_rows(K, g), rows, count)

@@ -10,17 +10,7 @@ import numpy as np
 
 from minirnn import kernels
 from minirnn.autograd import tape
-from minirnn.autograd.ops.operands import (
-    Dims,
-    Ints,
-    TensorLike,
-    as_tensor,
-    int_tuple,
-    normalize_dim,
-    normalize_dims,
-    promote,
-    unbroadcast,
-)
+from minirnn.autograd.ops.operands import as_tensor, int_tuple, normalize_dim, normalize_dims, promote, unbroadcast
 from minirnn.autograd.ops.rows import as_index, check_range
 from minirnn.autograd.tape import record, record_many, same_device
 from minirnn.errors import IndexRangeError, ShapeError
@@ -28,6 +18,7 @@ from minirnn.kernels.contract import Array
 from minirnn.validation import check_int
 
 if TYPE_CHECKING:
+    from minirnn.autograd.ops.operands import Dims, Ints, TensorLike
     from minirnn.autograd.tensor import Tensor
 
 __all__ = ["cat", "chunk", "concatenate", "flip", "gather", "permute", "reshape", "split", "squeeze", "stack"]
@@ -91,19 +82,17 @@ def unsqueeze(input: TensorLike, dim: int) -> Tensor:
     return reshape(x, (*x.shape[:d], 1, *x.shape[d:]))
 
 
-def _index_array(values: list[Any]) -> np.ndarray:
-    """A list as an index: an empty one has no type of its own."""
-    array = np.asarray(values)
-    return array if array.size else array.astype(np.int64)
+def _index_part(part: Any) -> Any:
+    """One part of a key as the array indexes by it; an empty list has no type of its own."""
+    if isinstance(part, list):
+        return np.asarray(part) if np.size(part) else np.asarray(part, np.int64)
+    return part.data if isinstance(part, tape.tensor_class) else part
 
 
 def index(input: TensorLike, key: Any) -> Tensor:
     """x[key] with NumPy's rules: integers, slices, None, ``...``, boolean masks and integer arrays."""
     x = as_tensor(input)
-    parts = key if isinstance(key, tuple) else (key,)
-    plain = tuple(
-        p.data if isinstance(p, tape.tensor_class) else _index_array(p) if isinstance(p, list) else p for p in parts
-    )
+    plain = tuple(map(_index_part, key if isinstance(key, tuple) else (key,)))
     try:
         y = x.data[plain]
     except IndexError as error:
@@ -125,8 +114,7 @@ def index(input: TensorLike, key: Any) -> Tensor:
 def gather(input: TensorLike, dim: int, index: TensorLike) -> Tensor:
     """y[i][j] = x[index[i][j]][j] for ``dim`` 0, y[i][j] = x[i][index[i][j]] for 1, and so on.
 
-    Args:
-        index: integers, of as many dimensions as ``input``; no extent but that of ``dim`` may be larger.
+    ``index`` has integers and as many dimensions as ``input``; no extent but that of ``dim`` may be larger.
     """
     x, at = as_tensor(input), as_index("gather index", index)
     d, _ = _extent("gather", x, dim)
@@ -149,9 +137,6 @@ def flip(input: TensorLike, *dims: Ints) -> Tensor:
     x = as_tensor(input)
     axes, K = normalize_dims("flip", int_tuple(dims), x.ndim), kernels.on(x.device)
     return record("flip", (x,), K.flip(x.data, axes), lambda g: (K.flip(g, axes),))
-
-
-# ------------------------------------------------------------------------------------- joining and splitting
 
 
 def concatenate(tensors: Sequence[TensorLike], dim: int = 0) -> Tensor:
