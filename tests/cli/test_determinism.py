@@ -26,7 +26,7 @@ def test_a_run_depends_on_its_seed_but_not_on_threads_or_process(
     TASKS[name].write(folder)
     arguments = [f"train-{name}", TASKS[name].name, *TASKS[name].arguments, "--hidden", "40", "--steps", "5", "--quiet"]
     spawned = subprocess.Popen([sys.executable, "-m", "minirnn", *arguments, "--out", "spawned"])
-    monkeypatch.setattr(threads, "GRAIN", 1)  # however little there is to do, it is split
+    monkeypatch.setattr(threads, "MIN_WORK", 1)  # however little there is to do, it is split
     used: set[int] = set()
     run = threads.run
 
