@@ -16,8 +16,7 @@ from urllib.request import HTTPRedirectHandler, build_opener
 from minirnn.errors import DataError
 from minirnn.validation import check_choice
 
-_TIMEOUT = 30.0  # seconds without an answer
-_BLOCK = 1 << 16  # bytes read at once
+_TIMEOUT, _BLOCK = 30.0, 1 << 16  # seconds without an answer, and bytes read at once
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 

@@ -23,11 +23,8 @@ Step = tuple[int, ...]
 _PARTS = ("train", "valid", "test")
 _MAX_FILE = 1 << 25  # bytes of a JSON file; parsed, its lists take up to thirty times as much memory
 _MAX_SAMPLES = 1 << 25  # of a recording: 25 minutes at 22050 per second
-_TICKS = 480  # per quarter note in a MIDI file
-_MAX_TICKS = (1 << 28) - 1  # between two events of a MIDI file
-_VELOCITY = 80
-_PARTIALS = 6
-_ATTACK, _RELEASE = 0.01, 0.04  # seconds
+_TICKS, _VELOCITY, _MAX_TICKS = 480, 80, (1 << 28) - 1  # of MIDI: per quarter note; of a note; between two events
+_PARTIALS, _ATTACK, _RELEASE = 6, 0.01, 0.04  # of a tone: sines; seconds
 
 
 def read_pieces(source: str) -> dict[str, list[list[Step]]]:

@@ -71,8 +71,7 @@ class Buckets:
         batch_size: N; the last batch of an epoch may be smaller.
 
     Raises:
-        ShapeError: the keys are not all [S].
-        OptionError: ``batch_size`` is not an int of at least 1.
+        ShapeError, OptionError: the keys are not all [S]; ``batch_size`` is not an int of at least 1.
     """
 
     def __init__(self, lengths: ArrayLike, batch_size: int) -> None:

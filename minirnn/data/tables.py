@@ -162,8 +162,7 @@ class Scaler:
         """Mean and standard deviation of rows [R, C].
 
         Raises:
-            ShapeError: ``series`` is not [R, C].
-            DataError: there is no row, or a number is not finite or too large.
+            ShapeError, DataError: ``series`` is not [R, C]; has no row, or a number that is not finite or too large.
         """
         _check_dims("Scaler.fit: expected a series [R, C]", series, 2)
         if not len(series):
@@ -225,9 +224,8 @@ def windows(series: np.ndarray, seq_length: int, horizon: int = 1, target: int =
         ``(inputs, targets)``: [L, N, C] and [N, h] for the N = R-L-h+1 windows.
 
     Raises:
-        ShapeError: ``series`` is not [R, C].
+        ShapeError, DataError: ``series`` is not [R, C]; there are fewer than L+h rows.
         OptionError: a number is below 1, or there is no such column.
-        DataError: there are fewer than L+h rows.
     """
     _check_dims("windows: expected a series [R, C]", series, 2)
     check_int("windows: seq_length", seq_length)
@@ -256,8 +254,7 @@ def naive_forecasts(values: np.ndarray, first: int, horizon: int = 1, period: in
         [N, h] for the N = R-first-h+1 targets of ``windows(series[first - L :], L, h)``.
 
     Raises:
-        ShapeError: ``values`` is not [R].
-        OptionError: a number is below 1.
+        ShapeError, OptionError: ``values`` is not [R]; a number is below 1.
         DataError: fewer than ``period`` rows are known, or fewer than ``horizon`` are left.
     """
     _check_dims("naive_forecasts: expected values [R]", values, 1)

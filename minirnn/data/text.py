@@ -75,7 +75,7 @@ class Bytes:
         return 256
 
     def missing(self, text: str) -> str:
-        """The empty string: every text has bytes."""
+        """Nothing: every text has bytes."""
         return ""
 
     def encode(self, text: str) -> np.ndarray:
@@ -148,8 +148,7 @@ class Streams:
         """Cut ``tokens`` [S] into ``batch_size`` streams, or fewer where they would be shorter than one chunk.
 
         Raises:
-            DataError: there are fewer than two tokens.
-            OptionError: ``batch_size`` or ``seq_length`` is not an int of at least 1.
+            DataError, OptionError: there are fewer than two tokens; a number is not an int of at least 1.
         """
         check_int("batch size", batch_size)
         check_int("sequence length", seq_length)

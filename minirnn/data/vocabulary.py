@@ -98,8 +98,7 @@ class Vocabulary(_Numbered):
         """The tokens of ``ids`` [T] up to the first END, without PAD and START; UNK becomes ``<unk>``.
 
         Raises:
-            ShapeError, DTypeError: ``ids`` are not integers [T].
-            IndexRangeError: a number is out of range.
+            ShapeError, DTypeError, IndexRangeError: ``ids`` are not integers [T], or a number is out of range.
         """
         numbers = _as_numbers("Vocabulary.decode", ids, len(self))
         if END in numbers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Self, TypedDict, Unpack, cast
+from typing import Any, Literal, Self, TypedDict, Unpack, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,10 +23,8 @@ from minirnn.validation import check_choice
 
 CellLike = str | Cell | dict[str, Any]
 """A name of :func:`minirnn.cells.names`, a cell, or the data of one."""
-
 TensorLike = Tensor | ArrayLike
 """What :func:`minirnn.tensor` takes."""
-
 Lengths = ArrayLike | None
 """The length of each sequence [N], integers from 0 to T; None for T."""
 
@@ -98,7 +96,7 @@ class Body(Module):
             ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
 
     Attributes:
-        rnn: the recurrent layers. output_size: size of the outputs, 2 H for two concatenated directions, else H.
+        rnn, output_size: the recurrent layers; size of the outputs, 2 H for two concatenated directions, else H.
 
     Raises:
         OptionError: an option is unknown, out of its range, or does not go with a module as cell.
@@ -123,23 +121,15 @@ class Body(Module):
         check_choice("merge", merge, MERGES)
         self.merge: Merge = merge
         self.embedding = Embedding(input_size, embedding_size, dtype=dtype) if embedding_size else None
-        self.rnn: Module
         if isinstance(cell, Module):
             if bidirectional or any(rates.values()) or getattr(cell, "batch_first", False):
                 raise OptionError("cell: a module must have time first, and directions and regularisation of its own")
-            self.rnn = Unrolled(cast(CellModule, cell)) if hasattr(cell, "initial_state") else cell
+            self.rnn: Module = Unrolled(cast(CellModule, cell)) if hasattr(cell, "initial_state") else cell
         else:
-            cell = cells.get(cell)
+            cell, dims = cells.get(cell), (embedding_size or input_size, hidden_size, num_layers)
+            on: Literal["state", "update"] = "state" if cell.recurrent_gates else "update"
             self.rnn = Recurrent(
-                cell,
-                embedding_size or input_size,
-                hidden_size,
-                num_layers,
-                dropout=dropout,
-                bidirectional=bidirectional,
-                dtype=dtype,
-                recurrent_dropout_on="state" if cell.recurrent_gates else "update",
-                **rates,
+                cell, *dims, dropout=dropout, bidirectional=bidirectional, dtype=dtype, recurrent_dropout_on=on, **rates
             )
             _open_forget_gates(self.rnn)
         self.output_size = hidden_size * (2 if bidirectional and merge == "concat" else 1)
@@ -185,10 +175,8 @@ class Body(Module):
     def last(self, state: State, y: Tensor | None = None, lengths: Lengths = None) -> Tensor:
         """One vector for each sequence: the top layer's final h [N, output_size], of two directions each one's own.
 
-        Args:
-            state: the final states that :meth:`forward` returned.
-            y, lengths: its outputs and the lengths given to it: with a module as cell, the output at each sequence's
-                own last step is taken.
+        ``state`` and ``y`` are what :meth:`forward` returned for ``lengths``; the last two are needed only with a module
+        as cell, whose output at each sequence's own last step is taken.
         """
         if isinstance(self.rnn, Recurrent) and len(set(self.rnn.hidden_sizes)) == 1:
             h_n = unpack_state(state)[0]

@@ -35,8 +35,7 @@ class CharLM(Body, Model):
         cell: name of a cell, a cell, its data, or a recurrent module; see :class:`~minirnn.models.body.Body`.
         embedding_size: ``hidden_size`` if None.
         dropout: probability, in training, on the outputs of every recurrent layer.
-        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see
-            :class:`~minirnn.nn.Recurrent`.
+        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop`` of ``nn.Recurrent``.
 
     >>> import minirnn as mr
     >>> lm = mr.models.CharLM(vocab_size=65, hidden_size=128)

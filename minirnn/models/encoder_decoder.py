@@ -80,8 +80,7 @@ class EncoderDecoder(Model):
             mean of both directions. The final states of an encoder of one direction are passed on as they are.
         dropout: probability, in training, on embeddings, on the outputs of every layer and before the head.
         attention: "additive", "dot", or None for none.
-        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see
-            :class:`~minirnn.nn.Recurrent`.
+        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop`` of ``nn.Recurrent``.
     """
 
     def __init__(

@@ -35,8 +35,7 @@ class OneToMany(Model):
         embedding_size: None: outputs are vectors. A number: outputs are logits of tokens, which are fed back embedded
             (0: one-hot).
         activation: what is fed back of a vector: "none" for the numbers themselves, "sigmoid" for probabilities.
-        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see
-            :class:`~minirnn.nn.Recurrent`.
+        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop`` of ``nn.Recurrent``.
 
     >>> import minirnn as mr
     >>> model = mr.models.OneToMany(10, 32, 28, activation="sigmoid")  # a label to the rows of an image
@@ -85,9 +84,9 @@ class OneToMany(Model):
 
         Args:
             first: [N, input_size], or integer labels [N].
-            targets: [T, N, output_size], or tokens [T, N]: each step reads the target of the step before.
+            targets, lengths: [T, N, output_size], or tokens [T, N]: each step reads the target of the step before; [N]
+                valid steps of the targets.
             length: T, without targets: each step reads the model's own output (of tokens: the most likely one).
-            lengths: [N] valid steps of the targets.
 
         Raises:
             OptionError: both or neither of ``targets`` and ``length`` are given, or a length is out of range.

@@ -19,14 +19,12 @@ class ManyToMany(Model):
 
     Args:
         input_size: I, the size of the vectors; with ``embedding_size`` the number of different tokens.
-        hidden_size, num_layers: units of a recurrent layer, and layers.
-        output_size: classes, or numbers, at every step.
+        hidden_size, num_layers, output_size: units of a layer; layers; classes, or numbers, at every step.
         cell: name of a cell, a cell, its data, or a recurrent module; see :class:`~minirnn.models.body.Body`.
         bidirectional, merge: a second direction in every layer, merged at the top by "concat", "sum", "mul" or "ave".
         dropout: probability, in training, on embeddings and on the outputs of every layer.
         embedding_size: None for vectors; E for tokens that are embedded in E numbers; 0 for one-hot tokens.
-        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see
-            :class:`~minirnn.nn.Recurrent`.
+        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop`` of ``nn.Recurrent``.
 
     >>> import minirnn as mr
     >>> model = mr.models.ManyToMany(1000, 32, 17, bidirectional=True, embedding_size=16)
@@ -60,8 +58,7 @@ class ManyToMany(Model):
             state: what an earlier call returned, to continue from.
 
         Returns:
-            [T, N, output_size], and the final states. Steps past a sequence's length hold the head's bias; leave them
-            out of the loss.
+            [T, N, output_size], with the head's bias past a sequence's length (not for the loss), and the final states.
         """
         y, state = self.body(x, lengths, state)
         return self.head(y), state
@@ -72,16 +69,14 @@ class ManyToOne(Model):
 
     Args:
         input_size: I, the size of the vectors; with ``embedding_size`` the number of different tokens.
-        hidden_size, num_layers: units of a recurrent layer, and layers.
-        output_size: classes, or numbers to predict.
+        hidden_size, num_layers, output_size: units of a layer; layers; classes, or numbers to predict.
         cell: name of a cell, a cell, its data, or a recurrent module; see :class:`~minirnn.models.body.Body`.
         bidirectional, merge: a second direction in every layer, merged at the top by "concat", "sum", "mul" or "ave".
         dropout: probability, in training, on embeddings and on the outputs of every layer.
         pooling: what stands for the whole sequence: "last" (the final state), or "mean", "max" or "attention" over the
             valid steps.
         embedding_size: None for vectors; E for tokens that are embedded in E numbers; 0 for one-hot tokens.
-        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see
-            :class:`~minirnn.nn.Recurrent`.
+        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop`` of ``nn.Recurrent``.
 
     >>> import minirnn as mr
     >>> model = mr.models.ManyToOne(1000, 32, 2, embedding_size=16, bidirectional=True, pooling="attention")

@@ -20,7 +20,7 @@ _layouts: weakref.WeakValueDictionary[int, FlatParameters] = weakref.WeakValueDi
 
 
 class FlatParameters:
-    """Leaf tensors of one dtype and device, laid out in one flat ``data`` and one flat ``grad`` array.
+    """Leaf tensors ``params`` of floats, of one dtype and device, laid out in one flat ``data`` and ``grad`` array.
 
     Each parameter's ``data`` becomes a view of the former and its ``grad_slot`` one of the latter, so the backward
     pass writes gradients where the optimiser reads them. A gradient is therefore overwritten by that of the next step;
@@ -28,9 +28,6 @@ class FlatParameters:
 
     The layout is made once. Binding ``p.data`` to another array (``Module.to``, a second optimiser over the same
     parameters) takes that parameter out of it: :meth:`intact` is then False, and the owner makes a new layout.
-
-    Args:
-        params: leaf tensors of floats.
 
     Attributes:
         data, grad: the flat arrays. starts, stops: where each parameter lies in them.
@@ -75,8 +72,8 @@ class FlatParameters:
         return slice(self.starts[first], self.stops[last - 1])
 
     def runs(self, keys: Sequence[int]) -> list[tuple[int, int, int]]:
-        """The longest runs ``(first, last, key)`` of neighbours ``first`` to ``last - 1`` that have a gradient and one
-        of ``keys``, an integer per parameter such as its step count.
+        """The longest runs ``(first, last, key)`` of parameters ``first`` to ``last - 1`` that have a gradient and share
+        their key, an integer such as the step count.
 
         A gradient that lies elsewhere, because ``p.grad`` was assigned, is copied in first.
 

@@ -240,10 +240,11 @@ class Optimizer:
         entries = []
         for group, own in zip(groups, self.param_groups, strict=True):
             pairs = zip(group["params"], own["params"], strict=True)
-            entries.append([self._loaded_entry(where, index, state.get(index, {}), p, group) for index, p in pairs])
-        for number, (group, own) in enumerate(zip(groups, self.param_groups, strict=True)):
+            places = ((f"{where}: parameter {index}", state.get(index, {}), p) for index, p in pairs)
+            entries.append([self._loaded_entry(*place, group) for place in places])
+        for group, own in zip(groups, self.param_groups, strict=True):
             own.update(group, params=own["params"])
-            self._parts[number] = self._lay_out(own, entries[number])
+        self._parts = [self._lay_out(own, loaded) for own, loaded in zip(self.param_groups, entries, strict=True)]
 
     def _loaded_group(self, where: str, group: Mapping[str, Any]) -> ParamGroup:
         if missing := [option for option in self.defaults if option not in group]:
@@ -255,19 +256,16 @@ class Optimizer:
         self._check(loaded)
         return loaded
 
-    def _loaded_entry(
-        self, where: str, index: int, entry: Mapping[str, Any], p: Tensor, group: ParamGroup
-    ) -> dict[str, Any]:
+    def _loaded_entry(self, where: str, entry: Mapping[str, Any], p: Tensor, group: ParamGroup) -> dict[str, Any]:
         arrays = {name: np.asarray(v) for name, v in entry.items() if name != "step" and v is not None}
         if not arrays:
             return {}
         problems = [f"{name} is unknown" for name in arrays if name not in self.buffers]
         problems += [f"{name} is missing" for name in self._initial_state(group) if name not in arrays]
-        for name, array in arrays.items():
-            if array.shape != p.shape:
-                problems.append(f"{name} has shape {list(array.shape)}, expected {list(p.shape)}")
+        shapes = {name: list(array.shape) for name, array in arrays.items() if array.shape != p.shape}
+        problems += [f"{name} has shape {shape}, expected {list(p.shape)}" for name, shape in shapes.items()]
         if problems:
-            raise CheckpointError(f"{where}: parameter {index}: {'; '.join(problems)}")
+            raise CheckpointError(f"{where}: {'; '.join(problems)}")
         return {"step": int(entry.get("step", 1)), **arrays}  # PyTorch's SGD keeps no count
 
 
@@ -275,8 +273,8 @@ def _as_floats(group: ParamGroup) -> ParamGroup:
     """The options of a group, numbers as Python floats: a kernel would be compiled again for each other type."""
 
     def convert(value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return tuple(convert(number) for number in value)
+        if isinstance(value, tuple | list):
+            return tuple(map(convert, value))
         return float(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else value
 
     return {name: convert(value) for name, value in group.items() if name != "params"}
