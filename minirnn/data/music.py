@@ -131,7 +131,7 @@ def midi_bytes(steps: Sequence[Step], tempo: float = 120.0, step: float = 1.0, t
     """A Standard MIDI File of format 0 (one track), written by mido. Silence at the end counts.
 
     Args:
-        steps, tempo, step: the pitches of each step; quarter notes per minute; and per step, 0.25 is a sixteenth.
+        steps, tempo, step: the pitches of each step; quarter notes per minute, and per step (0.25: sixteenths).
         tied: a pitch in consecutive steps is one long note; otherwise it is struck again at every step.
 
     Raises:

@@ -26,7 +26,7 @@ class Table:
     """A table with a header; cells become numbers when :meth:`columns` asks for them.
 
     Attributes:
-        name, header: of the file, and of its columns.
+        name, header: of the file; the names of the columns.
         rows, delimiter: R, the header not counted; the character between two cells.
     """
 

@@ -175,8 +175,8 @@ class Body(Module):
     def last(self, state: State, y: Tensor | None = None, lengths: Lengths = None) -> Tensor:
         """One vector for each sequence: the top layer's final h [N, output_size], of two directions each one's own.
 
-        ``state`` and ``y`` are what :meth:`forward` returned for ``lengths``; the last two are needed only with a module
-        as cell, whose output at each sequence's own last step is taken.
+        ``state`` and ``y`` are what :meth:`forward` returned for ``lengths``; the latter two are needed only with a
+        module as cell, whose output at each sequence's own last step is taken.
         """
         if isinstance(self.rnn, Recurrent) and len(set(self.rnn.hidden_sizes)) == 1:
             h_n = unpack_state(state)[0]

@@ -72,8 +72,8 @@ class FlatParameters:
         return slice(self.starts[first], self.stops[last - 1])
 
     def runs(self, keys: Sequence[int]) -> list[tuple[int, int, int]]:
-        """The longest runs ``(first, last, key)`` of parameters ``first`` to ``last - 1`` that have a gradient and share
-        their key, an integer such as the step count.
+        """The longest runs ``(first, last, key)`` of parameters ``first`` to ``last - 1`` that have a gradient and one
+        key, an integer such as the step count.
 
         A gradient that lies elsewhere, because ``p.grad`` was assigned, is copied in first.
 

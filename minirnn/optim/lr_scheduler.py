@@ -194,8 +194,12 @@ class LinearWarmup(LRScheduler):
     >>> import minirnn as mr
     >>> optimizer = mr.optim.SGD([mr.tensor([0.0], requires_grad=True)], lr=1.0)
     >>> schedule = LinearWarmup(optimizer, 4, after=ExponentialLR(optimizer, 0.5))
-    >>> [schedule.step() or schedule.get_last_lr()[0] for _ in range(6)]
-    [0.5, 0.75, 1.0, 1.0, 0.5, 0.25]
+    >>> rates = schedule.get_last_lr()
+    >>> for _ in range(6):
+    ...     schedule.step()
+    ...     rates = rates + schedule.get_last_lr()
+    >>> rates
+    [0.25, 0.5, 0.75, 1.0, 1.0, 0.5, 0.25]
     """
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int, after: LRScheduler | None = None) -> None:
@@ -246,7 +250,7 @@ class WarmupCosine:
 
     Args:
         optimizer, max_lr: whose groups' ``lr`` is set; the learning rate at the end of the warm-up.
-        warmup, final_lr: fraction of the run over which the learning rate rises; its end as a fraction of ``max_lr``.
+        warmup, final_lr: fraction of the run over which the rate rises; the last rate as a fraction of ``max_lr``.
 
     >>> import minirnn as mr
     >>> optimizer = mr.optim.SGD([mr.tensor([0.0], requires_grad=True)])
