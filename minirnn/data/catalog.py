@@ -16,8 +16,7 @@ from urllib.request import HTTPRedirectHandler, build_opener
 from minirnn.errors import DataError
 from minirnn.validation import check_choice
 
-_TIMEOUT = 30.0  # seconds without an answer
-_BLOCK = 1 << 16  # bytes read at once
+_TIMEOUT, _BLOCK = 30.0, 1 << 16  # seconds without an answer, and bytes read at once
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -26,13 +25,10 @@ class Corpus:
     """A corpus of the catalog.
 
     Attributes:
-        name: the name that :func:`find` and :func:`download` take.
+        name, description, license: the name that :func:`find` takes; one line for a list; its publisher's terms.
         task: what it is for, in the words of the tasks: "char" (text) or "forecaster" (a CSV file).
-        description: one line for a list.
-        license: under which terms its publisher offers it.
-        url: address of the file; None where the corpus is built in and its name can be given in place of a file.
-        size: bytes; None where the corpus is built in.
-        sha256: checksum of the file, 64 hexadecimal digits; None where the corpus is built in.
+        url, size, sha256: address, bytes and checksum (64 hexadecimal digits) of the file; None where the corpus is
+            built in, so that its name can be given in place of a file.
     """
 
     name: str
@@ -112,11 +108,7 @@ def entries() -> list[Corpus]:
 
 
 def find(name: str) -> Corpus:
-    """Return the corpus called ``name``.
-
-    Raises:
-        OptionError: there is none; the message suggests the closest name.
-    """
+    """Return the corpus called ``name``; raise :class:`OptionError` with the closest name if there is none."""
     check_choice("corpus", name, [corpus.name for corpus in CORPORA])
     return next(corpus for corpus in CORPORA if corpus.name == name)
 
@@ -128,8 +120,7 @@ def download(name: str, folder: str | Path, progress: Callable[[int, int], None]
     where it is the right one, and left alone otherwise.
 
     Args:
-        name: a name of the catalog.
-        folder: where the file goes; created where it does not exist.
+        name, folder: a name of the catalog; where the file goes, created where it does not exist.
         progress: called with the bytes received and the bytes in all after every block.
 
     Returns:
@@ -196,10 +187,8 @@ def _fetch(url: str, size: int, progress: Callable[[int, int], None] | None) -> 
         raise DataError(f"{url}: the server answered {error.code} {error.reason}") from None
     except (OSError, HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
-        raise DataError(
-            f"cannot reach {urlsplit(url).hostname} ({reason}); download {url} by hand, or use @python, "
-            "which needs no network"
-        ) from None
+        hint = f"download {url} by hand, or use @python, which needs no network"
+        raise DataError(f"cannot reach {urlsplit(url).hostname} ({reason}); {hint}") from None
     if len(data) != size:
         raise DataError(f"{url}: expected {size} bytes, got {'more' if len(data) > size else len(data)}")
     return bytes(data)

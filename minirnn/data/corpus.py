@@ -17,9 +17,7 @@ _CODE_POINTS = 0x110000
 
 
 def iter_text(opened: Sequence[Opened]) -> Iterator[str]:
-    """The text of sources one after the other, block by block, each source beginning on a new line.
-
-    The sources hold UTF-8, with or without byte order marks; every line end becomes ``\\n``.
+    """The text of sources of UTF-8, block by block, each on a new line, without byte order marks, line ends ``\\n``.
 
     Raises:
         DataError: the bytes are not UTF-8; the message names the byte and the line.
@@ -42,7 +40,7 @@ def read_characters(sources: Sequence[str], symbols: Characters | None = None) -
         symbols: the vocabulary to use; other characters are left out. None takes all characters of the text.
 
     Returns:
-        ``(tokens, symbols)``: the smallest unsigned integer type that holds the vocabulary; the vocabulary.
+        ``(tokens, symbols)``: of the smallest unsigned integer type that holds the vocabulary; the vocabulary.
 
     Raises:
         DataError: a source cannot be read, is not UTF-8, or changes meanwhile; or all of them are blank.
@@ -69,24 +67,20 @@ def read_bytes(sources: Sequence[str]) -> tuple[np.ndarray, Bytes]:
     Raises:
         DataError: a source cannot be read, or all of them are empty.
     """
-    data = _store(_byte_blocks(open_sources(sources)))
+
+    def blocks() -> Iterator[np.ndarray]:
+        for _, opener in open_sources(sources):
+            with opener() as file:
+                yield from (np.frombuffer(block, np.uint8) for block in iter_blocks(file))
+
+    data = _store(blocks())
     if not data.size:
         raise DataError(f"nothing to read in {', '.join(sources)}")
     return data, Bytes()
 
 
-def _byte_blocks(opened: Sequence[Opened]) -> Iterator[np.ndarray]:
-    for _, opener in opened:
-        with opener() as file:
-            yield from (np.frombuffer(block, np.uint8) for block in iter_blocks(file))
-
-
 def _store(blocks: Iterator[np.ndarray]) -> np.ndarray:
-    """The blocks as one array, in memory or mapped from an unnamed file that is deleted with the array.
-
-    Raises:
-        DataError: the temporary file cannot be written.
-    """
+    """The blocks as one array, in memory or mapped from an unnamed file that is deleted with the array."""
     kept, size = [np.empty(0, np.uint8)], 0
     for block in blocks:
         kept.append(block)

@@ -27,9 +27,7 @@ def read_embeddings(path: str | Path, keep: Container[str] | None = None) -> tup
     the number of words and E (word2vec); without it, the first word must not contain a space. Words may contain
     spaces, but not be followed by further numbers. The file is read once, line by line.
 
-    Args:
-        path: the file.
-        keep: the words to keep; of others only the columns are counted. None keeps all.
+    ``keep`` has the words to keep; of others only the columns are counted. None keeps all.
 
     Returns:
         ``(words, rows)``: V words and their vectors [V, E] float32.
@@ -46,12 +44,8 @@ def read_embeddings(path: str | Path, keep: Container[str] | None = None) -> tup
 def pretrained_rows(vocabulary: Vocabulary, path: str | Path, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """Rows of an embedding for ``vocabulary``, from the file of word vectors at ``path``.
 
-    Words that are not in the file get rows from N(0, s^2), with s the standard deviation of the rows found; PAD's is 0.
-
-    Args:
-        vocabulary: V tokens.
-        path: a file as :func:`read_embeddings` takes it.
-        rng: draws the missing rows.
+    Words that are not in the file get rows from N(0, s^2), drawn by ``rng``, with s the standard deviation of the rows
+    found; PAD's is 0.
 
     Returns:
         ``(rows, found)``: rows [V, E] float32, and how many of them are from the file.
@@ -76,8 +70,7 @@ def _read(path: str, keep: Container[str] | None) -> tuple[list[str], np.ndarray
     if not 0 < size < _MAX_LINE:
         raise DataError(f"{first[0]}: {size} columns; expected lines of a word and its numbers, single spaces between")
     words: dict[str, None] = {}
-    values = array("f")  # grows with what the file holds, whatever its header promises
-    count = 0
+    values, count = array("f"), 0  # grow with what the file holds, whatever its header promises
     for place, line in lines if header else chain([first], lines):
         count += 1
         word, *fields = line.rsplit(b" ", size)

@@ -47,8 +47,8 @@ def read_idx(path: str | Path) -> np.ndarray:
 def _read(file: BinaryIO, name: str) -> np.ndarray:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= _MAX_DIMS:
-        got = magic.hex(" ")
-        raise DataError(f"{name}: not an IDX file: expected 00 00, a type and a number of dimensions, got {got!r}")
+        expected = "expected 00 00, a type and a number of dimensions"
+        raise DataError(f"{name}: not an IDX file: {expected}, got {magic.hex(' ')!r}")
     dtype, dims = np.dtype(_TYPES[magic[2]]), magic[3]
     header = file.read(4 * dims)
     if len(header) < 4 * dims:

@@ -21,9 +21,7 @@ class Locations:
     """
 
     def __init__(self) -> None:
-        self._names: list[str] = []
-        self._starts: list[int] = []
-        self._lines = array("I")
+        self._names, self._starts, self._lines = list[str](), list[int](), array("I")
 
     def begin(self, name: str) -> None:
         """The items that follow are from the file ``name``."""
@@ -47,11 +45,7 @@ class Locations:
 
 
 def _lines(sources: Sequence[str], where: Locations, blank: bool = False) -> Iterator[tuple[str, int, str]]:
-    """Name, line number and text of every line, without blank lines at the end of a file; ``blank``: others are fine.
-
-    Raises:
-        DataError: a source cannot be read or is not UTF-8; a line is blank.
-    """
+    """Name, line number and text of every line, without blank lines at the end of a file; ``blank``: others may be."""
     for name, data in read_sources(sources):
         where.begin(name)
         lines = decode_text(data, name).split("\n")
@@ -66,10 +60,7 @@ def _lines(sources: Sequence[str], where: Locations, blank: bool = False) -> Ite
 def read_pairs(sources: Sequence[str]) -> tuple[list[str], list[str], Locations]:
     """Read two columns per line, separated by a tab: a text and its label, or a text and its translation.
 
-    White space around a column is stripped.
-
-    Args:
-        sources: files; ``-`` is standard input.
+    ``sources`` are files; ``-`` is standard input. White space around a column is stripped.
 
     Returns:
         ``(firsts, seconds, where)``: the columns, and the file and line of each pair.
@@ -158,15 +149,10 @@ def read_columns(sources: Sequence[str], tag_column: int = -1) -> tuple[list[lis
     width, first, column = 0, "", 0
     between = True  # the next word begins a sentence
     for name, number, line in _lines(sources, where, blank=True):
-        between = between or number == 1
-        if not line.strip():
-            between = True
+        between = between or number == 1 or not line.strip()
+        if not line.strip() or (between and line.startswith("#") and "\t" not in line):
             continue
-        tabs = "\t" in line
-        if between and not tabs and line.startswith("#"):
-            continue
-        cells = line.split("\t") if tabs else line.split()
-        here = f"{name}:{number}"
+        cells, here = line.split("\t" if "\t" in line else None), f"{name}:{number}"
         if not width:
             width, first, column = len(cells), here, _column(tag_column, len(cells), here)
         if len(cells) != width:

@@ -23,20 +23,15 @@ Step = tuple[int, ...]
 _PARTS = ("train", "valid", "test")
 _MAX_FILE = 1 << 25  # bytes of a JSON file; parsed, its lists take up to thirty times as much memory
 _MAX_SAMPLES = 1 << 25  # of a recording: 25 minutes at 22050 per second
-_TICKS = 480  # per quarter note in a MIDI file
-_MAX_TICKS = (1 << 28) - 1  # between two events of a MIDI file
-_VELOCITY = 80
-_PARTIALS = 6
-_ATTACK, _RELEASE = 0.01, 0.04  # seconds
+_TICKS, _VELOCITY, _MAX_TICKS = 480, 80, (1 << 28) - 1  # of MIDI: per quarter note; of a note; between two events
+_PARTIALS, _ATTACK, _RELEASE = 6, 0.01, 0.04  # of a tone: sines; seconds
 
 
 def read_pieces(source: str) -> dict[str, list[list[Step]]]:
     """Read pieces from a JSON file: ``{"train": pieces, "valid": pieces, "test": pieces}`` or pieces only.
 
-    Pieces are a list of pieces, a piece is a list of steps, and a step a list of pitches or one pitch.
-
-    Args:
-        source: a file of at most 32 MiB; ``-`` is standard input.
+    ``source`` is a file of at most 32 MiB; ``-`` is standard input. Pieces are a list of pieces, a piece is a list of
+    steps, and a step a list of pitches or one pitch.
 
     Returns:
         The pieces of each split, those alone as "train"; the pitches of a step are sorted, each once.
@@ -98,8 +93,7 @@ def piano_roll(piece: Sequence[Step], low: int = 21, count: int = 88) -> np.ndar
 
     Args:
         piece: T steps.
-        low: the pitch of column 0; column k is pitch ``low + k``.
-        count: columns; the defaults are a piano's keys.
+        low, count: column k is pitch ``low + k``; the defaults are a piano's keys.
 
     Raises:
         DataError: a pitch is below ``low`` or above ``low + count - 1``.
@@ -137,9 +131,7 @@ def midi_bytes(steps: Sequence[Step], tempo: float = 120.0, step: float = 1.0, t
     """A Standard MIDI File of format 0 (one track), written by mido. Silence at the end counts.
 
     Args:
-        steps: the pitches of each step.
-        tempo: quarter notes per minute.
-        step: quarter notes per step; 0.25 is a sixteenth.
+        steps, tempo, step: the pitches of each step; quarter notes per minute, and per step (0.25: sixteenths).
         tied: a pitch in consecutive steps is one long note; otherwise it is struck again at every step.
 
     Raises:
@@ -181,8 +173,7 @@ def wav_bytes(steps: Sequence[Step], seconds_per_step: float = 0.4, rate: int = 
     without those at half the rate or above, which would alias. The loudest sample is 0.8 of full scale.
 
     Args:
-        steps: the pitches of each step.
-        seconds_per_step: duration of a step, at most 100,000.
+        steps, seconds_per_step: the pitches of each step; its duration, at most 100,000.
         rate: samples per second, from 1000 to 192000.
         tied: a pitch in consecutive steps is one long note; otherwise it is struck again at every step.
 
@@ -205,20 +196,17 @@ def wav_bytes(steps: Sequence[Step], seconds_per_step: float = 0.4, rate: int = 
         sound *= 0.8 * 32767 / peak
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
+        out.setparams((1, 2, rate, 0, "NONE", "not compressed"))
         out.writeframes(np.rint(sound).astype("<i2").tobytes())
     return file.getvalue()
 
 
 def _tone(frequency: float, count: int, rate: int) -> np.ndarray:
     """Samples [count] of one note, from zero to zero."""
-    at = np.arange(count)
-    partials = [k for k in range(1, _PARTIALS + 1) if k * frequency < rate / 2]
-    tone = np.zeros(count)
-    for k in partials:
-        tone += np.sin(2 * np.pi * k * frequency / rate * at) / k**2
+    at, tone = np.arange(count), np.zeros(count)
+    for k in range(1, _PARTIALS + 1):
+        if k * frequency < rate / 2:
+            tone += np.sin(2 * np.pi * k * frequency / rate * at) / k**2
     attack, release = (max(1.0, min(seconds * rate, count / 4)) for seconds in (_ATTACK, _RELEASE))
     edges = np.minimum(1, at / attack) * np.minimum(1, (count - 1 - at) / release)
     return tone * edges * (0.3 + 0.7 * np.exp(-3 * at / rate))

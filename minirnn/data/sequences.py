@@ -16,9 +16,7 @@ _BATCHES_PER_SORT = 100  # enough to pad little, few enough that the batches dif
 def pad(sequences: Sequence[ArrayLike], value: float = 0) -> tuple[np.ndarray, np.ndarray]:
     """Stack sequences side by side, the shorter ones padded with ``value`` at the end.
 
-    Args:
-        sequences: N sequences, each of integers [t] or of vectors [t, F]; t may be 0.
-        value: what the padding holds.
+    ``sequences`` are N sequences, each of integers [t] or of vectors [t, F]; t may be 0.
 
     Returns:
         ``(array, lengths)``: array [T, N] int64, or [T, N, F] in the floating-point type of the vectors, float32 where
@@ -28,10 +26,9 @@ def pad(sequences: Sequence[ArrayLike], value: float = 0) -> tuple[np.ndarray, n
         ShapeError: a sequence has another number of dimensions, or other features than the first.
         DTypeError: a sequence does not hold numbers, or fractions where integers are expected.
 
-    Example:
-        >>> array, lengths = pad([[1, 2, 3], [4]])
-        >>> array.tolist(), lengths.tolist()
-        ([[1, 4], [2, 0], [3, 0]], [3, 1])
+    >>> array, lengths = pad([[1, 2, 3], [4]])
+    >>> array.tolist(), lengths.tolist()
+    ([[1, 4], [2, 0], [3, 0]], [3, 1])
     """
     arrays = [_as_array(n, sequence) for n, sequence in enumerate(sequences)]
     lengths = np.fromiter(map(len, arrays), np.int64, len(arrays))
@@ -62,12 +59,7 @@ def _as_array(n: int, sequence: ArrayLike) -> np.ndarray:
 
 
 def valid_rows(steps: int, lengths: np.ndarray) -> np.ndarray:
-    """Indices [S] of the rows of a padded batch [T, N, ...], reshaped to [T N, ...], that are not padding.
-
-    Args:
-        steps: T.
-        lengths: [N].
-    """
+    """Indices [S] of the rows that are not padding, of a batch of T ``steps`` and N ``lengths``, as rows [T N, ...]."""
     return np.flatnonzero(np.arange(steps)[:, None] < lengths)
 
 
@@ -79,8 +71,7 @@ class Buckets:
         batch_size: N; the last batch of an epoch may be smaller.
 
     Raises:
-        ShapeError: the keys are not all [S].
-        OptionError: ``batch_size`` is not an int of at least 1.
+        ShapeError, OptionError: the keys are not all [S]; ``batch_size`` is not an int of at least 1.
     """
 
     def __init__(self, lengths: ArrayLike, batch_size: int) -> None:

@@ -70,12 +70,8 @@ def iter_blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_sources(sources: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Names and contents of ``sources``, see :func:`open_sources`.
-
-    Raises:
-        DataError: a source cannot be read, or all of them are blank.
-    """
-    parts: list[tuple[str, bytes]] = []
+    """Names and contents of ``sources``, see :func:`open_sources`; a :class:`DataError` if all are blank."""
+    parts = []
     for name, opener in open_sources(sources):
         with opener() as file:
             parts.append((name, file.read()))
@@ -85,11 +81,7 @@ def read_sources(sources: Sequence[str]) -> list[tuple[str, bytes]]:
 
 
 def decode_text(data: bytes, name: str) -> str:
-    """Decode UTF-8 and normalize it, see :func:`normalize_newlines`.
-
-    Args:
-        data: the bytes of a file.
-        name: its name, for errors.
+    """Decode the bytes of the file called ``name``, UTF-8, and normalize them, see :func:`normalize_newlines`.
 
     Raises:
         DataError: the bytes are not UTF-8; the message names the byte and the line.
@@ -124,10 +116,6 @@ def file_stamps(sources: Sequence[str]) -> dict[str, tuple[int, int]]:
 
     Two calls differ where a file has changed between them.
     """
-    folders = [source for source in sources if os.path.isdir(source)]
-    files = [entry.path for folder in folders for entry in os.scandir(folder)]
-    stamps = {}
-    for source in filter(os.path.isfile, (*sources, *files)):
-        status = os.stat(source)
-        stamps[source] = status.st_size, status.st_mtime_ns
-    return stamps
+    inside = [entry.path for source in sources if os.path.isdir(source) for entry in os.scandir(source)]
+    found = ((source, os.stat(source)) for source in (*sources, *inside) if os.path.isfile(source))
+    return {source: (status.st_size, status.st_mtime_ns) for source, status in found}

@@ -26,10 +26,8 @@ class Table:
     """A table with a header; cells become numbers when :meth:`columns` asks for them.
 
     Attributes:
-        name: of the file.
-        header: the names of the columns.
-        rows: R, the header not counted.
-        delimiter: the character between two cells.
+        name, header: of the file; the names of the columns.
+        rows, delimiter: R, the header not counted; the character between two cells.
     """
 
     name: str
@@ -62,11 +60,7 @@ class Table:
         return numbers
 
     def last_number(self) -> str:
-        """The name of the last column whose first cell is a finite number.
-
-        Raises:
-            DataError: there is none.
-        """
+        """The name of the last column whose first cell is a finite number; a :class:`DataError` if there is none."""
         _, cells = next(_rows(self.name, self._text, self.delimiter))
         for name, cell in zip(reversed(self.header), reversed(cells), strict=True):
             if math.isfinite(_number(cell)):
@@ -80,10 +74,7 @@ class Table:
 
 
 def read_table(source: str) -> Table:
-    """Read a CSV file (RFC 4180) with a header; its cells are separated by commas, semicolons or tabs.
-
-    Args:
-        source: a file; ``-`` is standard input.
+    """Read a CSV file (RFC 4180; ``-`` is standard input) with a header, and commas, semicolons or tabs between cells.
 
     Raises:
         DataError: the source cannot be read or is not UTF-8; there is no header, or no row below it; two columns
@@ -94,10 +85,7 @@ def read_table(source: str) -> Table:
 
 
 def parse_table(name: str, text: str) -> Table:
-    """As :func:`read_table`, from the text of a file; ``name`` is for errors.
-
-    The delimiter is the one that splits the header into the most columns.
-    """
+    """As :func:`read_table`, from the text of a file; the delimiter is the one that makes the most columns."""
     delimiter = max(_DELIMITERS, key=lambda each: _width(text, each))
     _, cells = next(_records(name, text, delimiter), (1, []))
     header = tuple(cell.strip() for cell in cells)
@@ -163,8 +151,7 @@ class Scaler:
     Fit it on the training set only: what is known of later rows would help to forecast them.
 
     Attributes:
-        mean: [C].
-        std: [C], 1 for a column that never changes.
+        mean, std: [C]; std is 1 for a column that never changes.
     """
 
     mean: np.ndarray
@@ -175,8 +162,7 @@ class Scaler:
         """Mean and standard deviation of rows [R, C].
 
         Raises:
-            ShapeError: ``series`` is not [R, C].
-            DataError: there is no row, or a number is not finite or too large.
+            ShapeError, DataError: ``series`` is not [R, C]; has no row, or a number that is not finite or too large.
         """
         _check_dims("Scaler.fit: expected a series [R, C]", series, 2)
         if not len(series):
@@ -192,11 +178,7 @@ class Scaler:
         return cls(mean, np.where(std > 0, std, 1.0))
 
     def apply(self, series: np.ndarray, column: int | None = None) -> np.ndarray:
-        """Scale ``series`` [..., C]; with ``column``, an array of any shape whose numbers are all of that column.
-
-        Raises:
-            ShapeError: the last dimension is not C.
-        """
+        """Scale ``series`` [..., C]; with ``column``, an array of any shape whose numbers are all of that column."""
         mean, std = self._of("apply", series, column)
         return (series - mean) / std
 
@@ -218,11 +200,7 @@ class Scaler:
 
     @classmethod
     def from_config(cls, config: Mapping[str, ArrayLike]) -> Scaler:
-        """Return the scaler that ``to_config`` described.
-
-        Raises:
-            DataError: it describes no scaler.
-        """
+        """Return the scaler that ``to_config`` described; a :class:`DataError` if it describes none."""
         try:
             mean, std = (np.array(config[key], np.float64) for key in ("mean", "std"))
         except (KeyError, TypeError, ValueError):
@@ -239,17 +217,15 @@ def windows(series: np.ndarray, seq_length: int, horizon: int = 1, target: int =
     has to forecast. Both are read-only views of ``series``: a batch of windows is ``inputs[:, numbers]``.
 
     Args:
-        series: [R, C].
+        series, target: [R, C]; the column to forecast.
         seq_length, horizon: L rows per window, and h rows to forecast.
-        target: the column to forecast.
 
     Returns:
         ``(inputs, targets)``: [L, N, C] and [N, h] for the N = R-L-h+1 windows.
 
     Raises:
-        ShapeError: ``series`` is not [R, C].
+        ShapeError, DataError: ``series`` is not [R, C]; there are fewer than L+h rows.
         OptionError: a number is below 1, or there is no such column.
-        DataError: there are fewer than L+h rows.
     """
     _check_dims("windows: expected a series [R, C]", series, 2)
     check_int("windows: seq_length", seq_length)
@@ -271,17 +247,14 @@ def naive_forecasts(values: np.ndarray, first: int, horizon: int = 1, period: in
     5.2); with period 1 it is the last value (persistence).
 
     Args:
-        values: one column [R].
-        first: the first row to forecast; the rows before it are known.
-        horizon: h rows to forecast from each row.
-        period: rows per season.
+        values, period: one column [R]; rows per season.
+        first, horizon: the first row to forecast, those before it are known; h rows to forecast from each row.
 
     Returns:
         [N, h] for the N = R-first-h+1 targets of ``windows(series[first - L :], L, h)``.
 
     Raises:
-        ShapeError: ``values`` is not [R].
-        OptionError: a number is below 1.
+        ShapeError, OptionError: ``values`` is not [R]; a number is below 1.
         DataError: fewer than ``period`` rows are known, or fewer than ``horizon`` are left.
     """
     _check_dims("naive_forecasts: expected values [R]", values, 1)
@@ -305,13 +278,7 @@ def seasonal_period(values: np.ndarray) -> int:
     above ``sqrt(2 ln(2K) v)``, about the largest of 2K normal deviates, with Bartlett's variance at lag k
     ``v = (1 + 2 sum r[j]**2) (R - k) / R**2`` over the lags j up to where r first is below 0 (Box, Jenkins & Reinsel,
     "Time Series Analysis", 3rd ed., section 2.1.6). Multiples of a season are peaks too; the shortest is returned of
-    those that are higher only by chance.
-
-    Args:
-        values: the training set of one column [R].
-
-    Raises:
-        ShapeError: ``values`` is not [R].
+    those that are higher only by chance. ``values`` is the training set of one column [R].
     """
     _check_dims("seasonal_period: expected values [R]", values, 1)
     top = len(values) // 3
@@ -321,7 +288,7 @@ def seasonal_period(values: np.ndarray) -> int:
     x = x - x.mean()
     steps = np.arange(len(x)) - (len(x) - 1) / 2
     for changes in (x - steps * (steps @ x / (steps @ steps)), np.diff(x)):
-        changes = changes - changes.mean()
+        changes -= changes.mean()
         if np.abs(changes).max() <= 1e-12:  # nothing but rounding
             continue
         r = _autocorrelation(changes)[: top + 2]

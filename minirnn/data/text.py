@@ -17,10 +17,7 @@ _RELEASE_EVERY = 64  # chunks of T steps, after which the pages of a mapped file
 
 
 class Characters:
-    """A vocabulary of characters, numbered in the order of their code points.
-
-    Args:
-        characters: every character once, in rising order.
+    """A vocabulary of ``characters``, numbered in the order of their code points.
 
     Raises:
         DataError: there is no character, or they are not in rising order.
@@ -78,7 +75,7 @@ class Bytes:
         return 256
 
     def missing(self, text: str) -> str:
-        """The empty string: every text has bytes."""
+        """Nothing: every text has bytes."""
         return ""
 
     def encode(self, text: str) -> np.ndarray:
@@ -100,11 +97,7 @@ class Bytes:
 
 
 def symbols_from_config(config: dict[str, object]) -> Characters | Bytes:
-    """Return the vocabulary that ``to_config`` described.
-
-    Raises:
-        DataError: it describes no vocabulary.
-    """
+    """Return the vocabulary that ``to_config`` described; a :class:`DataError` if it describes none."""
     kind, characters = config.get("kind"), config.get("characters")
     if kind == Bytes.kind:
         return Bytes()
@@ -144,8 +137,7 @@ class Streams:
     before. Only the chunk that is read is copied.
 
     Attributes:
-        tokens: [N, L], one stream per row; may be mapped from a file.
-        seq_length: T.
+        tokens, seq_length: [N, L], one stream per row, may be mapped from a file; T.
     """
 
     tokens: np.ndarray
@@ -156,8 +148,7 @@ class Streams:
         """Cut ``tokens`` [S] into ``batch_size`` streams, or fewer where they would be shorter than one chunk.
 
         Raises:
-            DataError: there are fewer than two tokens.
-            OptionError: ``batch_size`` or ``seq_length`` is not an int of at least 1.
+            DataError, OptionError: there are fewer than two tokens; a number is not an int of at least 1.
         """
         check_int("batch size", batch_size)
         check_int("sequence length", seq_length)

@@ -21,7 +21,7 @@ RULES = ("space", "char", "word")
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Splits text into tokens by one of three rules, and joins tokens to text.
+    """Splits text into tokens by one of three rules, "space", "char" or "word", and joins tokens to text.
 
     Text is first normalized: lower case where ``lower`` is set, Unicode normal form C, runs of white space as one
     space, none at the ends. For every text ``join(split(text)) == normalize(text)``.
@@ -40,16 +40,11 @@ class Tokenizer:
       touches a word: ``No, 3.14 (or so)!`` gives ``No`` ``￭,`` ``3`` ``￭.￭`` ``14`` ``(￭`` ``or`` ``so`` ``￭)!``.
     - A ``￭`` in the text itself counts as a space.
 
-    Args:
-        rule: ``"space"``, ``"char"`` or ``"word"``.
-        lower: lower-case the text.
-
     Raises:
         OptionError: there is no such rule.
 
-    Example:
-        >>> Tokenizer().split("It's 3.14!")
-        ["It'", 's', '3', '￭.￭', '14', '￭!']
+    >>> Tokenizer().split("It's 3.14!")
+    ["It'", 's', '3', '￭.￭', '14', '￭!']
     """
 
     rule: str = "word"
@@ -60,9 +55,7 @@ class Tokenizer:
 
     def normalize(self, text: str) -> str:
         """The text as :meth:`split` sees it."""
-        if self.lower:
-            text = text.lower()
-        text = unicodedata.normalize("NFC", text)
+        text = unicodedata.normalize("NFC", text.lower() if self.lower else text)
         if self.rule == "word":
             text = text.replace(GLUE, " ")
         return " ".join(text.split())
@@ -82,8 +75,7 @@ class Tokenizer:
             return " ".join(tokens)
         if self.rule == "char":
             return "".join(tokens)
-        parts: list[str] = []
-        touches = True  # the token before touches the next
+        parts, touches = list[str](), True  # touches: the token before touches the next
         for token in tokens:
             if not touches and not token.startswith(GLUE):
                 parts.append(" ")
@@ -97,11 +89,7 @@ class Tokenizer:
 
     @classmethod
     def from_config(cls, config: object) -> Self:
-        """Return the tokenizer that ``to_config`` described.
-
-        Raises:
-            DataError: it describes no tokenizer.
-        """
+        """Return the tokenizer that ``to_config`` described; a :class:`DataError` if it describes none."""
         rule, lower = (config.get("rule"), config.get("lower")) if isinstance(config, dict) else (None, None)
         if rule not in RULES or not isinstance(lower, bool):
             raise DataError(f"tokenizer: expected a rule ({', '.join(RULES)}) and lower, a bool, got {config!r}")

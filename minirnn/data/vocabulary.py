@@ -25,13 +25,12 @@ class _Numbered:
 
     def __init__(self, strings: Iterable[str], first: int) -> None:
         self._numbers: dict[str, int] = {}
+        name = type(self).__name__.lower()
         for number, string in enumerate(strings, first):
             if not isinstance(string, str):
-                raise DataError(f"{type(self).__name__.lower()}: expected strings, got {string!r} as number {number}")
+                raise DataError(f"{name}: expected strings, got {string!r} as number {number}")
             if self._numbers.setdefault(string, number) != number:
-                raise DataError(
-                    f"{type(self).__name__.lower()}: {string!r} stands at {self._numbers[string]} and again at {number}"
-                )
+                raise DataError(f"{name}: {string!r} stands at {self._numbers[string]} and again at {number}")
 
     def to_config(self) -> dict[str, list[str]]:
         """A description for JSON."""
@@ -39,11 +38,7 @@ class _Numbered:
 
     @classmethod
     def from_config(cls, config: object) -> Self:
-        """Return what ``to_config`` described.
-
-        Raises:
-            DataError: it describes something else.
-        """
+        """Return what ``to_config`` described; a :class:`DataError` if it describes something else."""
         found = config.get(cls._key) if isinstance(config, dict) else None
         if not isinstance(found, list):
             expected = f"expected a description with a list of strings as {cls._key!r}"
@@ -57,18 +52,14 @@ class Vocabulary(_Numbered):
     A token of the data that is spelled like a special is a token of its own, with a number of its own.
 
     Args:
-        tokens: every token once, in the order of the numbers, without the specials.
-
-    Attributes:
-        tokens: every token in the order of the numbers, the specials first.
+        tokens: every token once, in the order of the numbers, without the specials; the attribute begins with them.
 
     Raises:
         DataError: a token is not a string, or given twice.
 
-    Example:
-        >>> vocabulary = Vocabulary.of([["the", "cat"], ["the", "dog"]])
-        >>> vocabulary.encode(["the", "bird"]).tolist()
-        [4, 3]
+    >>> vocabulary = Vocabulary.of([["the", "cat"], ["the", "dog"]])
+    >>> vocabulary.encode(["the", "bird"]).tolist()
+    [4, 3]
     """
 
     _key = "tokens"
@@ -81,10 +72,7 @@ class Vocabulary(_Numbered):
     def of(cls, sequences: Iterable[Sequence[str]], min_count: int = 1, max_size: int | None = None) -> Self:
         """The tokens of ``sequences``, the most frequent first, equally frequent ones in order of appearance.
 
-        Args:
-            sequences: sequences of tokens.
-            min_count: tokens that occur less often are left out.
-            max_size: how many tokens are kept beside the specials; None keeps all.
+        Tokens that occur less often than ``min_count`` are left out, and only the first ``max_size`` kept.
 
         Raises:
             OptionError: ``min_count`` or ``max_size`` is not an int of at least 1.
@@ -110,8 +98,7 @@ class Vocabulary(_Numbered):
         """The tokens of ``ids`` [T] up to the first END, without PAD and START; UNK becomes ``<unk>``.
 
         Raises:
-            ShapeError, DTypeError: ``ids`` are not integers [T].
-            IndexRangeError: a number is out of range.
+            ShapeError, DTypeError, IndexRangeError: ``ids`` are not integers [T], or a number is out of range.
         """
         numbers = _as_numbers("Vocabulary.decode", ids, len(self))
         if END in numbers:
@@ -120,10 +107,7 @@ class Vocabulary(_Numbered):
 
 
 class Labels(_Numbered):
-    """The names of classes, numbered from 0 in sorted order.
-
-    Args:
-        names: different names, sorted.
+    """The ``names`` of classes, numbered from 0 in sorted order.
 
     Raises:
         DataError: there is no name, one is not a string, or they are not different and sorted.
@@ -149,11 +133,7 @@ class Labels(_Numbered):
         return len(self.names)
 
     def encode(self, labels: Sequence[str]) -> np.ndarray:
-        """Numbers [N] of ``labels``, int64.
-
-        Raises:
-            DataError: a label is not one of the names.
-        """
+        """Numbers [N] of ``labels``, int64; a :class:`DataError` for a label that is not one of the names."""
         try:
             return np.fromiter((self._numbers[label] for label in labels), np.int64, len(labels))
         except KeyError as error:
@@ -161,12 +141,7 @@ class Labels(_Numbered):
             raise DataError(f"label {error.args[0]!r} is none of the {len(self)} known: {known}") from None
 
     def decode(self, ids: ArrayLike) -> list[str]:
-        """The names of class numbers [N].
-
-        Raises:
-            ShapeError, DTypeError: ``ids`` are not integers [N].
-            IndexRangeError: a number is out of range.
-        """
+        """The names of class numbers [N]; raises as :meth:`Vocabulary.decode`."""
         return [self.names[number] for number in _as_numbers("Labels.decode", ids, len(self))]
 
 

@@ -2,9 +2,8 @@
 
 from minirnn.models.char_lm import CharLM
 from minirnn.models.encoder_decoder import EncoderDecoder
-from minirnn.models.many_to_many import ManyToMany
-from minirnn.models.many_to_one import ManyToOne
 from minirnn.models.one_to_many import OneToMany
 from minirnn.models.one_to_one import OneToOne
+from minirnn.models.sequences import ManyToMany, ManyToOne
 
 __all__ = ["CharLM", "EncoderDecoder", "ManyToMany", "ManyToOne", "OneToMany", "OneToOne"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Literal, Self, TypedDict, Unpack, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,11 +23,8 @@ from minirnn.validation import check_choice
 
 CellLike = str | Cell | dict[str, Any]
 """A name of :func:`minirnn.cells.names`, a cell, or the data of one."""
-
 TensorLike = Tensor | ArrayLike
 """What :func:`minirnn.tensor` takes."""
-
-
 Lengths = ArrayLike | None
 """The length of each sequence [N], integers from 0 to T; None for T."""
 
@@ -60,16 +55,19 @@ class Model(Module):
 
     _arguments: dict[str, Any]
 
-    def __init_subclass__(cls) -> None:
-        if "__init__" in vars(cls):
-            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        call = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
+        call.apply_defaults()
+        self._arguments = {name: value for name, value in call.arguments.items() if value is not self}
+        return self
 
     @property
     def config(self) -> dict[str, Any]:
         """The arguments that make this model again, JSON-able.
 
         Raises:
-            OptionError: the model was made with a module as cell, which cannot be described.
+            OptionError: the model was made with a module as cell.
         """
         values = {name: value for name, value in self._arguments.items() if name not in ("dtype", "rates")}
         if "cell" in values:
@@ -78,34 +76,17 @@ class Model(Module):
         return values | {"dtype": str(next(self.parameters()).dtype)}
 
 
-def _recording(init: Callable[..., None]) -> Callable[..., None]:
-    """``init`` of a model, which keeps its arguments for :attr:`Model.config` first."""
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def recording_init(self: Model, *args: Any, **kwargs: Any) -> None:
-        if "_arguments" not in vars(self):  # a subclass comes before its base
-            call = signature.bind_partial(self, *args, **kwargs)
-            call.apply_defaults()
-            self._arguments = {name: value for name, value in call.arguments.items() if value is not self}
-        init(self, *args, **kwargs)
-
-    return recording_init
-
-
 class Body(Module):
     """Recurrent layers over vectors, or over embedded or one-hot tokens.
 
     Args:
         input_size: I, the size of the vectors; with ``embedding_size`` the number of different tokens.
-        hidden_size: H, units of a layer; with a module as cell, the size of its outputs (merged, if it is a
-            :class:`~minirnn.nn.Recurrent` of two directions).
-        num_layers: L, layers, each above the first over the outputs of the one below.
+        hidden_size, num_layers: H, units of a layer, and L, layers; with a module as cell H is the size of its outputs
+            (merged, if it is a :class:`~minirnn.nn.Recurrent` of two directions), and L means nothing.
         cell: a name of :func:`minirnn.cells.names`, a cell of :func:`minirnn.cell`, or the data of one. Or a module
-            that maps (x, state, lengths) to (y, state), such as :class:`~minirnn.nn.Recurrent` or
-            :class:`~minirnn.nn.Bidirectional`; it is used as it is, whatever ``num_layers`` is.
-        bidirectional: with a second direction in every layer, from each sequence's last step to its first.
-        merge: how the outputs of the top layer's two directions become one: "concat", "sum", "mul" or "ave".
+            that maps (x, state, lengths) to (y, state), such as :class:`~minirnn.nn.Bidirectional`, used as it is.
+        bidirectional, merge: with a second direction in every layer, from each sequence's last step to its first; the
+            top layer's two outputs become one by "concat", "sum", "mul" or "ave".
         dropout: probability, in training, on embeddings and on the outputs of every layer (Zaremba, Sutskever &
             Vinyals 2014).
         embedding_size: None: inputs are vectors [T, N, I]. E: tokens [T, N], embedded in E numbers. 0: tokens, one-hot;
@@ -115,7 +96,7 @@ class Body(Module):
             ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
 
     Attributes:
-        rnn: the recurrent layers. output_size: size of the outputs, 2 H for two concatenated directions, else H.
+        rnn, output_size: the recurrent layers; size of the outputs, 2 H for two concatenated directions, else H.
 
     Raises:
         OptionError: an option is unknown, out of its range, or does not go with a module as cell.
@@ -140,23 +121,15 @@ class Body(Module):
         check_choice("merge", merge, MERGES)
         self.merge: Merge = merge
         self.embedding = Embedding(input_size, embedding_size, dtype=dtype) if embedding_size else None
-        self.rnn: Module
         if isinstance(cell, Module):
             if bidirectional or any(rates.values()) or getattr(cell, "batch_first", False):
                 raise OptionError("cell: a module must have time first, and directions and regularisation of its own")
-            self.rnn = Unrolled(cast(CellModule, cell)) if hasattr(cell, "initial_state") else cell
+            self.rnn: Module = Unrolled(cast(CellModule, cell)) if hasattr(cell, "initial_state") else cell
         else:
-            cell = cells.get(cell)
+            cell, dims = cells.get(cell), (embedding_size or input_size, hidden_size, num_layers)
+            on: Literal["state", "update"] = "state" if cell.recurrent_gates else "update"
             self.rnn = Recurrent(
-                cell,
-                embedding_size or input_size,
-                hidden_size,
-                num_layers,
-                dropout=dropout,
-                bidirectional=bidirectional,
-                dtype=dtype,
-                recurrent_dropout_on="state" if cell.recurrent_gates else "update",
-                **rates,
+                cell, *dims, dropout=dropout, bidirectional=bidirectional, dtype=dtype, recurrent_dropout_on=on, **rates
             )
             _open_forget_gates(self.rnn)
         self.output_size = hidden_size * (2 if bidirectional and merge == "concat" else 1)
@@ -165,15 +138,14 @@ class Body(Module):
         """Run the layers over whole sequences.
 
         Args:
-            x: vectors [T, N, I], or tokens [T, N].
-            lengths: [N] integers from 0 to T; all T if None.
+            x, lengths: vectors [T, N, I] or tokens [T, N], and [N] integers from 0 to T; all T if None.
             state: what an earlier call returned, to continue from.
 
         Returns:
             Outputs of the top layer [T, N, output_size], zero past each length, and the final states of all layers.
         """
-        rnn, drops = self.rnn, self._drops_embeddings and self.training and self.dropout.p > 0
-        drops = drops and self.embedding is not None
+        rnn = self.rnn
+        drops = self._drops_embeddings and self.embedding is not None and self.training and self.dropout.p > 0
         if not self.takes_tokens:
             y, state = rnn(x, state, lengths)
         elif isinstance(rnn, Recurrent) and not drops:
@@ -203,19 +175,15 @@ class Body(Module):
     def last(self, state: State, y: Tensor | None = None, lengths: Lengths = None) -> Tensor:
         """One vector for each sequence: the top layer's final h [N, output_size], of two directions each one's own.
 
-        Args:
-            state: the final states that :meth:`forward` returned.
-            y, lengths: its outputs, and the lengths given to it; needed only with a module as cell, of which the output
-                at each sequence's own last step is taken.
+        ``state`` and ``y`` are what :meth:`forward` returned for ``lengths``; the latter two are needed only with a
+        module as cell, whose output at each sequence's own last step is taken.
         """
         if isinstance(self.rnn, Recurrent) and len(set(self.rnn.hidden_sizes)) == 1:
             h_n = unpack_state(state)[0]
-            h = merge_directions(h_n[-2], h_n[-1], self.merge) if self.rnn.bidirectional else h_n[-1]
-            return self.dropout(h)
+            return self.dropout(merge_directions(h_n[-2], h_n[-1], self.merge) if self.rnn.bidirectional else h_n[-1])
         if isinstance(self.rnn, Bidirectional) or getattr(self.rnn, "bidirectional", False):
-            raise OptionError(
-                "cell: two directions have no one last output; use another pooling, or bidirectional=True"
-            )
+            use = "use another pooling, or bidirectional=True"
+            raise OptionError(f"cell: two directions have no one last output; {use}")
         assert y is not None
         steps, batch = y.shape[:2]
         return y[check_lengths("lengths", lengths, steps, batch) - 1, np.arange(batch)]

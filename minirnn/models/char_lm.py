@@ -31,13 +31,11 @@ class CharLM(Body, Model):
     vocabulary, not once per step.
 
     Args:
-        vocab_size: V, the number of different tokens.
-        hidden_size, num_layers: units of a recurrent layer, and layers.
+        vocab_size, hidden_size, num_layers: V, different tokens; units of a recurrent layer; layers.
         cell: name of a cell, a cell, its data, or a recurrent module; see :class:`~minirnn.models.body.Body`.
-        embedding_size: size of the embedding; ``hidden_size`` if None.
+        embedding_size: ``hidden_size`` if None.
         dropout: probability, in training, on the outputs of every recurrent layer.
-        dtype: of the parameters, float32 or float64.
-        rates: ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
+        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop`` of ``nn.Recurrent``.
 
     >>> import minirnn as mr
     >>> lm = mr.models.CharLM(vocab_size=65, hidden_size=128)
@@ -68,8 +66,7 @@ class CharLM(Body, Model):
         """Logits of the next token at every step.
 
         Args:
-            tokens: [T, N] integers, or [T].
-            state: what an earlier call returned, to continue from.
+            tokens, state: [T, N] integers, or [T]; what an earlier call returned, to continue from.
 
         Returns:
             Logits [T, N, V] (or [T, V]), and the state after the last step.
@@ -88,8 +85,7 @@ class CharLM(Body, Model):
         """Cross-entropy over all steps, in nats, and the state after the last.
 
         Args:
-            tokens, targets: [T, N] integers, targets[t] what should follow tokens[t].
-            state: what an earlier call returned, to continue from.
+            tokens, targets, state: [T, N] integers, targets[t] what should follow tokens[t]; as for :meth:`forward`.
             recompute_every: keep only the states after every so many steps, and compute the rest again in the backward
                 pass (:func:`minirnn.recompute`): memory grows with this number, hardly with T.
             reduction: "mean", per token, or "sum".
@@ -126,17 +122,9 @@ class CharLM(Body, Model):
         top_p: float | None = None,
         seed: int | None = None,
     ) -> np.ndarray:
-        """Sample ``length`` tokens after ``prime_ids``, all at once.
-
-        Args:
-            prime_ids, length, temperature, top_k, top_p, seed: as for :meth:`stream`.
-
-        Returns:
-            [length] integers, or [length, N] if ``prime_ids`` is [P, N].
-        """
+        """As :meth:`stream`, all at once: [length] integers, or [length, N] if ``prime_ids`` is [P, N]."""
         chunks = list(self.stream(prime_ids, length, temperature, top_k, top_p, seed))
-        empty = np.empty((0, *np.shape(prime_ids)[1:]), np.int64)
-        return np.concatenate(chunks) if chunks else empty
+        return np.concatenate(chunks) if chunks else np.empty((0, *np.shape(prime_ids)[1:]), np.int64)
 
     def stream(
         self,
@@ -151,16 +139,14 @@ class CharLM(Body, Model):
         """Sample in one compiled loop, ``chunk`` tokens at a time.
 
         Args:
-            prime_ids: [P] tokens to begin with (at least one), or [P, N] for N texts at once.
-            length: tokens to sample.
+            prime_ids, length: [P] tokens to begin with (at least one), or [P, N] for N texts; tokens to sample.
             temperature: divides the logits: below 1 safer, above 1 more varied, 0 always the most likely.
-            top_k: only the k most likely tokens (Fan, Lewis & Dauphin 2018).
-            top_p: only the smallest set of tokens with this probability together (Holtzman et al. 2020).
+            top_k, top_p: only the k most likely tokens (Fan, Lewis & Dauphin 2018); only the smallest set of tokens
+                with this probability together (Holtzman et al. 2020).
             seed: the same seed gives the same text; drawn from :mod:`minirnn.random` if None.
-            chunk: tokens that are yielded at once.
 
         Yields:
-            [chunk] integers, or [chunk, N].
+            ``chunk`` integers, or [chunk, N].
 
         Raises:
             OptionError: an option is out of its range, or the model was made with a module as cell.

@@ -27,8 +27,6 @@ from minirnn.validation import check_choice, check_float, check_int
 SCHEDULES = ("constant", "linear", "inverse-sigmoid")
 """How the teacher forcing ratio may change during training, see :func:`teacher_forcing_ratio`."""
 
-_STEEPNESS = 15.0
-
 
 def teacher_forcing_ratio(schedule: str, start: float, end: float, progress: float) -> float:
     """The probability with which a step reads the target rather than the model's prediction: scheduled sampling.
@@ -41,8 +39,7 @@ def teacher_forcing_ratio(schedule: str, start: float, end: float, progress: flo
 
     Args:
         schedule: one of :data:`SCHEDULES`.
-        start, end: ratios from 0 to 1.
-        progress: fraction of the training that is done, from 0 to 1.
+        start, end, progress: ratios, and the fraction of the training that is done, from 0 to 1.
     """
     check_choice("teacher forcing schedule", schedule, SCHEDULES)
     for name, ratio in (("start", start), ("end", end)):
@@ -51,7 +48,8 @@ def teacher_forcing_ratio(schedule: str, start: float, end: float, progress: flo
         return start
     if schedule == "linear":
         return start + (end - start) * progress
-    return end + (start - end) * _STEEPNESS / (_STEEPNESS + math.exp(100 * progress / _STEEPNESS))
+    k = 15.0
+    return end + (start - end) * k / (k + math.exp(100 * progress / k))
 
 
 @dataclass(frozen=True)
@@ -73,18 +71,16 @@ class EncoderDecoder(Model):
     are computed at once.
 
     Args:
-        source_size, target_size: tokens of the source and of the target vocabulary; 0 is <pad>, 1 <start>, 2 <end>,
-            3 <unk>.
-        hidden_size, num_layers: units of a recurrent layer, and layers, of encoder and decoder.
-        cell: name of a cell, a cell, or its data, of encoder and decoder; a module is refused, as one cannot be both.
+        source_size, target_size: tokens of each vocabulary; 0 is <pad>, 1 <start>, 2 <end>, 3 <unk>.
+        hidden_size, num_layers, cell: of encoder and decoder: units of a layer; layers; the name of a cell, a cell, or
+            its data. A module is refused, as one cannot be both.
         embedding_size: of both vocabularies; ``hidden_size`` if None, 0 for one-hot.
         bidirectional, merge: of the encoder, as in :class:`~minirnn.models.body.Body`. In every layer its final h and,
             of cells that have it, c reach the decoder through a linear layer (then tanh for h), other states as the
             mean of both directions. The final states of an encoder of one direction are passed on as they are.
         dropout: probability, in training, on embeddings, on the outputs of every layer and before the head.
         attention: "additive", "dot", or None for none.
-        dtype: of the parameters, float32 or float64.
-        rates: ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
+        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop`` of ``nn.Recurrent``.
     """
 
     def __init__(
@@ -105,10 +101,9 @@ class EncoderDecoder(Model):
         self.source_size = check_int("EncoderDecoder: source_size", source_size, END + 1)  # <pad>, <start>, <end>
         self.target_size = check_int("EncoderDecoder: target_size", target_size, END + 1)
         cell, width = cells.get(cell), hidden_size if embedding_size is None else embedding_size
-        self.encoder = Body(
-            source_size, hidden_size, num_layers, cell, bidirectional, merge, dropout, width, dtype, **rates
-        )
-        self.decoder = Body(target_size, hidden_size, num_layers, cell, False, merge, dropout, width, dtype, **rates)
+        options = merge, dropout, width, dtype
+        self.encoder = Body(source_size, hidden_size, num_layers, cell, bidirectional, *options, **rates)
+        self.decoder = Body(target_size, hidden_size, num_layers, cell, False, *options, **rates)
         self._bridged = [number for number, state in enumerate(cell.states) if number == 0 or state == "c"]
         bridges = len(self._bridged) * num_layers if bidirectional else 0
         self.bridge = ModuleList(*(Linear(2 * hidden_size, hidden_size, dtype=dtype) for _ in range(bridges)))
@@ -121,11 +116,7 @@ class EncoderDecoder(Model):
         self.head = Linear(hidden_size, target_size, dtype=dtype)
 
     def encode(self, source: TensorLike, lengths: Lengths = None) -> tuple[Memory | None, State]:
-        """Run the encoder.
-
-        Args:
-            source: [S, N] tokens.
-            lengths: [N] from 0 to S; all S if None.
+        """Run the encoder over ``source`` [S, N], tokens, with ``lengths`` [N] from 0 to S, all S if None.
 
         Returns:
             What the decoder attends to (None without attention), and its initial state.
@@ -135,9 +126,7 @@ class EncoderDecoder(Model):
             raise ShapeError(f"EncoderDecoder: expected a source [S, N] with S at least 1, got {list(tokens.shape)}")
         counts = check_lengths("source", lengths, *tokens.shape)
         values, state = self.encoder(tokens, counts)
-        memory = None
-        if self.attention is not None:
-            memory = Memory(values, self.attention.keys(values, counts), counts)
+        memory = None if self.attention is None else Memory(values, self.attention.keys(values, counts), counts)
         return memory, self._bridge_state(state)
 
     def _bridge_state(self, state: State) -> State:
@@ -164,13 +153,11 @@ class EncoderDecoder(Model):
         """Run the decoder.
 
         Args:
-            tokens: [T, N] what each step reads.
+            tokens, lengths: [T, N] what each step reads, and [N] valid steps; all T if None.
             memory, state: from :meth:`encode`, or the state of an earlier call.
-            lengths: [N] valid steps; all T if None.
 
         Returns:
-            The inputs of the head [T, N, H], the attention's weights [T, N, S] or None, and the state after the last
-            step.
+            The inputs of the head [T, N, H], the attention's weights [T, N, S] or None, and the state after all steps.
         """
         h, state = self.decoder(tokens, lengths, state)
         if self.attention is None or memory is None:
@@ -190,8 +177,7 @@ class EncoderDecoder(Model):
         """Logits [T - 1, N, target_size] of the tokens ``target[1:]``.
 
         Args:
-            source: [S, N] tokens.
-            target: [T, N] tokens: <start>, the sequence, <end>, <pad>.
+            source, target: tokens [S, N], and [T, N]: <start>, the sequence, <end>, <pad>.
             source_lengths, target_lengths: [N], <start> and <end> counted; all S and T if None.
             teacher_forcing_ratio: the probability with which a step reads the target token rather than the most likely
                 token of the step before (scheduled sampling, Bengio et al. 2015).
@@ -218,8 +204,7 @@ class EncoderDecoder(Model):
             label_smoothing: as for :func:`~minirnn.nn.functional.cross_entropy`.
             reduction: "mean" (per token), "sum" or "none".
         """
-        lengths = source_lengths, target_lengths
-        h, counts = self._decoded(source, target, lengths, teacher_forcing_ratio, draw)
+        h, counts = self._decoded(source, target, (source_lengths, target_lengths), teacher_forcing_ratio, draw)
         labels = ops.as_index("EncoderDecoder target", target)[1:]
         valid = valid_rows(len(labels), counts)
         logits = self.head(ops.take_rows(h.reshape(labels.size, h.shape[2]), valid))
@@ -233,25 +218,19 @@ class EncoderDecoder(Model):
         check_choice("EncoderDecoder: draw", draw, ("step", "sequence"))
         tokens, batch = ops.as_index("EncoderDecoder target", target), np.shape(source)[1:2]
         if tokens.ndim != 2 or len(tokens) < 2 or tokens.shape[1:] != batch:
-            raise ShapeError(
-                f"EncoderDecoder: expected a target [T, {batch[0] if batch else 'N'}] with T at least 2 (<start> and "
-                f"<end>), got {list(tokens.shape)}"
-            )
+            expected = f"[T, {batch[0] if batch else 'N'}] with T at least 2 (<start> and <end>)"
+            raise ShapeError(f"EncoderDecoder: expected a target {expected}, got {list(tokens.shape)}")
         counts = np.maximum(check_lengths("target", lengths[1], *tokens.shape) - 1, 0)
         memory, state = self.encode(source, lengths[0])
-        inputs = tokens[:-1]
-        if ratio < 1:
-            inputs = self._scheduled_sampling(inputs, memory, state, ratio, draw)
-        h, _, _ = self.decode(inputs, memory, state, counts)
-        return h, counts
+        inputs = tokens[:-1] if ratio == 1 else self._scheduled_sampling(tokens[:-1], memory, state, ratio, draw)
+        return self.decode(inputs, memory, state, counts)[0], counts
 
     def _scheduled_sampling(
         self, targets: np.ndarray, memory: Memory | None, state: State, ratio: float, draw: str
     ) -> np.ndarray:
-        """Inputs [T, N] of which some are the model's own predictions.
+        """Inputs [T, N] of which some are the model's own predictions, made without dropout.
 
-        A prediction carries no gradient. So the inputs can be found first, step by step and without a tape, and the
-        pass that is learnt from still runs over all steps at once. Predictions are made without dropout.
+        As a prediction carries no gradient, all are found first, without a tape; then all steps are learnt at once.
         """
         shape = targets.shape if draw == "step" else targets.shape[1:]
         predicted = np.broadcast_to(random.generator().random(shape) >= ratio, targets.shape)
@@ -274,8 +253,7 @@ class EncoderDecoder(Model):
         """The best target found for each source, by :func:`minirnn.decode.beam_search`.
 
         Args:
-            source: [S, N] tokens.
-            source_lengths: [N] from 0 to S; all S if None.
+            source, source_lengths: [S, N] tokens, and [N] from 0 to S; all S if None.
             max_length: tokens at most, <end> included; if None, 10 more than twice the source has.
             beam_width: hypotheses kept for each source; 1 is greedy decoding.
             length_penalty: exponent of :func:`minirnn.decode.length_penalty`; larger favours longer targets.

@@ -27,16 +27,15 @@ class OneToMany(Model):
     forcing; Williams & Zipser 1989). There is one direction only.
 
     Args:
-        input_size: size of the first input, or the number of labels.
+        input_size, output_size: size of the first input, or the number of labels; numbers in each output, or with
+            ``embedding_size`` the number of different tokens.
         hidden_size, num_layers: units of a recurrent layer, and layers.
-        output_size: numbers in each output; with ``embedding_size`` the number of different tokens.
         cell: name of a cell, a cell, or its data; a module is refused, as its state is not known.
         dropout: probability, in training, on embeddings and on the outputs of every layer.
         embedding_size: None: outputs are vectors. A number: outputs are logits of tokens, which are fed back embedded
             (0: one-hot).
         activation: what is fed back of a vector: "none" for the numbers themselves, "sigmoid" for probabilities.
-        dtype: of the parameters, float32 or float64.
-        rates: ``zoneout``, ``recurrent_dropout``, ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
+        dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop`` of ``nn.Recurrent``.
 
     >>> import minirnn as mr
     >>> model = mr.models.OneToMany(10, 32, 28, activation="sigmoid")  # a label to the rows of an image
@@ -79,23 +78,18 @@ class OneToMany(Model):
         return pack_state([h, *[h * 0.0] * (len(layers.cell.states) - 1)])
 
     def forward(
-        self,
-        first: TensorLike,
-        targets: TensorLike | None = None,
-        length: int | None = None,
-        lengths: Lengths = None,
+        self, first: TensorLike, targets: TensorLike | None = None, length: int | None = None, lengths: Lengths = None
     ) -> Tensor:
         """Outputs (of tokens: logits) [T, N, output_size].
 
         Args:
             first: [N, input_size], or integer labels [N].
-            targets: [T, N, output_size], or tokens [T, N]: each step reads the target of the step before.
+            targets, lengths: [T, N, output_size], or tokens [T, N]: each step reads the target of the step before; [N]
+                valid steps of the targets.
             length: T, without targets: each step reads the model's own output (of tokens: the most likely one).
-            lengths: [N] valid steps of the targets.
 
         Raises:
             OptionError: both or neither of ``targets`` and ``length`` are given, or a length is out of range.
-            ShapeError: an input has another shape.
         """
         if (targets is None) == (length is None):
             raise OptionError("OneToMany: expected either targets, to learn from, or a length, to generate")
@@ -116,8 +110,7 @@ class OneToMany(Model):
         """Generate a sequence without a tape.
 
         Args:
-            first: [N, input_size], or integer labels [N].
-            length: T, steps to generate.
+            first, length: [N, input_size], or integer labels [N]; T, steps to generate.
             temperature: of tokens: divides the logits; 0 takes the most likely.
             seed: the same seed gives the same tokens; drawn from :mod:`minirnn.random` if None.
 

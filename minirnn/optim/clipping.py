@@ -29,8 +29,7 @@ def clip_grad_norm_(
     As in PyTorch, an infinite norm makes the factor 0 and a NaN makes it NaN.
 
     Args:
-        parameters: one tensor or several; those without a gradient are skipped.
-        max_norm: at least 0.
+        parameters, max_norm: one tensor or several, of which those without a gradient are skipped; at least 0.
         norm_type: above 0; ``float("inf")`` or ``"inf"`` for the largest absolute value.
         error_if_nonfinite: raise an error if the norm is not finite.
 
@@ -60,10 +59,7 @@ def clip_grad_value_(parameters: Parameters, clip_value: float) -> None:
 
     Args:
         parameters: one tensor or several; those without a gradient are skipped.
-        clip_value: at least 0.
-
-    Raises:
-        OptionError: ``clip_value`` is negative.
+        clip_value: at least 0, else an :class:`OptionError`.
     """
     clip_value = check_float("clip_grad_value_: clip_value", clip_value)
     for g, device in gradient_arrays([parameters] if isinstance(parameters, Tensor) else parameters):
@@ -78,8 +74,6 @@ def _norm(gradients: list[tuple[Array, str]], norm_type: float) -> float:
     return float(total ** (1 / norm_type))
 
 
-def _power_sum(gradient: Array, device: str, norm_type: float) -> float:
+def _power_sum(g: Array, device: str, norm_type: float) -> float:
     K = kernels.on(device)
-    if norm_type == 2:
-        return float(K.square_sum(gradient.reshape(-1)))
-    return float(K.power(K.abs(gradient), norm_type).sum())
+    return float(K.square_sum(g.reshape(-1)) if norm_type == 2 else K.power(K.abs(g), norm_type).sum())

@@ -15,14 +15,12 @@ from minirnn.kernels.contract import Array
 _ALIGNMENT = 64
 """Every parameter starts at a multiple of this many bytes, so that those after a bias of odd size stay aligned."""
 
-_data_of = attrgetter("data")
-
 # The layout that holds a parameter, by id(parameter). A layout keeps its parameters alive, so ids are not reused.
 _layouts: weakref.WeakValueDictionary[int, FlatParameters] = weakref.WeakValueDictionary()
 
 
 class FlatParameters:
-    """Leaf tensors of one dtype and device, laid out in one flat ``data`` and one flat ``grad`` array.
+    """Leaf tensors ``params`` of floats, of one dtype and device, laid out in one flat ``data`` and ``grad`` array.
 
     Each parameter's ``data`` becomes a view of the former and its ``grad_slot`` one of the latter, so the backward
     pass writes gradients where the optimiser reads them. A gradient is therefore overwritten by that of the next step;
@@ -30,9 +28,6 @@ class FlatParameters:
 
     The layout is made once. Binding ``p.data`` to another array (``Module.to``, a second optimiser over the same
     parameters) takes that parameter out of it: :meth:`intact` is then False, and the owner makes a new layout.
-
-    Args:
-        params: leaf tensors of floats.
 
     Attributes:
         data, grad: the flat arrays. starts, stops: where each parameter lies in them.
@@ -70,22 +65,17 @@ class FlatParameters:
 
     def intact(self) -> bool:
         """Whether every parameter still lies in ``data``."""
-        return all(map(is_, map(_data_of, self.params), self.views))
+        return all(map(is_, map(attrgetter("data"), self.params), self.views))
 
     def span(self, first: int, last: int) -> slice:
         """Where the parameters ``first`` to ``last - 1`` lie in the flat arrays."""
         return slice(self.starts[first], self.stops[last - 1])
 
     def runs(self, keys: Sequence[int]) -> list[tuple[int, int, int]]:
-        """The longest runs of neighbouring parameters that have a gradient and share a key.
+        """The longest runs ``(first, last, key)`` of parameters ``first`` to ``last - 1`` that have a gradient and one
+        key, an integer such as the step count.
 
         A gradient that lies elsewhere, because ``p.grad`` was assigned, is copied in first.
-
-        Args:
-            keys: an integer per parameter, such as its step count.
-
-        Returns:
-            ``(first, last, key)`` for each run: parameters ``first`` to ``last - 1``.
 
         Raises:
             GradientError: an assigned gradient does not have its parameter's shape.
@@ -94,9 +84,8 @@ class FlatParameters:
         for i, (p, slot, key) in enumerate(zip(self.params, self.slots, keys, strict=True)):
             if p.grad is not None and p.grad.data is not slot:
                 if p.grad.shape != slot.shape:
-                    raise GradientError(
-                        f"optimiser step: parameter {i} has shape {list(slot.shape)}, its gradient {list(p.grad.shape)}"
-                    )
+                    shapes = f"has shape {list(slot.shape)}, its gradient {list(p.grad.shape)}"
+                    raise GradientError(f"optimiser step: parameter {i} {shapes}")
                 slot[...] = p.grad.data
             here.append(None if p.grad is None else key)
         runs, first = [], 0

@@ -17,10 +17,7 @@ from minirnn.validation import check_choice, check_int
 
 
 class LRScheduler:
-    """Base of all schedules; a subclass defines :meth:`get_lr`.
-
-    Args:
-        optimizer: whose groups' ``lr`` is set.
+    """Base of all schedules of the ``lr`` of an optimizer's groups; a subclass defines :meth:`get_lr`.
 
     Attributes:
         base_lrs: the groups' learning rates before any schedule. last_epoch: how often :meth:`step` was called.
@@ -74,9 +71,7 @@ class StepLR(LRScheduler):
     """lr_t = lr gamma^floor(t / step_size).
 
     Args:
-        optimizer: whose groups' ``lr`` is set.
-        step_size: steps from one change to the next.
-        gamma: factor of each change.
+        optimizer, step_size, gamma: whose groups' ``lr`` is set; steps from one change to the next; factor of each.
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
@@ -89,12 +84,7 @@ class StepLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """lr_t = lr gamma^t.
-
-    Args:
-        optimizer: whose groups' ``lr`` is set.
-        gamma: factor of each step.
-    """
+    """lr_t = lr gamma^t: the ``lr`` of the groups of ``optimizer``, times ``gamma`` in each step."""
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
         super().__init__(optimizer)
@@ -108,9 +98,8 @@ class CosineAnnealingLR(LRScheduler):
     """lr_t = eta_min + (lr - eta_min) (1 + cos(pi t / T_max)) / 2 (Loshchilov & Hutter 2017, arXiv:1608.03983).
 
     Args:
-        optimizer: whose groups' ``lr`` is set.
+        optimizer, eta_min: whose groups' ``lr`` is set; the minimum.
         T_max: steps to the minimum; after them the learning rate rises again, as the cosine does.
-        eta_min: the minimum.
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
@@ -130,16 +119,13 @@ class ReduceLROnPlateau(LRScheduler):
     """Multiply the learning rate by ``factor`` when a metric has not improved for more than ``patience`` steps.
 
     Args:
-        optimizer: whose groups' ``lr`` is set.
+        optimizer, factor: whose groups' ``lr`` is set; below 1.
         mode: "min" if a smaller metric is better, or "max".
-        factor: below 1.
-        patience: steps without improvement that change nothing.
-        threshold: what counts as an improvement: in mode "min" a metric below best (1 - threshold), in mode "max" above
-            best (1 + threshold); with ``threshold_mode`` "abs" below best - threshold, above best + threshold.
-        threshold_mode: "rel" or "abs".
-        cooldown: steps after a reduction that do not count.
-        min_lr: lower limit of the learning rate, a number or one for each group.
-        eps: a smaller change is not made.
+        patience, cooldown: steps without improvement that change nothing; steps after a reduction that do not count.
+        threshold, threshold_mode: what counts as an improvement: with "rel", in mode "min" a metric below
+            best (1 - threshold), in mode "max" above best (1 + threshold); with "abs" below best - threshold, above
+            best + threshold.
+        min_lr, eps: lower limit of the learning rate, a number or one for each group; a smaller change is not made.
     """
 
     def __init__(
@@ -180,13 +166,11 @@ class ReduceLROnPlateau(LRScheduler):
         """Take note of ``metrics`` (anything ``float()`` takes) and reduce the learning rates if it is time to."""
         metric = float(metrics)
         self.last_epoch += 1
+        self.num_bad_epochs += 1
         if self._is_better(metric):
             self.best, self.num_bad_epochs = metric, 0
-        else:
-            self.num_bad_epochs += 1
         if self.cooldown_counter > 0:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown_counter - 1, 0
         rates = self._current()
         if self.num_bad_epochs > self.patience:
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
@@ -203,8 +187,7 @@ class LinearWarmup(LRScheduler):
         lr_t = after_(t - warmup_steps)           from then on; without ``after``, lr
 
     Args:
-        optimizer: whose groups' ``lr`` is set.
-        warmup_steps: at least 0.
+        optimizer, warmup_steps: whose groups' ``lr`` is set; at least 0.
         after: a schedule of the same optimiser, made before this one. Only this one is stepped; ``after`` does not
             count until the warm-up is over.
 
@@ -263,14 +246,11 @@ class WarmupCosine:
         lr(p) = max_lr (final_lr + (1 - final_lr) (1 + cos(pi q)) / 2)        from then on
         q     = (p - warmup) / (1 - warmup)
 
-    The progress p goes from 0 to 1 and may count steps, epochs or minutes. There is no state to save: the learning
-    rate depends on p alone.
+    The progress p goes from 0 to 1 and may count steps, epochs or minutes; nothing else needs to be saved.
 
     Args:
-        optimizer: whose groups' ``lr`` is set.
-        max_lr: the learning rate at the end of the warm-up.
-        warmup: fraction of the run over which the learning rate rises.
-        final_lr: the learning rate at the end, as a fraction of ``max_lr``.
+        optimizer, max_lr: whose groups' ``lr`` is set; the learning rate at the end of the warm-up.
+        warmup, final_lr: fraction of the run over which the rate rises; the last rate as a fraction of ``max_lr``.
 
     >>> import minirnn as mr
     >>> optimizer = mr.optim.SGD([mr.tensor([0.0], requires_grad=True)])

@@ -35,12 +35,10 @@ class OptimizerState(TypedDict):
 
 
 class _Part:
-    """Parameters of one group that share dtype and device: their layout, and state arrays laid out likewise."""
+    """Parameters of one group (by position) that share dtype and device: layout, step counts and flat state arrays."""
 
-    def __init__(self, indices: Sequence[int], params: Sequence[Tensor]) -> None:
-        self.indices = indices  # positions within the group
-        self.flat = FlatParameters(params)
-        self.steps = [0] * len(params)
+    def __init__(self, indices: Sequence[int], params: Sequence[Tensor], steps: list[int]) -> None:
+        self.indices, self.flat, self.steps = indices, FlatParameters(params), steps
         self.buffers: dict[str, Array] = {}
 
     def buffer(self, name: str, fill: float) -> Array:
@@ -60,8 +58,7 @@ class Optimizer:
     ``param_groups`` may be changed between steps, which is how learning-rate schedules work.
 
     Args:
-        params: parameters, or a list of group dicts with PyTorch's keys.
-        defaults: the options of groups that do not have their own.
+        params, defaults: parameters, or group dicts with PyTorch's keys; the options of groups without their own.
 
     Raises:
         OptionError: there are no parameters, one is not a leaf tensor of floats or comes twice, or an option is out of
@@ -90,13 +87,10 @@ class Optimizer:
     def _update(
         self, K: Kernels, group: Mapping[str, Any], step: int, p: Array, g: Array, state: Mapping[str, Array]
     ) -> None:
-        """Update flat parameters ``p`` by their gradient ``g`` in place.
+        """Update flat parameters ``p`` by their gradient ``g`` in place, with the kernels ``K`` of their device.
 
-        Args:
-            K: the kernels of their device.
-            group: the options; numbers are Python floats.
-            step: how many steps this one makes for these parameters, from 1.
-            state: the arrays of :attr:`buffers` that are turned on.
+        ``group`` has the options, numbers as Python floats; ``step`` counts the steps of these parameters, from 1;
+        ``state`` has the arrays of :attr:`buffers` that are turned on.
         """
         raise NotImplementedError
 
@@ -114,8 +108,7 @@ class Optimizer:
         """Train more parameters; ``group`` is ``{"params": tensor or tensors, option: value, ...}``."""
         if not isinstance(group, dict) or "params" not in group:
             raise OptionError(f"{self._name}: expected a group to be a dict with 'params', got {group!r}")
-        given = group["params"]
-        params = [given] if isinstance(given, Tensor) else self._as_list(given)
+        params = [group["params"]] if isinstance(group["params"], Tensor) else self._as_list(group["params"])
         taken = {id(p) for other in self.param_groups for p in other["params"]}
         for number, p in enumerate(params):
             problem = None
@@ -128,9 +121,8 @@ class Optimizer:
             elif id(p) in taken:
                 problem = "is here already"
             if problem:
-                raise OptionError(
-                    f"{self._name}: expected distinct leaf tensors of floats; parameter {number} {problem}"
-                )
+                problem = f"parameter {number} {problem}"
+                raise OptionError(f"{self._name}: expected distinct leaf tensors of floats; {problem}")
             taken.add(id(p))
         group = {**self.defaults, **group, "params": params}
         self._check(group)
@@ -147,13 +139,8 @@ class Optimizer:
                     p.grad.data[...] = 0
 
     def step(self, closure: Callable[[], T] | None = None) -> T | None:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: computes the loss and its gradients again.
-
-        Returns:
-            What ``closure`` returned, or None.
+        """Update every parameter that has a gradient; return what ``closure``, which computes the loss and its
+        gradients again, returned.
 
         Raises:
             GradientError: an assigned gradient does not have its parameter's shape.
@@ -199,8 +186,7 @@ class Optimizer:
             kinds.setdefault((p.dtype.name, p.device), []).append(i)
         parts = []
         for indices in kinds.values():
-            part = _Part(indices, [params[i] for i in indices])
-            part.steps = [entries[i].get("step", 0) for i in indices]
+            part = _Part(indices, [params[i] for i in indices], [entries[i].get("step", 0) for i in indices])
             for name in {name: None for i in indices for name in entries[i] if name != "step"}:
                 views = part.flat.views_of(part.buffer(name, fills.get(name, 0.0)))
                 for i, view in zip(indices, views, strict=True):
@@ -225,15 +211,14 @@ class Optimizer:
 
         Arrays are copies in NumPy; everything else is numbers and what the groups hold.
         """
-        state: dict[int, dict[str, Any]] = {}
-        groups: list[ParamGroup] = []
-        count = 0
-        for number, group in enumerate(self.param_groups):
-            groups.append({**group, "params": list(range(count, count + len(group["params"])))})
-            for index, entry in enumerate(self._entries(number), count):
+        entries = [self._entries(number) for number in range(len(self.param_groups))]
+        state, groups, count = dict[int, dict[str, Any]](), list[ParamGroup](), 0
+        for group, own in zip(self.param_groups, entries, strict=True):
+            groups.append({**group, "params": list(range(count, count + len(own)))})
+            for index, entry in enumerate(own, count):
                 if entry:
                     state[index] = {name: np.array(v) if name != "step" else v for name, v in entry.items()}
-            count += len(group["params"])
+            count += len(own)
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: OptimizerState | Mapping[str, Any]) -> None:
@@ -255,10 +240,11 @@ class Optimizer:
         entries = []
         for group, own in zip(groups, self.param_groups, strict=True):
             pairs = zip(group["params"], own["params"], strict=True)
-            entries.append([self._loaded_entry(where, index, state.get(index, {}), p, group) for index, p in pairs])
-        for number, (group, own) in enumerate(zip(groups, self.param_groups, strict=True)):
+            places = ((f"{where}: parameter {index}", state.get(index, {}), p) for index, p in pairs)
+            entries.append([self._loaded_entry(*place, group) for place in places])
+        for group, own in zip(groups, self.param_groups, strict=True):
             own.update(group, params=own["params"])
-            self._parts[number] = self._lay_out(own, entries[number])
+        self._parts = [self._lay_out(own, loaded) for own, loaded in zip(self.param_groups, entries, strict=True)]
 
     def _loaded_group(self, where: str, group: Mapping[str, Any]) -> ParamGroup:
         if missing := [option for option in self.defaults if option not in group]:
@@ -270,19 +256,16 @@ class Optimizer:
         self._check(loaded)
         return loaded
 
-    def _loaded_entry(
-        self, where: str, index: int, entry: Mapping[str, Any], p: Tensor, group: ParamGroup
-    ) -> dict[str, Any]:
+    def _loaded_entry(self, where: str, entry: Mapping[str, Any], p: Tensor, group: ParamGroup) -> dict[str, Any]:
         arrays = {name: np.asarray(v) for name, v in entry.items() if name != "step" and v is not None}
         if not arrays:
             return {}
         problems = [f"{name} is unknown" for name in arrays if name not in self.buffers]
         problems += [f"{name} is missing" for name in self._initial_state(group) if name not in arrays]
-        for name, array in arrays.items():
-            if array.shape != p.shape:
-                problems.append(f"{name} has shape {list(array.shape)}, expected {list(p.shape)}")
+        shapes = {name: list(array.shape) for name, array in arrays.items() if array.shape != p.shape}
+        problems += [f"{name} has shape {shape}, expected {list(p.shape)}" for name, shape in shapes.items()]
         if problems:
-            raise CheckpointError(f"{where}: parameter {index}: {'; '.join(problems)}")
+            raise CheckpointError(f"{where}: {'; '.join(problems)}")
         return {"step": int(entry.get("step", 1)), **arrays}  # PyTorch's SGD keeps no count
 
 
@@ -290,8 +273,8 @@ def _as_floats(group: ParamGroup) -> ParamGroup:
     """The options of a group, numbers as Python floats: a kernel would be compiled again for each other type."""
 
     def convert(value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return tuple(convert(number) for number in value)
+        if isinstance(value, tuple | list):
+            return tuple(map(convert, value))
         return float(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else value
 
     return {name: convert(value) for name, value in group.items() if name != "params"}

@@ -15,6 +15,7 @@ from minirnn.validation import check_float
 
 Options = Mapping[str, Any]
 State = Mapping[str, Array]
+Betas = tuple[float, float]
 
 
 class SGD(Optimizer):
@@ -50,9 +51,8 @@ class SGD(Optimizer):
 
     def _check(self, group: Options) -> None:
         super()._check(group)
-        momentum, dampening = group["momentum"], group["dampening"]
-        if group["nesterov"] and (momentum == 0 or dampening != 0):
-            got = f"momentum {momentum!r} and dampening {dampening!r}"
+        if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+            got = f"momentum {group['momentum']!r} and dampening {group['dampening']!r}"
             raise OptionError(f"SGD: nesterov needs momentum above 0 and dampening 0, got {got}")
 
     def _update(self, K: Kernels, group: Options, step: int, p: Array, g: Array, state: State) -> None:
@@ -72,9 +72,8 @@ class RMSprop(Optimizer):
 
     Args:
         params: parameters, or groups of them with options of their own.
-        lr, weight_decay: learning rate; factor of the L2 penalty.
+        lr, weight_decay, eps: learning rate; factor of the L2 penalty; added to the denominator.
         alpha, momentum: decay rate of the averages s and a; of the update's average v.
-        eps: added to the denominator.
         centered: divide by the standard deviation rather than the root mean square.
     """
 
@@ -142,21 +141,15 @@ class Adam(Optimizer):
 
     Args:
         params: parameters, or groups of them with options of their own.
-        lr, weight_decay: learning rate; factor of the L2 penalty.
+        lr, weight_decay, eps: learning rate; factor of the L2 penalty; added to the denominator.
         betas: decay rates (beta1, beta2) of the moving averages m and v, each in [0, 1).
-        eps: added to the denominator.
     """
 
     buffers: ClassVar = {"exp_avg": None, "exp_avg_sq": None}
     _decoupled = False
 
     def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0,
+        self, params: Params, lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
@@ -175,11 +168,10 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    As :class:`Adam` with d = g, after ``p = p - lr weight_decay p``.
+    :class:`Adam` with d = g, after ``p = p - lr weight_decay p``.
 
     Args:
-        params: parameters, or groups of them with options of their own.
-        lr, betas, eps: as for :class:`Adam`.
+        params, lr, betas, eps: as for :class:`Adam`.
         weight_decay: the fraction of a parameter, times ``lr``, that each step takes off it.
     """
 
@@ -189,8 +181,8 @@ class AdamW(Adam):
         self,
         params: Params,
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Betas = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        weight_decay: float = 0.01,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
