@@ -44,8 +44,7 @@ def embedding(tokens: ArrayLike, weight: Tensor, padding_idx: int | None = None)
 def one_hot(tokens: ArrayLike, num_classes: int = -1) -> Tensor:
     """Return int64 vectors that are 1 at the token and 0 elsewhere: integers [...] to [..., num_classes].
 
-    Args:
-        tokens, num_classes: integers from 0 to num_classes - 1; where it is -1, one more than the largest token.
+    Tokens are from 0 to ``num_classes`` - 1; where that is -1, it is one more than the largest token.
     """
     index = ops.as_index("one_hot", tokens)
     count = (int(index.max()) + 1 if index.size else 0) if num_classes == -1 else num_classes
@@ -67,7 +66,7 @@ def layer_norm(
 
     Args:
         x: [..., *normalized_shape]; mean and variance are those of the last ``len(normalized_shape)`` dimensions.
-        weight, bias: of ``normalized_shape``, or None. eps: added to the variance.
+        weight, bias: of ``normalized_shape``, or None.
 
     Raises:
         ShapeError: x does not end in ``normalized_shape``.
@@ -79,8 +78,7 @@ def layer_norm(
     dims = tuple(range(-count, 0))
     centred = x - x.mean(dims, keepdim=True)
     y = centred / ((centred * centred).mean(dims, keepdim=True) + eps).sqrt()
-    if weight is not None:
-        y = y * weight
+    y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
 

@@ -124,10 +124,9 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    """In training, zero each element with probability p and scale the rest by 1 / (1 - p) (Srivastava et al. 2014).
+    """In training, zero each element with probability p, from 0 to 1, and scale the rest by 1 / (1 - p).
 
-    Args:
-        p: probability of an element to be zeroed, from 0 to 1.
+    Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
     """
 
     def __init__(self, p: float = 0.5) -> None:

@@ -133,7 +133,6 @@ class Recurrent(Module):
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype of the parameters."""
         return self.weight_ih_l0.dtype
 
     def forward(
@@ -158,10 +157,8 @@ class Recurrent(Module):
         """
         x = self._check_input(x, embedding)
         unbatched = x.ndim == (2 if embedding is None else 1)
-        if unbatched:
-            x = x.unsqueeze(1)
-        elif self.batch_first:
-            x = x.transpose(0, 1)
+        if unbatched or self.batch_first:
+            x = x.unsqueeze(1) if unbatched else x.transpose(0, 1)
         length, batch = x.shape[:2]
         counts = check_lengths(type(self).__name__, lengths, length, batch)
         if counts.min(initial=length) == length:
@@ -194,10 +191,8 @@ class Recurrent(Module):
             rows = ops.scatter_rows(rows, packed, length * batch)
 
         y = rows.reshape(length, batch, rows.shape[1])
-        if unbatched:
-            y = y.squeeze(1)
-        elif self.batch_first:
-            y = y.transpose(0, 1)
+        if unbatched or self.batch_first:
+            y = y.squeeze(1) if unbatched else y.transpose(0, 1)
         return y, self._states.join(finals, unbatched)
 
     def _check_input(self, x: ArrayLike, embedding: Tensor | None) -> Tensor:
@@ -208,10 +203,8 @@ class Recurrent(Module):
                 batched = f"[N, T, {size}]" if self.batch_first else f"[T, N, {size}]"
                 raise ShapeError(f"{caller}: expected x {batched} or [T, {size}], got {list(x.shape)}")
             if x.dtype != self.dtype:
-                raise DTypeError(
-                    f"{caller}: x is {x.dtype}, the parameters {self.dtype}; convert one with .to(...), an array with "
-                    ".astype(...)"
-                )
+                how = "convert one with .to(...), an array with .astype(...)"
+                raise DTypeError(f"{caller}: x is {x.dtype}, the parameters {self.dtype}; {how}")
             return x
         tokens = ops.as_index(f"{caller} tokens", x)  # checked on the host
         if embedding.ndim != 2 or embedding.shape[1] != size:
