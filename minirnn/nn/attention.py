@@ -63,7 +63,7 @@ class Attention(Module):
             self.score = Linear(width, 1, bias=False, dtype=dtype)
 
     def keys(self, memory: ArrayLike, lengths: ArrayLike | None = None) -> Tensor:
-        """Return W_m m [S, N, A], or for "dot" the memory [S, N, M] itself; arguments as for :meth:`forward`."""
+        """Return what queries are compared with: W_m m [S, N, A], or m [S, N, M] for "dot"; see :meth:`forward`."""
         memory, counts = self._check_memory(memory, lengths)
         extent, batch, size = memory.shape
         if self.kind == "dot":

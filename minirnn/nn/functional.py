@@ -223,7 +223,7 @@ def binary_cross_entropy_with_logits(
 
     Args:
         input, target: x and y of one shape; y from 0 to 1.
-        weight, pos_weight: factors of each loss, and p, of positive targets; of shapes that broadcast; 1 where None.
+        weight, pos_weight: factor of each element's loss; p, of positive targets, 1 where None; both broadcast.
         reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
     """
     name = "binary_cross_entropy_with_logits"
@@ -266,14 +266,14 @@ def binary_cross_entropy(
 
 
 def mse_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") -> Tensor:
-    """(x - y)^2 of ``input`` x and ``target`` y of one shape; ``reduction``: "mean", "sum" or "none"."""
+    """Squared error (x - y)^2 of input x and target y, of one shape; reduction: "mean", "sum" or "none"."""
     x, y = _same_shape("mse_loss", input, target)
     difference = x - y
     return _reduce("mse_loss", difference * difference, reduction)
 
 
 def l1_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") -> Tensor:
-    """abs(x - y) of ``input`` x and ``target`` y of one shape; ``reduction``: "mean", "sum" or "none"."""
+    """Absolute error abs(x - y) of input x and target y, of one shape; reduction: "mean", "sum" or "none"."""
     x, y = _same_shape("l1_loss", input, target)
     return _reduce("l1_loss", (x - y).abs(), reduction)
 

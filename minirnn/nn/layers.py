@@ -94,7 +94,7 @@ class LayerNorm(Module):
     """y = (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba, Kiros & Hinton 2016).
 
     Args:
-        normalized_shape: sizes of the last dimensions of x, over which mean and (biased) variance are taken, or an int.
+        normalized_shape: sizes of the last dimensions of x, whose mean and biased variance are taken; an int: the last.
         eps: added to the variance.
         elementwise_affine, bias: if the first is False, there is neither weight nor bias; if the second, no bias.
         dtype: of the parameters, float32 or float64.
@@ -124,9 +124,10 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    """In training, zero each element with probability p, from 0 to 1, and scale the rest by 1 / (1 - p).
+    """In training, zero each element with probability p and scale the rest by 1 / (1 - p) (Srivastava et al. 2014).
 
-    Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
+    Args:
+        p: probability of an element to be zeroed, from 0 to 1.
     """
 
     def __init__(self, p: float = 0.5) -> None:

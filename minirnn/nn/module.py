@@ -114,7 +114,7 @@ class Module:
             assign: if True, use the arrays themselves, where their dtype is the parameter's, instead of copying them.
 
         Returns:
-            :class:`IncompatibleKeys`, ``missing_keys`` and ``unexpected_keys``.
+            :class:`IncompatibleKeys`: the names that are not in ``state``, and those in it of no parameter.
 
         Raises:
             CheckpointError: names or shapes do not fit; nothing has been changed then.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -39,12 +40,13 @@ class Recurrent(Module):
         bias: if False, the layers have no bias_ih and bias_hh.
         batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...]; states are not changed by this.
         dropout: probability of dropout on the outputs of all layers but the last, in training.
-        bidirectional: if True, a second direction runs from each sequence's last step to its first (D = 2); y has the
-            outputs of both.
-        zoneout: probability of a unit to keep its old state in training; expected values in evaluation (Krueger et al.
-            2017).
+        bidirectional: if True, a second direction runs from each sequence's last step to its first (D = 2); y has both
+            outputs, concatenated.
+        zoneout: probability of a unit to keep its old state in training (Krueger et al. 2017); in evaluation the state
+            is its expected value.
         recurrent_dropout: probability of dropout inside the recurrence, in training.
-        weight_drop: probability of dropout on recurrent weights in training, one mask per call (Merity et al. 2018).
+        weight_drop: probability of dropout on recurrent weights in training, one mask per call (DropConnect; Merity,
+            Keskar & Socher 2018).
         residual: if True, each layer above the first adds its input to its output (Wu et al. 2016, section 3.1).
         dtype: of the parameters, float32 or float64.
         recurrent_dropout_on: "state": one mask for all steps on h where the recurrent weights multiply it (Gal &
@@ -176,7 +178,7 @@ class Recurrent(Module):
             outputs = []
             for direction in self._directions:
                 weights = self.weights(layer, direction)
-                weight_ih = getattr(self, "weight_ih" + _suffix(layer, direction))
+                weight_ih = self._parameter("weight_ih", layer, direction)
                 gate_input = _gate_input(rows, weight_ih, weights.input_bias, embedding if layer == 0 else None)
                 noise, initial = self._noise(equations, layer, batch), states[len(finals)]
                 y, *final = recurrent_sequence(equations, gate_input, weights, initial, steps[direction], noise)
@@ -214,14 +216,13 @@ class Recurrent(Module):
             raise ShapeError(f"{caller}: expected tokens [T, N] or [T], got {list(tokens.shape)}")
         return Tensor(tokens)
 
+    def _parameter(self, name: str, layer: int, direction: int) -> Parameter:
+        return getattr(self, name + _suffix(layer, direction))
+
     def weights(self, layer: int, direction: int) -> RecurrentWeights[Tensor]:
         """Return what a layer is computed with beside weight_ih, as tensors."""
-        cell, suffix = self.cell, _suffix(layer, direction)
+        cell, get = self.cell, partial(self._parameter, layer=layer, direction=direction)
         result: RecurrentWeights[Tensor] = RecurrentWeights()
-
-        def get(name: str) -> Parameter:
-            return getattr(self, name + suffix)
-
         result.inner = [get(f"weight_product{number}") for number in range(cell.equations.products)]
         if self.bias and cell.recurrent_gates:
             result.input_bias, result.bias = split_biases(cell.equations, get("bias_ih"), get("bias_hh"))
