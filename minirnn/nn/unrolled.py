@@ -26,7 +26,7 @@ class Unrolled(Module):
 
     Args:
         cell: a module whose call takes (x [N, I], state) and returns the next state (its first member, or itself, is
-            the output [N, H]) and which has ``initial_state(batch_size)``; or a list, each over the outputs before.
+            the output [N, H]) and which has ``initial_state(batch_size)``; or a list, each reading the one before.
         reverse: if True, run from each sequence's own last step to its first.
         batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...].
 
