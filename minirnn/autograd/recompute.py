@@ -30,9 +30,9 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
 
     >>> import minirnn as mr
     >>> x = mr.tensor([0.5, 2.0], requires_grad=True)
-    >>> mr.recompute(lambda x: (x * x).exp(), x).sum().backward()
+    >>> mr.recompute(lambda x: x * x * x, x).sum().backward()
     >>> x.grad
-    tensor([  1.2840254, 218.3926   ])
+    tensor([ 0.75, 12.  ])
     """
     _check_tensors("input", inputs)
     state_before = random.generator().bit_generator.state

@@ -24,7 +24,7 @@ from minirnn.kernels.steps import Steps
 class GateInput:
     """The input part of a layer's pre-activations, [S, G H].
 
-    ``values`` [S, G H] are overwritten by the layer; with ``tokens`` [S] int64, they are a table [V, G H] of the rows.
+    ``values`` is [S, G H], overwritten by the layer; or, with ``tokens`` [S] int64, a table [V, G H] of rows.
     """
 
     values: Tensor
@@ -113,8 +113,11 @@ def recurrent_sequence(
     def gradients(dy: Array | None, *d_finals: Array | None) -> tuple[Array | None, ...]:
         d_states = []  # new arrays, which the kernel overwrites
         for d_final, state in zip(d_finals, initial, strict=True):
-            rows = K.zeros(state.shape, gates.dtype) if d_final is None else d_final.reshape(state.shape)
-            d_states.append(rows.copy() if order is None else K.take_rows(rows, order))
+            if d_final is None:
+                d_states.append(K.zeros(state.shape, gates.dtype))
+            else:
+                rows = d_final.reshape(state.shape)
+                d_states.append(rows.copy() if order is None else K.take_rows(rows, order))
         d_states, d = run.backward(None if dy is None else K.contiguous(dy), d_states)
         if order is not None:
             d_states = [K.take_rows(rows, steps.positions) for rows in d_states]

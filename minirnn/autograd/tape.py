@@ -142,16 +142,19 @@ def record_many(
         _check_forward(name, data, inputs, device)
     outputs = tuple([new_tensor(array, device) for array in data])
     if _mode.recording:
-        edges = tuple([_edge(t) if t is not None and t.requires_grad else None for t in inputs])
-        if any(edge is not None for edge in edges):
-            node = Node(name, device, edges, gradients, len(outputs))
+        edges: list[Edge] = []
+        needed = False
+        for t in inputs:
+            if t is None or not t.requires_grad:
+                edges.append(None)
+            else:
+                needed = True
+                edges.append(t if t.node is None else (t.node, t.output_nr))
+        if needed:
+            node = Node(name, device, tuple(edges), gradients, len(outputs))
             for number, output in enumerate(outputs):
                 output.requires_grad, output.node, output.output_nr = True, node, number
     return outputs
-
-
-def _edge(t: Tensor) -> Edge:
-    return t if t.node is None else (t.node, t.output_nr)
 
 
 def _check_forward(name: str, data: Sequence[Array], inputs: Sequence[Tensor | None], device: str) -> None:
@@ -180,10 +183,7 @@ def _check_backward(node: Node, given: Sequence[Array | None], computed: Sequenc
 def backward(roots: Sequence[tuple[Tensor, Array]]) -> None:
     """Backpropagate from tensors with their gradients, adding to the ``grad`` of every leaf they were computed from.
 
-    Each node drops what it saved as soon as it has been used, so memory falls as the backward pass goes on.
-
-    Raises:
-        GradientError: part of the graph has been used by an earlier backward pass.
+    Each node drops what it saved as soon as it has been used; using one again is a :class:`GradientError`.
     """
     pending: dict[int, tuple[Node, list[Array | None]]] = {}
     heap: list[int] = []
@@ -203,7 +203,7 @@ def backward(roots: Sequence[tuple[Tensor, Array]]) -> None:
         given[index] = gradient if before is None else kernels.on(node.device).add(before, gradient)
 
     for root, seed in roots:
-        accumulate(_edge(root), seed)
+        accumulate(root if root.node is None else (root.node, root.output_nr), seed)
     while heap:
         node, given = pending.pop(-heapq.heappop(heap))
         if node.gradients is None:

@@ -98,10 +98,7 @@ class Tensor:
         return self
 
     def to(self, target: DType) -> Tensor:
-        """Another element type (``"float64"``) or device (``"cuda"``), recorded on the tape.
-
-        Integers and booleans have no gradient: converting to them detaches.
-        """
+        """Another dtype (``"float64"``; integers and booleans detach) or device (``"cuda"``), recorded on the tape."""
         if isinstance(target, str) and target in kernels.DEVICES:
             return ops.move(self, target)
         return ops.cast(self, as_dtype(target))

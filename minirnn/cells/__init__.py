@@ -1,6 +1,4 @@
-"""Recurrent cells: the built-in ones, the functions their equations are written with, and how to make one.
-
-Each module of this package is one cell: its equations and their source, nothing else.
+"""Recurrent cells: the built-in ones, each in a module of its own, and the functions their equations are written with.
 
 >>> import minirnn as mr
 >>> mr.cells.names()[:3]
@@ -20,22 +18,19 @@ from minirnn.cells._cell import Cell, cell
 from minirnn.cells._vocabulary import *
 from minirnn.errors import OptionError
 
-__all__ = ["Cell", "cell", "explain", "get", "names"]
-__all__ += _vocabulary.__all__
+__all__ = ["Cell", "cell", "explain", "get", "names", *_vocabulary.__all__]
 
 
 def names() -> list[str]:
     """The names of the built-in cells."""
-    found = pkgutil.iter_modules(__path__)  # noqa: F405
-    return sorted(module.name for module in found if not module.name.startswith("_"))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))  # noqa: F405
 
 
 def get(cell: str | Cell | dict[str, Any]) -> Cell:
     """The built-in cell of a name; a cell is returned as it is, and one made of its data (:meth:`Cell.to_data`).
 
     Raises:
-        OptionError: there is no built-in cell of that name.
-        CellError: the data does not describe a cell.
+        OptionError, CellError: there is no built-in cell of that name; the data does not describe a cell.
     """
     if isinstance(cell, Cell):
         return cell

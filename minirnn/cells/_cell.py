@@ -21,6 +21,7 @@ from minirnn.kernels.graph import COMPARISONS, Graph, Node, ancestors, prune
 
 Function = Callable[..., Value]
 """The equations of one unit in one step: from gates, states and vectors to the new states."""
+Names = tuple[str, ...]
 
 
 class Cell:
@@ -34,20 +35,14 @@ class Cell:
         gates: pre-activations: ``i`` is W x + b + W' h + b'; of a gate n, ``n_x`` is W x + b and ``n_h`` W' h + b'.
         states: the first one is the output and what the recurrent weights W' multiply.
         vectors: learnt vectors with one number per unit, and their initial values.
-        input_gates, recurrent_gates: gates with an input part, and with a recurrent part: the order of weight_ih and
-            weight_hh.
+        input_gates, recurrent_gates: gates with an input, a recurrent part: the order of weight_ih, weight_hh.
         equations: the graph; traced at its first use.
     """
 
     def __init__(
-        self,
-        name: str,
-        gates: Sequence[str],
-        states: Sequence[str],
-        vectors: dict[str, float],
-        function: Function | None,
+        self, name: str, gates: Names, states: Names, vectors: dict[str, float], function: Function | None
     ) -> None:
-        self.name, self.gates, self.states, self.vectors = name, tuple(gates), tuple(states), dict(vectors)
+        self.name, self.gates, self.states, self.vectors = name, gates, states, dict(vectors)
         self.input_gates, self.recurrent_gates = input_gates(self.gates), recurrent_gates(self.gates)
         self._function = function
         self.__doc__ = inspect.getdoc(function) if function is not None else None
@@ -62,8 +57,7 @@ class Cell:
 
         Args:
             values: the gates, then the states, in the order of the definition, each [N, H].
-            weights: [H, H] for each ``product`` inside the step.
-            vectors: [H] each; initial values where they are not given.
+            weights, vectors: [H, H] for each ``product`` inside the step; [H] each, initial values where not given.
 
         Returns:
             The new state [N, H], or a tuple of them.
@@ -104,11 +98,7 @@ class Cell:
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
-        """A cell from :meth:`to_data`; the data may come from an untrusted file.
-
-        Raises:
-            CellError: the data does not describe a cell.
-        """
+        """A cell from :meth:`to_data`, or a :class:`CellError`; the data may come from an untrusted file."""
         equations = Equations.from_data(data)
         cell = cls(equations.name, equations.gates, equations.states, equations.vectors, None)
         cell.equations = equations
@@ -164,9 +154,9 @@ def cell(function: Function) -> Cell:
     for vector, value in vectors.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise CellError(f"{name}, {location}: expected a number as the initial value of {vector}, as in {vector}=0")
-    gates, states = by_kind[kind.POSITIONAL_ONLY], by_kind[kind.POSITIONAL_OR_KEYWORD]
+    gates, states = tuple(by_kind[kind.POSITIONAL_ONLY]), tuple(by_kind[kind.POSITIONAL_OR_KEYWORD])
     try:
-        check_names(name, tuple(gates), tuple(states), tuple(vectors))
+        check_names(name, gates, states, tuple(vectors))
     except CellError as error:
         raise CellError(f"{location}: {error}") from None
     return Cell(name, gates, states, {vector: float(value) for vector, value in vectors.items()}, function)

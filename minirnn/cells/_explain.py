@@ -88,10 +88,9 @@ def _saved(plan: Plan) -> dict[Node, str]:
     names = {}
     for node, location in plan.backward.loads.items():
         if node.operands:
-            name = _name_at(plan.equations, location)
-            if location.array in ("gates", "products"):
-                name = f"saved_{name}"
-            names[node] = f"{name}'" if location.array.startswith("history") else name
+            before = "saved_" if location.array in ("gates", "products") else ""
+            after = "'" if location.array.startswith("history") else ""
+            names[node] = f"{before}{_name_at(plan.equations, location)}{after}"
     return names
 
 
@@ -108,13 +107,11 @@ def explain(equations: Equations) -> str:
     gradients = {f"d{_name_at(resolved, store.location)}": store.node for store in plan.backward.stores}
     h, recurrent = resolved.states[0], ", ".join(f"d{gate}" for gate in recurrent_gates(resolved.gates))
     through_weights = [f"d{h} += weight_hh^T @ ({recurrent})"] if recurrent else []
+    title = f"backward: d{h}' is the gradient of the new {h}, d{h} that of the old one"
     sections = {
         f"{resolved.name}: equations": equations_text(resolved),
         "saved for the backward pass, besides the states": [*unchanged, *_lines(computed, states, resolved)],
-        f"backward: d{h}' is the gradient of the new {h}, d{h} that of the old one": [
-            *_lines(gradients, saved, resolved),
-            *through_weights,
-        ],
+        title: [*_lines(gradients, saved, resolved), *through_weights],
         "generated source, forward": ["\n".join(forward.sources.values()).strip()],
         "generated source, backward": ["\n".join(backward.sources.values()).strip()],
     }

@@ -5,9 +5,9 @@ So one definition of a cell serves both: traced it becomes fused kernels, called
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from minirnn import kernels
@@ -84,21 +84,17 @@ def layer_norm(x: Value, gain: Value = 1.0, bias: Value = 0.0, eps: float = 1e-5
     return centered / sqrt(mean(centered * centered) + eps) * gain + bias
 
 
-class _ProductWeights(threading.local):
-    weights: Iterator[Any] = iter(())
-
-
-_current = _ProductWeights()
+_product_weights: ContextVar[Iterator[Any] | None] = ContextVar("product_weights", default=None)
 
 
 @contextmanager
 def product_weights(weights: Iterable[Any]) -> Iterator[None]:
     """Within, each ``product(x)`` of tensors takes the next of these weights [H, H]."""
-    before, _current.weights = _current.weights, iter(weights)
+    token = _product_weights.set(iter(weights))
     try:
         yield
     finally:
-        _current.weights = before
+        _product_weights.reset(token)
 
 
 def product(x: Value) -> Value:
@@ -106,7 +102,8 @@ def product(x: Value) -> Value:
     graph = _graph_of(x)
     if graph is not None:
         return graph.product(x)
-    weight = next(_current.weights, None)
+    weights = _product_weights.get()
+    weight = None if weights is None else next(weights, None)
     if weight is None:
         raise CellError("product(x) of a tensor: expected its weights [H, H]; call the cell with weights=[...]")
     x = ops.as_tensor(x, weight)

@@ -1,7 +1,6 @@
 """The LSTM with one gate to forget and to write (CIFG)."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, sigmoid, tanh
+from minirnn.cells import cell, dropout, sigmoid, tanh
 
 
 @cell

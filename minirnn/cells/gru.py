@@ -1,7 +1,6 @@
 """The gated recurrent unit with its reset gate after the product, as cuDNN and PyTorch have it."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, sigmoid, tanh
+from minirnn.cells import cell, dropout, sigmoid, tanh
 
 
 @cell

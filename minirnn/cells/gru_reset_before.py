@@ -1,7 +1,6 @@
 """The gated recurrent unit as printed: the reset gate before the product (Keras: ``reset_after=False``)."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, product, sigmoid, tanh
+from minirnn.cells import cell, dropout, product, sigmoid, tanh
 
 
 @cell

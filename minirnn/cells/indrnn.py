@@ -1,7 +1,6 @@
 """The independently recurrent network: each unit sees its own state alone, by one weight."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, maximum, minimum, relu
+from minirnn.cells import cell, dropout, maximum, minimum, relu
 
 
 @cell

@@ -1,7 +1,6 @@
 """The GRU with layer normalisation of the input part and the recurrent part of each gate."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, layer_norm, sigmoid, tanh
+from minirnn.cells import cell, dropout, layer_norm, sigmoid, tanh
 
 
 @cell

@@ -1,7 +1,6 @@
 """The LSTM with layer normalisation of each gate and of the cell state."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, layer_norm, sigmoid, tanh
+from minirnn.cells import cell, dropout, layer_norm, sigmoid, tanh
 
 
 @cell

@@ -1,7 +1,6 @@
 """Long short-term memory."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, sigmoid, tanh
+from minirnn.cells import cell, dropout, sigmoid, tanh
 
 
 @cell

@@ -1,7 +1,6 @@
 """The minimal gated unit: one gate that both resets and updates, applied after the product as in :mod:`.gru`."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, sigmoid, tanh
+from minirnn.cells import cell, dropout, sigmoid, tanh
 
 
 @cell

@@ -1,7 +1,6 @@
 """The minimal GRU, whose gates see the input alone: no recurrent weights."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, sigmoid
+from minirnn.cells import cell, dropout, sigmoid
 
 
 @cell

@@ -1,7 +1,6 @@
 """The LSTM whose gates see the cell state."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, sigmoid, tanh
+from minirnn.cells import cell, dropout, sigmoid, tanh
 
 
 @cell

@@ -1,7 +1,6 @@
 """The simple recurrent network."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, tanh
+from minirnn.cells import cell, dropout, tanh
 
 
 @cell

@@ -1,7 +1,6 @@
 """The simple recurrent network with rectified units."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, relu
+from minirnn.cells import cell, dropout, relu
 
 
 @cell

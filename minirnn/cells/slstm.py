@@ -1,7 +1,6 @@
 """The sLSTM: exponential input gates, kept in range by a state m that holds their largest exponent so far."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, exp, maximum, sigmoid, softplus, tanh
+from minirnn.cells import cell, dropout, exp, maximum, sigmoid, softplus, tanh
 
 
 @cell

@@ -1,7 +1,6 @@
 """The update gate RNN: one gate between the old state and the new value."""
 
-from minirnn.cells._cell import cell
-from minirnn.cells._vocabulary import dropout, sigmoid, tanh
+from minirnn.cells import cell, dropout, sigmoid, tanh
 
 
 @cell

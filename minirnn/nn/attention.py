@@ -63,7 +63,7 @@ class Attention(Module):
             self.score = Linear(width, 1, bias=False, dtype=dtype)
 
     def keys(self, memory: ArrayLike, lengths: ArrayLike | None = None) -> Tensor:
-        """Return W_m m [S, N, A], or for "dot" the memory [S, N, M] itself; arguments as for :meth:`forward`."""
+        """Return what queries are compared with: W_m m [S, N, A], or m [S, N, M] for "dot"; see :meth:`forward`."""
         memory, counts = self._check_memory(memory, lengths)
         extent, batch, size = memory.shape
         if self.kind == "dot":
@@ -90,8 +90,7 @@ class Attention(Module):
             [N, M] and [N, S] for a single step.
 
         Raises:
-            ShapeError, OptionError: shapes do not fit, or lengths are out of range.
-            DTypeError: an input does not have the parameters' dtype.
+            ShapeError, OptionError, DTypeError: shapes, lengths or dtypes do not fit.
         """
         query = ops.as_tensor(query, self.query.weight)
         memory, counts = self._check_memory(memory, lengths)
@@ -114,7 +113,6 @@ class Attention(Module):
         """The memory as a tensor, and the number of valid rows [N]."""
         memory = ops.as_tensor(memory, self.query.weight)
         if memory.ndim != 3 or memory.shape[2] != self.memory_size or not len(memory):
-            raise ShapeError(
-                f"Attention: expected memory [S, N, {self.memory_size}] with S at least 1, got {list(memory.shape)}"
-            )
+            expected = f"[S, N, {self.memory_size}] with S at least 1"
+            raise ShapeError(f"Attention: expected memory {expected}, got {list(memory.shape)}")
         return memory, check_lengths("Attention", lengths, memory.shape[0], memory.shape[1])

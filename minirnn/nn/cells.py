@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from minirnn import cells
 from minirnn.autograd import ops
-from minirnn.autograd.tensor import DType
+from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.nn import init
 from minirnn.nn.module import Module, Parameter
@@ -123,15 +123,17 @@ class RecurrentCell(Cell):
             got = ", ".join(f"{name} {list(m.shape)}" for name, m in zip(cell.states, members, strict=True))
             expected = f"x [N, {self.input_size}] and states [N, {self.hidden_size}]"
             raise ShapeError(f"{caller}: expected {expected}, got {list(x.shape)} and {got}")
-        parts = ops.linear(x, self.weight_ih, self.bias_ih).chunk(len(cell.input_gates), dim=-1)
-        values = dict(zip(cell.input_gates, parts, strict=True))
+        values = dict(zip(cell.input_gates, self._parts(x, self.weight_ih, self.bias_ih), strict=True))
         if self.weight_hh is not None:
-            parts = ops.linear(members[0], self.weight_hh, self.bias_hh).chunk(len(cell.recurrent_gates), dim=-1)
-            for gate, part in zip(cell.recurrent_gates, parts, strict=True):
+            recurrent = self._parts(members[0], self.weight_hh, self.bias_hh)
+            for gate, part in zip(cell.recurrent_gates, recurrent, strict=True):
                 values[gate] = values[gate] + part if gate in values else part
         weights = [getattr(self, f"weight_product{number}") for number in range(cell.equations.products)]
         vectors = {name: getattr(self, name) for name in cell.vectors}
         return cell(*(values[gate] for gate in cell.gates), *members, weights=weights, **vectors)
+
+    def _parts(self, x: Tensor, weight: Parameter, bias: Parameter | None) -> tuple[Tensor, ...]:
+        return ops.linear(x, weight, bias).chunk(weight.shape[0] // self.hidden_size, dim=-1)
 
     def extra_repr(self) -> str:
         sizes = f"{self.input_size}, {self.hidden_size}"

@@ -44,8 +44,7 @@ def embedding(tokens: ArrayLike, weight: Tensor, padding_idx: int | None = None)
 def one_hot(tokens: ArrayLike, num_classes: int = -1) -> Tensor:
     """Return int64 vectors that are 1 at the token and 0 elsewhere: integers [...] to [..., num_classes].
 
-    Args:
-        tokens, num_classes: integers from 0 to num_classes - 1; where it is -1, one more than the largest token.
+    Tokens are from 0 to ``num_classes`` - 1; where that is -1, it is one more than the largest token.
     """
     index = ops.as_index("one_hot", tokens)
     count = (int(index.max()) + 1 if index.size else 0) if num_classes == -1 else num_classes
@@ -67,7 +66,7 @@ def layer_norm(
 
     Args:
         x: [..., *normalized_shape]; mean and variance are those of the last ``len(normalized_shape)`` dimensions.
-        weight, bias: of ``normalized_shape``, or None. eps: added to the variance.
+        weight, bias: of ``normalized_shape``, or None.
 
     Raises:
         ShapeError: x does not end in ``normalized_shape``.
@@ -79,8 +78,7 @@ def layer_norm(
     dims = tuple(range(-count, 0))
     centred = x - x.mean(dims, keepdim=True)
     y = centred / ((centred * centred).mean(dims, keepdim=True) + eps).sqrt()
-    if weight is not None:
-        y = y * weight
+    y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
 
@@ -225,7 +223,7 @@ def binary_cross_entropy_with_logits(
 
     Args:
         input, target: x and y of one shape; y from 0 to 1.
-        weight, pos_weight: factors of each loss, and p, of positive targets; of shapes that broadcast; 1 where None.
+        weight, pos_weight: factor of each element's loss; p, of positive targets, 1 where None; both broadcast.
         reduction: "mean" or "sum" of the losses, or "none", the loss of each element.
     """
     name = "binary_cross_entropy_with_logits"
@@ -268,14 +266,14 @@ def binary_cross_entropy(
 
 
 def mse_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") -> Tensor:
-    """(x - y)^2 of ``input`` x and ``target`` y of one shape; ``reduction``: "mean", "sum" or "none"."""
+    """Squared error (x - y)^2 of input x and target y, of one shape; reduction: "mean", "sum" or "none"."""
     x, y = _same_shape("mse_loss", input, target)
     difference = x - y
     return _reduce("mse_loss", difference * difference, reduction)
 
 
 def l1_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") -> Tensor:
-    """abs(x - y) of ``input`` x and ``target`` y of one shape; ``reduction``: "mean", "sum" or "none"."""
+    """Absolute error abs(x - y) of input x and target y, of one shape; reduction: "mean", "sum" or "none"."""
     x, y = _same_shape("l1_loss", input, target)
     return _reduce("l1_loss", (x - y).abs(), reduction)
 

@@ -94,7 +94,7 @@ class LayerNorm(Module):
     """y = (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba, Kiros & Hinton 2016).
 
     Args:
-        normalized_shape: sizes of the last dimensions of x, over which mean and (biased) variance are taken, or an int.
+        normalized_shape: sizes of the last dimensions of x, whose mean and biased variance are taken; an int: the last.
         eps: added to the variance.
         elementwise_affine, bias: if the first is False, there is neither weight nor bias; if the second, no bias.
         dtype: of the parameters, float32 or float64.

@@ -67,9 +67,7 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Iterate over immediate submodules, with their attribute names."""
-        for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
+        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
 
     def modules(self) -> Iterator[Module]:
         """Iterate over this module and all modules in it, each once."""
@@ -91,9 +89,7 @@ class Module:
     def _all_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """All dotted names; a shared parameter has several."""
         for path, module in self._all_modules(prefix):
-            for name, value in vars(module).items():
-                if isinstance(value, Parameter):
-                    yield path + name, value
+            yield from ((path + name, value) for name, value in vars(module).items() if isinstance(value, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
         """Iterate over all parameters, each once."""
@@ -118,7 +114,7 @@ class Module:
             assign: if True, use the arrays themselves, where their dtype is the parameter's, instead of copying them.
 
         Returns:
-            ``missing_keys``, names that are not in ``state``, and ``unexpected_keys``, names in it of no parameter.
+            :class:`IncompatibleKeys`: the names that are not in ``state``, and those in it of no parameter.
 
         Raises:
             CheckpointError: names or shapes do not fit; nothing has been changed then.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -39,12 +40,13 @@ class Recurrent(Module):
         bias: if False, the layers have no bias_ih and bias_hh.
         batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...]; states are not changed by this.
         dropout: probability of dropout on the outputs of all layers but the last, in training.
-        bidirectional: if True, a second direction runs from each sequence's last step to its first (D = 2); y has the
-            outputs of both.
-        zoneout: probability of a unit to keep its old state in training; expected values in evaluation (Krueger et al.
-            2017).
+        bidirectional: if True, a second direction runs from each sequence's last step to its first (D = 2); y has both
+            outputs, concatenated.
+        zoneout: probability of a unit to keep its old state in training (Krueger et al. 2017); in evaluation the state
+            is its expected value.
         recurrent_dropout: probability of dropout inside the recurrence, in training.
-        weight_drop: probability of dropout on recurrent weights in training, one mask per call (Merity et al. 2018).
+        weight_drop: probability of dropout on recurrent weights in training, one mask per call (DropConnect; Merity,
+            Keskar & Socher 2018).
         residual: if True, each layer above the first adds its input to its output (Wu et al. 2016, section 3.1).
         dtype: of the parameters, float32 or float64.
         recurrent_dropout_on: "state": one mask for all steps on h where the recurrent weights multiply it (Gal &
@@ -133,7 +135,6 @@ class Recurrent(Module):
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype of the parameters."""
         return self.weight_ih_l0.dtype
 
     def forward(
@@ -158,10 +159,8 @@ class Recurrent(Module):
         """
         x = self._check_input(x, embedding)
         unbatched = x.ndim == (2 if embedding is None else 1)
-        if unbatched:
-            x = x.unsqueeze(1)
-        elif self.batch_first:
-            x = x.transpose(0, 1)
+        if unbatched or self.batch_first:
+            x = x.unsqueeze(1) if unbatched else x.transpose(0, 1)
         length, batch = x.shape[:2]
         counts = check_lengths(type(self).__name__, lengths, length, batch)
         if counts.min(initial=length) == length:
@@ -179,7 +178,7 @@ class Recurrent(Module):
             outputs = []
             for direction in self._directions:
                 weights = self.weights(layer, direction)
-                weight_ih = getattr(self, "weight_ih" + _suffix(layer, direction))
+                weight_ih = self._parameter("weight_ih", layer, direction)
                 gate_input = _gate_input(rows, weight_ih, weights.input_bias, embedding if layer == 0 else None)
                 noise, initial = self._noise(equations, layer, batch), states[len(finals)]
                 y, *final = recurrent_sequence(equations, gate_input, weights, initial, steps[direction], noise)
@@ -194,10 +193,8 @@ class Recurrent(Module):
             rows = ops.scatter_rows(rows, packed, length * batch)
 
         y = rows.reshape(length, batch, rows.shape[1])
-        if unbatched:
-            y = y.squeeze(1)
-        elif self.batch_first:
-            y = y.transpose(0, 1)
+        if unbatched or self.batch_first:
+            y = y.squeeze(1) if unbatched else y.transpose(0, 1)
         return y, self._states.join(finals, unbatched)
 
     def _check_input(self, x: ArrayLike, embedding: Tensor | None) -> Tensor:
@@ -208,10 +205,8 @@ class Recurrent(Module):
                 batched = f"[N, T, {size}]" if self.batch_first else f"[T, N, {size}]"
                 raise ShapeError(f"{caller}: expected x {batched} or [T, {size}], got {list(x.shape)}")
             if x.dtype != self.dtype:
-                raise DTypeError(
-                    f"{caller}: x is {x.dtype}, the parameters {self.dtype}; convert one with .to(...), an array with "
-                    ".astype(...)"
-                )
+                how = "convert one with .to(...), an array with .astype(...)"
+                raise DTypeError(f"{caller}: x is {x.dtype}, the parameters {self.dtype}; {how}")
             return x
         tokens = ops.as_index(f"{caller} tokens", x)  # checked on the host
         if embedding.ndim != 2 or embedding.shape[1] != size:
@@ -221,14 +216,13 @@ class Recurrent(Module):
             raise ShapeError(f"{caller}: expected tokens [T, N] or [T], got {list(tokens.shape)}")
         return Tensor(tokens)
 
+    def _parameter(self, name: str, layer: int, direction: int) -> Parameter:
+        return getattr(self, name + _suffix(layer, direction))
+
     def weights(self, layer: int, direction: int) -> RecurrentWeights[Tensor]:
         """Return what a layer is computed with beside weight_ih, as tensors."""
-        cell, suffix = self.cell, _suffix(layer, direction)
+        cell, get = self.cell, partial(self._parameter, layer=layer, direction=direction)
         result: RecurrentWeights[Tensor] = RecurrentWeights()
-
-        def get(name: str) -> Parameter:
-            return getattr(self, name + suffix)
-
         result.inner = [get(f"weight_product{number}") for number in range(cell.equations.products)]
         if self.bias and cell.recurrent_gates:
             result.input_bias, result.bias = split_biases(cell.equations, get("bias_ih"), get("bias_hh"))

@@ -15,10 +15,8 @@ from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, OptionError, ShapeError
 
 State: TypeAlias = "Tensor | Sequence[State] | None"
-"""A tensor, or a tuple with one tensor for each state of the cell, as (h, c); None: zeros.
-
-Where layers differ in size, and for a stack of unrolled cells, each element is itself a list with one state per layer.
-"""
+"""A tensor, or a tuple with one for each state of the cell, as (h, c); None: zeros. Where layers differ in size, and
+for a stack of unrolled cells, each element is itself a list with one state per layer."""
 
 
 def unpack_state(state: State) -> tuple[Any, ...]:  # tensors, or lists of them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from minirnn.nn.module import Module, ModuleList
 from minirnn.nn.state import State, check_lengths, unpack_state
 from minirnn.validation import check_choice
 
+Cells: TypeAlias = Module | Sequence[Cell]
 Merge = Literal["concat", "sum", "mul", "ave"]
 MERGES: tuple[Merge, ...] = ("concat", "sum", "mul", "ave")
 
@@ -25,7 +26,7 @@ class Unrolled(Module):
 
     Args:
         cell: a module whose call takes (x [N, I], state) and returns the next state (its first member, or itself, is
-            the output [N, H]) and which has ``initial_state(batch_size)``; or a list, each over the outputs before.
+            the output [N, H]) and which has ``initial_state(batch_size)``; or a list, each reading the one before.
         reverse: if True, run from each sequence's own last step to its first.
         batch_first: if True, x and y are [N, T, ...] instead of [T, N, ...].
 
@@ -35,9 +36,7 @@ class Unrolled(Module):
     ((7, 2, 4), 2)
     """
 
-    def __init__(
-        self, cell: Cell | Sequence[Cell] | ModuleList, reverse: bool = False, batch_first: bool = False
-    ) -> None:
+    def __init__(self, cell: Cells, reverse: bool = False, batch_first: bool = False) -> None:
         if isinstance(cell, (list, tuple)):
             if not cell or not all(isinstance(one, Module) for one in cell):
                 raise OptionError("Recurrent: expected a cell, or a list of at least one, each of them a module")
@@ -62,8 +61,7 @@ class Unrolled(Module):
         x = ops.as_tensor(x)
         if x.ndim != 3:
             raise ShapeError(f"Recurrent: expected x of three dimensions, got {list(x.shape)}")
-        if self.batch_first:
-            x = x.transpose(0, 1)
+        x = x.transpose(0, 1) if self.batch_first else x
         length, batch = x.shape[:2]
         if length == 0:
             raise ShapeError("Recurrent: expected at least one step, got none")
@@ -115,7 +113,7 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: Merge) -> Tensor:
     return total * 0.5 if merge == "ave" else total
 
 
-def is_cell(value: Any) -> TypeGuard[Cell | Sequence[Cell]]:
+def is_cell(value: Any) -> TypeGuard[Cells]:
     """Return whether :class:`Unrolled` takes this: a module with a step of its own, or a list of such modules."""
     return isinstance(value, (list, tuple, ModuleList)) or hasattr(value, "initial_state")
 
@@ -123,8 +121,7 @@ def is_cell(value: Any) -> TypeGuard[Cell | Sequence[Cell]]:
 class Bidirectional(Module):
     """Two recurrent modules over the same sequences, the second in reverse; their outputs are merged.
 
-    ``y, (state_fwd, state_bwd) = Bidirectional(fwd, bwd)(x, (state_fwd, state_bwd), lengths)``, with x and y as for
-    the two modules.
+    ``y, (state_fwd, state_bwd) = Bidirectional(fwd, bwd)(x, (state_fwd, state_bwd), lengths)``.
 
     Args:
         fwd, bwd: ``Recurrent(cell)`` and ``Recurrent(cell, reverse=True)``; or cells (modules with ``initial_state``)
@@ -133,13 +130,7 @@ class Bidirectional(Module):
         batch_first: of cells that are wrapped: if True, x and y are [N, T, ...].
     """
 
-    def __init__(
-        self,
-        fwd: Module | Sequence[Cell],
-        bwd: Module | Sequence[Cell],
-        merge: Merge = "concat",
-        batch_first: bool = False,
-    ) -> None:
+    def __init__(self, fwd: Cells, bwd: Cells, merge: Merge = "concat", batch_first: bool = False) -> None:
         check_choice("Bidirectional: merge", merge, MERGES)
         self.fwd: Any = Unrolled(fwd, False, batch_first) if is_cell(fwd) else fwd
         self.bwd: Any = Unrolled(bwd, True, batch_first) if is_cell(bwd) else bwd
