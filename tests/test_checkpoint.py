@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,32 +37,28 @@ def test_arrays_of_any_layout_are_read_back(tmp_path: Path) -> None:
     assert sorted(os.listdir(path.parent)) == ["x.safetensors"]
 
 
-@pytest.mark.parametrize("position", [0, 7, 9, 60, 300, -1, -17, -40])
-def test_a_flipped_bit_is_detected(tmp_path: Path, position: int) -> None:
+def changed(data: bytes, position: int, bit: int = 4) -> bytes:
+    damaged = bytearray(data)
+    damaged[position] ^= bit
+    return bytes(damaged)
+
+
+DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    **{f"bit {at}": (partial(changed, position=at), "") for at in (0, 7, 9, 60, 300, -1, -17, -40)},
+    **{f"{keep} bytes": (lambda data, keep=keep: data[:keep], "") for keep in (0, 3, 8, 100)},
+    **{f"{keep} of it": (lambda data, keep=keep: data[: int(keep * len(data))], "") for keep in (0.5, 0.99)},
+    "an array": (partial(changed, position=-200, bit=1), "array only does not match its checksum"),
+    "the description": (lambda data: data.replace(b"2.59", b"3.59"), "its description does not match its checksum"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_detected(kind: str, tmp_path: Path) -> None:
+    damage, message = DAMAGE[kind]
     path = tmp_path / "x.safetensors"
-    checkpoint.save(path, ARRAYS, {"a": 1})
-    data = bytearray(path.read_bytes())
-    data[position] ^= 4
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"x\.safetensors"):
-        checkpoint.load(path)
-
-
-@pytest.mark.parametrize("keep", [0, 3, 8, 100, 0.5, 0.99])
-def test_a_truncated_file_is_detected(tmp_path: Path, keep: float) -> None:
-    path = tmp_path / "x.safetensors"
-    checkpoint.save(path, ARRAYS, {"a": 1})
-    data = path.read_bytes()
-    path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
-    with pytest.raises(CheckpointError, match=r"x\.safetensors"):
-        checkpoint.load(path)
-
-
-def test_a_changed_description_is_detected(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    checkpoint.save(path, {}, {"best_loss": 2.59})
-    path.write_bytes(path.read_bytes().replace(b"2.59", b"3.59"))
-    with pytest.raises(CheckpointError, match="its description does not match its checksum"):
+    checkpoint.save(path, {"only": np.zeros(100, np.float32)} if kind == "an array" else ARRAYS, {"best_loss": 2.59})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match=rf"x\.safetensors.*{message}"):
         checkpoint.load(path)
 
 
@@ -71,16 +69,6 @@ def test_temporary_files_of_processes_that_died_are_removed(tmp_path: Path) -> N
     (tmp_path / f".x.safetensors.{os.getppid()}.tmp").write_bytes(b"another is writing")
     checkpoint.save(tmp_path / "x.safetensors", {}, {})
     assert sorted(os.listdir(tmp_path)) == [f".x.safetensors.{os.getppid()}.tmp", "x.safetensors"]
-
-
-def test_the_damaged_array_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    checkpoint.save(path, {"only": np.zeros(100, np.float32)}, {})
-    data = bytearray(path.read_bytes())
-    data[-200] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="array only does not match its checksum"):
-        checkpoint.load(path)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

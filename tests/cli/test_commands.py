@@ -212,6 +212,7 @@ def test_warmup_reports_what_it_compiled() -> None:
     assert json_of("warmup", "--quiet").keys() == {"compiled", "seconds", "cache"}
 
 
+@pytest.mark.slow
 @pytest.mark.needs_jit
 def test_bench_measures_its_rows() -> None:
     done = invoke("bench", "lstm-1x100", "sample-2x128", "--alone", "--seconds", "0.1", "--json")
