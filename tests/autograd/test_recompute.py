@@ -103,6 +103,7 @@ def test_char_lm_loss_equals_the_whole_sequence_at_once(cell: str, every: int) -
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.needs_jit
 def test_memory_is_that_of_a_segment() -> None:
     def peak(every: int | None) -> int:
         tokens = np.zeros((600, 8), np.int64)
