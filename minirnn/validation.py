@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, SupportsFloat
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +18,11 @@ def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = Non
     Raises:
         OptionError: it is not an integer (a bool is not), or out of range.
     """
+    is_int = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if is_int and value >= minimum and (maximum is None or value <= maximum):
+        return int(value)
     limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise OptionError(f"{name}: expected an int {limits}, got {value!r}")
-    if value < minimum or (maximum is not None and value > maximum):
-        raise OptionError(f"{name}: expected an int {limits}, got {value}")
-    return int(value)
+    raise OptionError(f"{name}: expected an int {limits}, got {value!r}")
 
 
 def check_float(
@@ -34,14 +33,15 @@ def check_float(
     Raises:
         OptionError: it is not a real number, or out of range.
     """
+    try:
+        number = math.nan if isinstance(value, (str, bytes, bool)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if minimum <= number <= maximum and not (exclude_minimum and number == minimum):
+        return number
     lower = f"above {minimum:g}" if exclude_minimum else f"of at least {minimum:g}"
     limits = lower if maximum == math.inf else f"{lower} and at most {maximum:g}"
-    if not isinstance(value, SupportsFloat) or isinstance(value, (str, bool)):
-        raise OptionError(f"{name}: expected a number {limits}, got {value!r}")
-    number = float(value)
-    if not minimum <= number <= maximum or (exclude_minimum and number == minimum):
-        raise OptionError(f"{name}: expected a number {limits}, got {value}")
-    return number
+    raise OptionError(f"{name}: expected a number {limits}, got {value!r}")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:

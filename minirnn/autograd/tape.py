@@ -188,9 +188,7 @@ def backward(roots: Sequence[tuple[Tensor, Array]]) -> None:
     pending: dict[int, tuple[Node, list[Array | None]]] = {}
     heap: list[int] = []
 
-    def accumulate(edge: Edge, gradient: Array | None) -> None:
-        if edge is None or gradient is None:
-            return
+    def accumulate(edge: Tensor | tuple[Node, int], gradient: Array) -> None:
         if not isinstance(edge, tuple):
             edge.add_grad(gradient)
             return
@@ -218,5 +216,6 @@ def backward(roots: Sequence[tuple[Tensor, Array]]) -> None:
         node.gradients, node.edges = None, ()
         del given
         for edge, gradient in zip(edges, computed, strict=True):
-            accumulate(edge, gradient)
+            if edge is not None and gradient is not None:
+                accumulate(edge, gradient)
         del computed, edges, gradient

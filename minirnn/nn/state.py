@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -82,7 +83,7 @@ class StateLayout:
         [N, size]. Without N for one sequence (``unbatched``).
         """
         if hx is None:
-            zeros = {size: zero_state(like, batch, size) for sizes in self.sizes for size in sizes}
+            zeros = {size: zero_state(like, batch, size) for size in set(itertools.chain(*self.sizes))}
             return [tuple([zeros[size] for size in sizes]) for sizes in self.sizes]
         count, differ = len(self.sizes), len(set(self.sizes)) > 1
         if differ and len(self.names) == 1 and isinstance(hx, (tuple, list)) and len(hx) == count:

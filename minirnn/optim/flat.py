@@ -102,20 +102,26 @@ def gradient_arrays(parameters: Iterable[Tensor]) -> list[tuple[Array, str]]:
 
     Those of neighbours in one flat layout come as one array, which may hold zeros of padding.
     """
-    runs: list[tuple[FlatParameters, int, int] | Tensor] = []
+    found: list[tuple[Array, str]] = []
+    layout: FlatParameters | None = None
+    first = last = 0
+
+    def end_run() -> None:
+        if layout is not None:
+            found.append((layout.grad[layout.span(first, last)], layout.device))
+
     for p in parameters:
-        layout = _layouts.get(id(p))
         if p.grad is None:
             continue
-        if layout is None or p.grad.data is not layout.slots[layout.position[id(p)]]:
-            runs.append(p.grad)
+        if layout is not None and last < len(layout.slots) and p.grad.data is layout.slots[last]:
+            last += 1
             continue
-        first = i = layout.position[id(p)]
-        if runs and isinstance(before := runs[-1], tuple) and before[0] is layout and before[2] == i:
-            first = before[1]
-            runs.pop()
-        runs.append((layout, first, i + 1))
-    return [
-        (run.data, run.device) if isinstance(run, Tensor) else (run[0].grad[run[0].span(*run[1:])], run[0].device)
-        for run in runs
-    ]
+        end_run()
+        layout = _layouts.get(id(p))
+        first = -1 if layout is None else layout.position[id(p)]
+        last = first + 1
+        if layout is None or p.grad.data is not layout.slots[first]:
+            layout = None
+            found.append((p.grad.data, p.device))
+    end_run()
+    return found
