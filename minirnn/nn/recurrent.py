@@ -220,7 +220,7 @@ class Recurrent(Module):
         return getattr(self, name + _suffix(layer, direction))
 
     def weights(self, layer: int, direction: int) -> RecurrentWeights[Tensor]:
-        """Return what a layer is computed with beside weight_ih, as tensors."""
+        """Return what a layer is computed with besides weight_ih, as tensors."""
         cell, get = self.cell, partial(self._parameter, layer=layer, direction=direction)
         result: RecurrentWeights[Tensor] = RecurrentWeights()
         result.inner = [get(f"weight_product{number}") for number in range(cell.equations.products)]
