@@ -22,7 +22,7 @@ def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = Non
     if is_int and value >= minimum and (maximum is None or value <= maximum):
         return int(value)
     limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    raise OptionError(f"{name}: expected an int {limits}, got {value!r}")
+    raise OptionError(f"{name}: expected an int {limits}, got {_shown(value)}")
 
 
 def check_float(
@@ -41,7 +41,12 @@ def check_float(
         return number
     lower = f"above {minimum:g}" if exclude_minimum else f"of at least {minimum:g}"
     limits = lower if maximum == math.inf else f"{lower} and at most {maximum:g}"
-    raise OptionError(f"{name}: expected a number {limits}, got {value!r}")
+    raise OptionError(f"{name}: expected a number {limits}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """NumPy's numbers as Python's; anything else as ``repr`` shows it."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
