@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minirnn.errors import OptionError, ShapeError
-from minirnn.validation import check_int
+from minirnn.validation import check_float, check_int
 
 State = Any
 """The state of a model, whatever it is; the search only passes it on."""
@@ -102,8 +102,7 @@ def beam_search(
     if limits.ndim and limits.shape != (batch,):
         raise ShapeError(f"beam_search: expected one max_length, or one for each of {batch}, got {list(limits.shape)}")
     width = check_int("beam_search: width", width)
-    if not 0 <= alpha < float("inf"):
-        raise OptionError(f"beam_search: alpha: expected a finite number of at least 0, got {alpha}")
+    alpha = check_float("beam_search: alpha", alpha, finite=True)
     lengths = [check_int("beam_search: max_length", limit) for limit in np.broadcast_to(limits, batch)]
     beams = [_Beam(width, start, end, length, alpha) for length in lengths]
     active = beams  # the model's rows are in the order of the sequences, those of one beam together

@@ -129,9 +129,6 @@ class TrainingConfig(Config):
         given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) != 1:
             raise OptionError(f"expected one budget of {', '.join(BUDGETS)}, got {', '.join(given) or 'none'}")
-        for name in (*given, "lr", "final_lr", "weight_decay"):
-            if math.isinf(getattr(self, name)):
-                raise OptionError(f"{name}: expected a finite number, got {getattr(self, name)}")
 
     def optimizer_settings(self) -> dict[str, Any]:
         """Return the arguments of the optimizer."""

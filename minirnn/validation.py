@@ -26,9 +26,16 @@ def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = Non
 
 
 def check_float(
-    name: str, value: Any, minimum: float = 0.0, maximum: float = math.inf, exclude_minimum: bool = False
+    name: str,
+    value: Any,
+    minimum: float = 0.0,
+    maximum: float = math.inf,
+    exclude_minimum: bool = False,
+    finite: bool = False,
 ) -> float:
     """Return ``value`` as a float from ``minimum`` (or above it) to ``maximum``; NaN is out of range.
+
+    ``finite``: infinity is out of range, too.
 
     Raises:
         OptionError: it is not a real number, or out of range.
@@ -37,11 +44,12 @@ def check_float(
         number = math.nan if isinstance(value, (str, bytes, bool)) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if minimum <= number <= maximum and not (exclude_minimum and number == minimum):
+    out = (exclude_minimum and number == minimum) or (finite and math.isinf(number))
+    if minimum <= number <= maximum and not out:
         return number
     lower = f"above {minimum:g}" if exclude_minimum else f"of at least {minimum:g}"
     limits = lower if maximum == math.inf else f"{lower} and at most {maximum:g}"
-    raise OptionError(f"{name}: expected a number {limits}, got {_shown(value)}")
+    raise OptionError(f"{name}: expected a {'finite ' if finite else ''}number {limits}, got {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

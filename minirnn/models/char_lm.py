@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Unpack
@@ -157,8 +156,7 @@ class CharLM(Body, Model):
             raise ShapeError(f"generate: expected prime_ids [P] or [P, N] with P at least 1, got {list(prime.shape)}")
         ops.check_range("generate prime_ids", prime, self.vocab_size)
         length, chunk = check_int("generate: length", length, 0), check_int("generate: chunk", chunk)
-        if not 0 <= temperature < math.inf:
-            raise OptionError(f"generate: temperature: expected a finite number of at least 0, got {temperature}")
+        temperature = check_float("generate: temperature", temperature, finite=True)
         k = self.vocab_size if top_k is None else check_int("generate: top_k", top_k)
         p = 1.0 if top_p is None else check_float("generate: top_p", top_p, 0.0, 1.0, exclude_minimum=True)
         seed = random.draw_seed() if seed is None else check_int("generate: seed", seed, 0)
@@ -174,7 +172,7 @@ class CharLM(Body, Model):
             with self.evaluating():
                 sampler = K.Sampler(self._token_model(), [zeros] * states)
             for start in range(0, length, chunk):
-                out = sampler.run(given, min(chunk, length - start), float(temperature), k, p, seeds, start)
+                out = sampler.run(given, min(chunk, length - start), temperature, k, p, seeds, start)
                 given = out[-1:]
                 yield out if prime.ndim == 2 else out[:, 0]
 

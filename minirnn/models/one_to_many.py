@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Unpack
@@ -16,7 +15,7 @@ from minirnn.errors import OptionError, ShapeError
 from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
 from minirnn.nn.layers import Linear
 from minirnn.nn.state import State, pack_state, unpack_state
-from minirnn.validation import check_choice, check_int
+from minirnn.validation import check_choice, check_float, check_int
 
 
 class OneToMany(Model):
@@ -117,8 +116,7 @@ class OneToMany(Model):
         Returns:
             Vectors [T, N, output_size] (after the activation), or sampled tokens [T, N].
         """
-        if not 0 <= temperature < math.inf:
-            raise OptionError(f"OneToMany: temperature: expected a finite number of at least 0, got {temperature}")
+        temperature = check_float("OneToMany: temperature", temperature, finite=True)
         steps = check_int("OneToMany: length", length)
         feedback = partial(self._feedback, rng=random.generator_of(seed), temperature=temperature)
         with self.evaluating():
