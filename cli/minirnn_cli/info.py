@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from json import dumps
 from typing import Any
 
-from minirnn import cells
+from minirnn import cells, kernels
 from minirnn.cells import Cell
-from minirnn.errors import CellError, OptionError
+from minirnn.checkpoint import load, part
+from minirnn.errors import CellError, DeviceError, OptionError
 from minirnn_cli import options as o
 from minirnn_cli.runs import find_checkpoint
 
@@ -15,11 +17,6 @@ _NOT_SHOWN = {"position", "optimizer", "random", "fresh_epoch", "notes"}
 
 def info(checkpoint: o.AnyCheckpoint = None, json: o.Json = False) -> None:
     """Show what a checkpoint holds: task, model, vocabulary, training, results; and the state of the devices."""
-    from json import dumps
-
-    from minirnn.checkpoint import load, part
-    from minirnn.kernels import DEVICES
-
     path = find_checkpoint(checkpoint)
     arrays, config = load(path)
     weights, cell = part(arrays, "model."), _cell_of(config)
@@ -42,7 +39,7 @@ def info(checkpoint: o.AnyCheckpoint = None, json: o.Json = False) -> None:
         "best_val_loss": position.get("best_loss"),
         "options": config.get("options"),
         "resumable": "optimizer" in config,
-        "devices": {device: _state(device, config, cell) for device in DEVICES},
+        "devices": {device: _state(device, config, cell) for device in kernels.DEVICES},
         "arrays": {name: list(a.shape) for name, a in weights.items()},
     }
     others = sorted(config.keys() - first.keys() - last.keys() - _NOT_SHOWN)
@@ -83,9 +80,6 @@ def _state(device: str, config: dict[str, Any], cell: Cell | None) -> str:
     """Whether a device is usable; of a GPU also what makes its products, and how it would run the recurrence of such a
     model in batches of 32.
     """
-    from minirnn import kernels
-    from minirnn.errors import DeviceError
-
     if problem := kernels.unavailable_reason(device):
         return problem
     if device == "cpu":

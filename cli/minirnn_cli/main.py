@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+import minirnn
 from minirnn.errors import DivergedError, MinirnnError, SaveError
 from minirnn.tasks import TASKS
 from minirnn_cli import bench, data, info, options, system, use
@@ -81,8 +82,6 @@ app.add_typer(_data, name="data", rich_help_panel="System")
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
-        import minirnn
-
         print(minirnn.__version__)
         raise typer.Exit
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from minirnn.config import Config
+from minirnn.kernels import set_num_threads
 
 _MAX_THREADS = 1024
 
@@ -81,8 +82,6 @@ def typed(context: typer.Context, options: Mapping[str, Any]) -> dict[str, Any]:
 def use_threads(count: int | None) -> None:
     """Limit the number of threads, unless None."""
     if count is not None:
-        from minirnn.kernels import set_num_threads
-
         set_num_threads(count)
 
 

@@ -7,8 +7,10 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from minirnn.checkpoint import load_config
 from minirnn.config import Config
 from minirnn.errors import CheckpointError, DataError, OptionError
+from minirnn.runs import BEST, LAST, PREVIOUS, RunFolder
 from minirnn.validation import check_choice
 
 CHECKPOINTS = Path("checkpoints")
@@ -39,8 +41,6 @@ def new_folder(out: Path | None, name: str) -> Path:
 
 def resumed_folder(out: Path | None, name: str) -> Path:
     """Return the folder of the run to continue: ``out``, or the newest of the default folders for ``name``."""
-    from minirnn.runs import LAST, PREVIOUS
-
     if out is not None:
         return out
     folders = [CHECKPOINTS / name, *CHECKPOINTS.glob(f"{escape(name)}-*")]
@@ -58,8 +58,6 @@ def find_checkpoint(path: Path | None, task: str | None = None) -> Path:
     Raises:
         CheckpointError: there is none; says what to run first.
     """
-    from minirnn.runs import BEST, LAST
-
     if path is None:
         files = [file for name in (BEST, LAST) for file in CHECKPOINTS.glob(f"*/{name}")]
         newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
@@ -79,8 +77,6 @@ def find_checkpoint(path: Path | None, task: str | None = None) -> Path:
 
 
 def _task_of(file: Path) -> str | None:
-    from minirnn.checkpoint import load_config
-
     try:
         return load_config(file).get("task")
     except CheckpointError:
@@ -96,9 +92,6 @@ def run_settings(path: Path, command: str | None) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, or is not a run of this command.
     """
-    from minirnn.checkpoint import load_config
-    from minirnn.runs import RunFolder
-
     notes = (load_config(path) if path.is_file() else RunFolder(path).load_config()).get("notes")
     if not isinstance(notes, dict) or notes.get("command") != command or not isinstance(notes.get("settings"), dict):
         raise CheckpointError(f"{path} is not a run of {command}")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from json import dumps
 
+import numpy as np
+
+from minirnn.data.text import Characters
+from minirnn.models import EncoderDecoder
+from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
+from minirnn.training import Trainer, TrainingConfig
 from minirnn_cli import options as o
 from minirnn_cli.show import say
 
 
 def warmup(quiet: o.Quiet = False, json: o.Json = False) -> None:
     """Compile the kernels of training, sampling and prediction now, so that later commands start at once."""
-    import numpy as np
-
-    from minirnn.data.text import Characters
-    from minirnn.kernels.cache import cache_folder, on_compile
-    from minirnn.models import EncoderDecoder
-    from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
-    from minirnn.training import Trainer, TrainingConfig
+    from minirnn.kernels.cache import cache_folder, on_compile  # loads Numba
 
     compiled: list[str] = []
 

@@ -9,8 +9,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from minirnn import kernels
 from minirnn.config import Config
+from minirnn.data.sources import file_stamps
 from minirnn.errors import CheckpointError, OptionError
+from minirnn.runs import BEST
 from minirnn.tasks import Task
 from minirnn.training import BUDGETS, Trainer, TrainingConfig
 from minirnn_cli import options as o
@@ -44,10 +47,6 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         json: o.Json = False,
         **options: Any,
     ) -> None:
-        from minirnn import kernels
-        from minirnn.data.sources import file_stamps
-        from minirnn.runs import BEST
-
         o.use_threads(threads)
         kernels.on(device)  # refuses a missing GPU before data is read
         sources = [options.pop("data")] if task.single_source else options.pop("data")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from minirnn import random, tasks
+from minirnn.data.sources import normalize_newlines
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.tasks import Line
 from minirnn.tasks.char import SampleConfig, TextGenerator
@@ -106,8 +107,6 @@ def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
 
 def _split(text: str) -> list[str]:
     """Split at line ends of any kind, and at nothing else."""
-    from minirnn.data.sources import normalize_newlines
-
     return normalize_newlines(text).removesuffix("\n").split("\n")
 
 
