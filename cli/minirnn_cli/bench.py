@@ -61,7 +61,7 @@ ROWS = {
     "sample-2x512": Work("lstm", 2, 512, 1, 1, 65, streams=1),
     "sample-2x256-64": Work("lstm", 2, 256, 1, 1, 65, streams=64),
 }
-RowName = StrEnum("RowName", {name: name for name in ROWS})  # type: ignore[misc]
+RowName = StrEnum("RowName", {name: name for name in ROWS})  # type: ignore[misc] # Typer takes no list of Literal
 _STANDARD = [RowName(name) for name in ROWS if name != "lstm-2x650"]
 
 Runner = Callable[[], int]
