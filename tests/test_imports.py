@@ -31,6 +31,7 @@ LAYERS = [
     {"minirnn.runs"},
     {"minirnn.training"},
     {"minirnn.tasks"},
+    {"minirnn.export"},
     {"minirnn"},
     {"minirnn_cli"},
     {"minirnn.__main__"},

@@ -2,66 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 
+from minirnn.cells._text import assignments
 from minirnn.kernels.equations import Equations, recurrent_gates
-from minirnn.kernels.graph import Node, ancestors
+from minirnn.kernels.graph import Node
 from minirnn.kernels.plan import Location, Plan
-
-_INFIX = {"add": ("+", 2), "sub": ("-", 2), "mul": ("*", 3), "div": ("/", 3), "lt": ("<", 1), "le": ("<=", 1)}
-"""The sign of an operation, and its precedence."""
-_LOWEST, _SUM, _PRODUCT, _ATOM = 0, 2, 3, 4
-
-
-def _text(node: Node, names: Mapping[Node, str], precedence: int = _LOWEST) -> str:
-    """The node as an expression of named nodes, in parentheses where its precedence is below ``precedence``."""
-    text, own = _expression(node, names)
-    return text if own >= precedence else f"({text})"
-
-
-def _expression(node: Node, names: Mapping[Node, str]) -> tuple[str, int]:
-    """The node as an expression, and its precedence."""
-    if node in names:
-        return names[node], _ATOM
-    if node.op in _INFIX:
-        sign, own = _INFIX[node.op]
-        left, right = node.operands
-        return f"{_text(left, names, own)} {sign} {_text(right, names, own + (sign in '-/'))}", own
-    match node.op:
-        case "constant":
-            return f"{node.key:g}", _ATOM if node.key >= 0 else _SUM
-        case "gradient":
-            return f"d{node.key}'", _ATOM
-        case "random":
-            return "random()", _ATOM
-        case "neg":
-            return f"-{_text(node.operands[0], names, _PRODUCT)}", _SUM
-        case "product":
-            number, transposed = node.key
-            return f"W{number}{'^T' if transposed else ''} @ {_text(node.operands[0], names, _ATOM)}", _SUM
-    if not node.operands:
-        return str(node.key), _ATOM
-    return f"{node.op}({', '.join(_text(operand, names) for operand in node.operands)})", _ATOM
 
 
 def _lines(targets: Mapping[str, Node], given: Mapping[Node, str], equations: Equations) -> list[str]:
-    """``name = expression`` for each target; values that are used more than once come first, as t1, t2, ..."""
-    nodes = ancestors(targets.values(), given)
-    inner = [node for node in nodes if node.operands and node not in given]
-    uses = [operand for node in inner for operand in node.operands]
-    taken = {*equations.gates, *equations.states, *equations.vectors}
-    unused = (name for name in (f"t{number}" for number in itertools.count(1)) if name not in taken)
-    names, lines = dict(given), []
-    for node in nodes:
-        assigned = [name for name, target in targets.items() if target is node]
-        if node in inner and not assigned and uses.count(node) > 1:
-            assigned = [next(unused)]
-        for name in assigned:
-            lines.append(f"{name} = {_text(node, names)}")
-            if node in inner:
-                names.setdefault(node, name)
-    return lines
+    """``name = expression`` for each target, and before them for what is used more than once."""
+    taken = (*equations.gates, *equations.states, *equations.vectors)
+    return [f"{name} = {text}" for name, _, text in assignments(targets, given, taken)]
 
 
 def equations_text(equations: Equations) -> list[str]:
