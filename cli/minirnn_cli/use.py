@@ -58,7 +58,7 @@ def predict(
     batches = [list(lines)] if task.predicts_whole_input else _batches(lines, 1 if typed_in else _BATCH_SIZE)
     with compile_notes(quiet):
         for batch in batches:
-            for prediction in task.predict(batch, task.PredictConfig.from_dict(given)):
+            for prediction in task.predict_lines(batch, task.PredictConfig.from_dict(given)):
                 print(dumps(prediction.facts, ensure_ascii=False) if json else prediction.text)
             sys.stdout.flush()
 
@@ -154,7 +154,7 @@ def sample(
         for number in range(num):
             seed = None if config.seed is None else config.seed + number
             options = config.replace(seed=seed).to_dict()
-            pieces = generator.sample(**options)  # checks the prime before anything is written
+            pieces = generator.stream(**options)  # checks the prime before anything is written
             if json:
                 print(dumps({"prime": config.prime, "text": "".join(pieces)}, ensure_ascii=False))
                 continue

@@ -203,7 +203,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
             DataError: a file cannot be read, or has what the training data did not have, such as an unknown label.
         """
 
-    def predict(self, lines: Sequence[Line], options: Any = None) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: Any = None) -> list[Prediction]:
         """Return one prediction for each line, or where ``predicts_whole_input`` for all of them together.
 
         Args:

@@ -40,7 +40,7 @@ class CharConfig(WindowConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig(Config):
-    """Options of :meth:`TextGenerator.sample`."""
+    """Options of :meth:`TextGenerator.sample` and :meth:`~TextGenerator.stream`."""
 
     group = "Sampling"
     prime: str = option("", "Text to continue.", flags=("--prime", "--prompt"))
@@ -87,7 +87,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
         symbols: what the tokens stand for.
 
     >>> generator = TextGenerator.load("checkpoints/corpus/best.safetensors")  # doctest: +SKIP
-    >>> "".join(generator.sample("To be", 200, seed=1))  # doctest: +SKIP
+    >>> generator.sample("To be", 200, seed=1)  # doctest: +SKIP
     """
 
     name = "char"
@@ -166,7 +166,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
         self._state = pack_state(members)
 
     def sample_output(self) -> str:
-        return "".join(self.sample(length=500, seed=0))
+        return self.sample(length=500, seed=0)
 
     # ------------------------------------------------------------------------------------------------ use
 
@@ -178,7 +178,11 @@ class TextGenerator(Task[Corpus, CharConfig]):
             tokens, _ = read_characters(sources, self.symbols)
         return evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
 
-    def sample(self, prime: str = "", length: int = 1000, **options: Any) -> Iterator[str]:
+    def sample(self, prime: str = "", length: int = 1000, **options: Any) -> str:
+        """Return a text that continues ``prime``, without it; arguments and errors are those of :meth:`stream`."""
+        return "".join(self.stream(prime, length, **options))
+
+    def stream(self, prime: str = "", length: int = 1000, **options: Any) -> Iterator[str]:
         """Return pieces of a text that continues ``prime``, as they are made.
 
         Args:

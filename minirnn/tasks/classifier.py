@@ -214,7 +214,7 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         classes = base.encode_labels(self.labels, names, where.__getitem__)
         return self.metrics([self.encode(text) for text in texts], classes)
 
-    def predict(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return the most likely label of each line, with the probabilities of all; label None for a blank line."""
         found = [Prediction("", {"text": line.text, "label": None}) for line in lines]
         filled = [n for n, line in enumerate(lines) if line.text.strip()]

@@ -445,7 +445,7 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         series.check_rows(first + horizon, f"{first} before those to score and {horizon} to forecast")
         return self.metrics(series, first) | {"scored_rows": len(series) - first, "first_row": first + 1}
 
-    def predict(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return one prediction: the ``horizon`` values after the last row of a table, whose lines these are.
 
         Raises:

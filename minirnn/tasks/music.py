@@ -58,7 +58,7 @@ class MusicConfig(WindowConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ComposeConfig(Config):
-    """Options of :meth:`Composer.predict` and :meth:`Composer.compose`."""
+    """Options of :meth:`Composer.predict_lines` and :meth:`Composer.compose`."""
 
     group = "Composer"
     length: int = option(64, "Time steps to compose.", 1)
@@ -315,7 +315,7 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         return {"val_loss": evaluate(self.model, self.validation[: max(1, int((steps <= MAX_EVAL_STEPS).sum()))])}
 
     def sample_output(self) -> str:
-        return self.predict([Line("")], ComposeConfig(length=8, seed=0))[0].text
+        return self.predict_lines([Line("")], ComposeConfig(length=8, seed=0))[0].text
 
     # ------------------------------------------------------------------------------------------------ use
 
@@ -332,7 +332,7 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         loss = evaluate(self.model, rolls)
         return {"loss": loss, "nll": loss, "pieces": len(rolls), "steps": _num_targets(rolls)}
 
-    def predict(self, lines: Sequence[Line], options: ComposeConfig | None = None) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: ComposeConfig | None = None) -> list[Prediction]:
         """Compose a piece for every beginning, see :func:`read_starts`, and one where there is no line.
 
         Raises:

@@ -352,7 +352,7 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         return {"val_loss": metrics.pop("loss"), **metrics}
 
     def sample_output(self) -> str:
-        return self.predict([Line(" ".join(self.validation[0][:_SAMPLE_WORDS]))])[0].text
+        return self.predict_lines([Line(" ".join(self.validation[0][:_SAMPLE_WORDS]))])[0].text
 
     # ------------------------------------------------------------------------------------------------ use
 
@@ -368,7 +368,7 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
                     tags[number] = self.labels.decode(row[:length])
         return tags
 
-    def predict(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return ``word/TAG word/TAG`` for each line, a sentence with white space between its words.
 
         Raises:
