@@ -394,7 +394,7 @@ def test_predict_composes_from_every_line_and_writes_files(tmp_path: Path) -> No
     over_lines = [Line("[[62],", "a:1"), Line("[65]]", "a:2")]
     (one,) = composer.predict_lines(over_lines, options.replace(seed=5, temperature=0.5, wav=None))
     assert one == found[1]
-    with pytest.raises(OptionError, match="a WAV file holds one piece, but 3 lines are given"):
+    with pytest.raises(OptionError, match="a WAV file holds one piece, but 3 beginnings are given"):
         composer.predict_lines(lines, ComposeConfig(wav=str(tmp_path / "b.wav")))
     with pytest.raises(OptionError, match=f"cannot write {tmp_path}: "):
         composer.predict_lines([], ComposeConfig(length=2, midi=str(tmp_path)))

@@ -228,7 +228,7 @@ def test_it_learns_words_endings_capitals_and_neighbours(cell: str, tmp_path: Pa
     found = trained.predict_lines(lines)
     assert found[0].text == "The/DET bird/NOUN can/AUX see/VERB the/DET can/NOUN happily/ADV ./PUNCT"
     assert found[1].text == ""
-    assert found[1].facts == {"tokens": [], "tags": []}
+    assert found[1].facts == {"tokens": [], "tags": [], "probabilities": []}
     assert found[2].facts["tokens"] == ["Zoe", "can", "see", "."]
     assert found[2].facts["tags"][0] == "PROPN"
 

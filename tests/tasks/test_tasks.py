@@ -269,8 +269,8 @@ def test_a_ragged_batch_has_the_mean_loss_and_gradients_of_its_examples(
 # ------------------------------------------------------------------------------------------------ predictions
 
 BLANK = {
-    "classifier": {"label": None},
-    "tagger": {"tokens": [], "tags": []},
+    "classifier": {"label": None, "probability": None, "probabilities": {}},
+    "tagger": {"tokens": [], "tags": [], "probabilities": []},
     "translator": {"target": "", "tokens": [], "source_tokens": [], "attention": []},
 }
 VARIANTS = [

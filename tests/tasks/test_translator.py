@@ -178,7 +178,9 @@ def test_options_of_the_search_reach_the_model() -> None:
     source = made.source.encode(made.tokenizer.split(text))[:, None]
     for beam, penalty, limit in [(1, 1.0, None), (4, 0.0, None), (2, 2.0, 3)]:
         (expected,) = made.model.generate(source, None, limit, beam, penalty)
-        (found,) = made.predict_lines([Line(text)], TranslateConfig(beam=beam, length_penalty=penalty, max_length=limit))
+        (found,) = made.predict_lines(
+            [Line(text)], TranslateConfig(beam=beam, length_penalty=penalty, max_length=limit)
+        )
         assert found.facts["score"] == pytest.approx(expected.score)
         assert len(found.facts["tokens"]) == len(expected.tokens)
         assert np.shape(found.facts["attention"]) == (len(expected.tokens), 4)
