@@ -106,7 +106,7 @@ def read_batches(name: str, batches: Iterable[Sequence[str]]) -> Iterator[Table]
     lines, read, found = list[str](), 0, False  # lines to read, those before
     for batch in batches:
         lines += batch
-        if not read:
+        if lines and not read:
             first, *lines = lines
             header, delimiter = _header(name, first)
             read = 1
