@@ -215,7 +215,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
 
         Args:
             input: a text; a list, tuple or array of texts is several inputs and gives a list of dicts. What else a
-                task takes, and what a list means to it, is said in its class.
+                task takes is said by its :meth:`predict_inputs` and :meth:`is_list_of_inputs`.
             options: the fields of ``PredictConfig``.
 
         Raises:

@@ -89,6 +89,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
 
     >>> generator = TextGenerator.load("checkpoints/corpus/best.safetensors")  # doctest: +SKIP
     >>> generator.sample("To be", 200, seed=1)  # doctest: +SKIP
+    >>> generator.predict("To be")["probabilities"]  # doctest: +SKIP
     """
 
     name = "char"

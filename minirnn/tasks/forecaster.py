@@ -354,6 +354,7 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         data: ``sha256`` of the values of the training table, its ``rows``, and how many of them are ``train_rows``.
 
     >>> forecaster = Forecaster.load("checkpoints/airline-passengers/best.safetensors")  # doctest: +SKIP
+    >>> forecaster.predict([112, 118, 132, 129, 121, 135, 148, 148, 136, 119, 104, 118])  # doctest: +SKIP
     >>> forecaster.measure(["airline-passengers.csv"])["rmse"]  # doctest: +SKIP
     """
 

@@ -224,6 +224,7 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         chords: to compose with.
 
     >>> composer = Composer.load("checkpoints/jsb_chorales/best.safetensors")  # doctest: +SKIP
+    >>> composer.predict("C4,E4,G4", length=32, seed=1)["piece"]  # doctest: +SKIP
     >>> piece = composer.compose([(60, 64, 67)], ComposeConfig(length=32, seed=1))  # doctest: +SKIP
     """
 

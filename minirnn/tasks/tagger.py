@@ -254,6 +254,8 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         column: of the tags, in files to evaluate on.
 
     >>> tagger = Tagger.load("checkpoints/train/best.safetensors")  # doctest: +SKIP
+    >>> tagger.predict("The dog barks .")["tags"]  # doctest: +SKIP
+    ['DET', 'NOUN', 'VERB', 'PUNCT']
     >>> tagger.tag([["The", "dog", "barks", "."]])  # doctest: +SKIP
     [['DET', 'NOUN', 'VERB', 'PUNCT']]
     """
@@ -374,6 +376,10 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         return found
 
     def predict_inputs(self, inputs: Mapping[str, Any], options: Any) -> list[Prediction]:
+        """Return the tags of each sentence, a text or a list of words, and their probabilities.
+
+        A list of texts given to :meth:`predict` is a list of sentences, never one of words.
+        """
         sentences = []
         for name, one in inputs.items():
             words = one.split() if isinstance(one, str) else one
