@@ -34,7 +34,7 @@ def warmup(quiet: o.Quiet = False, json: o.Json = False) -> None:
             generator = TextGenerator.build(corpus, config)
             for _ in Trainer(generator, TrainingConfig(steps=1)).fit():
                 pass
-            "".join(generator.sample(length=2, seed=0))
+            generator.sample(length=2, seed=0)
         for attention in ("additive", "dot"):
             model = EncoderDecoder(5, 5, 8, attention=attention, dropout=0.5)
             model.loss([[4, 4], [4, 0]], [[1, 1], [4, 2], [2, 0]], [2, 1], [3, 2]).backward()

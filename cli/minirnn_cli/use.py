@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from json import dumps
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -21,7 +22,8 @@ from minirnn_cli import options as o
 from minirnn_cli.runs import find_checkpoint
 from minirnn_cli.show import compile_notes, say
 
-_BATCH_SIZE = 256  # lines of a file that are predicted together
+_BATCH_SIZE = 256  # lines that are predicted together
+_BLOCK = 1 << 20  # bytes of a pipe that are read together
 _SUFFIXES = (".csv", ".gz", ".json", ".mid", ".safetensors", ".tsv", ".txt", ".wav")
 
 
@@ -29,8 +31,9 @@ def predict(
     context: typer.Context,
     checkpoint: o.Checkpoint,
     input: Annotated[
-        str | None, typer.Argument(help="A file, or the text itself; standard input where neither is given.")
-    ] = None,
+        str,
+        typer.Argument(help="A file, or the text itself; standard input where neither is given.", show_default=False),
+    ] = "-",
     threads: o.Threads = None,
     device: o.Device = "cpu",
     quiet: o.Quiet = False,
@@ -53,12 +56,15 @@ def predict(
             flag = f"--{name.replace('_', '-')}"
             raise OptionError(f"{flag} is not for the model in {path}, a {type(task).__name__.lower()}")
     task.model.to(device)
-    lines = _lines(input)
-    typed_in = input in (None, "-") and sys.stdin.isatty()  # by a person, who wants an answer to each line at once
-    batches = [list(lines)] if task.predicts_whole_input else _batches(lines, 1 if typed_in else _BATCH_SIZE)
+    config = task.PredictConfig.from_dict(given)
+    batches = _batches(input)
     with compile_notes(quiet):
-        for batch in batches:
-            for prediction in task.predict(batch, task.PredictConfig.from_dict(given)):
+        if task.predicts_whole_input and not _is_live(input):
+            found = iter([task.predict_lines(list(itertools.chain.from_iterable(batches)), config)])
+        else:
+            found = task.predict_batches(batches, config)
+        for predictions in found:
+            for prediction in predictions:
                 print(dumps(prediction.facts, ensure_ascii=False) if json else prediction.text)
             sys.stdout.flush()
 
@@ -69,33 +75,51 @@ o.add_parameters(
 )
 
 
-def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
-    iterator = iter(lines)
-    return iter(lambda: list(itertools.islice(iterator, size)), [])
+def _is_live(input: str) -> bool:
+    """Whether lines may still be written while others are answered: standard input, or a pipe with a name."""
+    return input == "-" or (os.path.exists(input) and not os.path.isfile(input))
 
 
-def _lines(input: str | None) -> Iterator[Line]:
-    """The lines of a file, of standard input, or of the text that ``input`` is."""
-    if input is None or input == "-":
-        yield from _decoded(sys.stdin.buffer, "standard input")
+def _batches(input: str) -> Iterator[list[Line]]:
+    """The lines of a file, of standard input, or of the text that ``input`` is, in batches."""
+    if input == "-":
+        yield from _arriving(cast(io.BufferedReader, sys.stdin.buffer), "standard input")
     elif os.path.isdir(input):
         raise DataError(f"{input} is a folder; expected a file, or a text")
-    elif os.path.isfile(input):  # not Path: it raises where a text is too long for a name
+    elif os.path.exists(input):  # not Path: it raises where a text is too long for a name
         with open(input, "rb") as file:
-            yield from _decoded(file, input)
+            yield from _arriving(file, input) if _is_live(input) else _in_batches(_decoded(file, input))
     elif not any(map(str.isspace, input)) and (
         input.lower().endswith(_SUFFIXES) or input.startswith(("/", "./", "../", "~"))
     ):
         raise DataError(f"there is no file {input}")
     else:
-        for line in _split(input):
-            yield Line(line, "the text given")
+        yield [Line(line, "the text given") for line in _split(input)]
 
 
-def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
-    """The lines of a file as they come, with line ends and byte order marks as in training data."""
+def _in_batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    return iter(lambda: list(itertools.islice(lines, _BATCH_SIZE)), [])
+
+
+def _arriving(file: io.BufferedReader, name: str) -> Iterator[list[Line]]:
+    """The lines of a pipe in batches of those that have arrived; waits only while there is no whole line."""
+    parts: list[bytes] = []  # of a line whose end has not arrived
     number = 0
-    for raw in file:
+    while block := file.read1(_BLOCK):  # one read: what is there
+        whole, newline, rest = block.rpartition(b"\n")
+        if newline:
+            for batch in _in_batches(_decoded(b"".join([*parts, whole]).split(b"\n"), name, number)):
+                number += len(batch)
+                yield batch
+            parts = []
+        parts.append(rest)
+    if last := b"".join(parts):
+        yield list(_decoded([last], name, number))
+
+
+def _decoded(raw_lines: Iterable[bytes], name: str, number: int = 0) -> Iterator[Line]:
+    """Lines as text, with line ends and byte order marks as in training data; ``number`` were read before."""
+    for raw in raw_lines:
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -154,7 +178,7 @@ def sample(
         for number in range(num):
             seed = None if config.seed is None else config.seed + number
             options = config.replace(seed=seed).to_dict()
-            pieces = generator.sample(**options)  # checks the prime before anything is written
+            pieces = generator.stream(**options)  # checks the prime before anything is written
             if json:
                 print(dumps({"prime": config.prime, "text": "".join(pieces)}, ensure_ascii=False))
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -35,6 +35,7 @@ class Table:
     rows: int
     delimiter: str
     _text: str = field(repr=False)
+    _skipped: int = 0  # lines between the header and the rows
 
     def __len__(self) -> int:
         return self.rows
@@ -50,7 +51,7 @@ class Table:
                 raise DataError(f"{self.name}: no column {name!r}; there are {', '.join(map(repr, self.header))}")
         columns = [self.header.index(name) for name in names]
         numbers = np.empty((self.rows, len(columns)))
-        for row, (line, cells) in enumerate(_rows(self.name, self._text, self.delimiter)):
+        for row, (line, cells) in enumerate(self._rows()):
             numbers[row] = [_number(cells[column]) for column in columns]
             for column, number in zip(columns, numbers[row], strict=True):
                 if not math.isfinite(number):
@@ -61,7 +62,7 @@ class Table:
 
     def last_number(self) -> str:
         """The name of the last column whose first cell is a finite number; a :class:`DataError` if there is none."""
-        _, cells = next(_rows(self.name, self._text, self.delimiter))
+        _, cells = next(self._rows())
         for name, cell in zip(reversed(self.header), reversed(cells), strict=True):
             if math.isfinite(_number(cell)):
                 return name
@@ -69,8 +70,11 @@ class Table:
 
     def where(self, row: int) -> str:
         """File and line of a row, counted from 0: ``series.csv:17``."""
-        line, _ = next(islice(_rows(self.name, self._text, self.delimiter), row, None))
+        line, _ = next(islice(self._rows(), row, None))
         return f"{self.name}:{line}"
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        return _rows(self.name, self._text, self.delimiter, self._skipped)
 
 
 def read_table(source: str) -> Table:
@@ -86,6 +90,71 @@ def read_table(source: str) -> Table:
 
 def parse_table(name: str, text: str) -> Table:
     """As :func:`read_table`, from the text of a file; the delimiter is the one that makes the most columns."""
+    header, delimiter = _header(name, text)
+    rows = sum(1 for _ in _rows(name, text, delimiter))
+    if not rows:
+        raise DataError(f"{name}: no row below the header")
+    return Table(name, header, rows, delimiter, text)
+
+
+def read_batches(name: str, batches: Iterable[Sequence[str]]) -> Iterator[Table]:
+    """Read a table whose lines arrive in batches: as soon as a batch has arrived, a table of its rows alone.
+
+    Raises:
+        DataError: as :func:`parse_table` for all lines; a row is more than one line.
+    """
+    lines, read, found = list[str](), 0, False  # lines to read, those before
+    for batch in batches:
+        lines += batch
+        if lines and not read:
+            first, *lines = lines
+            header, delimiter = _header(name, first)
+            read = 1
+        end = max((n for n, line in enumerate(lines, 1) if line.strip(' "')), default=0)  # blank lines may be the last
+        if end:
+            text = "\n".join([first, *lines[:end]])
+            numbers = [number for number, _ in _rows(name, text, delimiter, read - 1)]
+            if len(numbers) < end:
+                after = next((n for n, number in enumerate(numbers, read + 1) if n != number), read + len(numbers) + 1)
+                raise DataError(f"{name}:{after - 1}: expected rows of one line; give others as a file")
+            yield Table(name, header, end, delimiter, text, read - 1)
+            found = True
+        read, lines = read + end, lines[end : end + 1]
+    if not found:
+        parse_table(name, first if read else "")
+
+
+def check_columns(name: str, input: ArrayLike, columns: Sequence[str]) -> np.ndarray:
+    """Return rows of numbers, float64 [R, C]; [R] may stand for [R, 1].
+
+    Args:
+        name, columns: what the array is called; the names of its C columns.
+
+    Raises:
+        DataError: it holds anything but finite numbers.
+        ShapeError: it is not [R, C].
+    """
+    try:
+        values = np.asarray(input)
+    except ValueError:  # lists of different lengths
+        values = np.empty(0, object)
+    if values.dtype.kind not in "iuf":
+        raise DataError(f"{name}: expected numbers, or the text of a CSV table, got {input!r:.80}")
+    values = values.astype(np.float64)
+    if values.ndim == len(columns) == 1:
+        values = values[:, None]
+    if values.ndim != 2 or values.shape[1] != len(columns):
+        shape = "[R] or [R, 1]" if len(columns) == 1 else f"[R, {len(columns)}]"
+        shape += f" of the columns {', '.join(map(repr, columns))}"
+        raise ShapeError(f"{name}: expected {shape}, got {list(values.shape)}; several tables are a list of arrays")
+    for row, column in np.argwhere(~np.isfinite(values)):
+        where = f"{name}[{row}]: column {columns[column]!r}"
+        raise DataError(f"{where}: expected a finite number, got {values[row, column]}")
+    return values
+
+
+def _header(name: str, text: str) -> tuple[tuple[str, ...], str]:
+    """The names of the columns, and the delimiter."""
     delimiter = max(_DELIMITERS, key=lambda each: _width(text, each))
     _, cells = next(_records(name, text, delimiter), (1, []))
     header = tuple(cell.strip() for cell in cells)
@@ -96,27 +165,24 @@ def parse_table(name: str, text: str) -> Table:
             raise DataError(f"{name}:1: {header.count(column)} columns are called {column!r}")
     if not any(math.isnan(_number(cell)) for cell in header):
         raise DataError(f"{name}:1: {_NO_HEADER}, got numbers")
-    rows = sum(1 for _ in _rows(name, text, delimiter))
-    if not rows:
-        raise DataError(f"{name}: no row below the header")
-    return Table(name, header, rows, delimiter, text)
+    return header, delimiter
 
 
-def _records(name: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Every record with the line it begins on; a quoted cell may span lines."""
+def _records(name: str, text: str, delimiter: str, skipped: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Every record with the line it begins on; a quoted cell may span lines. ``skipped``: see :class:`Table`."""
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
     try:
         for record in reader:
             yield line, record
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + skipped
     except csv.Error as error:
         raise DataError(f"{name}:{line}: {error}; is there a quote that does not end?") from None
 
 
-def _rows(name: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(name: str, text: str, delimiter: str, skipped: int = 0) -> Iterator[tuple[int, list[str]]]:
     """The records below the header, all of the same width; blank lines only at the end."""
-    records = _records(name, text, delimiter)
+    records = _records(name, text, delimiter, skipped)
     width, blank = len(next(records)[1]), 0
     for line, record in records:
         if not any(record) and len(record) < 2:

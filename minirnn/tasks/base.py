@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -93,6 +93,13 @@ class Prediction:
 
     text: str
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def check_text(name: str, value: Any) -> str:
+    """Return an input that is a string; a :class:`DataError` where it is none."""
+    if not isinstance(value, str):
+        raise DataError(f"{name}: expected a string, or a list of strings, got {type(value).__name__}")
+    return str(value)  # of NumPy's strings too
 
 
 DataT = TypeVar("DataT")
@@ -203,13 +210,48 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
             DataError: a file cannot be read, or has what the training data did not have, such as an unknown label.
         """
 
-    def predict(self, lines: Sequence[Line], options: Any = None) -> list[Prediction]:
+    def predict(self, input: Any = None, **options: Any) -> Any:
+        """Return the prediction for one input as a dict of plain values, those that ``minirnn predict --json`` prints.
+
+        Args:
+            input: a text; a list, tuple or array of texts is several inputs and gives a list of dicts. What else a
+                task takes is said by its :meth:`predict_inputs` and :meth:`is_list_of_inputs`.
+            options: the fields of ``PredictConfig``.
+
+        Raises:
+            OptionError: there is no such option, or its value is out of range.
+            DataError: the input is of another type, or cannot be predicted from; says which of a list it is.
+
+        >>> model.predict("a fine film")  # doctest: +SKIP
+        {'text': 'a fine film', 'label': 'pos', 'probability': 0.9, 'probabilities': {'neg': 0.1, 'pos': 0.9}}
+        """
+        if options and not self.PredictConfig.options():
+            raise OptionError(f"predict: {self.description} has no options, got {', '.join(map(repr, options))}")
+        config = self.PredictConfig.from_dict(options)
+        if not self.is_list_of_inputs(input):
+            return self.predict_inputs({"input": input}, config)[0].facts
+        return [one.facts for one in self.predict_inputs({f"input[{n}]": one for n, one in enumerate(input)}, config)]
+
+    def is_list_of_inputs(self, input: Any) -> bool:
+        """Whether what :meth:`predict` is given is a list of inputs, rather than one."""
+        return isinstance(input, (list, tuple)) or getattr(input, "ndim", 0) > 0
+
+    def predict_inputs(self, inputs: Mapping[str, Any], options: Any) -> list[Prediction]:
+        """Return one prediction for each input of :meth:`predict`; the keys are their names in errors."""
+        return self.predict_lines([Line(check_text(name, text), name) for name, text in inputs.items()], options)
+
+    def predict_lines(self, lines: Sequence[Line], options: Any = None) -> list[Prediction]:
         """Return one prediction for each line, or where ``predicts_whole_input`` for all of them together.
 
         Args:
             options: an instance of ``PredictConfig``; its defaults where None.
         """
-        raise OptionError(f"{self.description} does not predict")
+        raise OptionError(f"{self.description} does not predict lines; use predict or sample")
+
+    def predict_batches(self, batches: Iterable[Sequence[Line]], options: Any = None) -> Iterator[list[Prediction]]:
+        """Return the predictions for lines that arrive in batches, as those of a pipe, each batch as it arrives."""
+        for batch in batches:
+            yield self.predict_lines(batch, options)
 
 
 class ExampleTask(Task[DataT, ConfigT]):

@@ -17,8 +17,9 @@ from minirnn.data.corpus import read_bytes, read_characters
 from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config
 from minirnn.errors import DataError
 from minirnn.models import CharLM
+from minirnn.nn import functional as F
 from minirnn.nn.state import State, pack_state, unpack_state
-from minirnn.tasks.base import Task, WindowConfig, rebuild
+from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild
 from minirnn.training import TrainingConfig
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
@@ -40,7 +41,7 @@ class CharConfig(WindowConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig(Config):
-    """Options of :meth:`TextGenerator.sample`."""
+    """Options of :meth:`TextGenerator.sample` and :meth:`~TextGenerator.stream`."""
 
     group = "Sampling"
     prime: str = option("", "Text to continue.", flags=("--prime", "--prompt"))
@@ -87,7 +88,8 @@ class TextGenerator(Task[Corpus, CharConfig]):
         symbols: what the tokens stand for.
 
     >>> generator = TextGenerator.load("checkpoints/corpus/best.safetensors")  # doctest: +SKIP
-    >>> "".join(generator.sample("To be", 200, seed=1))  # doctest: +SKIP
+    >>> generator.sample("To be", 200, seed=1)  # doctest: +SKIP
+    >>> generator.predict("To be")["probabilities"]  # doctest: +SKIP
     """
 
     name = "char"
@@ -166,7 +168,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
         self._state = pack_state(members)
 
     def sample_output(self) -> str:
-        return "".join(self.sample(length=500, seed=0))
+        return self.sample(length=500, seed=0)
 
     # ------------------------------------------------------------------------------------------------ use
 
@@ -178,7 +180,11 @@ class TextGenerator(Task[Corpus, CharConfig]):
             tokens, _ = read_characters(sources, self.symbols)
         return evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
 
-    def sample(self, prime: str = "", length: int = 1000, **options: Any) -> Iterator[str]:
+    def sample(self, prime: str = "", length: int = 1000, **options: Any) -> str:
+        """Return a text that continues ``prime``, without it; arguments and errors are those of :meth:`stream`."""
+        return "".join(self.stream(prime, length, **options))
+
+    def stream(self, prime: str = "", length: int = 1000, **options: Any) -> Iterator[str]:
         """Return pieces of a text that continues ``prime``, as they are made.
 
         Args:
@@ -192,13 +198,33 @@ class TextGenerator(Task[Corpus, CharConfig]):
             DataError: the model knows no character of the prime.
         """
         config = SampleConfig(prime=prime, length=length, **options)
-        tokens = self.symbols.encode(prime or "\n")
-        if tokens.size == 0:
-            if prime:
-                raise DataError(f"no character of the prime {prime!r} is in the model's vocabulary")
-            tokens = np.zeros(1, np.int64)
         sampling = config.subset("length", "temperature", "top_k", "top_p", "seed")
-        return self._decoded(self.model.stream(tokens, **sampling), config.stop)
+        return self._decoded(self.model.stream(self._encoded("the prime", prime), **sampling), config.stop)
+
+    def _encoded(self, name: str, text: str) -> np.ndarray:
+        """Tokens of a text, at least one: those of :meth:`stream`."""
+        tokens = self.symbols.encode(text or "\n")
+        if tokens.size == 0:
+            if text:
+                raise DataError(f"no character of {name} {text!r} is in the model's vocabulary")
+            tokens = np.zeros(1, np.int64)
+        return tokens
+
+    def predict_inputs(self, inputs: Mapping[str, Any], options: Any) -> list[Prediction]:
+        """Return the probabilities of all symbols to come next after each text, the most likely first.
+
+        Texts are read as the prime of :meth:`stream` is. A byte above 127 is called as in ``\\xff``.
+        """
+        found, names = [], self.symbols.names()
+        with self.model.evaluating():
+            for name, text in inputs.items():
+                logits, _ = self.model(self._encoded(name, check_text(name, text)))
+                row = F.softmax(logits[-1].numpy().astype(np.float64), 0).numpy()
+                probabilities = {names[n]: float(row[n]) for n in np.argsort(-row, kind="stable")}
+                symbol, probability = next(iter(probabilities.items()))
+                facts = {"text": str(text), "symbol": symbol, "probability": probability}
+                found.append(Prediction(symbol, {**facts, "probabilities": probabilities}))
+        return found
 
     def _decoded(self, chunks: Iterator[np.ndarray], stop: str | None) -> Iterator[str]:
         decode = self.symbols.decoder()

@@ -214,9 +214,10 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         classes = base.encode_labels(self.labels, names, where.__getitem__)
         return self.metrics([self.encode(text) for text in texts], classes)
 
-    def predict(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return the most likely label of each line, with the probabilities of all; label None for a blank line."""
-        found = [Prediction("", {"text": line.text, "label": None}) for line in lines]
+        blank: dict[str, Any] = {"label": None, "probability": None, "probabilities": {}}
+        found = [Prediction("", {"text": line.text, **blank}) for line in lines]
         filled = [n for n, line in enumerate(lines) if line.text.strip()]
         logits = self.logits([self.encode(lines[n].text) for n in filled])
         for n, row in zip(filled, F.softmax(logits.astype(np.float64), 1).numpy().tolist(), strict=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
@@ -12,7 +13,18 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import option
-from minirnn.data.tables import Scaler, Table, naive_forecasts, parse_table, read_table, seasonal_period, windows
+from minirnn.data.sources import normalize_newlines
+from minirnn.data.tables import (
+    Scaler,
+    Table,
+    check_columns,
+    naive_forecasts,
+    parse_table,
+    read_batches,
+    read_table,
+    seasonal_period,
+    windows,
+)
 from minirnn.errors import DataError, OptionError
 from minirnn.metrics import mae, rmse
 from minirnn.models import ManyToOne
@@ -116,16 +128,19 @@ class Series:
         Raises:
             DataError: a value has no logarithm; says where.
         """
-        if not log:
-            return self.values
-        column = self.values[:, :1]
-        if column.min() <= 0:
-            row = int(np.argmax(column[:, 0] <= 0))
-            raise DataError(
-                f"{self.table.where(row)}: column {self.names[0]!r}: expected a number above 0, since the model takes "
-                f"logarithms (unless it is trained with log=False), got {column[row, 0]:g}"
-            )
-        return np.concatenate([np.log(column), self.values[:, 1:]], axis=1)
+        return _logarithm(self.values, self.names[0], self.table.where) if log else self.values
+
+
+def _logarithm(values: np.ndarray, name: str, where: Callable[[int], str]) -> np.ndarray:
+    """Values [R, C] with the logarithm of the first column, which is called ``name``; ``where`` gives a row's place."""
+    column = values[:, :1]
+    if column.min(initial=1) <= 0:
+        row = int(np.argmax(column[:, 0] <= 0))
+        raise DataError(
+            f"{where(row)}: column {name!r}: expected a number above 0, since the model takes logarithms (unless it is "
+            f"trained with log=False), got {column[row, 0]:g}"
+        )
+    return np.concatenate([np.log(column), values[:, 1:]], axis=1)
 
 
 def base_forecasts(values: np.ndarray, first: int, horizon: int, base: str, season: int) -> np.ndarray:
@@ -238,10 +253,21 @@ class Preprocessor:
 
     def examples(self, series: Series, first: int) -> Examples:
         """Return all windows whose forecasts begin at row ``first`` or later."""
-        x = series.transformed(self.log)
+        return self._examples(series.transformed(self.log), first)
+
+    def _examples(self, x: np.ndarray, first: int) -> Examples:
         z, _ = windows(self.scaler.apply(x[first - self.seq_length :]), self.seq_length, self.horizon)
         _, expected = windows(x[first - self.seq_length :], self.seq_length, self.horizon)
         return Examples(z, base_forecasts(x[:, 0], first, self.horizon, self.base, self.season), expected, self.spread)
+
+    def forecasts(self, x: np.ndarray, model: ManyToOne) -> np.ndarray:
+        """Return forecasts [R - first_row + 1, h] in the column's own units, one after each row but the first ones.
+
+        Args:
+            x: [R, C] at least :attr:`first_row` rows, see :meth:`Series.transformed`.
+        """
+        unknown = np.repeat(x[-1:], self.horizon, axis=0)  # in place of the rows to come; nothing reads it
+        return self.values(self._examples(np.concatenate([x, unknown]), self.first_row).forecasts(model))
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """Return forecasts in the column's own units."""
@@ -328,6 +354,7 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         data: ``sha256`` of the values of the training table, its ``rows``, and how many of them are ``train_rows``.
 
     >>> forecaster = Forecaster.load("checkpoints/airline-passengers/best.safetensors")  # doctest: +SKIP
+    >>> forecaster.predict([112, 118, 132, 129, 121, 135, 148, 148, 136, 119, 104, 118])  # doctest: +SKIP
     >>> forecaster.measure(["airline-passengers.csv"])["rmse"]  # doctest: +SKIP
     """
 
@@ -445,25 +472,82 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         series.check_rows(first + horizon, f"{first} before those to score and {horizon} to forecast")
         return self.metrics(series, first) | {"scored_rows": len(series) - first, "first_row": first + 1}
 
-    def predict(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return one prediction: the ``horizon`` values after the last row of a table, whose lines these are.
 
         Raises:
             DataError: the lines are no table with the model's columns, or too short a one.
         """
-        where = lines[0].where if lines else "standard input"
-        name = where.rpartition(":")[0] or where
-        series = self._series(parse_table(name, "\n".join(line.text for line in lines)))
-        rows, made = len(series), self.preprocessor
-        series.check_rows(made.first_row, "to forecast from")
-        unknown = np.repeat(series.values[-1:], made.horizon, axis=0)  # in place of the rows to come; nothing reads it
-        longer = replace(series, values=np.concatenate([series.values, unknown]))
-        steps = made.values(made.examples(longer, rows).forecasts(self.model))[0].tolist()
-        text = "\n".join(f"{number}\t{value:.6g}" for number, value in enumerate(steps, 1))
-        return [Prediction(text, {"column": made.names[0], "horizon": steps})]
+        return [self._prediction(*self._text(_name(lines), "\n".join(line.text for line in lines)))]
+
+    def predict_batches(self, batches: Iterable[Sequence[Line]], options: None = None) -> Iterator[list[Prediction]]:
+        """Return the forecast after each row of a table whose lines arrive in batches, once there are enough rows.
+
+        Each is that of :meth:`predict_lines` for the table up to this row, but a row is one line, and so is the text of
+        a forecast: its values with tabs between them. The time it takes does not grow with the rows read before.
+        """
+        made, batches = self.preprocessor, iter(batches)
+        first = next(batches, [])
+        name, x, enough = _name(first), np.empty((0, len(made.names))), False
+        texts = ([line.text for line in batch] for batch in itertools.chain([first], batches))
+        for table in read_batches(name, texts):
+            x = np.concatenate([x, self._series(table).transformed(made.log)])
+            if len(x) >= made.first_row:
+                found = made.forecasts(x, self.model).tolist()
+                yield [self._facts(steps, "\t".join(f"{value:.6g}" for value in steps)) for steps in found]
+                x, enough = x[len(x) - made.first_row + 1 :], True
+        if not enough:
+            self._check_rows(name, x)
+
+    def is_list_of_inputs(self, input: Any) -> bool:
+        """Whether it is a list of arrays and texts; a list of numbers, or of rows of numbers, is one series."""
+        return bool(isinstance(input, (list, tuple)) and input) and all(
+            isinstance(one, (str, np.ndarray)) for one in input
+        )
+
+    def predict_inputs(self, inputs: Mapping[str, Any], options: Any) -> list[Prediction]:
+        """Return the forecast after each series.
+
+        A series is the text of a CSV table with a header, or an array or list: [R, C], rows in the order of time, with
+        the columns in the order of ``preprocessor.names``; [R] where the model reads one column only.
+        """
+        read = (
+            self._text(name, normalize_newlines(one)) if isinstance(one, str) else self._numbers(name, one)
+            for name, one in inputs.items()
+        )
+        return [self._prediction(*one) for one in read]
+
+    def _text(self, name: str, text: str) -> tuple[str, np.ndarray]:
+        return name, self._series(parse_table(name, text)).transformed(self.preprocessor.log)
+
+    def _numbers(self, name: str, input: Any) -> tuple[str, np.ndarray]:
+        columns = self.preprocessor.names
+        values = check_columns(name, input, columns)
+        if self.preprocessor.log:
+            values = _logarithm(values, columns[0], lambda row: f"{name}[{row}]")
+        return name, values
+
+    def _prediction(self, name: str, x: np.ndarray) -> Prediction:
+        self._check_rows(name, x)
+        steps = self.preprocessor.forecasts(x[-self.preprocessor.first_row :], self.model)[0].tolist()
+        return self._facts(steps, "\n".join(f"{number}\t{value:.6g}" for number, value in enumerate(steps, 1)))
+
+    def _facts(self, steps: list[float], text: str) -> Prediction:
+        return Prediction(text, {"column": self.preprocessor.names[0], "horizon": steps})
+
+    def _check_rows(self, name: str, x: np.ndarray) -> None:
+        if len(x) < self.preprocessor.first_row:
+            needed = f"expected at least {self.preprocessor.first_row} rows, to forecast from"
+            raise DataError(f"{name}: {needed}, got {len(x)}")
 
     def _series(self, table: Table) -> Series:
         return Series.of(table, self.preprocessor.names[0], self.preprocessor.names[1:])
+
+
+def _name(lines: Sequence[Line]) -> str:
+    """Where the lines come from."""
+    where = lines[0].where if lines else "standard input"
+    return where.rpartition(":")[0] or where
 
 
 def _only(sources: Sequence[str]) -> str:

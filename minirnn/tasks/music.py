@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -58,7 +58,7 @@ class MusicConfig(WindowConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ComposeConfig(Config):
-    """Options of :meth:`Composer.predict` and :meth:`Composer.compose`."""
+    """Options of :meth:`Composer.predict_lines` and :meth:`Composer.compose`."""
 
     group = "Composer"
     length: int = option(64, "Time steps to compose.", 1)
@@ -224,6 +224,7 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         chords: to compose with.
 
     >>> composer = Composer.load("checkpoints/jsb_chorales/best.safetensors")  # doctest: +SKIP
+    >>> composer.predict("C4,E4,G4", length=32, seed=1)["piece"]  # doctest: +SKIP
     >>> piece = composer.compose([(60, 64, 67)], ComposeConfig(length=32, seed=1))  # doctest: +SKIP
     """
 
@@ -315,7 +316,7 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         return {"val_loss": evaluate(self.model, self.validation[: max(1, int((steps <= MAX_EVAL_STEPS).sum()))])}
 
     def sample_output(self) -> str:
-        return self.predict([Line("")], ComposeConfig(length=8, seed=0))[0].text
+        return self.predict_lines([Line("")], ComposeConfig(length=8, seed=0))[0].text
 
     # ------------------------------------------------------------------------------------------------ use
 
@@ -332,18 +333,19 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         loss = evaluate(self.model, rolls)
         return {"loss": loss, "nll": loss, "pieces": len(rolls), "steps": _num_targets(rolls)}
 
-    def predict(self, lines: Sequence[Line], options: ComposeConfig | None = None) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: ComposeConfig | None = None) -> list[Prediction]:
         """Compose a piece for every beginning, see :func:`read_starts`, and one where there is no line.
 
         Raises:
             DataError: the lines are no beginnings of pieces, or a piece is too long for a file.
             OptionError: there is more than one piece for a file, or the file cannot be written.
         """
-        options = options or ComposeConfig()
-        starts = read_starts(lines) or [[]]
+        return self._compositions(read_starts(lines) or [[]], options or ComposeConfig())
+
+    def _compositions(self, starts: Sequence[Sequence[Step]], options: ComposeConfig) -> list[Prediction]:
         if len(starts) > 1 and (options.midi or options.wav):
             kind = "a MIDI" if options.midi else "a WAV"
-            raise OptionError(f"{kind} file holds one piece, but {len(lines)} lines are given")
+            raise OptionError(f"{kind} file holds one piece, but {len(starts)} beginnings are given")
         seed = random.draw_seed() if options.seed is None else options.seed
         pieces = [self.compose(start, options.replace(seed=seed + number)) for number, start in enumerate(starts)]
         files = [(options.midi, midi_bytes(pieces[0], tempo=TEMPO))] if options.midi else []
@@ -355,6 +357,48 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
                 raise OptionError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
         found = [[list(step) for step in piece] for piece in pieces]
         return [Prediction(json.dumps(piece), {"piece": piece}) for piece in found]
+
+    def predict_batches(
+        self, batches: Iterable[Sequence[Line]], options: ComposeConfig | None = None
+    ) -> Iterator[list[Prediction]]:
+        """Return the pieces for beginnings that arrive in batches, the same as :meth:`predict_lines` for all of them.
+
+        All lines are waited for where they are one beginning, and where a file is to be written, which holds one piece.
+        """
+        options = options or ComposeConfig()
+        seed = random.draw_seed() if options.seed is None else options.seed
+        held, count = list[Line](), 0  # lines that wait for others, and those answered
+        for batch in batches:
+            held += batch
+            first = next((text for text in (line.text.strip() for line in held) if text), None)
+            if not count and (first is None or _is_open_list(first) or options.midi or options.wav):
+                continue
+            yield self._compositions([read_start(line) for line in held], options.replace(seed=seed + count))
+            held, count = [], count + len(held)
+        if not count:
+            yield self.predict_lines(held, options.replace(seed=seed))
+
+    def is_list_of_inputs(self, input: Any) -> bool:
+        """Whether it holds texts, or lists with lists in them; a list of steps is one beginning."""
+        lists = (list, tuple)
+        return isinstance(input, lists) and any(
+            isinstance(one, str) or (isinstance(one, lists) and any(isinstance(step, lists) for step in one))
+            for one in input
+        )
+
+    def predict_inputs(self, inputs: Mapping[str, Any], options: ComposeConfig) -> list[Prediction]:
+        """Return a piece for every beginning: a list of steps, a text as :func:`read_start` takes it, or None."""
+        starts = []
+        for name, one in inputs.items():
+            steps = one.tolist() if isinstance(one, np.ndarray) else one
+            if isinstance(steps, str):
+                starts.append(read_start(*(Line(text, name) for text in steps.split("\n"))))
+            elif steps is None or isinstance(steps, (list, tuple)):
+                starts.append(roll_to_steps(_roll(steps or [], name), LOWEST_PITCH))
+            else:
+                expected = "steps such as [[60, 64], [62]], or a text such as 'C4,E4,G4'"
+                raise DataError(f"{name}: expected the beginning of a piece, {expected}; got {type(one).__name__}")
+        return self._compositions(starts, options)
 
     def compose(self, start: Sequence[Step] = (), options: ComposeConfig | None = None) -> list[Step]:
         """Return ``start`` and ``options.length`` steps after it; without a start, that many steps, the first drawn.

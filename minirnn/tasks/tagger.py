@@ -254,6 +254,8 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         column: of the tags, in files to evaluate on.
 
     >>> tagger = Tagger.load("checkpoints/train/best.safetensors")  # doctest: +SKIP
+    >>> tagger.predict("The dog barks .")["tags"]  # doctest: +SKIP
+    ['DET', 'NOUN', 'VERB', 'PUNCT']
     >>> tagger.tag([["The", "dog", "barks", "."]])  # doctest: +SKIP
     [['DET', 'NOUN', 'VERB', 'PUNCT']]
     """
@@ -352,24 +354,48 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         return {"val_loss": metrics.pop("loss"), **metrics}
 
     def sample_output(self) -> str:
-        return self.predict([Line(" ".join(self.validation[0][:_SAMPLE_WORDS]))])[0].text
+        return self.predict_lines([Line(" ".join(self.validation[0][:_SAMPLE_WORDS]))])[0].text
 
     # ------------------------------------------------------------------------------------------------ use
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """Return a tag for every word; words are non-empty strings, a sentence may be empty."""
+        return [tags for tags, _ in self._tagged(sentences)]
+
+    def _tagged(self, sentences: Sequence[Sequence[str]]) -> list[tuple[list[str], list[float]]]:
+        """The most likely tag of every word, and its probability."""
         text = EncodedSentences(sentences, self.words, self.characters)
-        tags: list[list[str]] = [[] for _ in sentences]
+        found: list[tuple[list[str], list[float]]] = [([], []) for _ in sentences]
         with self.model.evaluating():
             for numbers, batch in text.batches():
-                best = np.zeros(batch.words.size, np.int64)
-                best[batch.valid] = self.model(batch).numpy().argmax(1)
-                for number, row, length in zip(numbers, best.reshape(batch.words.shape).T, batch.lengths, strict=True):
-                    tags[number] = self.labels.decode(row[:length])
-        return tags
+                probabilities = np.zeros((batch.words.size, len(self.labels)))
+                probabilities[batch.valid] = F.softmax(self.model(batch).numpy().astype(np.float64), 1).numpy()
+                rows = probabilities.reshape(*batch.words.shape, -1).swapaxes(0, 1)
+                for number, row, length in zip(numbers, rows, batch.lengths, strict=True):
+                    found[number] = self.labels.decode(row[:length].argmax(1)), row[:length].max(1).tolist()
+        return found
 
-    def predict(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
+    def predict_inputs(self, inputs: Mapping[str, Any], options: Any) -> list[Prediction]:
+        """Return the tags of each sentence, a text or a list of words, and their probabilities.
+
+        A list of texts given to :meth:`predict` is a list of sentences, never one of words.
+        """
+        sentences = []
+        for name, one in inputs.items():
+            words = one.split() if isinstance(one, str) else one
+            if not (isinstance(words, (list, tuple, np.ndarray)) and all(isinstance(w, str) and w for w in words)):
+                raise DataError(
+                    f"{name}: expected a sentence: a string, or in a list of sentences also a list of words that are "
+                    f"not empty, got {one!r:.80}"
+                )
+            sentences.append([str(word) for word in words])
+            _check_length(sentences[-1], name, "expected a list of sentences")
+        return self._predictions(sentences)
+
+    def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return ``word/TAG word/TAG`` for each line, a sentence with white space between its words.
+
+        The facts have the probability of the tag of every word too.
 
         Raises:
             DataError: a line is too long.
@@ -377,10 +403,13 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         sentences = [line.text.split() for line in lines]
         for sentence, line in zip(sentences, lines, strict=True):
             _check_length(sentence, line.where, "expected a line for each sentence")
+        return self._predictions(sentences)
+
+    def _predictions(self, sentences: Sequence[list[str]]) -> list[Prediction]:
         found = []
-        for words, tags in zip(sentences, self.tag(sentences), strict=True):
+        for words, (tags, probabilities) in zip(sentences, self._tagged(sentences), strict=True):
             text = " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
-            found.append(Prediction(text, {"tokens": words, "tags": tags}))
+            found.append(Prediction(text, {"tokens": words, "tags": tags, "probabilities": probabilities}))
         return found
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:

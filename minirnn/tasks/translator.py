@@ -63,7 +63,7 @@ class TranslatorConfig(TeacherForcingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TranslateConfig(Config):
-    """Options of :meth:`Translator.predict`."""
+    """Options of :meth:`Translator.predict_lines`."""
 
     group = "Translator"
     beam: int = option(4, "Width of the beam search; 1 is greedy.", 1)
@@ -204,11 +204,11 @@ class Translator(ExampleTask[Pairs, TranslatorConfig]):
 
     def sample_output(self) -> str:
         lines = [Line(text) for text in self._validation.texts[:_SAMPLES]]
-        return "\n".join(f"{p.facts['source']} -> {p.text}" for p in self.predict(lines))
+        return "\n".join(f"{p.facts['source']} -> {p.text}" for p in self.predict_lines(lines))
 
     # ------------------------------------------------------------------------------------------------ use
 
-    def predict(self, lines: Sequence[Line], options: TranslateConfig | None = None) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: TranslateConfig | None = None) -> list[Prediction]:
         """Return the translation of each line; empty for a line without a token."""
         sources = [self.tokenizer.split(line.text) for line in lines]
         found = self._search(sources, options or TranslateConfig())

@@ -62,8 +62,8 @@ def test_midi_and_wav_files(run: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("two.txt", "--midi", "a.mid"), "a MIDI file holds one piece, but 2 lines are given"),
-        (("two.txt", "--wav", "a.wav"), "a WAV file holds one piece, but 2 lines are given"),
+        (("two.txt", "--midi", "a.mid"), "a MIDI file holds one piece, but 2 beginnings are given"),
+        (("two.txt", "--wav", "a.wav"), "a WAV file holds one piece, but 2 beginnings are given"),
         (("bad.txt",), "bad.txt:2: expected notes such as 60 or C4, or steps as in [[60, 64], [62]]; got 'sixty'"),
         (("parts.json",), "parts.json:1: got a JSON object, as files to train on are; expected the beginning"),
         (("[[60, 64], 12]",), "the text given: step 1: pitch 12 is outside 21 to 108, the keys of a piano"),

@@ -62,7 +62,7 @@ TEXTS = {
 }
 FACTS: dict[str, set[str]] = {
     "classifier": {"text", "label", "probability", "probabilities"},
-    "tagger": {"tokens", "tags"},
+    "tagger": {"tokens", "tags", "probabilities"},
     "translator": {"source", "target", "score", "tokens", "source_tokens", "attention"},
 }
 

@@ -155,7 +155,7 @@ def test_probabilities_match_a_computation_by_hand() -> None:
         y, _ = made.model.body.rnn(made.model.body.embedding(VOCABULARY.encode(list(text))))
         z = made.model.head.weight.numpy() @ y.numpy().mean(0) + made.model.head.bias.numpy()
         p = np.exp(z) / np.exp(z).sum()
-        (found,) = made.predict([Line(text, "x:1")])
+        (found,) = made.predict_lines([Line(text, "x:1")])
         assert found.text == found.facts["label"] == "XYZ"[p.argmax()]
         assert found.facts["text"] == text
         assert found.facts["probabilities"] == pytest.approx(dict(zip("XYZ", p, strict=True)), rel=1e-12)
@@ -244,4 +244,4 @@ def test_it_learns_negation_that_a_bag_of_words_cannot(pooling: str, cell: str, 
     assert metrics["accuracy"] > 0.97
     assert metrics["macro_f1"] == pytest.approx(metrics["accuracy"], abs=0.02)
     lines = [Line(text, "x") for text in ("a film and not bad", "the plot was not good", "DULL film", "great")]
-    assert [p.text for p in trained.predict(lines)] == ["pos", "neg", "neg", "pos"]
+    assert [p.text for p in trained.predict_lines(lines)] == ["pos", "neg", "neg", "pos"]

@@ -376,16 +376,16 @@ def test_measure_ignores_other_columns(tmp_path: Path) -> None:
 def test_predict_forecasts_the_rows_after_the_table(tmp_path: Path) -> None:
     a, b = growing(91), noise(91)
     made = perturb(task(a[:60], b[:60], horizon=3))
-    (prediction,) = made.predict(lines(a[:88], b[:88]))
+    (prediction,) = made.predict_lines(lines(a[:88], b[:88]))
     examples = made.preprocessor.examples(make(a, b), 88)
     expected = made.preprocessor.values(examples.forecasts(made.model))
     assert prediction.facts == {"column": "a", "horizon": expected[0].tolist()}
     assert prediction.text == "\n".join(f"{k}\t{value:.6g}" for k, value in enumerate(expected[0], 1))
     needed = lines(a[88 - made.preprocessor.first_row : 88], b[88 - made.preprocessor.first_row : 88])
-    short = made.predict(needed)[0].facts["horizon"]  # older rows count for nothing
+    short = made.predict_lines(needed)[0].facts["horizon"]  # older rows count for nothing
     np.testing.assert_allclose(short, expected[0], rtol=1e-12)
     with pytest.raises(DataError, match=r"^s\.csv: expected at least 7 rows, to forecast from, got 6$"):
-        made.predict([needed[0], *needed[2:]])
+        made.predict_lines([needed[0], *needed[2:]])
 
 
 @pytest.mark.parametrize("values", [np.full(40, 7.0), np.tile([1.0, 3.0, 2.0], 14), np.arange(40.0)])
@@ -393,7 +393,7 @@ def test_series_that_the_base_forecasts_exactly(values: np.ndarray) -> None:
     """There is no division by zero, and forecasts are right."""
     made = task(values)
     run(Trainer(made, TrainingConfig(steps=2)))
-    found = made.predict(lines(values))[0].facts["horizon"]
+    found = made.predict_lines(lines(values))[0].facts["horizon"]
     next_value = 2 * values[-1] - values[-2] if values[-1] == 39 else values[-3]
     assert found == pytest.approx([next_value], abs=0.05)
 

@@ -378,26 +378,26 @@ def test_a_bad_start_is_reported_by_line(text: str) -> None:
 def test_predict_composes_from_every_line_and_writes_files(tmp_path: Path) -> None:
     composer = Composer(_model(), [(60,)], Chords(CHORDS, 0.1))
     lines = [Line("60,64", "a:1"), Line("[[62], [65]]", "a:2"), Line("", "a:3")]
-    found = composer.predict(lines, ComposeConfig(length=5, seed=4, temperature=0.5))
+    found = composer.predict_lines(lines, ComposeConfig(length=5, seed=4, temperature=0.5))
     seeds = enumerate([[(60, 64)], [(62,), (65,)], []], 4)
     expected = [composer.compose(start, ComposeConfig(length=5, temperature=0.5, seed=seed)) for seed, start in seeds]
     assert [json.loads(one.text) for one in found] == [[list(step) for step in piece] for piece in expected]
     assert [one.facts for one in found] == [{"piece": json.loads(one.text)} for one in found]
-    assert [len(one.facts["piece"]) for one in composer.predict([])] == [64]
+    assert [len(one.facts["piece"]) for one in composer.predict_lines([])] == [64]
 
     files = {"midi": tmp_path / "sub" / "a.mid", "wav": tmp_path / "a.wav"}
     options = ComposeConfig(length=5, seed=4, midi=str(files["midi"]), wav=str(files["wav"]))
-    (one,) = composer.predict(lines[:1], options)
+    (one,) = composer.predict_lines(lines[:1], options)
     piece = [tuple(step) for step in one.facts["piece"]]
     assert files["midi"].read_bytes() == midi_bytes(piece, tempo=96)
     assert files["wav"].read_bytes() == wav_bytes(piece, seconds_per_step=0.625)
     over_lines = [Line("[[62],", "a:1"), Line("[65]]", "a:2")]
-    (one,) = composer.predict(over_lines, options.replace(seed=5, temperature=0.5, wav=None))
+    (one,) = composer.predict_lines(over_lines, options.replace(seed=5, temperature=0.5, wav=None))
     assert one == found[1]
-    with pytest.raises(OptionError, match="a WAV file holds one piece, but 3 lines are given"):
-        composer.predict(lines, ComposeConfig(wav=str(tmp_path / "b.wav")))
+    with pytest.raises(OptionError, match="a WAV file holds one piece, but 3 beginnings are given"):
+        composer.predict_lines(lines, ComposeConfig(wav=str(tmp_path / "b.wav")))
     with pytest.raises(OptionError, match=f"cannot write {tmp_path}: "):
-        composer.predict([], ComposeConfig(length=2, midi=str(tmp_path)))
+        composer.predict_lines([], ComposeConfig(length=2, midi=str(tmp_path)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "sub"]
 
 

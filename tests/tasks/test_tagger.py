@@ -225,20 +225,20 @@ def test_it_learns_words_endings_capitals_and_neighbours(cell: str, tmp_path: Pa
     assert steps[-1].metrics["val_loss"] < 0.05
     trained = load(tmp_path / "run" / BEST)
     lines = [Line("The bird can see the can  happily .", "x:1"), Line("", "x:2"), Line("\tZoe can see .\u2003", "x:3")]
-    found = trained.predict(lines)
+    found = trained.predict_lines(lines)
     assert found[0].text == "The/DET bird/NOUN can/AUX see/VERB the/DET can/NOUN happily/ADV ./PUNCT"
     assert found[1].text == ""
-    assert found[1].facts == {"tokens": [], "tags": []}
+    assert found[1].facts == {"tokens": [], "tags": [], "probabilities": []}
     assert found[2].facts["tokens"] == ["Zoe", "can", "see", "."]
     assert found[2].facts["tags"][0] == "PROPN"
 
 
 def test_a_line_is_split_at_white_space_only(data: Sentences) -> None:
-    found = task(data).predict([Line("I'm 1/2 here.", "x:1")])[0]
+    found = task(data).predict_lines([Line("I'm 1/2 here.", "x:1")])[0]
     assert found.facts["tokens"] == ["I'm", "1/2", "here."]
     assert found.text.split()[1] == f"1/2/{found.facts['tags'][1]}"
-    assert task(data).predict([]) == []
+    assert task(data).predict_lines([]) == []
     with pytest.raises(
         DataError, match="x:7: a sentence of 5001 words, expected at most 5000; expected a line for each"
     ):
-        task(data).predict([Line("a " * 5001, "x:7")])
+        task(data).predict_lines([Line("a " * 5001, "x:7")])

@@ -59,8 +59,8 @@ def described(task: tasks.Task[Any, Any]) -> Any:
 def results(task: tasks.Task[Any, Any], name: str) -> Any:
     """What it makes of ``LINES``, or the text it writes."""
     if name == "char":
-        return "".join(task.sample("to", 20, seed=1))
-    return task.predict(
+        return task.sample("to", 20, seed=1)
+    return task.predict_lines(
         [Line(text) for text in LINES[name]], ComposeConfig(length=5, seed=1) if name == "music" else None
     )
 
@@ -269,8 +269,8 @@ def test_a_ragged_batch_has_the_mean_loss_and_gradients_of_its_examples(
 # ------------------------------------------------------------------------------------------------ predictions
 
 BLANK = {
-    "classifier": {"label": None},
-    "tagger": {"tokens": [], "tags": []},
+    "classifier": {"label": None, "probability": None, "probabilities": {}},
+    "tagger": {"tokens": [], "tags": [], "probabilities": []},
     "translator": {"target": "", "tokens": [], "source_tokens": [], "attention": []},
 }
 VARIANTS = [
@@ -291,10 +291,10 @@ def test_predictions_do_not_depend_on_the_other_lines(name: str, changed: dict, 
     @given(st.lists(st.lists(WORDS, max_size=5).map(" ".join) | st.just(" \t"), max_size=7))
     def check(texts: list[str]) -> None:
         lines = [Line(text, "x") for text in texts]
-        found = task.predict(lines, options)
+        found = task.predict_lines(lines, options)
         assert len(found) == len(lines)
         for line, prediction in zip(lines, found, strict=True):
-            (alone,) = task.predict([line], options)
+            (alone,) = task.predict_lines([line], options)
             assert prediction.text == alone.text
             assert prediction.facts == close(alone.facts)
             if not line.text.strip():

@@ -138,7 +138,7 @@ def test_unknown_words_are_copied_from_the_source_by_attention(monkeypatch: pyte
     made = small()
     weights = np.array([[0.6, 0.3, 0.1], [0.12344, 0.5, 0.37656], [0.2, 0.2, 0.6]], np.float32)
     fixed(monkeypatch, made, {("go", "<unk>", "￭!"): Hypothesis(np.array([4, UNK, 5]), -1.5, -1.25, weights)})
-    (found,) = made.predict([Line("go Zoé!", "here")])
+    (found,) = made.predict_lines([Line("go Zoé!", "here")])
     assert found.text == "va Zoé."
     assert found.facts == {
         "source": "go Zoé!",
@@ -152,7 +152,7 @@ def test_unknown_words_are_copied_from_the_source_by_attention(monkeypatch: pyte
 
     blind = small(None)
     fixed(monkeypatch, blind, {("go", "<unk>", "￭!"): Hypothesis(np.array([4, UNK, 5]), -1.5, -1.25, None)})
-    (found,) = blind.predict([Line("go Zoé!", "here")])
+    (found,) = blind.predict_lines([Line("go Zoé!", "here")])
     assert found.text == "va <unk>."
     assert found.facts["attention"] is None
 
@@ -163,13 +163,13 @@ def test_lines_are_batched_by_length_and_results_keep_their_order(monkeypatch: p
     answers = {("go",) * n: Hypothesis(np.array([4] * n), -n, -n, np.full((n, n), 1 / n)) for n in range(1, 5)}
     asked = fixed(monkeypatch, made, answers)
     texts = ["go go go", "", "go", "go go go go", " ￭ ", "go go", "go"]
-    found = made.predict(lines(texts), TranslateConfig(beam=7, length_penalty=0.5, max_length=9))
+    found = made.predict_lines(lines(texts), TranslateConfig(beam=7, length_penalty=0.5, max_length=9))
     assert [p.text for p in found] == ["va va va", "", "va", "va va va va", "", "va va", "va"]
     assert [p.facts["score"] for p in found] == [-3, 0, -1, -4, 0, -2, -1]
     assert found[1].facts["attention"] == found[1].facts["tokens"] == found[1].facts["source_tokens"] == []
     assert [(shape, lengths) for shape, lengths, _ in asked] == [((1, 2), [1, 1]), ((3, 2), [2, 3]), ((4, 1), [4])]
     assert {options for _, _, options in asked} == {(9, 7, 0.5)}
-    assert made.predict([]) == []
+    assert made.predict_lines([]) == []
 
 
 def test_options_of_the_search_reach_the_model() -> None:
@@ -178,7 +178,9 @@ def test_options_of_the_search_reach_the_model() -> None:
     source = made.source.encode(made.tokenizer.split(text))[:, None]
     for beam, penalty, limit in [(1, 1.0, None), (4, 0.0, None), (2, 2.0, 3)]:
         (expected,) = made.model.generate(source, None, limit, beam, penalty)
-        (found,) = made.predict([Line(text)], TranslateConfig(beam=beam, length_penalty=penalty, max_length=limit))
+        (found,) = made.predict_lines(
+            [Line(text)], TranslateConfig(beam=beam, length_penalty=penalty, max_length=limit)
+        )
         assert found.facts["score"] == pytest.approx(expected.score)
         assert len(found.facts["tokens"]) == len(expected.tokens)
         assert np.shape(found.facts["attention"]) == (len(expected.tokens), 4)
@@ -251,7 +253,7 @@ def test_sample_output_translates_the_validation_set() -> None:
     made = task()
     shown = made.sample_output().splitlines()
     assert [line.split(" -> ")[0] for line in shown] == made._validation[0][:4]
-    assert shown[0] == f"{made._validation[0][0]} -> {made.predict(lines(made._validation[0][:1]))[0].text}"
+    assert shown[0] == f"{made._validation[0][0]} -> {made.predict_lines(lines(made._validation[0][:1]))[0].text}"
 
 
 # --------------------------------------------------------------------------------------------------- training
@@ -271,7 +273,7 @@ def test_it_learns_to_translate_and_reverse_numbers(cell: str, level: str, atten
     assert steps[-1].metrics["bleu"] > 90
     predictor = load(tmp_path / BEST)
     assert isinstance(predictor, Translator)
-    assert [p.text for p in predictor.predict(lines(["one two three.", "five."]))] == ["trois deux un.", "cinq."]
+    assert [p.text for p in predictor.predict_lines(lines(["one two three.", "five."]))] == ["trois deux un.", "cinq."]
 
 
 def test_teacher_forcing_follows_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
