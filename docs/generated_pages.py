@@ -14,6 +14,7 @@ EXAMPLE_BUDGETS = {
     "feed_forward.py": [],
     "generate_text.py": ["--minutes", "0.15", "--hidden", "128"],
     "melody.py": [],
+    "online_learning.py": [],
     "own_cell.py": ["--steps", "60"],
     "own_operation.py": [],
     "pos_tags.py": ["--epochs", "3"],

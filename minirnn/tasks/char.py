@@ -199,10 +199,14 @@ class TextGenerator(Task[Corpus, CharConfig]):
         """
         config = SampleConfig(prime=prime, length=length, **options)
         sampling = config.subset("length", "temperature", "top_k", "top_p", "seed")
-        return self._decoded(self.model.stream(self._encoded("the prime", prime), **sampling), config.stop)
+        return self._decoded(self.model.stream(self.start(prime), **sampling), config.stop)
 
-    def _encoded(self, name: str, text: str) -> np.ndarray:
-        """Tokens of a text, at least one: those of :meth:`stream`."""
+    def start(self, text: str = "", name: str = "the prime") -> np.ndarray:
+        """Return the tokens of a text to continue; without one, what :meth:`stream` says.
+
+        Raises:
+            DataError: the model knows no character of it, which is called ``name``.
+        """
         tokens = self.symbols.encode(text or "\n")
         if tokens.size == 0:
             if text:
@@ -218,7 +222,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
         found, names = [], self.symbols.names()
         with self.model.evaluating():
             for name, text in inputs.items():
-                logits, _ = self.model(self._encoded(name, check_text(name, text)))
+                logits, _ = self.model(self.start(check_text(name, text), name))
                 row = F.softmax(logits[-1].numpy().astype(np.float64), 0).numpy()
                 probabilities = {names[n]: float(row[n]) for n in np.argsort(-row, kind="stable")}
                 symbol, probability = next(iter(probabilities.items()))

@@ -253,9 +253,10 @@ class Preprocessor:
 
     def examples(self, series: Series, first: int) -> Examples:
         """Return all windows whose forecasts begin at row ``first`` or later."""
-        return self._examples(series.transformed(self.log), first)
+        return self.cut(series.transformed(self.log), first)
 
-    def _examples(self, x: np.ndarray, first: int) -> Examples:
+    def cut(self, x: np.ndarray, first: int) -> Examples:
+        """As :meth:`examples`, of rows x [R, C] as :meth:`Series.transformed` returns them."""
         z, _ = windows(self.scaler.apply(x[first - self.seq_length :]), self.seq_length, self.horizon)
         _, expected = windows(x[first - self.seq_length :], self.seq_length, self.horizon)
         return Examples(z, base_forecasts(x[:, 0], first, self.horizon, self.base, self.season), expected, self.spread)
@@ -267,7 +268,7 @@ class Preprocessor:
             x: [R, C] at least :attr:`first_row` rows, see :meth:`Series.transformed`.
         """
         unknown = np.repeat(x[-1:], self.horizon, axis=0)  # in place of the rows to come; nothing reads it
-        return self.values(self._examples(np.concatenate([x, unknown]), self.first_row).forecasts(model))
+        return self.values(self.cut(np.concatenate([x, unknown]), self.first_row).forecasts(model))
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """Return forecasts in the column's own units."""
@@ -491,7 +492,7 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         name, x, enough = _name(first), np.empty((0, len(made.names))), False
         texts = ([line.text for line in batch] for batch in itertools.chain([first], batches))
         for table in read_batches(name, texts):
-            x = np.concatenate([x, self._series(table).transformed(made.log)])
+            x = np.concatenate([x, self.transformed(table)])
             if len(x) >= made.first_row:
                 found = made.forecasts(x, self.model).tolist()
                 yield [self._facts(steps, "\t".join(f"{value:.6g}" for value in steps)) for steps in found]
@@ -518,7 +519,7 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         return [self._prediction(*one) for one in read]
 
     def _text(self, name: str, text: str) -> tuple[str, np.ndarray]:
-        return name, self._series(parse_table(name, text)).transformed(self.preprocessor.log)
+        return name, self.transformed(parse_table(name, text))
 
     def _numbers(self, name: str, input: Any) -> tuple[str, np.ndarray]:
         columns = self.preprocessor.names
@@ -539,6 +540,10 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         if len(x) < self.preprocessor.first_row:
             needed = f"expected at least {self.preprocessor.first_row} rows, to forecast from"
             raise DataError(f"{name}: {needed}, got {len(x)}")
+
+    def transformed(self, table: Table) -> np.ndarray:
+        """Return the model's columns of a table, rows x [R, C] as :meth:`Series.transformed` gives them."""
+        return self._series(table).transformed(self.preprocessor.log)
 
     def _series(self, table: Table) -> Series:
         return Series.of(table, self.preprocessor.names[0], self.preprocessor.names[1:])

@@ -7,10 +7,13 @@ It is shown with a fading factor a, sum_i a^(n-i) loss_i / sum_i a^(n-i), so tha
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
@@ -22,17 +25,19 @@ from minirnn import checkpoint, optim, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
 from minirnn.data.sequences import pad
-from minirnn.errors import CheckpointError, DataError, OptionError
+from minirnn.data.tables import read_batches
+from minirnn.errors import CheckpointError, OptionError
 from minirnn.nn import functional as F
-from minirnn.nn.state import State, pack_state, unpack_state
+from minirnn.nn.state import State
 from minirnn.runs import RunFolder
 from minirnn.tasks.base import Line, Task
 from minirnn.tasks.char import TextGenerator
 from minirnn.tasks.classifier import Classifier
-from minirnn.tasks.forecaster import Forecaster, RowForecasts
+from minirnn.tasks.forecaster import Forecaster
 
 ONLINE = "online.safetensors"
 """The checkpoint of a model that goes on learning, in the folder of its run."""
+logger = logging.getLogger("minirnn")
 _MAX_STEPS = 256  # symbols of a line that gradients flow through at once
 
 ExampleT = TypeVar("ExampleT")
@@ -68,6 +73,10 @@ class Outcome:
     facts: dict[str, Any]
 
 
+_Seen = tuple[str | None, float | None, dict[str, Any], list[ExampleT]]
+"""Prediction and loss, None where there is none, further facts, and examples to learn from."""
+
+
 class Learner(ABC, Generic[ExampleT]):
     """Learns from one line after the other, in constant memory.
 
@@ -90,21 +99,23 @@ class Learner(ABC, Generic[ExampleT]):
         """The fading mean of all losses so far."""
         return self._loss_sum / self._loss_weight if self._loss_weight else None
 
-    def feed(self, line: Line) -> Outcome:
-        """Predict what a line says, score the prediction, and learn from the line.
+    def run(self, lines: Iterable[Line | str]) -> Iterator[Outcome]:
+        """Predict what each line says, score the prediction, and learn from the line, as they come.
 
         Raises:
-            DataError: the line cannot be read as one of the training data; says where.
+            DataError: a line cannot be read as one of the training data; says where.
         """
-        prediction, loss, facts, examples = self._examine(line)
-        if loss is not None and math.isfinite(loss):
-            fading = self.config.fading
-            self._loss_sum, self._loss_weight = fading * self._loss_sum + loss, fading * self._loss_weight + 1
-        self.count += loss is not None
-        for example in examples if self.config.lr > 0 else ():
-            self._learn(example)
-        facts = {"loss": loss, "mean_loss": self.mean_loss, **facts}
-        return Outcome(prediction, loss, self.mean_loss, facts)
+        numbered = (Line(one, f"line {n}") if isinstance(one, str) else one for n, one in enumerate(lines, 1))
+        for prediction, loss, facts, examples in self._examine(numbered):
+            if loss is not None and not math.isfinite(loss):
+                loss = None
+            if loss is not None:
+                fading, self.count = self.config.fading, self.count + 1
+                self._loss_sum, self._loss_weight = fading * self._loss_sum + loss, fading * self._loss_weight + 1
+            for example in examples if self.config.lr > 0 else ():
+                self._learn(example)
+            facts = {"loss": loss, "mean_loss": self.mean_loss, **facts}
+            yield Outcome(prediction, loss, self.mean_loss, facts)
 
     def _learn(self, example: ExampleT) -> None:
         """One update; it is left out where the loss or the gradient is not finite."""
@@ -123,8 +134,8 @@ class Learner(ABC, Generic[ExampleT]):
         model.eval()
 
     @abstractmethod
-    def _examine(self, line: Line) -> tuple[str | None, float | None, dict[str, Any], list[ExampleT]]:
-        """Return prediction and loss, None where there is none, further facts, and what to learn from."""
+    def _examine(self, lines: Iterator[Line]) -> Iterator[_Seen[ExampleT]]:
+        """Yield what is known of each line before anything is learned from it."""
 
     @abstractmethod
     def _loss(self, examples: list[ExampleT]) -> Tensor:
@@ -166,8 +177,8 @@ class Learner(ABC, Generic[ExampleT]):
 def learner(task: Any, config: LearnConfig | None = None) -> Learner[Any]:
     """Return what learns from a stream of lines like those of the training data.
 
-    A character model learns to predict a text line by line; a classifier reads a text, a tab and its label (only
-    predicts where there is no label); a forecaster the header of a table, then its rows.
+    A character model learns to predict a text line by line; a classifier reads a text, a tab and its label, and only
+    predicts where there is no label, or one it does not know; a forecaster reads the header of a table, then its rows.
 
     Raises:
         OptionError: models of this task do not learn from a stream.
@@ -194,21 +205,23 @@ class _TextLearner(Learner[_Text]):
 
     def __init__(self, task: TextGenerator, config: LearnConfig) -> None:
         super().__init__(task, config)
-        self._last, self._state = task.first_token(), None
+        self._last = int(task.start()[-1])
+        self._state: State = None
 
-    def _examine(self, line: Line) -> tuple[None, float | None, dict[str, Any], list[_Text]]:
-        tokens = self.task.symbols.encode(line.text + "\n").astype(np.int64)
-        if tokens.size == 0:
-            return None, None, {"symbols": 0}, []
-        inputs, examples, total = np.concatenate([[self._last], tokens[:-1]]), [], 0.0
-        self._last = int(tokens[-1])
-        with self.task.model.evaluating():
-            for start in range(0, tokens.size, _MAX_STEPS):
-                part = slice(start, start + _MAX_STEPS)
-                examples.append(_Text(inputs[part, None], tokens[part, None], self._state))
-                loss, self._state = self._nll(examples[-1], "sum")
-                total += loss.item()
-        return None, total / tokens.size, {"symbols": tokens.size}, examples
+    def _examine(self, lines: Iterator[Line]) -> Iterator[_Seen[_Text]]:
+        for line in lines:
+            tokens = self.task.symbols.encode(line.text + "\n").astype(np.int64)
+            if tokens.size == 0:
+                continue
+            inputs, examples, total = np.concatenate([[self._last], tokens[:-1]]), [], 0.0
+            self._last = int(tokens[-1])
+            with self.task.model.evaluating():
+                for start in range(0, tokens.size, _MAX_STEPS):
+                    part = slice(start, start + _MAX_STEPS)
+                    examples.append(_Text(inputs[part, None], tokens[part, None], self._state))
+                    loss, self._state = self._nll(examples[-1], "sum")
+                    total += loss.item()
+            yield None, total / tokens.size, {"symbols": tokens.size}, examples
 
     def _nll(self, example: _Text, reduction: F.Reduction) -> tuple[Tensor, State]:
         return self.task.model.loss(example.tokens, example.targets, example.state, reduction=reduction)
@@ -219,22 +232,80 @@ class _TextLearner(Learner[_Text]):
 
 
 class _ClassLearner(Learner[tuple[np.ndarray, int]]):
+    """An example is the tokens [T] of a text, and the number of its label."""
+
     task: Classifier
 
-    def _examine(self, line: Line) -> tuple[str, float | None, dict[str, Any], list[tuple[np.ndarray, int]]]:
-        text, tab, label = line.text.rpartition("\t")
-        text, label = (text, label.strip()) if tab else (line.text, "")
-        [prediction] = self.task.predict_lines([Line(text, line.where)])
-        facts, probabilities = dict(prediction.facts), prediction.facts.get("probabilities")
-        if not label or probabilities is None:
-            return prediction.text, None, facts, []
-        if label not in probabilities:
-            known = ", ".join(self.task.labels.names)
-            raise DataError(f"{line.where}: label {label!r} is not one of the model's: {known}")
-        facts["true_label"], tokens = label, self.task.encode(text)
-        [number] = self.task.labels.encode([label])
-        return prediction.text, -math.log(max(probabilities[label], 1e-300)), facts, [(tokens, int(number))]
+    def _examine(self, lines: Iterator[Line]) -> Iterator[_Seen[tuple[np.ndarray, int]]]:
+        for line in lines:
+            text, label = map(str.strip, line.text.rpartition("\t")[::2]) if "\t" in line.text else (line.text, "")
+            [prediction] = self.task.predict_lines([Line(text, line.where)])
+            facts, probabilities = prediction.facts, prediction.facts.get("probabilities")
+            known = label in self.task.labels.names
+            if label and not known:
+                names = ", ".join(self.task.labels.names)
+                logger.warning("%s: expected a label of %s, got %r; not learned from", line.where, names, label)
+            if not known or probabilities is None:
+                yield prediction.text, None, facts, []
+                continue
+            example = self.task.encode(text), int(self.task.labels.encode([label])[0])
+            loss = -math.log(max(probabilities[label], sys.float_info.min))
+            yield prediction.text, loss, {**facts, "true_label": label}, [example]
 
     def _loss(self, examples: list[tuple[np.ndarray, int]]) -> Tensor:
         tokens, lengths = pad([tokens for tokens, _ in examples])
         return F.cross_entropy(self.task.model(tokens, lengths), np.array([number for _, number in examples]))
+
+
+class _SeriesLearner(Learner[tuple[np.ndarray, np.ndarray]]):
+    """An example is a window [L, 1, 1 + C] and the outputs [1, h] that would have forecast what followed.
+
+    A row is compared with what was forecast for it, h rows before to one row before.
+    """
+
+    task: Forecaster
+
+    def _examine(self, lines: Iterator[Line]) -> Iterator[_Seen[tuple[np.ndarray, np.ndarray]]]:
+        made, model, issued = self.task.preprocessor, self.task.model, deque[np.ndarray]()
+        first, x = made.first_row, np.empty((0, len(made.names)))
+        beginning = next(lines, Line("", "standard input"))
+        texts = ([line.text] for line in itertools.chain([beginning], lines))
+        for table in read_batches(beginning.where.rpartition(":")[0] or beginning.where, texts):
+            x = np.concatenate([x, self.task.transformed(table)])[-(first + made.horizon) :]
+            examples: list[tuple[np.ndarray, np.ndarray]] = []
+            loss, facts = None, dict[str, Any]()
+            if len(issued) == made.horizon:
+                past, forecast = made.cut(x, first), issued.popleft()
+                loss = float(np.mean(((forecast - past.expected[0]) / made.spread) ** 2))
+                facts = {"value": float(made.values(x[-1:, 0])[0])}
+                examples = [(past.inputs(slice(None)), past.targets(slice(None)))]
+            if len(x) < first:
+                continue
+            unknown = np.repeat(x[-1:], made.horizon, axis=0)
+            issued.append(made.cut(np.concatenate([x[-first:], unknown]), first).forecasts(model)[0])
+            values = made.values(issued[-1]).tolist()
+            facts |= {"column": made.names[0], "horizon": values}
+            yield "\t".join(f"{value:.6g}" for value in values), loss, facts, examples
+
+    def _loss(self, examples: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
+        dtype = self.task.model.head.weight.dtype
+        inputs, targets = (
+            np.concatenate(part, axis).astype(dtype)
+            for axis, part in ((1, [e[0] for e in examples]), (0, [e[1] for e in examples]))
+        )
+        return F.mse_loss(self.task.model(inputs), targets)
+
+
+@learner.register
+def _(task: TextGenerator, config: LearnConfig | None = None) -> _TextLearner:
+    return _TextLearner(task, config or LearnConfig())
+
+
+@learner.register
+def _(task: Classifier, config: LearnConfig | None = None) -> _ClassLearner:
+    return _ClassLearner(task, config or LearnConfig())
+
+
+@learner.register
+def _(task: Forecaster, config: LearnConfig | None = None) -> _SeriesLearner:
+    return _SeriesLearner(task, config or LearnConfig())

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minirnn_cli import use
+from minirnn_cli import lines
 from support import close, invoke
 from tiny import TASKS
 
@@ -170,7 +170,7 @@ def test_lines_that_wait_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
     os.write(given, b"".join(b"line %d\n" % n for n in range(1000)))
     with open(taken, encoding="utf-8") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        batches = use._batches("-")
+        batches = lines.read_batches("-")
         found = list(islice(batches, 4))  # the pipe is still open
         assert [len(batch) for batch in found] == [256, 256, 256, 232]
         assert [(line.text, line.where) for batch in found for line in batch] == [
@@ -201,5 +201,5 @@ def test_lines_do_not_depend_on_how_they_arrive(parts: list[str], data: st.DataO
     whole = "".join(parts).encode()
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(whole) - 1)), max_size=9)))
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    arrived = use._arriving(io.BufferedReader(Pieces([piece for piece in pieces if piece])), "x")
-    assert [line for batch in arrived for line in batch] == list(use._decoded(io.BytesIO(whole), "x"))
+    arrived = lines._arriving(io.BufferedReader(Pieces([piece for piece in pieces if piece])), "x")
+    assert [line for batch in arrived for line in batch] == list(lines._decoded(io.BytesIO(whole), "x"))

@@ -16,6 +16,7 @@ SHORTENED = {
     "feed_forward.py": ["--steps", "20"],
     "generate_text.py": ["corpus.txt", "--minutes", "0.02", "--hidden", "16"],
     "melody.py": ["--steps", "4", "--wav", "melody.wav"],
+    "online_learning.py": ["--steps", "4", "--rows", "40"],
     "own_cell.py": ["corpus.txt", "--steps", "4", "--hidden", "16"],
     "own_operation.py": ["--steps", "4"],
     "pos_tags.py": ["--epochs", "1", "--data", "tagged.tsv"],
