@@ -40,8 +40,8 @@ def table(rows: int, drifts: bool, rng: np.random.Generator) -> list[str]:
 
 
 # %%
-# Every row of the stream is first forecast, then compared with the forecast, then learned from. With ``lr=0`` nothing is
-# learned.
+# Every row of the stream is first forecast, then compared with the forecast, then learned from. With ``lr=0`` nothing
+# is learned.
 
 
 def squared_errors(forecaster: Forecaster, stream: list[str], lr: float) -> np.ndarray:

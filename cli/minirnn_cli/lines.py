@@ -26,6 +26,8 @@ def is_live(input: str) -> bool:
 def read_batches(input: str) -> Iterator[list[Line]]:
     """The lines of a file, of standard input, or of the text that ``input`` is, in batches."""
     if input == "-":
+        if sys.stdin is None:
+            raise DataError("standard input is closed; expected a file, a text, or lines on standard input")
         yield from _arriving(cast(io.BufferedReader, sys.stdin.buffer), "standard input")
     elif os.path.isdir(input):
         raise DataError(f"{input} is a folder; expected a file, or a text")

@@ -221,6 +221,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         Raises:
             OptionError: there is no such option, or its value is out of range.
             DataError: the input is of another type, or cannot be predicted from; says which of a list it is.
+            ShapeError: an array has another shape than the model reads.
 
         >>> model.predict("a fine film")  # doctest: +SKIP
         {'text': 'a fine film', 'label': 'pos', 'probability': 0.9, 'probabilities': {'neg': 0.1, 'pos': 0.9}}

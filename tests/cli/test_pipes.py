@@ -156,6 +156,13 @@ def test_interrupt_while_waiting(trained: Trained, piped: Callable[..., Piped]) 
     assert process.end() == (130, "", "")
 
 
+def test_a_closed_input_is_one_line(trained: Trained) -> None:
+    command = f"{sys.executable} -m minirnn predict {trained('classifier')} --quiet <&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=SECONDS)
+    message = "minirnn: standard input is closed; expected a file, a text, or lines on standard input\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+
+
 def test_a_reader_that_has_gone_ends_it(trained: Trained) -> None:
     command = f"yes 'a good film' | {sys.executable} -m minirnn predict {trained('classifier')} --quiet | head -n 3"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=SECONDS)
