@@ -1,4 +1,4 @@
-"""``predict``, ``eval`` and ``sample``: using a trained model, of whichever task."""
+"""``predict`` and ``eval``: using a trained model, of whichever task."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from minirnn import random, tasks
 from minirnn.data.sources import normalize_newlines
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.tasks import Line
-from minirnn.tasks.char import SampleConfig, TextGenerator
+from minirnn.tasks.char import TextGenerator
 from minirnn_cli import options as o
 from minirnn_cli.runs import find_checkpoint
-from minirnn_cli.show import compile_notes, say
+from minirnn_cli.show import compile_notes
 
 _BATCH_SIZE = 256  # lines of a file that are predicted together
 _SUFFIXES = (".csv", ".gz", ".json", ".mid", ".safetensors", ".tsv", ".txt", ".wav")
@@ -78,18 +78,24 @@ def _lines(input: str | None) -> Iterator[Line]:
     """The lines of a file, of standard input, or of the text that ``input`` is."""
     if input is None or input == "-":
         yield from _decoded(sys.stdin.buffer, "standard input")
-    elif os.path.isdir(input):
-        raise DataError(f"{input} is a folder; expected a file, or a text")
-    elif os.path.isfile(input):  # not Path: it raises where a text is too long for a name
+    elif is_file(input):
         with open(input, "rb") as file:
             yield from _decoded(file, input)
-    elif not any(map(str.isspace, input)) and (
-        input.lower().endswith(_SUFFIXES) or input.startswith(("/", "./", "../", "~"))
-    ):
-        raise DataError(f"there is no file {input}")
     else:
         for line in _split(input):
             yield Line(line, "the text given")
+
+
+def is_file(input: str) -> bool:
+    """Whether ``input`` is a file (or a pipe with a name), not a text; a DataError where it is a folder or no file."""
+    if os.path.isdir(input):
+        raise DataError(f"{input} is a folder; expected a file, or a text")
+    if os.path.exists(input):  # not Path: it raises where a text is too long for a name
+        return True
+    named = input.lower().endswith(_SUFFIXES) or input.startswith(("/", "./", "../", "~"))
+    if named and not any(map(str.isspace, input)):
+        raise DataError(f"there is no file {input}")
+    return False
 
 
 def _decoded(file: Iterable[bytes], name: str) -> Iterator[Line]:
@@ -130,37 +136,3 @@ def evaluate(
     else:
         for name, value in metrics.items():
             print(f"{name} {value:.6g}")
-
-
-def sample(
-    checkpoint: o.AnyCheckpoint = None,
-    num: Annotated[int, typer.Option(min=1, help="Number of texts.", rich_help_panel=SampleConfig.group)] = 1,
-    threads: o.Threads = None,
-    device: o.Device = "cpu",
-    quiet: o.Quiet = False,
-    json: o.Json = False,
-    **options: Any,
-) -> None:
-    """Generate text with a trained character model; prints it as it is made."""
-    o.use_threads(threads)
-    config = SampleConfig.from_dict(options)
-    generator = TextGenerator.load(find_checkpoint(checkpoint, TextGenerator.name))
-    generator.model.to(device)
-    if (missing := generator.symbols.missing(config.prime)) and not quiet:
-        say(f"the model does not know {missing!r}; left out of the prime")
-    if config.seed is None:
-        random.seed_from_system()
-    with compile_notes(quiet):
-        for number in range(num):
-            seed = None if config.seed is None else config.seed + number
-            options = config.replace(seed=seed).to_dict()
-            pieces = generator.sample(**options)  # checks the prime before anything is written
-            if json:
-                print(dumps({"prime": config.prime, "text": "".join(pieces)}, ensure_ascii=False))
-                continue
-            for piece in itertools.chain([config.prime], pieces, ["\n"]):
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-
-
-o.add_parameters(sample, o.parameters(SampleConfig()))

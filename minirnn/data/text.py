@@ -57,6 +57,10 @@ class Characters:
             parts.append((numbers if known.all() else numbers[known]).astype(dtype, copy=False))
         return np.concatenate(parts)
 
+    def symbol(self, token: int) -> str:
+        """The character that is ``token``."""
+        return self.characters[token]
+
     def decoder(self) -> Callable[[np.ndarray], str]:
         """Return a function that turns consecutive tokens [S] into text."""
         return lambda tokens: self._points[tokens].tobytes().decode("utf-32-le")
@@ -81,6 +85,10 @@ class Bytes:
     def encode(self, text: str) -> np.ndarray:
         """The UTF-8 bytes [S] of ``text``, uint8."""
         return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+
+    def symbol(self, token: int) -> str:
+        """The byte as an ASCII character, or written as ``\\xe4``."""
+        return chr(token) if token < 128 else f"\\x{token:02x}"
 
     def decoder(self) -> Callable[[np.ndarray], str]:
         """Return a function that turns consecutive tokens [S] into text.

@@ -19,6 +19,7 @@ from minirnn.errors import DataError
 from minirnn.models import CharLM
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.tasks.base import Task, WindowConfig, rebuild
+from minirnn.tasks.scoring import Score, Scorer
 from minirnn.training import TrainingConfig
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
@@ -192,11 +193,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
             DataError: the model knows no character of the prime.
         """
         config = SampleConfig(prime=prime, length=length, **options)
-        tokens = self.symbols.encode(prime or "\n")
-        if tokens.size == 0:
-            if prime:
-                raise DataError(f"no character of the prime {prime!r} is in the model's vocabulary")
-            tokens = np.zeros(1, np.int64)
+        tokens = self._start(prime)
         sampling = config.subset("length", "temperature", "top_k", "top_p", "seed")
         return self._decoded(self.model.stream(tokens, **sampling), config.stop)
 
@@ -213,3 +210,28 @@ class TextGenerator(Task[Corpus, CharConfig]):
                     yield text[len(text) - len(piece) : at + len(stop)]
                     return
             yield piece
+
+    def score(self, text: str, alternatives: int = 0) -> Score:
+        """Return how likely the model finds ``text``, symbol by symbol, where it starts as :meth:`sample` does.
+
+        Characters that the model does not know are left out.
+
+        Args:
+            alternatives: the number of most likely symbols to report for each place.
+
+        >>> generator.score("To be", alternatives=5).bits_per_symbol  # doctest: +SKIP
+        """
+        return self.scorer(alternatives)([text])[0]
+
+    def scorer(self, alternatives: int = 0, prime: str = "") -> Scorer:
+        """As :meth:`score`, for a text that comes piece by piece, after ``prime``, which is not scored itself."""
+        return Scorer(self.model, self.symbols, self._start(prime), alternatives)
+
+    def _start(self, prime: str) -> np.ndarray:
+        """Tokens before the text: the prime, or a line end, or where the model knows none its first symbol."""
+        tokens = self.symbols.encode(prime or "\n")
+        if tokens.size == 0:
+            if prime:
+                raise DataError(f"no character of the prime {prime!r} is in the model's vocabulary")
+            tokens = np.zeros(1, np.int64)
+        return tokens
