@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from json import dumps
 from typing import Annotated, Any, cast
 
@@ -95,11 +96,7 @@ def score(
         try:
             for group in _lines(text):
                 for line in scorer(group):
-                    print(
-                        dumps(_facts(line, per_symbol), ensure_ascii=False)
-                        if json
-                        else "\n".join(_rows(line, per_symbol))
-                    )
+                    print(_as_json(line, per_symbol) if json else _as_rows(line, per_symbol))
                     lines, symbols, nats = lines + 1, symbols + line.nats.size, nats + float(line.nats.sum())
                     unknown |= dict.fromkeys(line.unknown)
                 sys.stdout.flush()
@@ -136,26 +133,24 @@ def _columns(nats: float) -> str:
     return f"{nats:.4f}\t{nats / math.log(2):.4f}"
 
 
-def _rows(line: Score, per_symbol: bool) -> Iterator[str]:
-    """The line, and with ``per_symbol`` one row for each of its symbols."""
-    yield f"{_columns(line.nats_per_symbol)}\t" + line.text.removesuffix("\n")
-    for symbol, nats, alternatives in (
-        zip(line.symbols, line.nats, line.alternatives, strict=True) if per_symbol else ()
-    ):
-        likely = "  ".join(f"{_visible(other)} {probability:.3f}" for other, probability in alternatives)
-        yield f"\t{_columns(nats)}\t{_visible(symbol)}\t{likely}"
+def _as_rows(line: Score, per_symbol: bool) -> str:
+    rows = [f"{_columns(line.nats_per_symbol)}\t" + line.text.removesuffix("\n")]
+    if per_symbol:
+        for symbol, nats, alternatives in zip(line.symbols, line.nats, line.alternatives, strict=True):
+            likely = "  ".join(f"{_visible(other)} {probability:.3f}" for other, probability in alternatives)
+            rows.append(f"\t{_columns(nats)}\t{_visible(symbol)}\t{likely}")
+    return "\n".join(rows)
 
 
-def _facts(line: Score, per_symbol: bool) -> dict[str, Any]:
-    """As :func:`_rows`, for programs."""
+def _as_json(line: Score, per_symbol: bool) -> str:
     facts = {"text": line.text.removesuffix("\n"), **_means(line.nats.size, line.nats_per_symbol)}
     facts["unknown"] = line.unknown
     if per_symbol:
-        symbols = zip(line.symbols, line.nats.tolist(), line.alternatives, strict=True)
         facts["per_symbol"] = [
-            {"symbol": symbol, "nats": nats, "alternatives": dict(likely)} for symbol, nats, likely in symbols
+            {"symbol": symbol, "nats": nats, "alternatives": dict(alternatives)}
+            for symbol, nats, alternatives in zip(line.symbols, line.nats.tolist(), line.alternatives, strict=True)
         ]
-    return facts
+    return dumps(facts, ensure_ascii=False)
 
 
 def _means(symbols: int, nats: float) -> dict[str, Any]:
@@ -166,21 +161,14 @@ def _means(symbols: int, nats: float) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- sample
 
 
+_option = partial(typer.Option, rich_help_panel=SampleConfig.group)
+
+
 def sample(
     checkpoint: o.AnyCheckpoint = None,
-    num: Annotated[int, typer.Option(min=1, help="Number of texts.", rich_help_panel=SampleConfig.group)] = 1,
-    prompt_file: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Continue the text in a file; - is standard input.", rich_help_panel=SampleConfig.group
-        ),
-    ] = None,
-    interactive: Annotated[
-        bool,
-        typer.Option(
-            "--interactive", help="Choose among the most likely next symbols.", rich_help_panel=SampleConfig.group
-        ),
-    ] = False,
+    num: Annotated[int, _option(min=1, help="Number of texts.")] = 1,
+    prompt_file: Annotated[str | None, _option(metavar="FILE", help="File to continue; - is standard input.")] = None,
+    interactive: Annotated[bool, _option("--interactive", help="Choose among the most likely next symbols.")] = False,
     threads: o.Threads = None,
     device: o.Device = "cpu",
     quiet: o.Quiet = False,
@@ -225,9 +213,11 @@ o.add_parameters(sample, o.parameters(SampleConfig()))
 
 def _prompt(path: str, symbols: Characters | Bytes) -> str:
     """The text of a file, or of standard input."""
-    return "".join(
-        text for name, opener in open_sources([path]) for text in _decoded(iter_blocks(opener()), name, symbols)
-    )
+    text = ""
+    for name, opener in open_sources([path]):
+        with opener() as file:
+            text += "".join(_decoded(iter_blocks(file), name, symbols))
+    return text
 
 
 def _written_together(generator: TextGenerator, config: SampleConfig) -> str:
@@ -240,7 +230,7 @@ def _written_together(generator: TextGenerator, config: SampleConfig) -> str:
         return decode(tokens)
 
     say(_HOW)
-    while len(text) < config.length and not (config.stop and text.endswith(config.stop)):
+    while len(text) < config.length and not (config.stop and config.stop in text):
         likely = largest(scorer.log_probs[None], min(config.top_k or _CHOICES, len(symbols)))[0]
         chances = zip(map(symbols.symbol, likely), np.exp(scorer.log_probs[likely]), strict=True)
         _show_choices(config.prime + text, [f"{n} {_visible(one)} {p:.1%}" for n, (one, p) in enumerate(chances, 1)])
@@ -270,7 +260,7 @@ def _show_choices(text: str, choices: list[str]) -> None:
     per_row = max(1, width // column)
     padded = [choice.ljust(column) for choice in choices]
     rows = ["".join(padded[start : start + per_row]).rstrip() for start in range(0, len(padded), per_row)]
-    say("\n".join(["", _visible(text).replace(_VISIBLE[" "], " ")[2 - width :] + "|", *rows]))
+    say("\n".join(["", _visible(text[-width:]).replace(_VISIBLE[" "], " ")[2 - width :] + "|", *rows]))
     sys.stderr.write("> ")
     sys.stderr.flush()
 
