@@ -48,7 +48,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """``exp(nats_per_symbol)``: among so many equally likely symbols the model might as well have chosen."""
+        """``exp(nats_per_symbol)``, the number of equally likely symbols that would be as hard to guess."""
         return math.inf if self.nats_per_symbol > 700 else math.exp(self.nats_per_symbol)
 
 
@@ -82,7 +82,7 @@ class Scorer:
         self.read(prime)
 
     def read(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Read tokens [S].
+        """Read tokens [S] as the next part of the text.
 
         Returns:
             ``-ln p`` of each [S], float64; the most likely tokens in its place [S, k] and their probabilities [S, k].
