@@ -29,17 +29,23 @@ def read_batches(input: str) -> Iterator[list[Line]]:
         if sys.stdin is None:
             raise DataError("standard input is closed; expected a file, a text, or lines on standard input")
         yield from _arriving(cast(io.BufferedReader, sys.stdin.buffer), "standard input")
-    elif os.path.isdir(input):
-        raise DataError(f"{input} is a folder; expected a file, or a text")
-    elif os.path.exists(input):  # not Path: it raises where a text is too long for a name
+    elif is_file(input):
         with open(input, "rb") as file:
             yield from _arriving(file, input) if is_live(input) else _in_batches(_decoded(file, input))
-    elif not any(map(str.isspace, input)) and (
-        input.lower().endswith(_SUFFIXES) or input.startswith(("/", "./", "../", "~"))
-    ):
-        raise DataError(f"there is no file {input}")
     else:
         yield [Line(line, "the text given") for line in _split(input)]
+
+
+def is_file(input: str) -> bool:
+    """Whether ``input`` is a file (or a pipe with a name), not a text; a DataError where it is a folder or no file."""
+    if os.path.isdir(input):
+        raise DataError(f"{input} is a folder; expected a file, or a text")
+    if os.path.exists(input):  # not Path: it raises where a text is too long for a name
+        return True
+    named = input.lower().endswith(_SUFFIXES) or input.startswith(("/", "./", "../", "~"))
+    if named and not any(map(str.isspace, input)):
+        raise DataError(f"there is no file {input}")
+    return False
 
 
 def _in_batches(lines: Iterator[Line]) -> Iterator[list[Line]]:

@@ -1,4 +1,4 @@
-"""``predict``, ``eval`` and ``sample``: using a trained model, of whichever task."""
+"""``predict`` and ``eval``: using a trained model, of whichever task."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import typer
 
 from minirnn import random, tasks
 from minirnn.errors import CheckpointError, OptionError
-from minirnn.tasks.char import SampleConfig, TextGenerator
+from minirnn.tasks.char import TextGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_live, read_batches
 from minirnn_cli.runs import find_checkpoint
-from minirnn_cli.show import compile_notes, say
+from minirnn_cli.show import compile_notes
 
 
 def predict(
@@ -87,37 +87,3 @@ def evaluate(
     else:
         for name, value in metrics.items():
             print(f"{name} {value:.6g}")
-
-
-def sample(
-    checkpoint: o.AnyCheckpoint = None,
-    num: Annotated[int, typer.Option(min=1, help="Number of texts.", rich_help_panel=SampleConfig.group)] = 1,
-    threads: o.Threads = None,
-    device: o.Device = "cpu",
-    quiet: o.Quiet = False,
-    json: o.Json = False,
-    **options: Any,
-) -> None:
-    """Generate text with a trained character model; prints it as it is made."""
-    o.use_threads(threads)
-    config = SampleConfig.from_dict(options)
-    generator = TextGenerator.load(find_checkpoint(checkpoint, TextGenerator.name))
-    generator.model.to(device)
-    if (missing := generator.symbols.missing(config.prime)) and not quiet:
-        say(f"the model does not know {missing!r}; left out of the prime")
-    if config.seed is None:
-        random.seed_from_system()
-    with compile_notes(quiet):
-        for number in range(num):
-            seed = None if config.seed is None else config.seed + number
-            options = config.replace(seed=seed).to_dict()
-            pieces = generator.stream(**options)  # checks the prime before anything is written
-            if json:
-                print(dumps({"prime": config.prime, "text": "".join(pieces)}, ensure_ascii=False))
-                continue
-            for piece in itertools.chain([config.prime], pieces, ["\n"]):
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-
-
-o.add_parameters(sample, o.parameters(SampleConfig()))

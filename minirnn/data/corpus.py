@@ -25,7 +25,7 @@ def iter_text(opened: Sequence[Opened]) -> Iterator[str]:
     for number, (name, opener) in enumerate(opened):
         last = ""
         with opener() as file:
-            for block in decode_stream(file, name, hint="; any file can be read as bytes instead"):
+            for block in decode_stream(iter_blocks(file), name, hint="; any file can be read as bytes instead"):
                 last = block[-1:] or last
                 yield block
         if last not in ("", "\n") and number + 1 < len(opened):

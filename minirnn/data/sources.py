@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -86,15 +86,15 @@ def decode_text(data: bytes, name: str) -> str:
     Raises:
         DataError: the bytes are not UTF-8; the message names the byte and the line.
     """
-    return "".join(decode_stream(io.BytesIO(data), name))
+    return "".join(decode_stream([data], name))
 
 
-def decode_stream(file: BinaryIO, name: str, hint: str = "") -> Iterator[str]:
-    """As :func:`decode_text`, block by block; ``hint`` is appended to the error message."""
+def decode_stream(blocks: Iterable[bytes], name: str, hint: str = "") -> Iterator[str]:
+    """As :func:`decode_text`, block by block as they come; ``hint`` is appended to the error message."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     read = lines = 0
-    for data in chain(iter_blocks(file), [b""]):
+    for data in chain(blocks, [b""]):
         incomplete = len(decoder.getstate()[0])  # bytes of a character whose other bytes are still to come
         try:
             text = decoder.decode(data, final=not data)

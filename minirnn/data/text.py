@@ -42,10 +42,6 @@ class Characters:
     def __len__(self) -> int:
         return len(self._points)
 
-    def names(self) -> list[str]:
-        """What each token stands for."""
-        return list(self.characters)
-
     def missing(self, text: str) -> str:
         """The characters of ``text`` that are not in the vocabulary, each once."""
         known = set(self.characters)
@@ -60,6 +56,10 @@ class Characters:
             known = numbers < len(self)
             parts.append((numbers if known.all() else numbers[known]).astype(dtype, copy=False))
         return np.concatenate(parts)
+
+    def symbol(self, token: int) -> str:
+        """The character that is ``token``."""
+        return self.characters[token]
 
     def decoder(self) -> Callable[[np.ndarray], str]:
         """Return a function that turns consecutive tokens [S] into text."""
@@ -78,10 +78,6 @@ class Bytes:
     def __len__(self) -> int:
         return 256
 
-    def names(self) -> list[str]:
-        r"""What each token stands for: an ASCII character, or ``\xff`` and the like."""
-        return [bytes([number]).decode("ascii", "backslashreplace") for number in range(256)]
-
     def missing(self, text: str) -> str:
         """Nothing: every text has bytes."""
         return ""
@@ -89,6 +85,10 @@ class Bytes:
     def encode(self, text: str) -> np.ndarray:
         """The UTF-8 bytes [S] of ``text``, uint8."""
         return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+
+    def symbol(self, token: int) -> str:
+        """The byte as an ASCII character, or written as ``\\xe4``."""
+        return chr(token) if token < 128 else f"\\x{token:02x}"
 
     def decoder(self) -> Callable[[np.ndarray], str]:
         """Return a function that turns consecutive tokens [S] into text.

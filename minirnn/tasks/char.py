@@ -20,6 +20,7 @@ from minirnn.models import CharLM
 from minirnn.nn import functional as F
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild
+from minirnn.tasks.scoring import Score, Scorer
 from minirnn.training import TrainingConfig
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
@@ -219,12 +220,12 @@ class TextGenerator(Task[Corpus, CharConfig]):
 
         Texts are read as the prime of :meth:`stream` is. A byte above 127 is called as in ``\\xff``.
         """
-        found, names = [], self.symbols.names()
+        found, name_of = [], self.symbols.symbol
         with self.model.evaluating():
             for name, text in inputs.items():
                 logits, _ = self.model(self.start(check_text(name, text), name))
                 row = F.softmax(logits[-1].numpy().astype(np.float64), 0).numpy()
-                probabilities = {names[n]: float(row[n]) for n in np.argsort(-row, kind="stable")}
+                probabilities = {name_of(n): float(row[n]) for n in np.argsort(-row, kind="stable").tolist()}
                 symbol, probability = next(iter(probabilities.items()))
                 facts = {"text": str(text), "symbol": symbol, "probability": probability}
                 found.append(Prediction(symbol, {**facts, "probabilities": probabilities}))
@@ -243,3 +244,19 @@ class TextGenerator(Task[Corpus, CharConfig]):
                     yield text[len(text) - len(piece) : at + len(stop)]
                     return
             yield piece
+
+    def score(self, text: str, alternatives: int = 0) -> Score:
+        """Return how likely the model finds ``text``, symbol by symbol, where it starts as :meth:`sample` does.
+
+        Characters that the model does not know are left out.
+
+        Args:
+            alternatives: the number of most likely symbols to report for each place.
+
+        >>> generator.score("To be", alternatives=5).bits_per_symbol  # doctest: +SKIP
+        """
+        return self.scorer(alternatives)([text])[0]
+
+    def scorer(self, alternatives: int = 0, prime: str = "") -> Scorer:
+        """As :meth:`score`, for a text that comes piece by piece, after ``prime``, which is not scored itself."""
+        return Scorer(self.model, self.symbols, self.start(prime), alternatives)

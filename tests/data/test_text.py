@@ -27,6 +27,8 @@ def test_characters_are_numbered_by_code_point_and_unknown_ones_left_out() -> No
     assert symbols.characters == "abc😀"
     assert symbols.encode("a😀zb~c").tolist() == [0, 3, 1, 2]
     assert symbols.missing("a😀zb~zc") == "z~"
+    assert [symbols.symbol(token) for token in range(4)] == list("abc😀")
+    assert [Bytes().symbol(token) for token in (10, 97, 127, 128, 255)] == ["\n", "a", "\x7f", "\\x80", "\\xff"]
 
 
 @given(TEXT)
