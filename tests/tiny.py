@@ -116,7 +116,14 @@ TASKS: dict[str, Tiny] = {
 
 def other_value(option: str, info: OptionInfo, value: Any) -> Any:
     """Return another value for an option, one that changes a tiny run where the option has an effect."""
-    special = {"cell": "mgu", "level": "char", "base": "last", "lower": value is False, "inputs": ("c",)}
+    special = {
+        "cell": "mgu",
+        "level": "char",
+        "base": "last",
+        "lower": value is False,
+        "inputs": ("c",),
+        "freeze": ("head",),
+    }
     special |= {"val": "tagged.tsv", "embeddings": "vectors.txt", "column": 3 if info.types[0] is int else "b"}
     if option in special:
         return special[option]
