@@ -83,15 +83,6 @@ def _task_of(file: Path) -> str | None:
         return None
 
 
-def last_checkpoint(folder: Path) -> Path:
-    """Return the last state of a run that can be read; a :class:`CheckpointError` where there is none."""
-    try:
-        load_config(folder / LAST)
-    except CheckpointError:
-        return folder / PREVIOUS
-    return folder / LAST
-
-
 def run_notes(path: Path, command: str | None) -> dict[str, Any]:
     """Return what is noted of how a run was started; ``settings`` are its options.
 

@@ -13,7 +13,7 @@ from minirnn import kernels
 from minirnn.config import Config, OptionInfo
 from minirnn.data.sources import file_stamps
 from minirnn.errors import CheckpointError, OptionError
-from minirnn.runs import BEST
+from minirnn.runs import BEST, LAST, PREVIOUS
 from minirnn.tasks import Task
 from minirnn.tasks.base import TaskConfig
 from minirnn.tasks.fine_tuning import count_new
@@ -73,7 +73,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
             if typed is not None:
                 _refuse_change("--init-from", start, typed, folder)
             if start is not None:  # the run itself has the whole vocabulary
-                source = task.load(runs.last_checkpoint(folder))
+                source = _last_state(task, folder)
         elif init_from is not None:
             source = task.load(runs.find_checkpoint(init_from))
             given |= _architecture(source, given, init_from)
@@ -139,6 +139,16 @@ def _refuse_change(flag: str, was: Any, value: Any, folder: Path) -> None:
         raise CheckpointError(f"cannot resume {folder}: {change}; leave it out, or start a new run")
 
 
+def _last_state(task: type[Task[Any, Any]], folder: Path) -> Task[Any, Any]:
+    """The last saved state of a run, or where it is damaged the one before it."""
+    try:
+        return task.load(folder / LAST)
+    except CheckpointError:
+        if not (folder / PREVIOUS).is_file():
+            raise
+        return task.load(folder / PREVIOUS)
+
+
 def _architecture(source: Task[Any, Any], given: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The options that a model which is fine-tuned decides.
 
@@ -185,7 +195,7 @@ def _describe_source(task: Task[Any, Any], source: Task[Any, Any], name: str | N
     known, counts = source.indexed(), []
     for entries, (vocabulary, _) in task.indexed().items():
         new, old = count_new(known[entries].vocabulary, vocabulary)
-        counts.append(f"{new:,} new {entries}, {old:,} known")
+        counts.append(f"{new:,} new and {old:,} known {entries}")
     say("; ".join([f"weights from {name}", *counts]))
 
 
