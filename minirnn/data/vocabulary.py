@@ -145,6 +145,10 @@ class Labels(_Numbered):
         """The names of both, in sorted order."""
         return self.of([*self.names, *other.names])
 
+    def isdisjoint(self, other: Self) -> bool:
+        """Whether no name is in both."""
+        return self._numbers.keys().isdisjoint(other._numbers)
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -166,9 +166,9 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         Args:
             data, config: what :meth:`read` returned, and the options.
             init_from: a trained task to fine-tune: the model begins with its weights, and ``config`` has its
-                :meth:`architecture`. Its vocabularies and labels are kept, whether the data has all of them or not,
-                for data to fine-tune on is often too small to show them all, and what it does not show becomes
-                improbable by itself. What is new in the data is added, with weights drawn as for any new model.
+                :meth:`architecture`. All tokens that it knows stay, whether the data has them or not, so that nothing
+                is forgotten; new ones are added, with weights drawn as for a new model. For labels see
+                :func:`~minirnn.tasks.fine_tuning.merge_labels`.
 
         Raises:
             DataError: there is too little data, or it does not fit the options.

@@ -20,7 +20,7 @@ from minirnn.errors import DataError
 from minirnn.metrics import accuracy, macro_f1
 from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
-from minirnn.tasks import base
+from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.tasks.fine_tuning import Indexed
 from minirnn.training import TrainingConfig
@@ -138,7 +138,8 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         vocabulary = Vocabulary.of(tokens, config.min_count, config.max_words)
         labels = Labels.of(names[n] for n in train)
         if init_from is not None:
-            vocabulary, labels = init_from.vocabulary.union(vocabulary), init_from.labels.union(labels)
+            vocabulary = init_from.vocabulary.union(vocabulary)
+            labels = fine_tuning.merge_labels(init_from.labels, labels)
         random.manual_seed(config.seed)
         rows, found = base.read_vectors(vocabulary, config)
         size = (config.embedding_size or EMBEDDING_SIZES[level]) if rows is None else rows.shape[1]

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from minirnn.data.vocabulary import Labels
 from minirnn.errors import CheckpointError, OptionError
 from minirnn.nn.module import Module
 from minirnn.validation import check_choice
@@ -43,6 +44,15 @@ def count_new(old: Entries, new: Entries) -> tuple[int, int]:
     """Return how many entries of ``new`` are not in ``old``, and how many are; special tokens are not counted."""
     known, given = ({entry for entry in some.entries() if not isinstance(entry, int)} for some in (old, new))
     return len(given - known), len(given & known)
+
+
+def merge_labels(old: Labels, new: Labels) -> Labels:
+    """Return the labels of a fine-tuned model: of both; only ``new`` ones where none is known.
+
+    Data to fine-tune on is often too small to show every label, so known ones stay, and those that do not occur become
+    improbable in training. But where no label is known, the data asks another question, and no old label answers it.
+    """
+    return new if old.isdisjoint(new) else old.union(new)
 
 
 def transfer(model: Module, source: Module, indexed: Iterable[tuple[Indexed, Entries]]) -> None:

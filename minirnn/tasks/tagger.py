@@ -22,7 +22,7 @@ from minirnn.models import ManyToMany
 from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.nn import functional as F
 from minirnn.nn.layers import Dropout, Embedding
-from minirnn.tasks import base
+from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.tasks.fine_tuning import Indexed
 from minirnn.training import TrainingConfig
@@ -296,7 +296,7 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         if len(labels) < 2:
             raise DataError(f"{sentences.where[0]}: every word has the tag {labels.names[0]!r}; expected two or more")
         if init_from is not None:
-            labels = init_from.labels.union(labels)
+            labels = fine_tuning.merge_labels(init_from.labels, labels)
         classes, held_classes = train.classes(labels), held.classes(labels)
         words = Vocabulary.of(([word.lower() for word in words] for words in train.words), config.min_count)
         distinct = dict.fromkeys(word for words in train.words for word in words)

@@ -127,6 +127,17 @@ def test_numbers_of_entries_in_another_vocabulary() -> None:
     assert fine_tuning.numbers_in(Labels(["b", "d"]), Labels(["a", "b", "c", "d"])).tolist() == [-1, 0, -1, 1]
 
 
+def test_labels_are_replaced_where_none_of_them_is_known(tmp_path: Path) -> None:
+    source = make_source("classifier", tmp_path)
+    assert fine_tuned(source, tmp_path).labels.names == ["grim", "meh", "neg", "pos"]  # neg does not occur
+    path = tmp_path / "grades.tsv"
+    path.write_text("a film\tA\na good film\tB\nbad\tC\n" * 5)
+    config = TASKS["classifier"].config(path, embeddings=None)
+    task = type(source).build(type(source).read([str(path)], config), config, init_from=source)
+    assert task.labels.names == ["A", "B", "C"]
+    assert task.model.head.weight.shape == (3, 12)
+
+
 # ------------------------------------------------------------------------------------------ options and errors
 
 
