@@ -66,8 +66,8 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         if resume:
             folder = runs.resumed_folder(out, name)
             saved = runs.run_notes(folder, command_name)
-            options = runs.named_fields(saved["settings"], str(folder), task.Config, TrainingConfig)
-            defaults = _override(defaults, options)
+            former = runs.named_fields(saved["settings"], str(folder), task.Config, TrainingConfig)
+            defaults = _override(defaults, former)
             _refuse_changes(_pick(task.Config, defaults), _pick(task.Config, defaults | given), folder)
             typed, start = start, saved.get("init_from")
             if typed is not None:
