@@ -365,7 +365,11 @@ class Trainer:
         position = {name: None if value != value or value == math.inf else value
                     for name, value in asdict(self.position).items()}  # fmt: skip
         config = self.task.config() | {"options": self.config.to_dict(), "position": position, "notes": self.notes}
-        return arrays, config
+        return arrays, config | {"frozen": self._frozen()}
+
+    def _frozen(self) -> list[str] | None:
+        """The names of the parameters that are not trained."""
+        return [name for name, p in self.task.model.named_parameters() if not p.requires_grad] or None
 
     def save(self) -> None:
         """Write ``last.safetensors``, which holds everything needed to resume from here."""
@@ -384,8 +388,10 @@ class Trainer:
         arrays, config = self.files.load()
         if "optimizer" not in config:
             raise CheckpointError(f"{self.out} holds no optimizer state: it cannot be resumed")
-        current = json.loads(json.dumps(self.task.config() | {"options": {"optimizer": self.config.optimizer}}))
-        _check_unchanged(_flatten(current), _flatten(config), self.out)
+        frozen = {"frozen": self._frozen()}
+        current = self.task.config() | {"options": {"optimizer": self.config.optimizer}} | frozen
+        saved = frozen | config  # 0.2 did not save what was frozen
+        _check_unchanged(_flatten(json.loads(json.dumps(current))), _flatten(saved), self.out)
         self._restore(arrays, config)
 
     def _restore(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:

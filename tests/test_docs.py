@@ -73,7 +73,7 @@ def shortened(args: list[str]) -> list[str]:
         return args
     kept = [arg for n, arg in enumerate(args) if arg not in BUDGETS and (n == 0 or args[n - 1] not in BUDGETS)]
     steps = "6" if "--resume" in args else "3"
-    chosen = {"--hidden", "--hidden-size", "--config", "--resume"} & {*args}
+    chosen = {"--hidden", "--hidden-size", "--config", "--resume", "--init-from"} & {*args}
     return [*kept, "--steps", steps, *([] if chosen else SMALL)]
 
 

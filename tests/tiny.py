@@ -113,10 +113,27 @@ TASKS: dict[str, Tiny] = {
     )
 }
 
+OTHER_DATA: dict[str, str] = {
+    "char": "To be? Quite so, or not; a question!\n" * 15,
+    "classifier": "a good film\tpos\nso odd\tmeh\nodd , odd !\tmeh\na very odd film\tgrim\nnot fine\tpos\n" * 9,
+    "tagger": "Old\tADJ\tx\ndogs\tNOUN\ty\nbark\tVERB\tx\n.\tPUNCT\ty\n\nIt\tPRON\tx\nbarks\tVERB\ty\n\n" * 12,
+    "translator": "Go.\tPartez !\nShe runs.\tElle court.\nTom goes.\tTom va.\nWe see.\tNous voyons.\n" * 9,
+    "forecaster": "day,x,c\n" + "".join(f"d{n},{n * 31 % 13},{n * 29 % 7 + n / 5}\n" for n in range(70)),
+    "music": "[[[50], [54, 57]], [[52], [], [50, 62]], [[40], [47, 52], [40]]]",
+}
+"""Data to fine-tune on, by the task: some words, characters and labels are new, and some known ones are missing."""
+
 
 def other_value(option: str, info: OptionInfo, value: Any) -> Any:
     """Return another value for an option, one that changes a tiny run where the option has an effect."""
-    special = {"cell": "mgu", "level": "char", "base": "last", "lower": value is False, "inputs": ("c",)}
+    special = {
+        "cell": "mgu",
+        "level": "char",
+        "base": "last",
+        "lower": value is False,
+        "inputs": ("c",),
+        "freeze": ("head",),
+    }
     special |= {"val": "tagged.tsv", "embeddings": "vectors.txt", "column": 3 if info.types[0] is int else "b"}
     if option in special:
         return special[option]

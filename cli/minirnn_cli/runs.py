@@ -83,8 +83,8 @@ def _task_of(file: Path) -> str | None:
         return None
 
 
-def run_settings(path: Path, command: str | None) -> dict[str, Any]:
-    """Return the options that a run was started with.
+def run_notes(path: Path, command: str | None) -> dict[str, Any]:
+    """Return what is noted of how a run was started; ``settings`` are its options.
 
     Args:
         path: its folder, or a checkpoint.
@@ -95,7 +95,7 @@ def run_settings(path: Path, command: str | None) -> dict[str, Any]:
     notes = (load_config(path) if path.is_file() else RunFolder(path).load_config()).get("notes")
     if not isinstance(notes, dict) or notes.get("command") != command or not isinstance(notes.get("settings"), dict):
         raise CheckpointError(f"{path} is not a run of {command}")
-    return notes["settings"]
+    return notes
 
 
 def file_settings(path: Path, command: str | None, *configs: type[Config]) -> dict[str, Any]:
@@ -107,12 +107,12 @@ def file_settings(path: Path, command: str | None, *configs: type[Config]) -> di
 
     Raises:
         OptionError: the file cannot be read, or has an unknown option.
-        CheckpointError: as :func:`run_settings`.
+        CheckpointError: as :func:`run_notes`.
     """
     import tomllib
 
     if path.suffix != ".toml":
-        return named_fields(run_settings(path, command), str(path), *configs)
+        return named_fields(run_notes(path, command)["settings"], str(path), *configs)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -10,11 +10,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from minirnn import kernels
-from minirnn.config import Config
+from minirnn.config import Config, OptionInfo
 from minirnn.data.sources import file_stamps
 from minirnn.errors import CheckpointError, OptionError
-from minirnn.runs import BEST
+from minirnn.runs import BEST, LAST, PREVIOUS
 from minirnn.tasks import Task
+from minirnn.tasks.base import TaskConfig
+from minirnn.tasks.fine_tuning import count_new
 from minirnn.training import BUDGETS, Trainer, TrainingConfig
 from minirnn_cli import options as o
 from minirnn_cli import runs
@@ -29,6 +31,8 @@ Resume = Annotated[
 ]
 _CONFIG_HELP = "Take options from a TOML file or from another run; those on the command line win."
 ConfigFile = Annotated[Path | None, typer.Option(metavar="FILE.toml|RUN", help=_CONFIG_HELP, rich_help_panel="Run")]
+_INIT_HELP = "Fine-tune: begin with the weights of a trained model, which also decides the size of the model."
+InitFrom = Annotated[Path | None, typer.Option(metavar="RUN|CHECKPOINT", help=_INIT_HELP, rich_help_panel="Run")]
 
 C = TypeVar("C", bound=Config)
 
@@ -41,6 +45,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         out: Out = None,
         resume: Resume = False,
         config: ConfigFile = None,
+        init_from: InitFrom = None,
         threads: o.Threads = None,
         device: o.Device = "cpu",
         quiet: o.Quiet = False,
@@ -56,28 +61,40 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         given = _override(given, o.typed(context, options))
         if isinstance(given.get("cell"), str):
             given["cell"] = find_cell(given["cell"])
-        defaults, folder = task.Config().to_dict() | task.training.to_dict(), out
+        defaults, folder, source = task.Config().to_dict() | task.training.to_dict(), out, None
+        start = None if init_from is None else str(init_from)
         if resume:
             folder = runs.resumed_folder(out, name)
-            saved = runs.run_settings(folder, command_name)
-            saved = runs.named_fields(saved, str(folder), task.Config, TrainingConfig)
-            _refuse_changes(_pick(task.Config, defaults | saved), _pick(task.Config, defaults | saved | given), folder)
-            defaults = _override(defaults, saved)
+            saved = runs.run_notes(folder, command_name)
+            former = runs.named_fields(saved["settings"], str(folder), task.Config, TrainingConfig)
+            defaults = _override(defaults, former)
+            _refuse_changes(_pick(task.Config, defaults), _pick(task.Config, defaults | given), folder)
+            typed, start = start, saved.get("init_from")
+            if typed is not None:
+                _refuse_change("--init-from", start, typed, folder)
+            if start is not None:  # the run itself has the whole vocabulary
+                source = _last_state(task, folder)
+        elif init_from is not None:
+            source = task.load(runs.find_checkpoint(init_from))
+            given |= _architecture(source, given, init_from)
         chosen = _override(defaults, given)
         settings, training = _pick(task.Config, chosen), _pick(TrainingConfig, chosen)
 
         data_files = [chosen[field] for field, info in task.Config.options().items() if info.is_data]
         files = [*sources, *(file for file in data_files if file is not None)]
         before = file_stamps(files)
-        made = task.build(task.read(sources, settings), settings)
+        made = task.build(task.read(sources, settings), settings, source)
         made.model.to(device)
         folder = folder if resume and folder else runs.new_folder(out, name)
         notes = {"command": command_name, "settings": settings.to_dict() | training.to_dict()}
+        notes |= {"init_from": start} if start else {}
         trainer = Trainer(made, training, folder, resume, notes)
         if resume:
             _refuse_finished(trainer, folder)
         if not quiet:
             _describe(made, settings, trainer, folder, resume)
+            if source is not None and not resume:
+                _describe_source(made, source, start)
         show_training(trainer, made, quiet, json, lambda: _changed(before, file_stamps(files)))
         if not quiet:
             loss = trainer.position.best_loss
@@ -112,14 +129,40 @@ def _refuse_changes(before: Config, now: Config, folder: Path) -> None:
         CheckpointError: there is one.
     """
     for name, info in now.options().items():
-        was, value = getattr(before, name), getattr(now, name)
-        if value != was and not info.is_data:
-            old, new = _shown(was), _shown(value)
-            new += " with other equations" if old == new else ""
-            flag = info.flags[0].split("/")[0]
-            raise CheckpointError(
-                f"cannot resume {folder}: {flag} was {old}, now it is {new}; leave it out, or start a new run"
-            )
+        if not info.is_data:
+            _refuse_change(_flag(info), getattr(before, name), getattr(now, name), folder)
+
+
+def _refuse_change(flag: str, was: Any, value: Any, folder: Path) -> None:
+    if value != was:
+        change = f"{flag} was {_shown(was)}, now it is {_shown(value, was)}"
+        raise CheckpointError(f"cannot resume {folder}: {change}; leave it out, or start a new run")
+
+
+def _last_state(task: type[Task[Any, Any]], folder: Path) -> Task[Any, Any]:
+    """The last saved state of a run, or where it is damaged the one before it."""
+    try:
+        return task.load(folder / LAST)
+    except CheckpointError:
+        if not (folder / PREVIOUS).is_file():
+            raise
+        return task.load(folder / PREVIOUS)
+
+
+def _architecture(source: Task[Any, Any], given: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The options that a model which is fine-tuned decides.
+
+    Raises:
+        CheckpointError: others are given.
+    """
+    fixed = source.architecture()
+    for name, has in fixed.items():
+        value = given.get(name, has)
+        if value not in (has, None, "auto"):
+            flag = _flag(source.Config.options()[name])
+            change = f"{flag} is {_shown(has)} there, not {_shown(value, has)}"
+            raise CheckpointError(f"cannot fine-tune {path}: {change}; leave it out, or train a new model")
+    return fixed
 
 
 def _refuse_finished(trainer: Trainer, folder: Path) -> None:
@@ -129,13 +172,17 @@ def _refuse_finished(trainer: Trainer, folder: Path) -> None:
         raise OptionError(f"the run in {folder} stopped early; give a larger --patience to continue")
 
 
-def _describe(task: Task[Any, Any], settings: Config, trainer: Trainer, folder: Path, resume: bool) -> None:
+def _describe(task: Task[Any, Any], settings: TaskConfig, trainer: Trainer, folder: Path, resume: bool) -> None:
     """Say what is trained, on which data, and for how long."""
     say(f"data: {task.summary}")
     shown = [name for name in ("cell", "hidden_size", "num_layers", "bidirectional") if name in settings.options()]
-    labels = {name: settings.options()[name].flags[0].split("/")[0].strip("-") for name in shown}
+    labels = {name: _flag(settings.options()[name]).strip("-") for name in shown}
     model = ", ".join(f"{labels[name]} {_shown(getattr(settings, name))}" for name in shown)
-    say(f"model: {model}; {task.model.num_parameters():,} parameters; {task.num_batches:,} batches per epoch")
+    parameters = f"{task.model.num_parameters():,} parameters"
+    if settings.freeze:
+        count = sum(parameter.numel() for parameter in task.model.parameters() if not parameter.requires_grad)
+        parameters += f", {count:,} of them frozen: {', '.join(settings.freeze)}"
+    say(f"model: {model}; {parameters}; {task.num_batches:,} batches per epoch")
     name = next(name for name in BUDGETS if getattr(trainer.config, name) is not None)
     count = getattr(trainer.config, name)
     budget = f"{count:g} {name.removesuffix('s') if count == 1 else name}"
@@ -143,10 +190,27 @@ def _describe(task: Task[Any, Any], settings: Config, trainer: Trainer, folder: 
     say(f"{start} in {folder}")
 
 
-def _shown(value: Any) -> str:
+def _describe_source(task: Task[Any, Any], source: Task[Any, Any], name: str | None) -> None:
+    """Say where the weights of a fine-tuned model come from, and what of its vocabularies is new."""
+    known, counts = source.indexed(), []
+    for entries, (vocabulary, _) in task.indexed().items():
+        new, old = count_new(known[entries].vocabulary, vocabulary)
+        counts.append(f"{new:,} new and {old:,} known {entries}")
+    say("; ".join([f"weights from {name}", *counts]))
+
+
+def _flag(info: OptionInfo) -> str:
+    return info.flags[0].split("/")[0]
+
+
+def _shown(value: Any, other: Any = None) -> str:
+    """A value for a person, who must be able to tell it from ``other``."""
     if value is None:
         return "not given"
-    return str(value.get("name") if isinstance(value, dict) else value)
+    shown = str(value.get("name") if isinstance(value, dict) else value)
+    if isinstance(value, tuple):
+        shown = ",".join(value) or "none"
+    return f"{shown} with other equations" if other is not None and _shown(other) == shown else shown
 
 
 def _changed(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]) -> str | None:

@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from minirnn.data.sources import Opened, decode_stream, iter_blocks, open_sources
-from minirnn.data.text import Bytes, Characters, code_points
+from minirnn.data.text import Bytes, Characters, code_points, iter_chunks
 from minirnn.errors import DataError
 
 _MAX_IN_MEMORY = 1 << 27  # bytes of tokens; more go to an unnamed temporary file
@@ -77,6 +77,12 @@ def read_bytes(sources: Sequence[str]) -> tuple[np.ndarray, Bytes]:
     if not data.size:
         raise DataError(f"nothing to read in {', '.join(sources)}")
     return data, Bytes()
+
+
+def renumber(tokens: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Tokens [S] with the ``numbers`` [V] in place of their own; as little in memory as by :func:`read_characters`."""
+    numbers = numbers.astype(np.min_scalar_type(numbers.max()))
+    return _store(numbers[chunk] for chunk in iter_chunks(tokens))
 
 
 def _store(blocks: Iterator[np.ndarray]) -> np.ndarray:

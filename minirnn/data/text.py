@@ -65,6 +65,10 @@ class Characters:
         """Return a function that turns consecutive tokens [S] into text."""
         return lambda tokens: self._points[tokens].tobytes().decode("utf-32-le")
 
+    def entries(self) -> str:
+        """What each number stands for, in their order."""
+        return self.characters
+
     def to_config(self) -> dict[str, str]:
         """A description for JSON."""
         return {"kind": self.kind, "characters": self.characters}
@@ -99,6 +103,10 @@ class Bytes:
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         return lambda tokens: decode(tokens.astype(np.uint8).tobytes())
 
+    def entries(self) -> list[bytes]:
+        """What each number stands for, in their order."""
+        return [bytes([number]) for number in range(len(self))]
+
     def to_config(self) -> dict[str, str]:
         """A description for JSON."""
         return {"kind": self.kind}
@@ -112,6 +120,15 @@ def symbols_from_config(config: dict[str, object]) -> Characters | Bytes:
     if kind == Characters.kind and isinstance(characters, str):
         return Characters(characters)
     raise DataError(f"unknown vocabulary {kind!r}")
+
+
+def union(symbols: Characters | Bytes, others: Characters | Bytes) -> Characters | Bytes:
+    """Return the vocabulary of the symbols of both; a :class:`DataError` if only one of them is of bytes."""
+    if isinstance(symbols, Characters) and isinstance(others, Characters):
+        return Characters.of(symbols.characters + others.characters)
+    if symbols.kind != others.kind:
+        raise DataError(f"vocabulary: expected {symbols.kind}, as the trained model reads, got {others.kind}")
+    return symbols
 
 
 def code_points(text: str) -> np.ndarray:

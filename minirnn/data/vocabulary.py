@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 from typing import ClassVar, Self
 
@@ -31,6 +31,10 @@ class _Numbered:
                 raise DataError(f"{name}: expected strings, got {string!r} as number {number}")
             if self._numbers.setdefault(string, number) != number:
                 raise DataError(f"{name}: {string!r} stands at {self._numbers[string]} and again at {number}")
+
+    def entries(self) -> list[Hashable]:
+        """What each number stands for, in their order."""
+        return list(self._numbers)
 
     def to_config(self) -> dict[str, list[str]]:
         """A description for JSON."""
@@ -83,6 +87,14 @@ class Vocabulary(_Numbered):
         counts = Counter(token for sequence in sequences for token in sequence)
         return cls(token for token, count in counts.most_common(max_size) if count >= min_count)
 
+    def union(self, other: Self) -> Self:
+        """The tokens of both: those of this vocabulary keep their numbers, those of ``other`` alone follow."""
+        return type(self)(dict.fromkeys([*self._numbers, *other._numbers]))
+
+    def entries(self) -> list[Hashable]:
+        """What each number stands for: a special as its number, as a token may be spelled like it, and the tokens."""
+        return [*range(len(SPECIALS)), *self._numbers]
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -128,6 +140,14 @@ class Labels(_Numbered):
     def of(cls, labels: Iterable[str]) -> Self:
         """The different names in ``labels``."""
         return cls(sorted(set(labels)))
+
+    def union(self, other: Self) -> Self:
+        """The names of both, in sorted order."""
+        return self.of([*self.names, *other.names])
+
+    def isdisjoint(self, other: Self) -> bool:
+        """Whether no name is in both."""
+        return self._numbers.keys().isdisjoint(other._numbers)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -23,6 +23,7 @@ from minirnn.errors import CheckpointError, DataError, MinirnnError, OptionError
 from minirnn.models.body import CellLike, Rates
 from minirnn.nn import init
 from minirnn.nn.module import Module, Parameter
+from minirnn.tasks import fine_tuning
 from minirnn.training import Task as TrainableTask
 from minirnn.training import TrainingConfig
 
@@ -47,6 +48,20 @@ class TaskConfig(BaseConfig):
     batch_size: int = option(32, "Sequences in a batch.", 1, group="Training")
     val_fraction: float = option(0.1, "Fraction of the data for the validation set.", 0.001, 0.9, group="Training")
     seed: int = option(1337, "Random seed: the same seed gives the same run.", 0, group="Training")
+    freeze: tuple[str, ...] = option(
+        (),
+        "Parts of the model that are not trained, separated by commas: embedding, rnn, head, ...",
+        metavar="PARTS",
+        group="Training",
+    )
+
+    def __post_init__(self) -> None:
+        given: Any = self.freeze
+        if isinstance(given, (bool, str)):  # True and False: of runs of 0.2, which could freeze word vectors only
+            object.__setattr__(self, "freeze", ("embedding",) * given if isinstance(given, bool) else (given,))
+        super().__post_init__()
+        parts = tuple(part.strip() for entry in self.freeze for part in entry.split(","))
+        object.__setattr__(self, "freeze", parts)
 
     def recurrent(self) -> dict[str, Any]:
         """Return the arguments that every model takes for its recurrent layers."""
@@ -73,7 +88,6 @@ class EmbeddingsConfig(TaskConfig):
     """Options of tasks that read words."""
 
     embeddings: str | None = option(None, "File of word vectors, as GloVe or word2vec text.", is_data=True)
-    freeze: bool = option(False, "Do not train the vectors from this file.", flags=("--freeze",))
 
 
 # ---------------------------------------------------------------------------------------------------- the task
@@ -151,15 +165,46 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         """
 
     @classmethod
-    @abstractmethod
-    def build(cls, data: DataT, config: ConfigT) -> Self:
-        """Make the vocabulary, the validation set and an untrained model.
+    def build(cls, data: DataT, config: ConfigT, init_from: Self | None = None) -> Self:
+        """Make the vocabulary, the validation set and the model to train.
 
         Calls :func:`minirnn.manual_seed`; split, weights, dropout and the order of batches follow from the seed.
 
+        Args:
+            data, config: what :meth:`read` returned, and the options.
+            init_from: a trained task to fine-tune: the model begins with its weights, and ``config`` has its
+                :meth:`architecture`. All tokens that it knows stay, whether the data has them or not, so that nothing
+                is forgotten; new ones are added, with weights drawn as for a new model. For labels see
+                :func:`~minirnn.tasks.fine_tuning.merge_labels`.
+
         Raises:
             DataError: there is too little data, or it does not fit the options.
+            OptionError: the model has no part that is to be frozen, or all of it is.
+            CheckpointError: the weights of ``init_from`` do not fit.
         """
+        if init_from is not None:
+            config = config.replace(**init_from.architecture())
+        task = cls._build(data, config, init_from)
+        if init_from is not None:
+            known = [indexed.vocabulary for indexed in init_from.indexed().values()]
+            fine_tuning.transfer(task.model, init_from.model, zip(task.indexed().values(), known, strict=True))
+        fine_tuning.freeze(task.model, config.freeze)
+        return task
+
+    @classmethod
+    @abstractmethod
+    def _build(cls, data: DataT, config: ConfigT, init_from: Self | None) -> Self:
+        """As :meth:`build`, with vocabularies that include those of ``init_from``, but an untrained model."""
+
+    def architecture(self) -> dict[str, Any]:
+        """Return the options that the trained model decides: they stay the same in fine-tuning."""
+        rates = {"dropout", *Rates.__annotations__}
+        model = self.model.config
+        return {name: model[name] for name in self.Config.options() if name in model and name not in rates}
+
+    def indexed(self) -> dict[str, fine_tuning.Indexed]:
+        """Return the vocabularies, by what their entries are called, and the parts of the model they index."""
+        return {}
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -357,22 +402,16 @@ def read_vectors(vocabulary: Vocabulary, config: EmbeddingsConfig) -> tuple[np.n
     """Return pretrained vectors [V, E] of a vocabulary, and how many of its words have one; None, 0 without a file.
 
     Raises:
-        OptionError: vectors are to be frozen, but there is no file.
         DataError: the file cannot be used, see :func:`~minirnn.data.embeddings.pretrained_rows`.
     """
-    if config.embeddings is not None:
-        return pretrained_rows(vocabulary, config.embeddings, random.generator())
-    if config.freeze:
-        raise OptionError("freeze: only pretrained vectors can be frozen; give a file of them as embeddings")
-    return None, 0
+    if config.embeddings is None:
+        return None, 0
+    return pretrained_rows(vocabulary, config.embeddings, random.generator())
 
 
-def init_embedding(table: Parameter, rows: np.ndarray | None, freeze: bool, std: float) -> None:
+def init_embedding(table: Parameter, rows: np.ndarray | None, std: float) -> None:
     """Set an embedding to pretrained ``rows``, or where None scale its own N(0, 1) values by ``std``."""
-    if rows is None:
-        table.data *= std
-    else:
-        table.data[...], table.requires_grad = rows, not freeze
+    table.data[...] = table.data * std if rows is None else rows
 
 
 def rebuild(model: Callable[..., ModelT], arguments: Any, arrays: Mapping[str, np.ndarray]) -> ModelT:

@@ -13,13 +13,14 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
-from minirnn.data.corpus import read_bytes, read_characters
-from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config
+from minirnn.data.corpus import read_bytes, read_characters, renumber
+from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
 from minirnn.models import CharLM
 from minirnn.nn import functional as F
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild
+from minirnn.tasks.fine_tuning import Indexed, numbers_in
 from minirnn.tasks.scoring import Score, Scorer
 from minirnn.training import TrainingConfig
 
@@ -114,8 +115,12 @@ class TextGenerator(Task[Corpus, CharConfig]):
         return read_corpus(sources, config.as_bytes)
 
     @classmethod
-    def build(cls, data: Corpus, config: CharConfig) -> Self:
+    def _build(cls, data: Corpus, config: CharConfig, init_from: Self | None) -> Self:
         tokens, symbols = data
+        if init_from is not None:
+            symbols = union(init_from.symbols, data.symbols)
+            if len(symbols) > len(data.symbols):
+                tokens = renumber(tokens, numbers_in(symbols, data.symbols))
         cut = tokens.size - max(2, round(tokens.size * config.val_fraction))
         if cut < 2:
             raise DataError(
@@ -141,6 +146,12 @@ class TextGenerator(Task[Corpus, CharConfig]):
     def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         symbols = symbols_from_config(config["symbols"])
         return cls(rebuild(CharLM, config["model"] | {"vocab_size": len(symbols)}, arrays), symbols)
+
+    def architecture(self) -> dict[str, Any]:
+        return super().architecture() | {"as_bytes": isinstance(self.symbols, Bytes)}
+
+    def indexed(self) -> dict[str, Indexed]:
+        return {self.symbols.kind: Indexed(self.symbols, ("embedding", "head"))}
 
     def vocabulary_config(self) -> dict[str, Any]:
         return {"symbols": self.symbols.to_config()}

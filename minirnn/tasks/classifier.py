@@ -20,8 +20,9 @@ from minirnn.errors import DataError
 from minirnn.metrics import accuracy, macro_f1
 from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
-from minirnn.tasks import base
+from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
+from minirnn.tasks.fine_tuning import Indexed
 from minirnn.training import TrainingConfig
 
 EVAL_BATCH_SIZE = 128
@@ -123,7 +124,7 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         return read_texts(sources)
 
     @classmethod
-    def build(cls, data: LabelledTexts, config: ClassifierConfig) -> Self:
+    def _build(cls, data: LabelledTexts, config: ClassifierConfig, init_from: Self | None) -> Self:
         texts, names, where = data
         if len(set(names)) == 1:
             raise DataError(f"{where[0]}: every text has the label {names[0]!r}; expected two or more")
@@ -136,6 +137,9 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         tokens = [tokenize(tokenizer, texts[n], config.max_length) for n in train]
         vocabulary = Vocabulary.of(tokens, config.min_count, config.max_words)
         labels = Labels.of(names[n] for n in train)
+        if init_from is not None:
+            vocabulary = init_from.vocabulary.union(vocabulary)
+            labels = fine_tuning.merge_labels(init_from.labels, labels)
         random.manual_seed(config.seed)
         rows, found = base.read_vectors(vocabulary, config)
         size = (config.embedding_size or EMBEDDING_SIZES[level]) if rows is None else rows.shape[1]
@@ -144,13 +148,13 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
             len(vocabulary), output_size=len(labels), pooling=config.pooling, embedding_size=size, **options
         )
         assert model.body.embedding is not None
-        base.init_embedding(model.body.embedding.weight, rows, config.freeze, EMBEDDING_STDS[level])
+        base.init_embedding(model.body.embedding.weight, rows, EMBEDDING_STDS[level])
         task = cls(model, tokenizer, vocabulary, labels, config.max_length)
         task.set_examples([len(t) for t in tokens], config)
         task._train, task._classes = [vocabulary.encode(t) for t in tokens], labels.encode([names[n] for n in train])
         held = held[base.evenly_spaced(len(held), MAX_EVAL_TEXTS)]
         task._validation = [task.encode(texts[n]) for n in held], labels.encode([names[n] for n in held])
-        facts = config.subset("freeze", "min_count", "max_words", "batch_size", "val_fraction", "seed")
+        facts = config.subset("min_count", "max_words", "batch_size", "val_fraction", "seed")
         hashes = {"sha256": base.fingerprint(texts, names), "embeddings_sha256": base.fingerprint(rows)}
         task._data = {**hashes, "level": level, **facts}
         task.summary = (
@@ -167,6 +171,12 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         sizes = {"input_size": len(vocabulary), "output_size": len(labels)}
         model = base.rebuild(ManyToOne, config["model"] | sizes, arrays)
         return cls(model, tokenizer, vocabulary, labels, int(config["max_length"]))
+
+    def architecture(self) -> dict[str, Any]:
+        return super().architecture() | {"level": self.tokenizer.rule, "lower": self.tokenizer.lower}
+
+    def indexed(self) -> dict[str, Indexed]:
+        return {"tokens": Indexed(self.vocabulary, ("body.embedding",)), "labels": Indexed(self.labels, ("head",))}
 
     def vocabulary_config(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).to_config() for name in ("tokenizer", "labels", "vocabulary")}

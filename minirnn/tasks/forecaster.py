@@ -386,7 +386,11 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         return Series.read(_only(sources), config.column, config.inputs or ())
 
     @classmethod
-    def build(cls, data: Series, config: ForecasterConfig) -> Self:
+    def _build(cls, data: Series, config: ForecasterConfig, init_from: Self | None) -> Self:
+        if init_from is not None and len(data.names) != len(init_from.preprocessor.names):
+            known = init_from.preprocessor.names
+            columns = f"{len(known)} columns, as the trained model reads ({', '.join(known)})"
+            raise OptionError(f"inputs: expected {columns}, got {len(data.names)} ({', '.join(data.names)})")
         count = max(0, len(data) - max(config.horizon, round(len(data) * config.val_fraction)))
         train = data.rows(count, len(data) - count)
         preprocessor = Preprocessor.fit(train, config)
@@ -412,6 +416,10 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
     def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         data = {name: config["data"][name] for name in ("sha256", "rows", "train_rows")}
         return cls(rebuild(ManyToOne, config["model"], arrays), Preprocessor.from_config(config["series"]), data)
+
+    def architecture(self) -> dict[str, Any]:
+        made = self.preprocessor
+        return super().architecture() | {"horizon": made.horizon, "base": made.base}
 
     def vocabulary_config(self) -> dict[str, Any]:
         return {"series": self.preprocessor.to_config()}

@@ -259,7 +259,7 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         return read_rolls(sources[0])
 
     @classmethod
-    def build(cls, data: Mapping[str, Rolls], config: MusicConfig) -> Self:
+    def _build(cls, data: Mapping[str, Rolls], config: MusicConfig, init_from: Self | None) -> Self:
         if "train" not in data:
             raise DataError(f"expected a part 'train', or pieces alone; got {', '.join(map(repr, data))}")
         train, length = data["train"], config.seq_length

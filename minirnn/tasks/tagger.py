@@ -22,8 +22,9 @@ from minirnn.models import ManyToMany
 from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.nn import functional as F
 from minirnn.nn.layers import Dropout, Embedding
-from minirnn.tasks import base
+from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
+from minirnn.tasks.fine_tuning import Indexed
 from minirnn.training import TrainingConfig
 
 EVAL_BATCH_SIZE = 64
@@ -286,7 +287,7 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         return TaggedData(Sentences.read(sources, config.column), validation)
 
     @classmethod
-    def build(cls, data: TaggedData, config: TaggerConfig) -> Self:
+    def _build(cls, data: TaggedData, config: TaggerConfig, init_from: Self | None) -> Self:
         sentences, validation = data
         if validation is None:
             split = base.split_by_label(sentences.tags, config.val_fraction, config.seed, "sentence", sentences.where)
@@ -296,16 +297,20 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         labels = Labels.of(tag for tags in train.tags for tag in tags)
         if len(labels) < 2:
             raise DataError(f"{sentences.where[0]}: every word has the tag {labels.names[0]!r}; expected two or more")
+        if init_from is not None:
+            labels = fine_tuning.merge_labels(init_from.labels, labels)
         classes, held_classes = train.classes(labels), held.classes(labels)
         words = Vocabulary.of(([word.lower() for word in words] for words in train.words), config.min_count)
         distinct = dict.fromkeys(word for words in train.words for word in words)
         characters = Vocabulary.of(distinct, config.min_count)
+        if init_from is not None:
+            words, characters = init_from.words.union(words), init_from.characters.union(characters)
         text = EncodedSentences(train.words, words, characters)
         random.manual_seed(config.seed)
         rows, found = base.read_vectors(words, config)
         size = config.embedding_size if rows is None else rows.shape[1]
         model = TaggerModel(len(words), len(characters), len(labels), embedding_size=size, **config.recurrent())
-        base.init_embedding(model.embedding.weight, rows, config.freeze, EMBEDDING_STD)
+        base.init_embedding(model.embedding.weight, rows, EMBEDDING_STD)
         task = cls(model, words, characters, labels, config.column)
         task.set_examples(text.lengths, config)
         task._train, task._classes = text, classes
@@ -319,7 +324,7 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
             "val_sha256": validation and validation.fingerprint(),
             "embeddings_sha256": base.fingerprint(rows),
             "val_fraction": config.val_fraction if validation is None else None,
-            **config.subset("freeze", "min_count", "batch_size", "seed"),
+            **config.subset("min_count", "batch_size", "seed"),
         }
         vectors = "" if rows is None else f"; vectors for {found:,} of {len(words):,} words"
         total = sum(map(len, sentences.words))
@@ -335,6 +340,13 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         if not sizes.items() <= model.config.items():
             raise DataError(f"its model is not one of {sizes}")
         return cls(model, words, characters, labels, int(config["column"]))
+
+    def indexed(self) -> dict[str, Indexed]:
+        return {
+            "words": Indexed(self.words, ("embedding",)),
+            "characters": Indexed(self.characters, ("spelling.embedding",)),
+            "tags": Indexed(self.labels, ("tagging.head",)),
+        }
 
     def vocabulary_config(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).to_config() for name in ("words", "characters", "labels")}

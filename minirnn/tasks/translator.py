@@ -22,6 +22,7 @@ from minirnn.models import EncoderDecoder
 from minirnn.models.encoder_decoder import teacher_forcing_ratio
 from minirnn.tasks import base
 from minirnn.tasks.base import ExampleTask, Line, Prediction
+from minirnn.tasks.fine_tuning import Indexed
 from minirnn.training import TrainingConfig
 
 EVAL_BATCH_SIZE = 64
@@ -154,7 +155,7 @@ class Translator(ExampleTask[Pairs, TranslatorConfig]):
         return Pairs(*read_pairs(sources))
 
     @classmethod
-    def build(cls, data: Pairs, config: TranslatorConfig) -> Self:
+    def _build(cls, data: Pairs, config: TranslatorConfig, init_from: Self | None) -> Self:
         if config.schedule == "constant" and config.teacher_forcing_end is not None:
             raise OptionError("teacher_forcing_end: a constant schedule has no end; choose another schedule")
         smoothing = LABEL_SMOOTHING[config.level] if config.label_smoothing is None else config.label_smoothing
@@ -164,6 +165,8 @@ class Translator(ExampleTask[Pairs, TranslatorConfig]):
         train, held = base.random_split(len(data.texts), config.val_fraction, config.seed)
         sources, targets = ([side[n] for n in train] for side in (sources, targets))
         source, target = (Vocabulary.of(side, config.min_count, config.max_words) for side in (sources, targets))
+        if init_from is not None:
+            source, target = init_from.source.union(source), init_from.target.union(target)
         random.manual_seed(config.seed)
         attention = None if config.attention == "none" else config.attention
         options = {"embedding_size": config.embedding_size, "attention": attention, **config.recurrent()}
@@ -185,6 +188,20 @@ class Translator(ExampleTask[Pairs, TranslatorConfig]):
         source, target = (Vocabulary.from_config(config[side]) for side in ("source", "target"))
         sizes = {"source_size": len(source), "target_size": len(target)}
         return cls(base.rebuild(EncoderDecoder, config["model"] | sizes, arrays), tokenizer, source, target)
+
+    def architecture(self) -> dict[str, Any]:
+        read = {"level": self.tokenizer.rule, "lower": self.tokenizer.lower}
+        return super().architecture() | read | {"attention": self.model.config["attention"] or "none"}
+
+    def indexed(self) -> dict[str, Indexed]:
+        tables = [  # one-hot tokens are read by the first layer itself
+            f"{side}.{'rnn.weight_ih_l0' if body.embedding is None else 'embedding'}"
+            for side, body in (("encoder", self.model.encoder), ("decoder", self.model.decoder))
+        ]
+        return {
+            "source tokens": Indexed(self.source, tables[:1]),
+            "target tokens": Indexed(self.target, [tables[1], "head"]),
+        }
 
     def vocabulary_config(self) -> dict[str, Any]:
         return {name: getattr(self, name).to_config() for name in ("tokenizer", "source", "target")}

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import invoke, refusal, steps_of
@@ -55,6 +56,12 @@ def test_other_data_is_refused(name: str) -> None:
     train(name, "--resume", "--steps", "5")
 
 
+def shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return (",".join(value) or "none") if isinstance(value, tuple) else str(value)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_every_other_option_is_refused_by_its_flag(name: str) -> None:
     last = begin(name)
@@ -65,10 +72,8 @@ def test_every_other_option_is_refused_by_its_flag(name: str) -> None:
         old = getattr(config, option)
         new = other_value(option, info, old)
         flag, off = info.flags[0].split("/") if "/" in info.flags[0] else (info.flags[0], "")
-        typed = (
-            (flag if new else off,) if isinstance(new, bool) else (flag, new[0] if isinstance(new, tuple) else str(new))
-        )
-        change = f"was {'not given' if old is None else old}, now it is {new}"
+        typed = (flag if new else off,) if isinstance(new, bool) else (flag, shown(new))
+        change = f"was {shown(old)}, now it is {shown(new)}"
         assert_refused(name, *typed, message=f"{flag} {change}; leave it out, or start a new run", last=last)
     assert_refused(name, "--optimizer", "sgd", message='optimizer was "adamw", now it is "sgd"', last=last)
 

@@ -115,7 +115,7 @@ def test_every_option_of_training_reaches_the_task_and_the_training_loop(
                 arguments += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
         expected.append(values)
 
-    def build(data: Any, config: Any) -> Any:
+    def build(data: Any, config: Any, init_from: None) -> Any:
         made.append(config.to_dict())
         return SimpleNamespace(model=SimpleNamespace(to=lambda device: None))
 
@@ -178,7 +178,6 @@ MISTAKES: list[tuple[str, str | bytes | dict[str, str] | None, tuple[str, ...], 
     ("classifier", b"\xff\tA\n", (), "bad is not UTF-8 text"),
     ("classifier", REVIEWS, ("empty",), "empty is a folder; expected one folder alone, or files only"),
     ("classifier", REVIEWS, ("nowhere.tsv",), "cannot read nowhere.tsv"),
-    ("classifier", REVIEWS, ("--freeze",), "freeze: only pretrained vectors can be frozen"),
     ("classifier", REVIEWS, ("--embeddings", "bad"), "bad:1: "),
     ("classifier", REVIEWS, ("--embeddings", "nowhere.txt"), "cannot read nowhere.txt"),
     ("classifier", {}, (), "bad: no class; expected a file for every class, two or more"),
@@ -195,7 +194,6 @@ MISTAKES: list[tuple[str, str | bytes | dict[str, str] | None, tuple[str, ...], 
     ),
     ("tagger", TAGGED, ("--val", "strange.tsv"), "strange.tsv:2: label 'VB' is none of the 5 known: DET, NOUN, PRON"),
     ("tagger", TAGGED, ("--val", "nowhere.tsv"), "cannot read nowhere.tsv"),
-    ("tagger", TAGGED, ("--freeze",), "freeze: only pretrained vectors can be frozen"),
     ("tagger", TAGGED, ("--embeddings", "strange.tsv"), "strange.tsv:1: 0 columns"),
     ("translator", "a\tb\nc\n", (), "bad:2: expected 2 columns separated by a tab, got 1"),
     ("translator", "a\tb\nc\t￭\n", (), "bad:2: there is no token in '￭'"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn.data import corpus, sources, text
-from minirnn.data.corpus import iter_text, read_bytes, read_characters
+from minirnn.data.corpus import iter_text, read_bytes, read_characters, renumber
 from minirnn.data.sources import BUILT_IN, decode_text, normalize_newlines, open_sources
 from minirnn.data.text import Bytes, Characters, Streams, iter_chunks
 from minirnn.errors import DataError
@@ -41,6 +41,15 @@ def test_text_does_not_depend_on_the_block_size(tmp_path_factory: pytest.TempPat
 def test_each_source_begins_on_a_new_line(write: Write) -> None:
     parts = {"a": b"\xef\xbb\xbfone\r\ntwo\rthree", "b": "\ufefffour\n".encode(), "c": b"", "d": b"five"}
     assert _text(*(write(data, name) for name, data in parts.items())) == "one\ntwo\nthree\nfour\nfive"
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 28], ids=["in a file", "in memory"])
+def test_tokens_are_renumbered_in_chunks(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(corpus, "_MAX_IN_MEMORY", limit)
+    monkeypatch.setattr(text, "_CHUNK", 3)
+    tokens = renumber(np.array([0, 2, 1, 1, 0, 2, 2], np.uint8), np.array([7, 300, 0]))
+    assert isinstance(tokens, np.memmap) == (limit == 0)
+    assert (tokens.dtype, tokens.tolist()) == (np.uint16, [7, 0, 300, 300, 7, 0, 0])
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 28], ids=["in a file", "in memory"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirnn.data.text import Bytes, Characters, Streams, symbols_from_config
+from minirnn.data.text import Bytes, Characters, Streams, symbols_from_config, union
 from minirnn.errors import DataError, OptionError
 
 TEXT = st.text().map(lambda text: text.encode("utf-8", "replace").decode())
@@ -38,6 +38,13 @@ def test_bytes_decode_one_at_a_time(text: str) -> None:
     assert "".join(decode(tokens[i : i + 1]) for i in range(len(tokens))) == text
     assert (len(symbols), symbols.missing(text)) == (256, "")
     assert isinstance(symbols_from_config(symbols.to_config()), Bytes)
+
+
+def test_a_union_has_the_characters_of_both() -> None:
+    assert union(Characters("bd"), Characters("abc")).to_config() == Characters("abcd").to_config()
+    assert len(union(Bytes(), Bytes())) == 256
+    with pytest.raises(DataError, match="vocabulary: expected bytes, as the trained model reads, got characters"):
+        union(Bytes(), Characters("a"))
 
 
 def test_unknown_vocabularies_are_refused() -> None:

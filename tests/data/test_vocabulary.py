@@ -117,6 +117,16 @@ def test_untrusted_vocabularies_are_checked(config: Any, message: str) -> None:
         Vocabulary.from_config(config)
 
 
+def test_a_union_keeps_the_numbers_of_known_tokens() -> None:
+    known = Vocabulary(["b", "<end>", "a"])
+    assert known.union(Vocabulary(["c", "a", "d", "b"])).tokens == [*SPECIALS, "b", "<end>", "a", "c", "d"]
+    assert known.entries() == [0, 1, 2, 3, "b", "<end>", "a"]
+
+
+def test_a_union_of_labels_is_sorted() -> None:
+    assert Labels(["b", "d"]).union(Labels(["a", "b", "e"])).names == ["a", "b", "d", "e"]
+
+
 def test_labels_are_sorted() -> None:
     labels = Labels.of(iter(["pos", "neg", "pos", "Zebra", "neg"]))
     assert labels.names == ["Zebra", "neg", "pos"]
