@@ -185,6 +185,7 @@ def test_commands_say_that_a_saved_model_is_no_task(tmp_path: Path) -> None:
     mr.save(path, M.CharLM(5, 4, 1))
     message = f"{path} holds a CharLM, not a trained task; minirnn.load reads it"
     assert refusal("predict", str(path), "text") == message
+    assert refusal("sample", str(path)) == f"{path} holds a 'CharLM' model; expected a character model"
 
 
 def test_loading_a_state_dict_imports_no_task(tmp_path: Path) -> None:

@@ -182,6 +182,16 @@ def test_targets_and_weights_take_the_type_of_the_prediction(name: str, dtype: n
         assert loss(values, wanted).dtype == dtype, "and the prediction that of a target which is a tensor"
 
 
+@pytest.mark.parametrize("name", ["Linear", "LSTM", "Recurrent of a cell", "Attention to keys"])
+def test_arrays_go_to_the_device_of_the_parameters(name: str, gpu: str) -> None:
+    make, arguments = CASES[name]
+    module = make("float32")
+    expected = outputs(module, arguments, "float32")
+    assert {output.device for output in tensors(module.to(gpu)(*arguments))} == {gpu}
+    for got, wanted in zip(outputs(module, arguments, "float32"), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_every_module_and_model_has_a_case() -> None:
     covered = {name.split()[0] for name in (*CASES, *TOKENS, *NO_PARAMETERS, *LOSSES)}
     classes = {n for n in nn.__all__ if inspect.isclass(getattr(nn, n)) and issubclass(getattr(nn, n), nn.Module)}
