@@ -124,21 +124,6 @@ def test_only_modules_and_tasks_are_saved(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_failed_write_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.safetensors"
-    mr.save(path, nn.Linear(2, 2))
-    before = path.read_bytes()
-
-    def fail(*_: Any) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(checkpoint.os, "replace", fail)
-    with pytest.raises(OSError, match="no space left"):
-        mr.save(path, nn.Linear(20, 20))
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    assert path.read_bytes() == before
-
-
 def test_what_is_not_a_file_of_minirnn_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "torch.safetensors"
     safetensors.numpy.save_file({"weight": np.zeros((2, 2), np.float32)}, other, {"format": "pt"})
