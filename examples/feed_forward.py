@@ -26,7 +26,7 @@ def spirals(points: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
     arm = rng.integers(0, 3, points)
     radius = rng.random(points)
     angle = 2 * np.pi * arm / 3 + 4 * radius + rng.normal(0, 0.2, points)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).astype(np.float32), arm
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1), arm
 
 
 def predict(model: mr.models.OneToOne, x: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def predict(model: mr.models.OneToOne, x: np.ndarray) -> np.ndarray:
 def draw(path: str, models: dict[str, mr.models.OneToOne], x: np.ndarray, y: np.ndarray) -> None:
     from matplotlib import pyplot as plt
 
-    grid = np.linspace(-1.1, 1.1, 200, dtype=np.float32)
+    grid = np.linspace(-1.1, 1.1, 200)
     points = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
     figure, panels = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
     for axes, (name, model) in zip(panels, models.items(), strict=True):

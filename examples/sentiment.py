@@ -108,7 +108,7 @@ def main() -> None:
     for epoch in range(1, options.epochs + 1):
         for batch in buckets.order(rng):
             chosen = train[batch]
-            loss = F.binary_cross_entropy(model(*pad([tokens[n] for n in chosen])), targets[chosen].astype(np.float32))
+            loss = F.binary_cross_entropy(model(*pad([tokens[n] for n in chosen])), targets[chosen])
             optimizer.zero_grad()
             loss.backward()
             mr.optim.clip_grad_norm_(model.parameters(), 1.0)

@@ -12,9 +12,10 @@ from minirnn.autograd import *
 from minirnn.cells import cell
 from minirnn.kernels import get_num_threads, set_num_threads
 from minirnn.random import manual_seed
+from minirnn.serialization import load, save
 
 __version__ = "0.2.0"
 
-__all__ = ["cell", "cells", "errors", "get_num_threads", "kernels", "manual_seed", "models", "nn", "optim", "random"]
-__all__ += ["set_num_threads"]
+__all__ = ["cell", "cells", "errors", "get_num_threads", "kernels", "load", "manual_seed", "models", "nn", "optim"]
+__all__ += ["random", "save", "set_num_threads"]
 __all__ += autograd.__all__

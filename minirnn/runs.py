@@ -30,6 +30,21 @@ Contents = tuple[dict[str, np.ndarray], dict[str, Any]]
 logger = logging.getLogger("minirnn")
 
 
+def best_checkpoint(path: str | Path) -> Path:
+    """Return the checkpoint that ``path`` means: a file, or the best one in the folder of a run, else its last.
+
+    Raises:
+        CheckpointError: it is a folder without either.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in (BEST, LAST):
+        if (path / name).exists():
+            return path / name
+    raise CheckpointError(f"no checkpoint in {path}; expected {BEST} or {LAST}")
+
+
 class RunFolder:
     """The files of a run in the folder ``path``."""
 

@@ -103,7 +103,7 @@ REFUSALS = {
         errors.DTypeError,
         """
         char()([[0.5]]); char()("abc"); char()(None); sample(prime_ids=[0.5]); char(dtype="int8")
-        ManyToOne(3, 4, 2)(np.zeros((2, 1, 3))); one([[1, 2]], [NAN, 1]); many([1], targets=[[0.5], [0.5]])
+        ManyToOne(3, 4, 2)(zeros(2, 1, 3, dtype="float64")); one([[1, 2]], [NAN, 1]); many([1], targets=[[0.5], [0.5]])
         search([[0.5]]); task(np.zeros(200)).loss(0, 0.0)
         mr.tensor([1.0], dtype="complex64"); mr.tensor([{}]); mr.tensor([1.0]).to("tpu"); nn.GRU(3, 4).to("tpu")
         zeros(2) + "a"

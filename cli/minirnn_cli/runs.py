@@ -10,7 +10,7 @@ from typing import Any
 from minirnn.checkpoint import load_config
 from minirnn.config import Config
 from minirnn.errors import CheckpointError, DataError, OptionError
-from minirnn.runs import BEST, LAST, PREVIOUS, RunFolder
+from minirnn.runs import BEST, LAST, PREVIOUS, RunFolder, best_checkpoint
 from minirnn.validation import check_choice
 
 CHECKPOINTS = Path("checkpoints")
@@ -68,12 +68,7 @@ def find_checkpoint(path: Path | None, task: str | None = None) -> Path:
                 f"no checkpoint{others} under {CHECKPOINTS}/; train one first, for example: minirnn train-char @python"
             )
         path = chosen.parent
-    if path.is_dir():
-        for name in (BEST, LAST):
-            if (path / name).exists():
-                return path / name
-        raise CheckpointError(f"no checkpoint in {path}; expected {BEST} or {LAST}")
-    return path
+    return best_checkpoint(path)
 
 
 def _task_of(file: Path) -> str | None:

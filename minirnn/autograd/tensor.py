@@ -216,10 +216,11 @@ class Tensor:
 
     abs, clone, erf, exp, log, log1p = ops.abs, ops.clone, ops.erf, ops.exp, ops.log, ops.log1p
     relu, sigmoid, sqrt, tanh = ops.relu, ops.sigmoid, ops.sqrt, ops.tanh
-    pow, matmul = ops.power, ops.matmul
+    pow, matmul, t = ops.power, ops.matmul, ops.t
     clip = clamp = ops.clip
     masked_fill, dropout = ops.masked_fill, ops.dropout
     sum, mean, max, min, argmax, argmin = ops.sum, ops.mean, ops.max, ops.min, ops.argmax, ops.argmin
+    var, std, norm, cumsum = ops.var, ops.std, ops.norm, ops.cumsum
     softmax, log_softmax = ops.softmax, ops.log_softmax
     reshape = view = ops.reshape
     flatten, transpose, permute, flip = ops.flatten, ops.transpose, ops.permute, ops.flip

@@ -69,7 +69,8 @@ class Model(Module):
         Raises:
             OptionError: the model was made with a module as cell.
         """
-        values = {name: value for name, value in self._arguments.items() if name not in ("dtype", "rates")}
+        arguments = {name: value for name, value in self._arguments.items() if name not in ("dtype", "rates")}
+        values = {name: value.item() if isinstance(value, np.generic) else value for name, value in arguments.items()}
         if "cell" in values:
             values["cell"] = cell_config(values["cell"])
             values |= dict.fromkeys(Rates.__annotations__, 0.0) | self._arguments["rates"]

@@ -75,7 +75,7 @@ class Attention(Module):
         return ops.scatter_rows(rows, valid, extent * batch).reshape(extent, batch, self.query.out_features)
 
     def forward(
-        self, query: ArrayLike, memory: ArrayLike, lengths: ArrayLike | None = None, keys: Tensor | None = None
+        self, query: ArrayLike, memory: ArrayLike, lengths: ArrayLike | None = None, keys: ArrayLike | None = None
     ) -> tuple[Tensor, Tensor]:
         """Attend to the memory.
 
@@ -100,7 +100,7 @@ class Attention(Module):
                 f"Attention: expected query [T, N, {size}], or [N, {size}] for a single step, and memory "
                 f"[S, N, {self.memory_size}], got {list(query.shape)} and {list(memory.shape)}"
             )
-        keys = self.keys(memory, counts) if keys is None else keys
+        keys = self.keys(memory, counts) if keys is None else ops.as_tensor(keys, memory)
         if list(keys.shape) != expected:
             got = list(keys.shape)
             raise ShapeError(f"Attention: expected keys {expected}, as keys(memory) returns them, got {got}")

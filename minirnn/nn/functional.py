@@ -86,8 +86,9 @@ def _check_reduction(name: str, reduction: str) -> None:
     check_choice(f"{name}: reduction", reduction, ("mean", "sum", "none"))
 
 
-def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
+def _reduce(name: str, losses: Tensor, reduction: str, weight: ArrayLike | None = None) -> Tensor:
     _check_reduction(name, reduction)
+    losses = losses if weight is None else losses * ops.as_tensor(weight, losses)
     return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
 
 
@@ -202,8 +203,8 @@ def nll_loss(
 
 
 def _same_shape(name: str, input: ArrayLike, target: ArrayLike) -> tuple[Tensor, Tensor]:
-    """``input`` and ``target`` as tensors of one shape and of floating-point types."""
-    x = ops.as_tensor(input)
+    """``input`` and ``target`` as tensors of one shape and of floating-point types; an array takes the other's."""
+    x = ops.as_tensor(input, target if isinstance(target, Tensor) else None)
     y = ops.as_tensor(target, x)
     if x.shape != y.shape:
         raise ShapeError(f"{name}: expected input and target of one shape, got {list(x.shape)} and {list(y.shape)}")
@@ -230,7 +231,7 @@ def binary_cross_entropy_with_logits(
     x, y = _same_shape(name, input, target)
     spread = softplus(-x)
     losses = (1 - y) * x + (spread if pos_weight is None else (1 + (ops.as_tensor(pos_weight, x) - 1) * y) * spread)
-    return _reduce(name, losses if weight is None else losses * weight, reduction)
+    return _reduce(name, losses, reduction, weight)
 
 
 def binary_cross_entropy(
@@ -262,7 +263,7 @@ def binary_cross_entropy(
         return (g * slope).astype(p.dtype), (g * (log_q - log_p)).astype(y.dtype) if y.requires_grad else None
 
     losses = record(name, (p, y), values.astype(p.dtype), gradients)
-    return _reduce(name, losses if weight is None else losses * weight, reduction)
+    return _reduce(name, losses, reduction, weight)
 
 
 def mse_loss(input: ArrayLike, target: ArrayLike, reduction: Reduction = "mean") -> Tensor:

@@ -14,7 +14,7 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.nn import functional as F
 from minirnn.nn import init
-from minirnn.nn.module import Module, Parameter
+from minirnn.nn.module import Module, Parameter, as_input
 from minirnn.validation import check_float, check_int
 
 
@@ -117,7 +117,7 @@ class LayerNorm(Module):
         self.bias: Parameter | None = init.constant(shape, 0.0, dtype) if elementwise_affine and bias else None
 
     def forward(self, x: ArrayLike) -> Tensor:
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return F.layer_norm(as_input(self, x), self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{list(self.normalized_shape)}, eps={self.eps}"
@@ -134,7 +134,7 @@ class Dropout(Module):
         self.p = check_float("Dropout: p", p, 0, 1)
 
     def forward(self, x: ArrayLike) -> Tensor:
-        return ops.dropout(x, self.p, self.training)
+        return ops.dropout(as_input(self, x), self.p, self.training)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -144,18 +144,18 @@ class Tanh(Module):
     """tanh(x), elementwise."""
 
     def forward(self, x: ArrayLike) -> Tensor:
-        return ops.tanh(x)
+        return ops.tanh(as_input(self, x))
 
 
 class Sigmoid(Module):
     """1 / (1 + exp(-x)), elementwise."""
 
     def forward(self, x: ArrayLike) -> Tensor:
-        return ops.sigmoid(x)
+        return ops.sigmoid(as_input(self, x))
 
 
 class ReLU(Module):
     """max(x, 0), elementwise."""
 
     def forward(self, x: ArrayLike) -> Tensor:
-        return ops.relu(x)
+        return ops.relu(as_input(self, x))

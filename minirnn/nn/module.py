@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minirnn import kernels
+from minirnn.autograd import ops
 from minirnn.autograd.tape import no_grad
-from minirnn.autograd.tensor import DType, Tensor, as_dtype
+from minirnn.autograd.tensor import DType, Tensor, as_dtype, tensor
 from minirnn.errors import CheckpointError, DTypeError
 from minirnn.kernels.contract import Array
 
@@ -42,6 +43,9 @@ class Module:
 
     Parameters and modules assigned as attributes are registered under the attribute's name, in the order of their
     assignment; a parameter of a submodule has a dotted name, as in PyTorch. ``training`` is False in evaluation mode.
+
+    Modules cast NumPy arrays and lists to the type of their parameters, as :func:`minirnn.tensor` would; a Tensor of
+    another type is an error. Tokens stay integers.
 
     >>> import minirnn as mr
     >>> class Net(mr.nn.Module):
@@ -201,6 +205,14 @@ class Module:
         return f"{head}\n" + "\n".join(lines) + "\n)" if lines else f"{head})"
 
 
+def as_input(module: Module, x: ArrayLike) -> Tensor:
+    """``x`` as a tensor; an array or a list takes the type of the module's first parameter, where it has one."""
+    if isinstance(x, Tensor):
+        return x
+    like = next(module.parameters(), None)
+    return tensor(x) if like is None else ops.as_tensor(x, like)
+
+
 class Sequential(Module):
     """Modules one after the other, named "0", "1", ...; each takes what the one before returned.
 
@@ -215,6 +227,8 @@ class Sequential(Module):
             setattr(self, str(number), module)
 
     def forward(self, x: Any) -> Any:
+        if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # integers may be tokens
+            x = as_input(self, x)
         for module in self:
             x = module(x)
         return x

@@ -11,7 +11,7 @@ from minirnn.autograd.attention import attend
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.nn import init
 from minirnn.nn.layers import Linear
-from minirnn.nn.module import Module
+from minirnn.nn.module import Module, as_input
 from minirnn.nn.state import check_lengths
 from minirnn.validation import check_choice
 
@@ -39,8 +39,9 @@ class Pooling(Module):
             self.bias = init.constant((size,), 0.0, dtype)
             self.score = init.uniform((size,), 1 / math.sqrt(size), dtype)
 
-    def forward(self, y: Tensor, lengths: ArrayLike | None = None) -> Tensor:
+    def forward(self, y: ArrayLike, lengths: ArrayLike | None = None) -> Tensor:
         """Pool y [T, N, H], zero past the lengths [N] (all T where None), to [N, H]."""
+        y = as_input(self, y)
         steps, batch, size = y.shape
         counts = check_lengths("Pooling", lengths, steps, batch)
         if self.kind == "attention":

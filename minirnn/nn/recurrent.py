@@ -205,8 +205,7 @@ class Recurrent(Module):
                 batched = f"[N, T, {size}]" if self.batch_first else f"[T, N, {size}]"
                 raise ShapeError(f"{caller}: expected x {batched} or [T, {size}], got {list(x.shape)}")
             if x.dtype != self.dtype:
-                how = "convert one with .to(...), an array with .astype(...)"
-                raise DTypeError(f"{caller}: x is {x.dtype}, the parameters {self.dtype}; {how}")
+                raise DTypeError(f"{caller}: x is {x.dtype}, the parameters {self.dtype}; convert one with .to(...)")
             return x
         tokens = ops.as_index(f"{caller} tokens", x)  # checked on the host
         if embedding.ndim != 2 or embedding.shape[1] != size:

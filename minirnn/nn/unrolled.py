@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.nn.cells import Cell
-from minirnn.nn.module import Module, ModuleList
+from minirnn.nn.cells import Cell, RecurrentCell
+from minirnn.nn.module import Module, ModuleList, as_input
 from minirnn.nn.state import State, check_lengths, unpack_state
 from minirnn.validation import check_choice
 
@@ -58,7 +58,11 @@ class Unrolled(Module):
         Raises:
             ShapeError, OptionError, DTypeError: x, the state or the lengths do not fit.
         """
-        x = ops.as_tensor(x)
+        stacked = isinstance(self.cell, ModuleList)
+        cells = list(self.cell) if stacked else [self.cell]
+        values = ops.as_tensor(x)
+        takes_tokens = values.dtype.kind != "f" and not isinstance(cells[0], RecurrentCell)
+        x = values if takes_tokens else as_input(self, x)
         if x.ndim != 3:
             raise ShapeError(f"Recurrent: expected x of three dimensions, got {list(x.shape)}")
         x = x.transpose(0, 1) if self.batch_first else x
@@ -67,8 +71,6 @@ class Unrolled(Module):
             raise ShapeError("Recurrent: expected at least one step, got none")
         counts = None if lengths is None else check_lengths("Recurrent", lengths, length, batch)
         steps = [step.squeeze(0) for step in x.split(1)]  # one node: indexing would make T gradients as large as x
-        stacked = isinstance(self.cell, ModuleList)
-        cells = list(self.cell) if stacked else [self.cell]
         states = [state] if not stacked else [None] * len(cells) if state is None else state
         if not isinstance(states, (tuple, list)) or len(states) != len(cells):
             raise ShapeError(f"Recurrent: expected a list of {len(cells)} states, one for each layer")
@@ -85,6 +87,7 @@ class Unrolled(Module):
         """Run one cell over all steps [N, I]; return its outputs, and the state after the last."""
         length = len(steps)
         state = cell.initial_state(batch) if state is None else state
+        state = _map_state(lambda member: as_input(cell, member) if isinstance(member, np.ndarray) else member, state)
         outputs: list[Tensor] = [steps[0]] * length
         for t in reversed(range(length)) if self.reverse else range(length):
             new = cell(steps[t], state)
@@ -97,10 +100,16 @@ class Unrolled(Module):
 
 def _select(mask: np.ndarray, new: Any, old: Any) -> Any:
     """Return the new state [N, ...] where the mask [N] is true, else the old one."""
-    if isinstance(new, (tuple, list)):
-        members = [_select(mask, n, o) for n, o in zip(new, old, strict=True)]
-        return type(new)(*members) if hasattr(new, "_fields") else type(new)(members)  # a named tuple stays one
-    return ops.where(mask.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+    return _map_state(lambda n, o: ops.where(mask.reshape(-1, *(1,) * (n.ndim - 1)), n, o), new, old)
+
+
+def _map_state(function: Callable[..., Any], *states: Any) -> Any:
+    """Apply a function to each member of a state, or to those of several states of one form."""
+    first = states[0]
+    if isinstance(first, (tuple, list)):
+        members = [_map_state(function, *parts) for parts in zip(*states, strict=True)]
+        return type(first)(*members) if hasattr(first, "_fields") else type(first)(members)  # a named tuple stays one
+    return function(*states)
 
 
 def merge_directions(forward: Tensor, backward: Tensor, merge: Merge) -> Tensor:

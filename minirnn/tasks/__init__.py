@@ -29,7 +29,10 @@ def load(path: str | Path) -> Task[Any, Any]:
     Raises:
         CheckpointError: the file is missing, damaged, or of an unknown task.
     """
-    name = checkpoint.load_config(path).get("task")
+    description = checkpoint.load_config(path)
+    name = description.get("task")
+    if "class" in description:
+        raise CheckpointError(f"{path} holds a {description['class']}, not a trained task; minirnn.load reads it")
     if not isinstance(name, str) or name not in TASKS:
         raise CheckpointError(f"{path} holds a {name!r} model, which this version does not know")
     return TASKS[name].load(path)

@@ -214,8 +214,9 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
             CheckpointError: the file is missing, damaged, or of another task.
         """
         arrays, description = checkpoint.load(path)
-        if description.get("task") != cls.name:
-            raise CheckpointError(f"{path} holds a {description.get('task')!r} model; expected {cls.description}")
+        name = description.get("task", description.get("class"))
+        if name != cls.name:
+            raise CheckpointError(f"{path} holds a {name!r} model; expected {cls.description}")
         try:
             task = cls.from_config(description, checkpoint.part(arrays, "model."))
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MinirnnError) as error:

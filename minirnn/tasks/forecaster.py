@@ -331,10 +331,9 @@ class Examples:
 
     def forecasts(self, model: ManyToOne) -> np.ndarray:
         """Return x [N, h] as the model forecasts it."""
-        dtype = model.head.weight.dtype
         parts = [slice(start, start + EVAL_BATCH_SIZE) for start in range(0, len(self), EVAL_BATCH_SIZE)]
         with model.evaluating():
-            outputs = [model(self.inputs(part).astype(dtype)).numpy() for part in parts]
+            outputs = [model(self.inputs(part)).numpy() for part in parts]
         return self.base + self.spread * np.concatenate(outputs).astype(np.float64)
 
 
@@ -427,9 +426,8 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
     # ------------------------------------------------------------------------------------------- training
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
-        dtype = self.model.head.weight.dtype
-        targets = self._examples.targets(examples).astype(dtype)
-        loss = F.mse_loss(self.model(self._examples.inputs(examples).astype(dtype)), targets)
+        targets = self._examples.targets(examples)
+        loss = F.mse_loss(self.model(self._examples.inputs(examples)), targets)
         if self._penalty:
             for weights in self._weights:
                 loss = loss + (weights * weights).sum() * self._penalty

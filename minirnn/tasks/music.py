@@ -102,10 +102,9 @@ def _transpositions(roll: np.ndarray, maximum: int) -> tuple[int, int]:
     return (-min(maximum, keys[0]), min(maximum, KEYS - 1 - keys[-1])) if keys.size else (0, 0)
 
 
-def _batch(model: ManyToMany, rolls: Rolls) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _batch(rolls: Rolls) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs [T-1, N, 88], targets [T-1, N, 88] and lengths [N] of N pieces."""
     padded, lengths = pad(rolls)
-    padded = padded.astype(model.head.weight.dtype, copy=False)
     return padded[:-1], padded[1:], lengths - 1
 
 
@@ -128,7 +127,7 @@ def evaluate(model: ManyToMany, rolls: Rolls) -> float:
     total = 0.0
     with model.evaluating():
         for examples in Buckets([len(roll) for roll in rolls], EVAL_BATCH_SIZE).in_order():
-            inputs, targets, lengths = _batch(model, [rolls[e] for e in examples])
+            inputs, targets, lengths = _batch([rolls[e] for e in examples])
             state: State = None
             for start in range(0, len(inputs), EVAL_STEPS):
                 part = slice(start, start + EVAL_STEPS)
@@ -307,7 +306,7 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         rolls = [np.roll(self.train[e], self._shifts[e], axis=1) for e in examples]
-        losses, _ = _nll(self.model, *_batch(self.model, rolls))
+        losses, _ = _nll(self.model, *_batch(rolls))
         steps = _num_targets(rolls)
         return losses / steps, steps
 
@@ -416,7 +415,7 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
         state: State = None
         with self.model.evaluating():
             for _ in range(length):
-                logits, state = self.model(fed[:, None].astype(self.model.head.weight.dtype), None, state)
+                logits, state = self.model(fed[:, None], None, state)
                 fed = self.chords.draw(logits.numpy()[-1, 0], options.temperature, rng)[None]
                 piece += roll_to_steps(fed, LOWEST_PITCH)
         return piece

@@ -107,6 +107,26 @@ for _name in ("max", "min"):
     for _dim in (0, 1, -1):
         for _keep in (False, True):
             case(_name, lambda a, n=_name, d=_dim, k=_keep: getattr(ops, n)(a, d, k).values, spaced(3, 2, 2))
+for _dim in (None, 0, -1, (0, 2)):
+    for _name in ("var", "std"):
+        case(_name, lambda a, n=_name, d=_dim: getattr(ops, n)(a, d), spaced(2, 3, 2))
+        case(_name, lambda a, n=_name, d=_dim: getattr(ops, n)(a, d, correction=0, keepdim=True) * a, spaced(2, 3, 2))
+    for _p in (1, 1.5, 2, 3, math.inf):
+        case("norm", lambda a, p=_p, d=_dim: ops.norm(a, p, d), spaced(2, 3, 2))
+        case("norm", lambda a, p=_p, d=_dim: ops.norm(a, p, d, keepdim=True) * a, spaced(2, 3, 2))
+for _dim in (0, 1, -1):
+    case("cumsum", lambda a, d=_dim: ops.cumsum(a, d) * spaced(2, 3, 2, seed=5), spaced(2, 3, 2))
+case("cumsum", lambda a: ops.cumsum(a, 0), spaced())
+case("t", lambda a: ops.t(a) * spaced(3, 2), spaced(2, 3))
+case("t", lambda a: ops.t(a) * 2.0, spaced(3))
+for _equation, _a, _b in (
+    ("bij,bjk->ikb", (2, 3, 2), (2, 2, 2)),
+    ("...i,ij", (2, 2, 3), (3, 2)),
+    ("i,j->ji", (2,), (3,)),
+):
+    case("einsum", lambda a, b, e=_equation: ops.einsum(e, a, b), spaced(*_a), spaced(*_b, seed=1))
+for _equation in ("iji->ji", "iij", "iij->"):
+    case("einsum", lambda a, e=_equation: ops.einsum(e, a), spaced(2, 2, 2))
 case("reshape", lambda a: ops.reshape(a, 3, -1) * spaced(3, 2), spaced(2, 3))
 case("reshape", lambda a: a.view((2, 1, 3)).flatten(), spaced(3, 2))
 case("reshape", lambda a: ops.reshape(a, ()), spaced(1, 1))

@@ -171,7 +171,7 @@ def run_operations(array: Any) -> None:
     K.add(array((2, 3, 4)), array((3, 1)))
     K.where(K.less(a, b), a, 0.0)
     wide = array((3, 100))
-    wide.sum(1), wide.max(1), a.min(0), a.any(), K.argmax(wide, 1), K.argmin(a, 0)
+    wide.sum(1), wide.max(1), a.min(0), a.any(), K.argmax(wide, 1), K.argmin(a, 0), K.cumsum(a, 0)
     a[rows], a[np.ones((3, 4), bool)], a.T
     a[rows] = b
     K.take_along_axis(a, np.zeros((3, 2), int), 1)

@@ -92,7 +92,7 @@ SHAPES: list[tuple[str, Callable[[], Any]]] = [
 
 DTYPES: list[tuple[str, Callable[[], Any]]] = [
     ("GRU.*float64.*float32", lambda: gru(X64)),
-    ("GRU.*int64.*float32", lambda: gru(INTEGERS)),
+    ("GRU.*int64.*float32", lambda: gru(tensor(INTEGERS))),
     ("tensor or numbers", lambda: gru([["a"]])),
     ("GRU.*state of float32.*float64", lambda: gru(X, zeros(1, 2, 4, dtype="float64"))),
     ("weights.*float32.*int64", lambda: nn.GRU(3, 4, dtype="int64")),

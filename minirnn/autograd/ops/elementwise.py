@@ -1,6 +1,8 @@
 """Arithmetic and functions of each element, with one table of derivatives.
 
-Everywhere ``input`` and ``other`` are tensors, or constants: numbers, lists, NumPy arrays. Two of them broadcast.
+Everywhere ``input`` and ``other`` are tensors, or constants: numbers, lists, NumPy arrays. Two of them broadcast, and
+types are promoted as in PyTorch: a number or a list takes the tensor's type, but a float64 array makes the result of a
+float32 tensor float64. Modules differ: they cast arrays to the type of their parameters.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ import numpy as np
 
 from minirnn import kernels, random
 from minirnn.autograd import tape
-from minirnn.autograd.ops.operands import as_floating, as_tensor, broadcast_pair, check_floating, unbroadcast
+from minirnn.autograd.ops.operands import (
+    as_floating,
+    as_operand,
+    as_tensor,
+    broadcast_pair,
+    check_floating,
+    unbroadcast,
+)
 from minirnn.autograd.tape import record
 from minirnn.errors import OptionError, ShapeError
 from minirnn.kernels.contract import Array, Kernels
@@ -129,7 +138,7 @@ def power(input: TensorLike, exponent: TensorLike) -> Tensor:
 def where(condition: TensorLike, input: TensorLike, other: TensorLike) -> Tensor:
     """x where the condition holds, else y; all three broadcast."""
     x, y, K = broadcast_pair("where", input, other)
-    mask = as_tensor(condition, x).data.astype(bool)
+    mask = as_operand(condition, x).data.astype(bool)
     try:
         data = K.where(mask, x.data, y.data)
     except ValueError:

@@ -51,7 +51,25 @@ def as_array(name: str, data: ArrayLike) -> np.ndarray:
 
 
 def as_tensor(value: TensorLike, like: Tensor | None = None) -> Tensor:
-    """``value`` as a tensor; a constant is put on the device of ``like``, and a number takes its type."""
+    """``value`` as a tensor: itself, or a constant on the device of ``like`` and, where that has one, of its
+    floating-point type. So modules take arrays and lists, ``like`` being a parameter."""
+    if isinstance(value, tape.tensor_class):
+        return value
+    if like is None or like.dtype.kind != "f":
+        return as_operand(value, like)
+    array = _numbers(value).astype(like.dtype, copy=False)
+    return tape.new_tensor(kernels.on(like.device).asarray(array), like.device)
+
+
+def _numbers(value: ArrayLike) -> np.ndarray:
+    array = as_array("constant", value)
+    if array.dtype.kind not in KINDS:
+        raise DTypeError(f"expected a tensor or numbers, got {type(value).__name__}")
+    return array
+
+
+def as_operand(value: TensorLike, like: Tensor | None) -> Tensor:
+    """``value`` as an operand beside the tensor ``like``: numbers and lists take its type, arrays keep their own."""
     if isinstance(value, tape.tensor_class):
         return value
     device = "cpu" if like is None else like.device
@@ -63,9 +81,7 @@ def as_tensor(value: TensorLike, like: Tensor | None = None) -> Tensor:
             dtype = np.dtype(type(value))
         array = np.array(value, dtype)
     else:
-        array = as_array("constant", value)
-        if array.dtype.kind not in KINDS:
-            raise DTypeError(f"expected a tensor or numbers, got {type(value).__name__}")
+        array = _numbers(value)
         if array.dtype == np.float16:
             array = array.astype(np.float32)
         elif array.dtype.kind == "f" and array.dtype.itemsize > 8:
@@ -88,9 +104,12 @@ def check_floating(name: str, x: Tensor) -> None:
 
 
 def promote(tensors: Sequence[TensorLike]) -> list[Tensor]:
-    """All as tensors; where some are floating-point, integers take their type, as in PyTorch (not in NumPy)."""
+    """All as tensors; where some are floating-point, integers take their type, as in PyTorch (not in NumPy).
+
+    float32 beside float64 stays what it is here; operations make float64 of the two, whichever is a NumPy array.
+    """
     like = next((t for t in tensors if isinstance(t, tape.tensor_class)), None)
-    xs = [as_tensor(t, like) for t in tensors]
+    xs = [as_operand(t, like) for t in tensors]
     kinds = {x.dtype.kind for x in xs}
     if "f" in kinds and len(kinds) > 1:
         dtype = np.result_type(*(x.dtype for x in xs if x.dtype.kind == "f"))

@@ -1,4 +1,4 @@
-"""Sums, means, extremes and softmax over dimensions."""
+"""Sums, means, variances, norms, extremes and softmax over dimensions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 
 from minirnn import kernels
 from minirnn.autograd import tape
+from minirnn.autograd.ops.elementwise import abs
 from minirnn.autograd.ops.operands import Dims, TensorLike, as_tensor, check_floating, normalize_dim, normalize_dims
 from minirnn.autograd.tape import record
 from minirnn.errors import ShapeError
 from minirnn.kernels.contract import Array
+from minirnn.validation import check_float
 
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
 
-__all__ = ["argmax", "argmin", "log_softmax", "max", "mean", "min", "softmax", "sum"]
+__all__ = ["argmax", "argmin", "cumsum", "log_softmax", "max", "mean", "min", "norm", "softmax", "std", "sum", "var"]
 
 
 class ValuesAndIndices(NamedTuple):
@@ -45,6 +47,79 @@ def mean(input: TensorLike, dim: Dims = None, keepdim: bool = False) -> Tensor:
     check_floating("mean", x)
     count = math.prod(x.shape[d] for d in normalize_dims("mean", dim, x.ndim))
     return sum(x, dim, keepdim) / float(count) if count else sum(x, dim, keepdim) * math.nan
+
+
+def var(input: TensorLike, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> Tensor:
+    """Variance, sum((x - mean)^2) / (n - correction), over one, several or (None) all dimensions.
+
+    Computed in two passes, so that a large mean costs no precision. NaN or infinite where n is at most ``correction``.
+    """
+    x = as_tensor(input)
+    check_floating("var", x)
+    dims = normalize_dims("var", dim, x.ndim)
+    count = math.prod(x.shape[d] for d in dims)
+    centred = x - mean(x.detach(), dims, keepdim=True)  # through the mean flows no gradient: the deviations sum to 0
+    divisor = count - check_float("var: correction", correction)
+    return sum(centred * centred, dims, keepdim) / (divisor if divisor > 0 else 0.0)
+
+
+def std(input: TensorLike, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> Tensor:
+    """Standard deviation, the square root of :func:`var`; its gradient where it is 0 is 0."""
+    return _root("std", var(input, dim, correction=correction, keepdim=keepdim))
+
+
+@np.errstate(all="ignore")
+def _root(name: str, x: Tensor) -> Tensor:
+    """The square root, with the subgradient 0 at 0."""
+    K = kernels.on(x.device)
+    y = K.sqrt(x.data)
+    return record(name, (x,), y, lambda g: (K.where(K.equal(y, 0), 0, K.divide(g, 2 * y)),))
+
+
+@np.errstate(all="ignore")
+def norm(input: TensorLike, p: float = 2, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """sum(abs(x)^p)^(1/p) over one, several or (None) all dimensions; for p = inf the largest abs(x).
+
+    p is above 0. The gradient of a norm of 0 is 0; elements that are equally the largest share that of p = inf.
+    """
+    x = as_tensor(input)
+    check_floating("norm", x)
+    p, dims = check_float("norm: p", p, exclude_minimum=True), normalize_dims("norm", dim, x.ndim)
+    if p == 1:
+        return sum(abs(x), dims, keepdim)
+    if p == 2:
+        return _root("norm", sum(x * x, dims, keepdim))
+    largest, shape = p == math.inf, tuple(1 if d in dims else extent for d, extent in enumerate(x.shape))
+    if largest and 0 in (x.shape[d] for d in dims):
+        raise ShapeError(f"norm: a tensor of shape {list(x.shape)} has no elements, of which p = inf takes the largest")
+    K = kernels.on(x.device)
+    size = K.abs(x.data)
+    y = size.max(axis=dims) if largest else K.power(K.power(size, p).sum(axis=dims), 1 / p)
+    y = K.asarray(y).reshape(shape)
+
+    def gradients(g: Array) -> tuple[Array]:
+        g = g.reshape(shape)
+        if largest:
+            ties = K.equal(size, y)
+            return (K.sign(x.data) * ties * (g / ties.sum(axis=dims, keepdims=True)).astype(x.dtype),)
+        ratio = size / K.where(K.equal(y, 0), 1, y)
+        return (K.sign(x.data) * K.where(K.equal(ratio, 0), 0, K.power(ratio, p - 1)) * g,)
+
+    kept = shape if keepdim else tuple(extent for d, extent in enumerate(shape) if d not in dims)
+    return record("norm", (x,), y.reshape(kept), gradients)
+
+
+@np.errstate(over="ignore")
+def cumsum(input: TensorLike, dim: int) -> Tensor:
+    """Running sum along ``dim``: y_i = x_0 + ... + x_i; int64 for integers and booleans."""
+    x = as_tensor(input)
+    d, K = normalize_dim("cumsum", dim, x.ndim), kernels.on(x.device)
+    line = x.shape or (1,)
+
+    def gradients(g: Array) -> tuple[Array]:
+        return (K.flip(K.cumsum(K.flip(g.reshape(line), (d,)), d), (d,)).reshape(x.shape),)
+
+    return record("cumsum", (x,), K.cumsum(x.data.reshape(line), d).reshape(x.shape), gradients)
 
 
 def _dim_of_extreme(name: str, x: Tensor, dim: int | None) -> int | None:

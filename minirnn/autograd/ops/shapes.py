@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
 
 __all__ = ["cat", "chunk", "concatenate", "flip", "gather", "permute", "reshape", "split", "squeeze", "stack"]
-__all__ += ["transpose", "unsqueeze"]
+__all__ += ["t", "transpose", "unsqueeze"]
 
 
 def reshape(input: TensorLike, *shape: Ints) -> Tensor:
@@ -51,6 +51,14 @@ def transpose(input: TensorLike, dim0: int, dim1: int) -> Tensor:
     x = as_tensor(input)
     d0, d1 = normalize_dim("transpose", dim0, x.ndim), normalize_dim("transpose", dim1, x.ndim)
     return record("transpose", (x,), x.data.swapaxes(d0, d1), lambda g: (g.swapaxes(d0, d1),))
+
+
+def t(input: TensorLike) -> Tensor:
+    """The transpose of a matrix; a tensor of fewer dimensions as it is."""
+    x = as_tensor(input)
+    if x.ndim > 2:
+        raise ShapeError(f"t: expected a tensor of at most 2 dimensions, got {list(x.shape)}; use transpose or permute")
+    return x if x.ndim < 2 else transpose(x, 0, 1)
 
 
 def flatten(input: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:

@@ -83,6 +83,13 @@ def erf(x: np.ndarray) -> np.ndarray:
     return out.reshape(x.shape)
 
 
+def cumsum(x: np.ndarray, axis: int) -> np.ndarray:
+    """Floating-point numbers are added up in float64."""
+    if x.dtype.kind != "f":
+        return np.cumsum(x, axis)
+    return np.cumsum(x, axis, np.float64).astype(x.dtype, copy=False)
+
+
 def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
     shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))

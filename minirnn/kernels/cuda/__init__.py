@@ -38,6 +38,6 @@ from minirnn.kernels.cuda.loss import cross_entropy
 from minirnn.kernels.cuda.matrix import gemm, matmul
 from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, sgd, square_sum
 from minirnn.kernels.cuda.recurrence import Recurrence
-from minirnn.kernels.cuda.reductions import argmax, argmin, has_nan, log_softmax, softmax
+from minirnn.kernels.cuda.reductions import argmax, argmin, cumsum, has_nan, log_softmax, softmax
 from minirnn.kernels.cuda.rows import column_sums, dropout, scatter_add_rows, take_rows
 from minirnn.kernels.cuda.strided import broadcast_to, concatenate, contiguous, flip, split, stack, unstack

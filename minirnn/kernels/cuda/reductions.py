@@ -98,9 +98,11 @@ _SUM, _MAX, _MIN = map(_make_reduction, (jit.add, jit.larger, jit.smaller))
 
 @register
 def sum(x: DeviceArray, axis: Axes = None, keepdims: bool = False, dtype: DType | None = None) -> DeviceArray:
-    if dtype is None:
-        dtype = x.dtype if x.dtype.kind == "f" else np.uint64 if x.dtype.kind == "u" else np.int64
-    return _reduce(_SUM, x, axis, keepdims, 0, np.dtype(dtype))
+    return _reduce(_SUM, x, axis, keepdims, 0, _sum_dtype(x.dtype) if dtype is None else np.dtype(dtype))
+
+
+def _sum_dtype(dtype: np.dtype) -> np.dtype:
+    return dtype if dtype.kind == "f" else np.dtype(np.uint64 if dtype.kind == "u" else np.int64)
 
 
 def _bounds(dtype: np.dtype) -> tuple[float, float]:
@@ -174,6 +176,41 @@ def _make_arg_reduction(beats: Kernel) -> Callable[..., DeviceArray]:
 
 argmax = _make_arg_reduction(device_function(lambda a, b: a > b or (a != a and b == b)))
 argmin = _make_arg_reduction(device_function(lambda a, b: a < b or (a != a and b == b)))
+
+
+@kernel
+def _cumsum(out: Array, x: Array, zero: Number, extent: int, stride: int) -> None:
+    """A block for each line, which is taken in pieces; prefix sums of a piece by Hillis and Steele (1986)."""
+    shared = cuda.shared.array(THREADS, out.dtype)
+    thread, line = cuda.threadIdx.x, cuda.blockIdx.x
+    first = line // stride * extent * stride + line % stride
+    before = zero
+    for begin in range(0, extent, THREADS):
+        k = begin + thread
+        total = x[first + k * stride] if k < extent else zero
+        shared[thread] = total
+        reach = 1
+        while reach < THREADS:
+            cuda.syncthreads()
+            other = shared[thread - reach] if thread >= reach else zero
+            cuda.syncthreads()
+            total += other
+            shared[thread] = total
+            reach *= 2
+        cuda.syncthreads()
+        if k < extent:
+            out[first + k * stride] = before + total
+        before += shared[THREADS - 1]
+        cuda.syncthreads()  # before shared is written again
+
+
+def cumsum(x: DeviceArray, axis: int) -> DeviceArray:
+    x = x.astype(_sum_dtype(x.dtype), copy=False)
+    out, extent = empty(x.shape, x.dtype), x.shape[axis]
+    if x.size:
+        stride = math.prod(x.shape[axis + 1 :])
+        launch_blocks(_cumsum, x.size // extent, out.flat, x.flat, x.dtype.type(0), extent, stride)
+    return out
 
 
 def log_softmax(x: DeviceArray, axis: int) -> DeviceArray:
