@@ -33,7 +33,7 @@ _CLASSES = {"CharLm": "CharLM", "Tagger": "TaggerModel"}
 _BOUNDS = {"float32": 1e-5, "float64": 1e-10}
 _COLUMNS = 110
 _USES = {
-    "char": ('sample("The ", 200, seed=1)', 'predict("The ")'),
+    "char": ('sample("The ", 200, seed=1)', "logits, state = step(token, state)"),
     "classifier": ('predict("a text")',),
     "tagger": ('predict("words with spaces between them")',),
     "translator": ('translate("a sentence")',),
@@ -253,7 +253,7 @@ def _modules(network: Network, features: set[str]) -> dict[str, bool]:
 
 def _value(value: Any) -> str:
     """A value as Python reads it; repr writes any string so that it is one."""
-    return pprint.pformat(value, width=_COLUMNS, compact=True)
+    return pprint.pformat(value, width=_COLUMNS, compact=True, sort_dicts=False)
 
 
 def _numbers(vocabulary: dict[str, Any]) -> str:

@@ -42,13 +42,6 @@ def sample(prime: str = "", length: int = 200, temperature: float = 0.8, seed: i
     return decode(made)
 
 
-def predict(prime: str) -> dict[str, float]:
-    """The probability of every symbol after ``prime``, the most likely first."""
-    logits, _ = run(encode(prime or "\n") or [0])
-    probabilities = softmax(logits[-1].astype(np.float64))
-    return {decode([int(token)]): float(probabilities[token]) for token in np.argsort(-probabilities, kind="stable")}
-
-
 def example() -> str:
     """Some output."""
     return repr(sample(length=60, temperature=0))
