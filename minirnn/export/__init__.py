@@ -43,7 +43,7 @@ def export(model: Any, path: str | os.PathLike[str], to: str | None = None, **op
     ====== ============================================================== ===================================
     to     file                                                           needs
     ====== ============================================================== ===================================
-    numpy  ``.py``, readable code with the weights inside                 Python, NumPy
+    numpy  ``.py``, readable code with the weights inside                 Python 3.10, NumPy
     c      ``.h``, a header without allocation; ``int8=True`` for weights a compiler for C99
            of one byte
     onnx   ``.onnx``, a graph                                             onnxruntime; to write it, ``onnx``
