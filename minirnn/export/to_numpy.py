@@ -160,7 +160,9 @@ def _atom(layer: Layer, h: str, node: Node, operands: list[str]) -> str:
 
 def _unpacked(names: list[str], value: str) -> str:
     """``a, b = (value).reshape(2, -1)``; or the value itself for one name."""
-    return f"{names[0]} = {value}" if len(names) == 1 else f"{', '.join(names)} = ({value}).reshape({len(names)}, -1)"
+    if len(names) == 1:
+        return f"{names[0]} = {value}"
+    return f"{', '.join(names)} = {f'({value})' if ' ' in value else value}.reshape({len(names)}, -1)"
 
 
 def _gates(layer: Layer, names: dict[str, str], h: str) -> Iterator[str]:
@@ -170,7 +172,7 @@ def _gates(layer: Layer, names: dict[str, str], h: str) -> Iterator[str]:
     if e.input_gates == e.gates == tuple(gates):
         yield _unpacked(inputs, f"x + {recurrent}")
         return
-    yield _unpacked(inputs, "x").replace("(x)", "x")
+    yield _unpacked(inputs, "x")
     if gates:
         yield f"recurrent = ({recurrent}).reshape({len(gates)}, -1)"
         values = [f"{'' if g.endswith('_h') else names[g] + ' + '}recurrent[{n}]" for n, g in enumerate(gates)]
@@ -368,8 +370,9 @@ def _data(found: dict[str, np.ndarray]) -> str:
         packed = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         table.append(f'    "{name}": ("{packed.dtype.str}", {packed.shape}, {len(data)}),\n')
         data += packed.tobytes()
+    lines = base64.encodebytes(bytes(data)).decode()
     return (
-        f'TABLE = {{\n{"".join(table)}}}\nDATA = base64.b64decode("""\n{base64.encodebytes(bytes(data)).decode()}""")\n'
+        f'TABLE = {{  # name: dtype, shape, first byte\n{"".join(table)}}}\nDATA = base64.b64decode("""\n{lines}""")\n'
     )
 
 
@@ -427,6 +430,7 @@ def program(network: Network, record: Record, name: str = "model") -> bytes:
         constants["SIZES"] = _value({key: _sizes(layers) for key, layers in network.layers.items()})
     constants |= _constants(network.task) if network.task else {}
     text = [f'"""{_about(network, name)}\n"""', "", "from __future__ import annotations", "", parts.program(), "", ""]
+    text += ["# The sizes, the vocabulary and the weights of this model.", ""]
     text += [*(f"{name} = {value}" for name, value in constants.items()), ""]
     text += [_data(weights | {f"record.{key}": array for key, array in record.items()}), ""]
     text += ["WEIGHTS = unpack(DATA)", 'RECORD = WEIGHTS.pop("record")']
