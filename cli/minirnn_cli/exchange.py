@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -22,8 +22,10 @@ _USE = {"numpy": "python {}", "c": '#include "{}"', "onnx": 'onnxruntime.Inferen
 def export(
     checkpoint: o.AnyCheckpoint = None,
     to: Annotated[
-        Literal["numpy", "c", "onnx"] | None,
-        typer.Option(help="What to make; by default the suffix of the file tells, and without one NumPy code."),
+        str | None,
+        typer.Option(
+            metavar="|".join(TARGETS), help="What to make; by default the suffix of the file tells, else NumPy code."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file; by default the name of the run and the suffix.")
@@ -34,7 +36,7 @@ def export(
 ) -> None:
     """Write a trained model as a program that needs minirnn no more: NumPy code, a C header, or an ONNX graph."""
     path = find_checkpoint(checkpoint)
-    target = to or (target_of(out) if out else "numpy")
+    target = target_of(out or "", to) if to or out else "numpy"
     if int8 and target != "c":
         raise OptionError(f"--int8 is for --to c, not for {target}")
     file = out or Path(path.resolve().parent.name + TARGETS[target])
