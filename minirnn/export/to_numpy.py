@@ -165,6 +165,12 @@ def _unpacked(names: list[str], value: str) -> str:
     return f"{', '.join(names)} = {f'({value})' if ' ' in value else value}.reshape({len(names)}, -1)"
 
 
+def _tuple(names: Iterable[str]) -> str:
+    """Names with commas between them; one as a tuple."""
+    text = ", ".join(names)
+    return text if "," in text else f"({text},)"
+
+
 def _gates(layer: Layer, names: dict[str, str], h: str) -> Iterator[str]:
     """The lines that compute the gates."""
     e, recurrent = layer.equations, f'w["weight_hh"] @ {h} + w["bias_hh"]'
@@ -173,7 +179,9 @@ def _gates(layer: Layer, names: dict[str, str], h: str) -> Iterator[str]:
         yield _unpacked(inputs, f"x + {recurrent}")
         return
     yield _unpacked(inputs, "x")
-    if gates:
+    if gates and len(gates) == len(e.separate_gates):
+        yield _unpacked([names[gate] for gate in gates], recurrent)
+    elif gates:
         yield f"recurrent = ({recurrent}).reshape({len(gates)}, -1)"
         values = [f"{'' if g.endswith('_h') else names[g] + ' + '}recurrent[{n}]" for n, g in enumerate(gates)]
         yield f"{', '.join(names[gate] for gate in gates)} = {', '.join(values)}"
@@ -184,16 +192,17 @@ def _cell(layer: Layer, function: str) -> str:
     e, taken = layer.equations, set(_RESERVED)
     names = {part: _unique(part, taken) for part in (*e.states, *e.gates, *e.vectors)}
     new = {state: _unique(f"new_{state}", taken) for state in e.states}
-    h, states = names[e.states[0]], ", ".join(names[state] for state in e.states)
-    lines = [f"{states}{',' if len(e.states) == 1 else ''} = state", *_gates(layer, names, h)]
-    lines += [f'{names[vector]} = w["vectors"]["{vector}"]' for vector in e.vectors]
+    h = names[e.states[0]]
+    lines = [f"{_tuple(names[state] for state in e.states)} = state", *_gates(layer, names, h)]
+    if e.vectors:
+        lines.append(f'{_tuple(names[vector] for vector in e.vectors)} = w["vectors"].values()')
     targets = {new[state]: node for state, node in zip(e.states, e.new, strict=True)}
     given = {node: names[node.key] for node in ancestors(e.new) if node.op in ("gate", "state", "vector")}
     lines += [f"{name} = {text}" for name, _, text in assignments(targets, given, taken, partial(_atom, layer, h))]
     if layer.weight_hr is not None:
         lines.append(f'{new[e.states[0]]} = w["weight_hr"] @ {new[e.states[0]]}')
-    lines.append(f"return {', '.join(new.values())}{',' if len(new) == 1 else ''}")
-    about = f"One step of the cell {e.name}: from x = W_ih x_t + b_ih and the state to the new state, ({states})."
+    lines.append(f"return {_tuple(new.values())}")
+    about = f"One step of the cell {e.name}: from x = W_ih x_t + b_ih and the old {', '.join(e.states)} to the new."
     body = "\n".join(f"    {line}" for line in [f'"""{about}"""', *map(_wrapped, lines)])
     arguments = "w: dict[str, Any], x: np.ndarray, state: tuple[np.ndarray, ...]"
     return f"def {function}({arguments}) -> tuple[np.ndarray, ...]:\n{body}"
