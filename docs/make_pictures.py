@@ -113,6 +113,7 @@ def draw_architecture(path: Path) -> None:
     """The packages of minirnn: each imports from the rows below it only."""
     rows = [
         ([("cli", "commands, progress, exit codes")], INPUT),
+        ([("export", "a trained model as NumPy code, C or ONNX")], INPUT),
         ([("tasks", "configuration, data, model, loss and metrics of each command")], INPUT),
         ([("training", "the loop"), ("runs", "a run's folder"), ("checkpoint", "safetensors")], PLAIN),
         ([("models", "the five types, CharLM")], STATE),
@@ -125,7 +126,7 @@ def draw_architecture(path: Path) -> None:
     svg = Svg(width + side + 3 * margin, len(rows) * (height + gap) + 2 * margin - gap, "The packages of minirnn")
     for row, (boxes, fill) in enumerate(rows):
         y = margin + row * (height + gap)
-        full = width + side + margin if row in (0, 1, 7) else width
+        full = width + side + margin if row in (0, 1, 2, 8) else width
         weights = [2 if name == "kernels" else 1 for name, _ in boxes]
         unit = (full - 10 * (len(boxes) - 1)) / sum(weights)
         x = float(margin)
@@ -136,7 +137,7 @@ def draw_architecture(path: Path) -> None:
             x += unit * weight + 10
         if row:
             svg.arrow((margin + 40, y - gap), (margin + 40, y))
-    y, tall = margin + 2 * (height + gap), 5 * (height + gap) - gap
+    y, tall = margin + 3 * (height + gap), 5 * (height + gap) - gap
     x = width + 2 * margin
     svg.box(x, y, side, tall, PLAIN)
     for line, text in enumerate(["data", "metrics", "decode"]):
