@@ -31,7 +31,7 @@ LAYERS = [
     {"minirnn.runs"},
     {"minirnn.training"},
     {"minirnn.tasks"},
-    {"minirnn.export"},
+    {"minirnn.export", "minirnn.importing"},
     {"minirnn"},
     {"minirnn_cli"},
     {"minirnn.__main__"},

@@ -14,7 +14,7 @@ import typer
 import minirnn
 from minirnn.errors import DivergedError, MinirnnError, SaveError
 from minirnn.tasks import TASKS
-from minirnn_cli import bench, data, info, options, system, use
+from minirnn_cli import bench, data, importing, info, options, system, use
 from minirnn_cli.show import say, show_log
 from minirnn_cli.train import training_command
 
@@ -66,7 +66,7 @@ def _complain(text: str) -> None:
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Train": {f"train-{name}": training_command(task) for name, task in TASKS.items()},
-    "Use": {"sample": use.sample, "predict": use.predict, "eval": use.evaluate},
+    "Use": {"sample": use.sample, "predict": use.predict, "eval": use.evaluate, "import": importing.import_file},
     "Look inside": {"info": info.info, "bench": bench.bench},
     "System": {"warmup": system.warmup},
 }

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from minirnn.errors import OptionError
+from minirnn.export._onnx_graph import IR_VERSION, OPSET, GraphBuilder, States
 from minirnn.export.network import Layers, Linear, Network, arrays
-from minirnn.export.onnx_graph import IR_VERSION, OPSET, GraphBuilder, States
 from minirnn.export.record import Record
 
 _TN = ("T", "N")

@@ -216,8 +216,9 @@ class GraphBuilder:
             unsqueezed = [[self.unsqueezed(s, 0) for s in both] for both in zip(*initial, strict=True)]
             states = [self("Concat", *both, axis=0) if two else both[0] for both in unsqueezed]
         vectors = [np.stack([_peepholes(layer) for layer in directions])] if equations.vectors else []
+        counts = "" if lengths is None else self.cast(lengths, np.int32)
         node = self(
-            op, x, W, R, B, "" if lengths is None else self.cast(lengths, np.int32), *states, *vectors, outputs=1 + len(states), hidden_size=size,
+            op, x, W, R, B, counts, *states, *vectors, outputs=1 + len(states), hidden_size=size,
             direction="bidirectional" if two else "forward", **attributes,
         )  # fmt: skip
         pick = [np.array(d) for d in range(len(directions))]
