@@ -39,17 +39,25 @@ def read(path: Path) -> list[Part]:
             layers = [_text(name) for name in old.attrs["layer_names"]] if "layer_names" in old.attrs else None
             if "model_config" in file.attrs:
                 config = json.loads(file.attrs["model_config"])
+        return _parts(arrays, layers, config)
+    except CheckpointError:
+        raise
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"it is damaged, or no file of Keras: {error}") from None
-    groups = _numbered(arrays, config) if layers is None else _named(arrays, layers)
-    rnns = _cells(config)
+
+
+def _parts(arrays: dict[str, np.ndarray], old_layers: list[str] | None, config: Any) -> list[Part]:
+    """The layers that these arrays belong to."""
+    rnns, order = _cells(config), _layer_names(config)
     parts: dict[str, Part] = {}
-    for layer, values in groups:
-        part = _part(layer, values, rnns)
-        known = parts.get(layer)
-        parts[layer] = part if known is None else replace(known, arrays=known.arrays + part.arrays)
-    ordered = layers is not None or (isinstance(config, dict) and "layers" in config.get("config", {}))
-    return [replace(part, ordered=ordered) for part in parts.values()]
+    for layer, values in _numbered(arrays, order) if old_layers is None else _named(arrays, old_layers):
+        part, known = _part(layer, values, rnns), parts.get(layer)
+        if known is not None:  # another direction
+            if part.kind != "recurrent" or known.cells != part.cells or len(known.arrays) > 1:
+                raise CheckpointError(f"{layer}: expected a single layer, got several in one")
+            part = replace(known, arrays=known.arrays + part.arrays)
+        parts[layer] = replace(part, ordered=old_layers is not None or layer.removesuffix("/layer") in order)
+    return list(parts.values())
 
 
 def _unzipped(path: Path) -> tuple[bytes, Any]:
@@ -77,14 +85,13 @@ def _arrays(h5py: Any, file: Any, limit: int) -> dict[str, np.ndarray]:
     return {name: item[()] for name, item in found.items()}
 
 
-def _numbered(arrays: dict[str, np.ndarray], config: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """The arrays of every layer and direction: ``layers/lstm_1/cell/vars/0``; in the order of the configuration."""
+def _numbered(arrays: dict[str, np.ndarray], order: list[str]) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """The arrays of every layer and direction, ``layers/lstm_1/cell/vars/0``; layers sorted as in ``order``."""
     groups: dict[str, dict[int, np.ndarray]] = {}
     for name, array in arrays.items():
         owner, _, number = name.rpartition("/vars/")
         if number.isdigit() and not owner.startswith("optimizer") and "seed_generator" not in owner:
             groups.setdefault(owner, {})[int(number)] = array
-    order = _layer_names(config)
 
     def key(owner: str) -> tuple[int, bool]:
         layer = owner.split("/")[1] if "/" in owner else owner
@@ -158,7 +165,7 @@ def _part(layer: str, arrays: list[np.ndarray], rnns: tuple[str, ...]) -> Part:
     shapes = [list(array.shape) for array in arrays]
     if len(arrays) > 1 and arrays[1].ndim == 2:
         return _recurrent(layer, arrays, rnns)
-    if len(arrays) == 2 and shapes[1] == shapes[0][1:]:
+    if len(arrays) == 2 and arrays[0].ndim == 2 and shapes[1] == shapes[0][1:]:
         return Part(layer, "linear", [{"weight": arrays[0].T, "bias": arrays[1]}])
     if len(arrays) == 1 and arrays[0].ndim == 2:
         is_linear = "dense" in layer or "time_distributed" in layer

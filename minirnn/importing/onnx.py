@@ -27,9 +27,15 @@ def read(path: Path) -> list[Part]:
     except ImportError:
         raise OptionError(f"{path}: reading .onnx needs the package onnx: pip install 'minirnn[onnx]'") from None
     try:
-        graph = onnx.load_model(str(path), load_external_data=False).graph
-    except (DecodeError, ValueError, OSError) as error:
+        return _parts(onnx, onnx.load_model(str(path), load_external_data=False).graph)
+    except CheckpointError:
+        raise
+    except (DecodeError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         raise CheckpointError(f"it is damaged, or no ONNX file: {error}") from None
+
+
+def _parts(onnx: Any, graph: Any) -> list[Part]:
+    """The layers of a graph."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -41,27 +47,24 @@ def read(path: Path) -> list[Part]:
             return None
         if stored[name].data_location == onnx.TensorProto.EXTERNAL:
             raise CheckpointError(f"{name} is in another file; save the model as a single file")
-        try:
-            return onnx.numpy_helper.to_array(stored[name])
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{name} is damaged: {error}") from None
+        return onnx.numpy_helper.to_array(stored[name])
 
     parts: list[Part] = []
     products: dict[str, Arrays] = {}
     for node in graph.node:
-        inputs = [array(name) for name in node.input]
+        inputs = [array(name) for name in node.input] + [None] * 8  # those that are left out
         options = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
         if node.op_type in _ORDERS:
             parts.append(_recurrent(node, inputs, options))
         elif node.op_type in ("Gemm", "MatMul") and (weight := inputs[1]) is not None and weight.ndim == 2:
             arrays = {"weight": weight if options.get("transB") else weight.T}
-            if len(inputs) > 2 and inputs[2] is not None:
+            if inputs[2] is not None:
                 arrays["bias"] = inputs[2]
             products[node.output[0]] = arrays
             parts.append(Part(node.name or node.output[0], "linear", [arrays]))
         elif node.op_type == "Add":
-            for result, bias in zip(node.input, reversed(inputs), strict=True):
-                if result in products and bias is not None:
+            for result, bias in zip(node.input, inputs[1::-1], strict=True):
+                if result in products and bias is not None and bias.shape == products[result]["weight"].shape[:1]:
                     products[result]["bias"] = bias
         elif node.op_type == "Gather" and (table := inputs[0]) is not None and table.ndim == 2:
             parts.append(Part(node.name or node.output[0], "embedding", [{"weight": table}]))
@@ -73,7 +76,6 @@ def read(path: Path) -> list[Part]:
 def _recurrent(node: Any, inputs: list[np.ndarray | None], options: dict[str, Any]) -> Part:
     """A node with W [D, G H, I], R [D, G H, H], B [D, 2 G H] and, of an LSTM with peepholes, P [D, 3 H]."""
     name, op, order = node.name or node.output[0] or node.op_type, node.op_type, _ORDERS[node.op_type]
-    inputs = inputs + [None] * (8 - len(inputs))
     W, R, B, P = inputs[1], inputs[2], inputs[3], inputs[7]
     if (
         W is None

@@ -48,6 +48,15 @@ def _as_array(tensor: Any) -> np.ndarray:
     return (tensor.float() if tensor.element_size() < 4 else tensor).detach().numpy()
 
 
+def _gates(arrays: Arrays) -> int:
+    """The number of gates of a layer; 0 if its arrays are not those of one."""
+    inner = arrays.get("weight_hr", arrays.get("weight_hh"))
+    if inner is None or any(name not in arrays or arrays[name].ndim != 2 for name in ("weight_ih", "weight_hh")):
+        return 0
+    gates, rest = divmod(len(arrays["weight_hh"]), max(inner.shape[-1], 1))
+    return 0 if rest or len(arrays["weight_ih"]) != len(arrays["weight_hh"]) else gates
+
+
 def parts(state: Arrays, ordered: bool) -> list[Part]:
     """Return the layers of a state dict; arrays that belong to none are an error.
 
@@ -66,14 +75,18 @@ def parts(state: Arrays, ordered: bool) -> list[Part]:
             module, _, parameter = name.rpartition(".")
             others.setdefault(module, {})[parameter] = array
     for (module, layer), directions in recurrent.items():
-        weight = directions[0].get("weight_hh")
-        gates = 0 if weight is None or weight.ndim != 2 else len(weight) // max(weight.shape[1], 1)
-        if gates not in CELLS:
-            raise CheckpointError(f"{module}: expected weight_hh_l{layer} of an LSTM, GRU or RNN")
         given = [arrays for arrays in directions if arrays]
-        found.append(Part(f"{module}.l{layer}", "recurrent", given, CELLS[gates][: 2 if gates == 1 else 1], ordered))
+        gates = {_gates(arrays) for arrays in given}
+        if not directions[0] or len(gates) > 1 or not gates <= CELLS.keys():
+            raise CheckpointError(
+                f"{module}: expected weight_ih_l{layer} and weight_hh_l{layer} of an LSTM, GRU or RNN"
+            )
+        cells = CELLS[gates.pop()]
+        found.append(Part(f"{module}.l{layer}", "recurrent", given, ("gru",) if "gru" in cells else cells, ordered))
     for module, arrays in others.items():
-        if not arrays.keys() <= {"weight", "bias"} or "weight" not in arrays or arrays["weight"].ndim != 2:
+        weight, bias = arrays.get("weight"), arrays.get("bias")
+        fits = weight is not None and weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1])
+        if not fits or not arrays.keys() <= {"weight", "bias"}:
             names = ", ".join(f"{module}.{name} {list(array.shape)}" for name, array in arrays.items())
             raise CheckpointError(f"expected recurrent layers, linear layers and embeddings, got {names.lstrip('.')}")
         is_linear = "bias" in arrays or not re.search("emb|enc|lookup|wte", module, re.IGNORECASE)
