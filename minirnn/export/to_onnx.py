@@ -66,13 +66,17 @@ def program(network: Network, record: Record, name: str = "model") -> bytes:
     _KINDS[network.kind](g, network)
     opsets = [g.helper.make_opsetid("", OPSET)]
     model = g.helper.make_model(g.graph(name), opset_imports=opsets, ir_version=IR_VERSION, producer_name="minirnn")
-    decimals = 7 if dtype == np.float32 else 15
-    rounded = {key: np.round(array.astype(float), decimals).tolist() for key, array in record.items()}
-    metadata = {"kind": network.kind, "options": json.dumps(network.options), "record": json.dumps(rounded)}
+    example = json.dumps({key: _rounded(array).tolist() for key, array in record.items()})
+    metadata = {"kind": network.kind, "options": json.dumps(network.options), "record": example}
     if network.task is not None:
         metadata["task"] = json.dumps(network.task, ensure_ascii=False)
     g.helper.set_model_props(model, metadata)
     return model.SerializeToString()
+
+
+def _rounded(array: np.ndarray) -> np.ndarray:
+    """Float numbers with as many digits as their dtype has, and no more."""
+    return np.round(array.astype(float), 7 if array.dtype == np.float32 else 15) if array.dtype.kind == "f" else array
 
 
 def _state_sizes(layers: Layers) -> dict[str, int]:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,9 @@ from minirnn.importing.parts import CELLS, Arrays, Part, reorder
 _MAX_CONFIG = 1 << 26
 _OLD_NAMES = ("embeddings", "kernel", "recurrent_kernel", "bias")
 """Arrays of a layer in files that name them, in the order in which newer files number them."""
+_DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+_DAMAGE += (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What h5py, zipfile and json raise."""
 
 
 def read(path: Path) -> list[Part]:
@@ -42,7 +46,7 @@ def read(path: Path) -> list[Part]:
         return _parts(arrays, layers, config)
     except CheckpointError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise CheckpointError(f"it is damaged, or no file of Keras: {error}") from None
 
 
