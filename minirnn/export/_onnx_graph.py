@@ -91,6 +91,7 @@ class GraphBuilder:
         return self.helper.np_dtype_to_tensor_dtype(np.dtype(dtype or self.dtype))
 
     def cast(self, x: Value, dtype: Any = None) -> Value:
+        """Return ``x`` in a dtype, that of the weights where None."""
         return self("Cast", x, to=self.kind(dtype))
 
     def input(self, name: Value, *dims: str | int, dtype: Any = None) -> Value:
@@ -126,14 +127,10 @@ class GraphBuilder:
         """Return the size [1] of an axis."""
         return self("Shape", x, start=axis, end=axis + 1)
 
-    def below(self, lengths: Value, steps: Value, *axes: int) -> Value:
-        """Return whether a step is one of a sequence's own: [T, N], and axes of size 1 at the end.
-
-        Args:
-            lengths: [N]. steps: T, [1].
-        """
-        numbers = self.unsqueezed(self("Range", np.array(0), self("Squeeze", steps), np.array(1)), 1, *axes)
-        return self("Less", numbers, self.unsqueezed(lengths, 0, *axes))
+    def valid_steps(self, x: Value, lengths: Value) -> Value:
+        """Return which steps of ``x`` [T, N, ...] are a sequence's own: bool [T, N, 1]; lengths [N]."""
+        numbers = self("Range", np.array(0), self("Squeeze", self.size(x, 0)), np.array(1))
+        return self("Less", self.unsqueezed(numbers, 1, 2), self.unsqueezed(lengths, 0, 2))
 
     def unsqueezed(self, x: Value, *axes: int) -> Value:
         """Return ``x`` with axes of size 1 at these positions."""
@@ -180,7 +177,7 @@ class GraphBuilder:
             The outputs of the top layer [T, N, O], zero past a sequence's length, and the final states.
         """
         x = x if layers.embedding is None else self.rows(name, layers.embedding, x)
-        mask = None if lengths is None else self.below(lengths, self.size(x, 0), 2)
+        mask = None if lengths is None else self.valid_steps(x, lengths)
         finals: States = []
         for number, directions in enumerate(layers.layers):
             below, states = x, None if initial is None else initial[number]

@@ -18,8 +18,8 @@ from minirnn.export.network import Layers, Linear, Network, arrays
 from minirnn.export.record import Record
 
 _TN = ("T", "N")
-MAX_BYTES = 1 << 31
-"""Limit of a protocol buffer, which a file is."""
+MAX_BYTES = (1 << 31) - (1 << 26)
+"""Limit on the weights: a file is a protocol buffer, of less than 2 GiB."""
 
 
 def program(network: Network, record: Record, name: str = "model") -> bytes:
@@ -59,8 +59,8 @@ def program(network: Network, record: Record, name: str = "model") -> bytes:
     except ImportError:
         raise OptionError("export to ONNX needs the package onnx: pip install 'minirnn[onnx]'") from None
     weights = arrays(network)
-    if sum(array.nbytes for array in weights.values()) >= MAX_BYTES - (1 << 20):
-        raise OptionError("onnx: expected weights of less than 2 GiB, which a file can hold")
+    if sum(array.nbytes for array in weights.values()) > MAX_BYTES:
+        raise OptionError(f"onnx: expected weights of at most {MAX_BYTES:,} bytes, which a file can hold")
     dtype = next(iter(weights.values())).dtype
     g = GraphBuilder(onnx, dtype)
     _KINDS[network.kind](g, network)
@@ -130,7 +130,7 @@ def _many_to_one(g: GraphBuilder, network: Network) -> None:
 
 def _pooled(g: GraphBuilder, network: Network, pooling: str, y: str) -> str:
     """The outputs [T, N, O] as one vector [N, O]."""
-    valid, lengths = g.below("lengths", g.size(y, 0), 2), g.unsqueezed("lengths", 1)
+    valid, lengths = g.valid_steps(y, "lengths"), g.unsqueezed("lengths", 1)
     if pooling == "mean":
         return g("Div", g("ReduceSum", y, np.array([0]), keepdims=0), g.cast(g("Max", lengths, np.array(1))))
     if pooling == "max":
@@ -197,7 +197,7 @@ def _encoder_decoder(g: GraphBuilder, network: Network) -> None:
         query = g.linear("query", g("Transpose", h, perm=[1, 0, 2]), linear["query"])
         keys = g.linear("memory", values, linear["memory"]) if network.attention == "additive" else values
         score = linear["score"].weight[0] if network.attention == "additive" else None
-        valid = g("Transpose", g.below(lengths, g.size(source, 0), 2), perm=[1, 2, 0])
+        valid = g("Transpose", g.valid_steps(source, lengths), perm=[1, 2, 0])
         size = len(linear["query"].weight) if score is None else 1
         context = g("Transpose", g.attend(query, keys, values, valid, score, 1 / math.sqrt(size)), perm=[1, 0, 2])
         h = g("Tanh", g.linear("combine", g("Concat", context, h, axis=-1), linear["combine"]))

@@ -19,6 +19,7 @@ from minirnn.cells import erf, exp, log, log1p, maximum, mean, minimum, product,
 from minirnn.cells import sum as total
 from minirnn.data.vocabulary import END, PAD, START
 from minirnn.errors import OptionError
+from minirnn.export import to_onnx
 from minirnn.export.network import describe
 from minirnn.export.record import record
 from minirnn.export.to_onnx import program
@@ -308,6 +309,15 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model = mr.models.OneToOne(2, 2, 2)
     with pytest.raises(OptionError, match=r"minirnn\[onnx\]"):
         program(describe(model), record(model))
+
+
+def test_weights_that_no_file_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mr.models.OneToOne(2, 2, 2, 0)  # 6 numbers
+    monkeypatch.setattr(to_onnx, "MAX_BYTES", 23)
+    with pytest.raises(OptionError, match="at most 23 bytes"):
+        open_session(model)
+    monkeypatch.setattr(to_onnx, "MAX_BYTES", 24)
+    open_session(model)
 
 
 def test_a_module_as_cell_is_refused() -> None:
