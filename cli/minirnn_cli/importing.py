@@ -17,7 +17,7 @@ from minirnn_cli.show import say
 
 
 def import_file(
-    file: Annotated[Path, typer.Argument(help="Weights: .safetensors, .pt, .pth, .keras, .h5 or .onnx.")],
+    file: Annotated[Path, typer.Argument(help="Weights: .safetensors, .pt, .pth, .ckpt, .keras, .h5 or .onnx.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write.")],
     vocabulary: Annotated[
         Path | None,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from minirnn import cells
-from minirnn.errors import OptionError
 from minirnn.export.network import Layer, Layers, Linear
 from minirnn.kernels.equations import input_gates, recurrent_gates
 from minirnn.kernels.graph import Node, ancestors
@@ -288,10 +287,8 @@ class GraphBuilder:
                     value = self._spread(operands[0], states[-1], layer)
                 case "log1p":
                     value = self._log1p(operands[0])
-                case op if op in _OPERATORS:
-                    value = self(_OPERATORS[op], *operands)
                 case op:
-                    raise OptionError(f"onnx: {equations.name} has the operation {op}, which ONNX cannot hold")
+                    value = self(_OPERATORS[op], *operands)
             values[node] = value
         new = []
         for node in equations.new:

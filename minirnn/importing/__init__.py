@@ -29,8 +29,8 @@ def load_weights(module: Module, path: str | Path, prefix: str = "", names: Mapp
 
     Args:
         module: an ``nn.LSTM``, ``nn.Linear``, a model of ``minirnn.models``, or any other module.
-        path: ``.safetensors``, ``.pt`` or ``.pth`` (a state dict; the latter two need PyTorch, which reads them with
-            ``weights_only=True``), ``.keras`` or ``.h5`` (extra ``keras``), ``.onnx`` (extra ``onnx``).
+        path: ``.safetensors``, ``.pt``, ``.pth`` or ``.ckpt`` (a state dict; the latter need PyTorch, which reads them
+            with ``weights_only=True``), ``.keras`` or ``.h5`` (extra ``keras``), ``.onnx`` (extra ``onnx``).
         prefix: of a state dict: take only arrays whose names begin with it, without it.
         names: of a state dict: what arrays are called in the module, by their names in the file.
 

@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,8 @@ def read(path: Path) -> list[Part]:
         content, config = _unzipped(path) if path.suffix == ".keras" else (path.read_bytes(), None)
         with h5py.File(io.BytesIO(content)) as file:
             arrays = _arrays(h5py, file, len(content))
-            old = file.get("model_weights", file)
+            link = file.get("model_weights", getlink=True)
+            old = file["model_weights"] if isinstance(link, h5py.HardLink) else file
             layers = [_text(name) for name in old.attrs["layer_names"]] if "layer_names" in old.attrs else None
             if "model_config" in file.attrs:
                 config = json.loads(file.attrs["model_config"])
@@ -65,7 +67,7 @@ def _parts(arrays: dict[str, np.ndarray], old_layers: list[str] | None, config: 
 
 
 def _unzipped(path: Path) -> tuple[bytes, Any]:
-    """The weights and the configuration inside a ``.keras`` file, of which neither is larger than it says."""
+    """The weights and the configuration inside a ``.keras`` file."""
     with zipfile.ZipFile(path) as archive:
         weights, config = archive.getinfo("model.weights.h5"), archive.getinfo("config.json")
         if weights.file_size > path.stat().st_size or config.file_size > _MAX_CONFIG:  # Keras does not compress
@@ -109,12 +111,13 @@ def _numbered(arrays: dict[str, np.ndarray], order: list[str]) -> Iterator[tuple
 def _layer_names(config: Any) -> list[str]:
     """What the layers of a model are called in its weights: by their classes, as ``lstm``, ``lstm_1``."""
     names: list[str] = []
+    counts: Counter[str] = Counter()
     layers = config["config"].get("layers", []) if isinstance(config, dict) else []
     for layer in layers:
         name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", str(layer["class_name"]))
         name = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-        count = sum(re.fullmatch(rf"{re.escape(name)}(_\d+)?", known) is not None for known in names)
-        names.append(f"{name}_{count}" if count else name)
+        names.append(f"{name}_{counts[name]}" if counts[name] else name)
+        counts[name] += 1
     return names
 
 

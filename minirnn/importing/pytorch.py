@@ -13,7 +13,7 @@ from minirnn.checkpoint import read_arrays
 from minirnn.errors import CheckpointError, OptionError
 from minirnn.importing.parts import CELLS, Arrays, Part
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
 _RECURRENT = re.compile(r"(?:(.*)\.)?(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
 
 

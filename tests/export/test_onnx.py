@@ -15,7 +15,22 @@ import pytest
 import minirnn as mr
 from minirnn import tasks
 from minirnn.cells import abs as magnitude
-from minirnn.cells import erf, exp, log, log1p, maximum, mean, minimum, product, softplus, sqrt, tanh, where
+from minirnn.cells import (
+    erf,
+    exp,
+    log,
+    log1p,
+    maximum,
+    mean,
+    minimum,
+    product,
+    relu,
+    sigmoid,
+    softplus,
+    sqrt,
+    tanh,
+    where,
+)
 from minirnn.cells import sum as total
 from minirnn.data.vocabulary import END, PAD, START
 from minirnn.errors import OptionError
@@ -23,6 +38,7 @@ from minirnn.export import to_onnx
 from minirnn.export.network import describe
 from minirnn.export.record import record
 from minirnn.export.to_onnx import program
+from minirnn.kernels.graph import OPERATIONS, ancestors
 from minirnn.nn.state import pack_state, unpack_state
 from minirnn.tasks.tagger import Batch
 
@@ -136,7 +152,10 @@ def test_every_operation_of_equations() -> None:
         low = where(a > g_x, log1p(exp(-magnitude(a))), where(a <= n_h, log(1 + a * a), erf(g_x)))
         inner = product(minimum(tanh(n_h), u)) + product(tanh(mean(g_x)) + w) - softplus(a)
         new = tanh(low + inner) / sqrt(1 + total(h * h)) + maximum(a, 0.1) - mean(h) + 0.1 * total(u)
-        return tanh(new), tanh(mean(a)), w * 0.5
+        return tanh(new), sigmoid(-mean(a)), relu(w) * 0.5
+
+    resolved = cell.equations.resolve(training=False)
+    assert {node.op for node in ancestors(resolved.new)} >= OPERATIONS.keys() - {"zoneout", "dropout"}
 
     model = perturbed(mr.models.ManyToMany(3, 5, 4, 2, cell, bidirectional=True))
     check_sequence(model, model.body)

@@ -18,8 +18,11 @@ from support import invoke, json_of, refusal
 
 import minirnn as mr
 from minirnn import checkpoint, tasks
-from minirnn.errors import CheckpointError, OptionError
-from minirnn.importing import load_weights
+from minirnn.errors import CheckpointError, MinirnnError, OptionError
+from minirnn.export.network import describe
+from minirnn.export.record import record
+from minirnn.export.to_onnx import program
+from minirnn.importing import load_weights, read_parts
 from minirnn.importing.model import import_model, read_vocabulary
 
 REASON = "is not installed (extra: peers)"
@@ -109,18 +112,20 @@ def test_a_model_with_names_of_its_own(suffix: str, dtype: Any, tmp_path: Path, 
 def test_prefixes_and_names(tmp_path: Path, torch: Any) -> None:
     """Lightning's checkpoint, a part of a state dict, and arrays that are called otherwise."""
     other = language_model(torch)
-    torch.save({"state_dict": {f"model.{n}": v for n, v in other.state_dict().items()}, "epoch": 3}, tmp_path / "l.pt")
+    torch.save(
+        {"state_dict": {f"model.{n}": v for n, v in other.state_dict().items()}, "epoch": 3}, tmp_path / "l.ckpt"
+    )
     lstm, head = mr.nn.LSTM(4, 5, 2), mr.nn.Linear(5, 7)
-    load_weights(lstm, tmp_path / "l.pt", prefix="model.lstm.")
+    load_weights(lstm, tmp_path / "l.ckpt", prefix="model.lstm.")
     assert np.array_equal(lstm.state_dict()["weight_hh_l1"], other.lstm.weight_hh_l1.detach().numpy())
     model = mr.models.CharLM(7, 5, 2, embedding_size=4)
-    load_weights(model, tmp_path / "l.pt")
+    load_weights(model, tmp_path / "l.ckpt")
     assert np.array_equal(model.state_dict()["head.weight"], other.fc.weight.detach().numpy())
     torch.save({"w": other.fc.weight.detach().half(), "b": other.fc.bias.detach()}, tmp_path / "h.pt")
     load_weights(head, tmp_path / "h.pt", names={"w": "weight", "b": "bias"})
     assert np.array_equal(head.state_dict()["weight"], other.fc.weight.detach().half().float().numpy())
     refused(head, tmp_path / "h.pt", "there is no array x; it has w, b", names={"x": "weight"})
-    refused(lstm, tmp_path / "l.pt", "begins with 'gru.'; it has model.embed", prefix="gru.")
+    refused(lstm, tmp_path / "l.ckpt", "begins with 'gru.'; it has model.embed", prefix="gru.")
 
 
 def test_pytorch_files_that_do_not_fit(tmp_path: Path, torch: Any) -> None:
@@ -316,10 +321,6 @@ def test_onnx_written_by_pytorch(kind: str, tmp_path: Path, torch: Any) -> None:
 def test_what_is_exported_to_onnx_is_read_again(cell: str, tmp_path: Path) -> None:
     """The exported file is compared with onnxruntime elsewhere, so what is read here is what the format means."""
     pytest.importorskip("onnx", reason=f"onnx {REASON}")
-    from minirnn.export.network import describe
-    from minirnn.export.record import record
-    from minirnn.export.to_onnx import program
-
     model, mine = (mr.models.ManyToMany(9, 5, 4, 2, cell, True, embedding_size=3) for _ in range(2))
     path = tmp_path / "model.onnx"
     path.write_bytes(program(describe(model), record(model)))
@@ -351,6 +352,39 @@ def test_onnx_nodes_that_minirnn_does_not_compute(tmp_path: Path) -> None:
     ):
         write(**attributes)
         refused(mr.nn.LSTM(4, 5), path, message)
+
+
+# ---------------------------------------------------------------------------------------------- damaged files
+
+
+def test_files_with_changed_bytes_load_or_are_refused(tmp_path: Path, keras: Any, torch: Any) -> None:
+    """Nothing but an error of minirnn, of one line, whatever is in a file."""
+    pytest.importorskip("onnx", reason=f"onnx {REASON}")
+    L, model, path = keras.layers, mr.models.ManyToMany(4, 5, 3, cell="gru", bidirectional=True), tmp_path / "file"
+    path.with_suffix(".onnx").write_bytes(program(describe(model), record(model)))
+    safetensors.numpy.save_file(model.state_dict(), path.with_suffix(".safetensors"))
+    torch.save({name: torch.from_numpy(array) for name, array in model.state_dict().items()}, path.with_suffix(".pt"))
+    other = keras_model(keras, L.Bidirectional(L.GRU(5, return_sequences=True)), L.Dense(3))
+    other.save(path.with_suffix(".keras"))
+    other.save(path.with_suffix(".h5"))
+    rng, loaded, messages = np.random.default_rng(0), 0, []
+    for suffix in (".onnx", ".safetensors", ".pt", ".keras", ".h5"):
+        file = path.with_suffix(suffix)
+        whole = file.read_bytes()
+        load_weights(model, file)
+        for _ in range(30):
+            data = bytearray(whole if rng.random() < 0.7 else whole[: rng.integers(len(whole))])
+            for place in rng.integers(min(len(data), 3000), size=rng.integers(1, 20)) if data else ():
+                data[place] = rng.integers(256)
+            file.write_bytes(data)
+            try:
+                read_parts(file)
+                loaded += 1
+            except MinirnnError as error:
+                messages.append(str(error))
+    assert loaded > 10
+    assert len(messages) > 10
+    assert not any("\n" in message for message in messages)
 
 
 # ------------------------------------------------------------------------------------------------ whole models
