@@ -124,6 +124,13 @@ def test_prefixes_and_names(tmp_path: Path, torch: Any) -> None:
     torch.save({"w": other.fc.weight.detach().half(), "b": other.fc.bias.detach()}, tmp_path / "h.pt")
     load_weights(head, tmp_path / "h.pt", names={"w": "weight", "b": "bias"})
     assert np.array_equal(head.state_dict()["weight"], other.fc.weight.detach().half().float().numpy())
+    checkpoint.save(
+        tmp_path / "c.safetensors",
+        {"model.weight": np.ones((7, 5)), "model.bias": np.ones(7), "m": head.weight.numpy()},
+        {},
+    )
+    load_weights(head, tmp_path / "c.safetensors", prefix="model.")
+    assert (head.state_dict()["weight"] == 1).all()
     refused(head, tmp_path / "h.pt", "there is no array x; it has w, b", names={"x": "weight"})
     refused(lstm, tmp_path / "l.ckpt", "begins with 'gru.'; it has model.embed", prefix="gru.")
 
