@@ -33,7 +33,7 @@ def import_file(
     if isinstance(imported, TextGenerator):
         config, use = imported.config(), f"minirnn sample {out}"
     else:
-        config, use = {"model": imported.config}, "--vocabulary makes it a character model"
+        config, use = {"class": type(imported).__name__, "model": imported.config}, f"minirnn.load({str(out)!r})"
     model: Module = imported.model if isinstance(imported, TextGenerator) else imported
     try:
         checkpoint.save(out, {f"model.{name}": array for name, array in model.state_dict().items()}, config)

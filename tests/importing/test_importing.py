@@ -440,7 +440,7 @@ def test_a_model_without_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save_torch(torch, module, Path("model.safetensors"))
     invoke("import", "model.safetensors", "-o", "plain.safetensors", "--quiet")
     arrays, config = checkpoint.load("plain.safetensors")
-    model = mr.models.ManyToMany(**config["model"])
+    model = getattr(mr.models, config["class"])(**config["model"])
     model.load_state_dict(checkpoint.part(arrays, "model."))
     x = RNG.standard_normal((T, N, 4)).astype("float32")
     expected = module["out"](module["rnn"](torch.from_numpy(x))[0]).detach().numpy()
