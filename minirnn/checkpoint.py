@@ -125,16 +125,21 @@ def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         CheckpointError: the file is missing, not a minirnn checkpoint, or damaged; the message names the array.
     """
     header = _read_header(path)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+    arrays = read_arrays(path)
     sums = header["crc32"]
     for name in sums.keys() | arrays.keys():
         if name not in arrays or zlib.crc32(arrays[name].tobytes()) != sums.get(name):
             raise CheckpointError(f"{path} is damaged: array {name} does not match its checksum")
     return arrays, header["config"]
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the arrays of any safetensors file, whoever wrote it; :class:`CheckpointError` if it is damaged."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
 def load_config(path: str | Path) -> dict[str, Any]:

@@ -118,6 +118,9 @@ def test_code_blocks_run(
     blocks = blocks_of(page)
     if any("matplotlib" in block.code for block in blocks if block.language == "python"):
         pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: docs)").use("Agg")
+    for module in ("onnx", "onnxruntime", "torch"):
+        if any(f"import {module}" in block.code for block in blocks if block.language == "python"):
+            pytest.importorskip(module, reason=f"{module} is not installed (extra: peers)")
     monkeypatch.chdir(tmp_path)
     for name in PROVIDED.get(str(page.relative_to(ROOT)), []):
         Path(name).write_text(blocks[0].code if name.endswith(".py") else "It was a dark and stormy night.\n" * 40)

@@ -32,7 +32,7 @@ LAYERS = [
     {"minirnn.training"},
     {"minirnn.tasks"},
     {"minirnn.serialization"},
-    {"minirnn.export"},
+    {"minirnn.export", "minirnn.importing"},
     {"minirnn"},
     {"minirnn_cli"},
     {"minirnn.__main__"},
