@@ -34,7 +34,8 @@ def import_file(
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror or error}") from None
     if not quiet:
-        module, use = model, f"minirnn.load({str(out)!r})"
         if isinstance(model, TextGenerator):
-            module, use = model.model, f"minirnn sample {out}"
-        say(f"{out}: {module.num_parameters():,} parameters; {use}")
+            count, use = model.model.num_parameters(), f"minirnn sample {out}"
+        else:
+            count, use = model.num_parameters(), f"minirnn.load({str(out)!r})"
+        say(f"{out}: {count:,} parameters; {use}")
