@@ -21,7 +21,24 @@ Merge = Literal["concat", "sum", "mul", "ave"]
 MERGES: tuple[Merge, ...] = ("concat", "sum", "mul", "ave")
 
 
-class Unrolled(Module):
+class SequenceModule(Module):
+    """Base class of modules over whole sequences, ``y, state = module(x, state, lengths)``, that can also be called for
+    one step: ``y, state = module.step(x, state)``."""
+
+    def initial_state(self, batch_size: int = 1) -> State:
+        """Return the state before the first step, for ``batch_size`` sequences."""
+        raise OptionError(f"{type(self).__name__} must define initial_state(batch_size)")
+
+    def step(self, x: ArrayLike, state: State = None) -> tuple[Tensor, State]:
+        """Compute one step in evaluation mode, without a tape: x [N, I] to y [N, H] and the new state."""
+        raise OptionError(f"{type(self).__name__} must define step(x, state)")
+
+    def _check_one_direction(self, other: bool) -> None:
+        if other:
+            raise OptionError(f"{type(self).__name__}: step needs one direction, forward; the other starts at the end")
+
+
+class Unrolled(SequenceModule):
     """A cell, or a stack of cells, unrolled step by step: what :class:`~minirnn.nn.Recurrent` makes of a module.
 
     Args:
@@ -79,6 +96,19 @@ class Unrolled(Module):
         y = ops.stack(steps)
         return y.transpose(0, 1) if self.batch_first else y, tuple(finals) if stacked else finals[0]
 
+    def initial_state(self, batch_size: int = 1) -> State:
+        self._check_one_direction(self.reverse)
+        if isinstance(self.cell, ModuleList):
+            return tuple(cell.initial_state(batch_size) for cell in self.cell)
+        return self.cell.initial_state(batch_size)
+
+    def step(self, x: ArrayLike, state: State = None) -> tuple[Tensor, State]:
+        self._check_one_direction(self.reverse)
+        time = 1 if self.batch_first else 0
+        with self.evaluating():
+            y, state = self(ops.as_tensor(x).unsqueeze(time), state)
+            return y.squeeze(time), state
+
     def _unroll(
         self, cell: Any, steps: list[Tensor], state: State, batch: int, counts: np.ndarray | None
     ) -> tuple[list[Tensor], State]:
@@ -114,8 +144,10 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: Merge) -> Tensor:
 
 
 def is_cell(value: Any) -> TypeGuard[Cells]:
-    """Return whether :class:`Unrolled` takes this: a module with a step of its own, or a list of such modules."""
-    return isinstance(value, (list, tuple, ModuleList)) or hasattr(value, "initial_state")
+    """Return whether :class:`Unrolled` takes this: a module that computes one step, or a list of such modules."""
+    if isinstance(value, (list, tuple, ModuleList)):
+        return True
+    return hasattr(value, "initial_state") and not isinstance(value, SequenceModule)
 
 
 class Bidirectional(Module):
