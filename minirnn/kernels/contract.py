@@ -168,8 +168,11 @@ class Recurrence(Protocol[A]):
         """
 
 
-class Sampler(Protocol):
+class Sampler(Protocol[A]):
     """A token model ready to sample: weights packed, states kept between calls."""
+
+    def states(self) -> list[A]:
+        """Copies of the states [L, N, H] after the last token that was fed: not yet the one sampled last."""
 
     def run(
         self,
@@ -439,9 +442,9 @@ class Backend(Protocol[A]):
         """
 
     def gemv(self, x: A, weight: A, bias: A | None = None) -> A:
-        """``x @ weight.T + bias`` for a few rows x [N, K]: W [M, K] is read once, not rearranged for many rows first."""
+        """``x @ weight.T + bias`` for a few rows x [N, K], which are not worth packing the weight [M, K]."""
 
-    def Sampler(self, model: TokenModel[A], states: Sequence[A]) -> Sampler:  # noqa: N802 - a class
+    def Sampler(self, model: TokenModel[A], states: Sequence[A]) -> Sampler[A]:  # noqa: N802 - a class
         """Prepare a model for sampling; ``states`` [L, N, H] to start from, one for each state of the cell."""
 
 

@@ -232,11 +232,15 @@ class Recurrent(SequenceModule):
         same_device(f"{caller}: step", given, like)
         rows = K.contiguous(given.data.astype(like.dtype, copy=False))
         finals: list[list[Array]] = []
-        for layer, states in enumerate(self._states.arrays(state, len(rows), like)):
+        for layer, states in enumerate(self.split_state(state, len(rows))):
             weights = {name: own[f"{name}_l{layer}"].data for name in self._names}
             finals.append(K.recurrent_step(equations, rows, weights, states, self.zoneout))
             rows = rows + finals[-1][0] if self.residual and layer > 0 else finals[-1][0]
         return Tensor(rows.copy(), device=like.device), self._states.join_arrays(finals, like)
+
+    def split_state(self, state: State, batch: int) -> Sequence[Sequence[Array]]:
+        """Return the states of each layer and direction as arrays [N, H], zeros for None; they may share memory."""
+        return self._states.arrays(state, batch, self.weight_ih_l0)
 
     def _check_input(self, x: ArrayLike, embedding: Tensor | None) -> Tensor:
         caller, size = type(self).__name__, self.input_size

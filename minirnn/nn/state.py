@@ -112,9 +112,8 @@ class StateLayout:
         if sizes is None or len(members) != len(sizes):
             members = ()
         for member, size in zip(members, sizes or (), strict=False):
-            if not isinstance(member, Tensor) or member.shape != (count, batch, size):
-                members = ()
-            elif member.dtype != like.dtype or member.device != like.device:
+            fits = isinstance(member, Tensor) and member.shape == (count, batch, size)
+            if not fits or member.dtype != like.dtype or member.device != like.device:
                 members = ()
         contiguous = kernels.on(like.device).contiguous
         if members:

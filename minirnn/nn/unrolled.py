@@ -61,6 +61,10 @@ class Unrolled(SequenceModule):
         self.cell: Any = cell
         self.reverse, self.batch_first = reverse, batch_first
 
+    @property
+    def _cells(self) -> list[Any]:
+        return list(self.cell) if isinstance(self.cell, ModuleList) else [self.cell]
+
     def forward(self, x: ArrayLike, state: State = None, lengths: ArrayLike | None = None) -> tuple[Tensor, State]:
         """Run over whole sequences.
 
@@ -84,8 +88,7 @@ class Unrolled(SequenceModule):
             raise ShapeError("Recurrent: expected at least one step, got none")
         counts = None if lengths is None else check_lengths("Recurrent", lengths, length, batch)
         steps = [step.squeeze(0) for step in x.split(1)]  # one node: indexing would make T gradients as large as x
-        stacked = isinstance(self.cell, ModuleList)
-        cells = list(self.cell) if stacked else [self.cell]
+        stacked, cells = isinstance(self.cell, ModuleList), self._cells
         states = [state] if not stacked else [None] * len(cells) if state is None else state
         if not isinstance(states, (tuple, list)) or len(states) != len(cells):
             raise ShapeError(f"Recurrent: expected a list of {len(cells)} states, one for each layer")
@@ -98,9 +101,8 @@ class Unrolled(SequenceModule):
 
     def initial_state(self, batch_size: int = 1) -> State:
         self._check_one_direction(self.reverse)
-        if isinstance(self.cell, ModuleList):
-            return tuple(cell.initial_state(batch_size) for cell in self.cell)
-        return self.cell.initial_state(batch_size)
+        states = [cell.initial_state(batch_size) for cell in self._cells]
+        return tuple(states) if isinstance(self.cell, ModuleList) else states[0]
 
     def step(self, x: ArrayLike, state: State = None) -> tuple[Tensor, State]:
         self._check_one_direction(self.reverse)

@@ -44,8 +44,10 @@ def _dot(x, w):
 
 @jit
 def multiply_rows(a, a_at, a_row, a_column, rows, weight, weight_at, panel_size, depth, c, c_at, c_row, columns):
-    """C[rows, columns] += A[rows, depth] W^T: :func:`minirnn.kernels.tile.multiply_add` with W [columns, depth] in place
-    of packed panels. ``a_column`` is 1, ``weight_at`` is 0, and ``panel_size`` means nothing."""
+    """C[rows, columns] += A[rows, depth] W^T, called as :func:`minirnn.kernels.tile.multiply_add` is.
+
+    In place of packed panels it takes W [columns, depth]; ``a_column`` is 1, ``weight_at`` 0, ``panel_size`` not used.
+    """
     left, out, right = a.reshape(a.size), c.reshape(c.size), weight.reshape((columns, depth))
     for r in range(rows):
         x = left[a_at + r * a_row : a_at + r * a_row + depth]
@@ -76,12 +78,13 @@ _FUNCTIONS = {"multiply_rows": multiply_rows, "add_bias": _add_bias, "copy_rows"
 
 
 @functools.lru_cache(maxsize=256)
-def _kernel_of(equations: Equations, names: tuple[str, ...]) -> tuple[Any, int, list[str]]:
-    """The step of a cell with parameters of these names: the kernel, G, and the names in the order of its arguments."""
+def _kernel_of(equations: Equations, names: tuple[str, ...]) -> tuple[Any, list[str]]:
+    """The step of a cell with parameters of these names: the kernel, and the names in the order of its arguments."""
     has_bias, projected = "bias_ih" in names, "weight_hr" in names
     plan, forward, _ = kernels_of(equations, projected)
     states, temporaries = range(len(equations.states)), forward.temporaries
-    arrays = {name: name for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr") if name in names}
+    common = ["weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr"]
+    arrays = {name: name for name in common if name in names}
     arrays |= {f"weight_product{number}": f"inner{number}" for number in range(equations.products)}
     arrays |= {name: f"vector{number}" for number, name in enumerate(equations.vectors)}
     buffers = {
@@ -128,7 +131,7 @@ def _kernel_of(equations: Equations, names: tuple[str, ...]) -> tuple[Any, int, 
     compiled = forward.compile(FUNCTIONS | {"multiply_add": multiply_rows}, f"{equations.name}_step_forward")
     functions = _FUNCTIONS | {"np": np, "forward": compiled}
     text = f"def step(thread_id, num_threads, {', '.join(given)}):\n{source}"
-    return jit(build_function("step", text, functions, f"{equations.name}_step")), plan.gates, list(arrays)
+    return jit(build_function("step", text, functions, f"{equations.name}_step")), list(arrays)
 
 
 def recurrent_step(
@@ -138,8 +141,8 @@ def recurrent_step(
     states: Sequence[np.ndarray],
     zoneout: float,
 ) -> list[np.ndarray]:
-    kernel, _, names = _kernel_of(equations, tuple(weights))
-    arrays = [weights[name] for name in names]
+    kernel, names = _kernel_of(equations, tuple(weights))
+    arrays = [np.asarray(weights[name], order="C") for name in names]
     new = [np.empty(state.shape, state.dtype) for state in states]
     batch = len(x)
     if batch:
@@ -160,5 +163,5 @@ def gemv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> n
     out = np.zeros((len(x), len(weight)), x.dtype)
     if bias is not None:
         out += bias
-    threads.run(_gemv, float(len(x)) * weight.size, max(1, len(x)), x, weight, out)
+    threads.run(_gemv, float(len(x)) * weight.size, max(1, len(x)), x, np.asarray(weight, order="C"), out)
     return out
