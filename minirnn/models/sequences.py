@@ -137,7 +137,7 @@ class ManyToOne(Model):
                 all T if None.
             state: what an earlier call returned for the chunk before; only of one direction.
             return_state: return the outputs and the state after this chunk: that of the layers, and what the pooling
-                needs of the steps so far, see :meth:`~minirnn.nn.Pooling.update`.
+                needs of the steps so far.
         """
         if state is None and not return_state:
             return self.head(self.features(x, lengths))
