@@ -42,6 +42,10 @@ class Characters:
     def __len__(self) -> int:
         return len(self._points)
 
+    def names(self) -> list[str]:
+        """What each token stands for."""
+        return list(self.characters)
+
     def missing(self, text: str) -> str:
         """The characters of ``text`` that are not in the vocabulary, each once."""
         known = set(self.characters)
@@ -73,6 +77,10 @@ class Bytes:
 
     def __len__(self) -> int:
         return 256
+
+    def names(self) -> list[str]:
+        r"""What each token stands for: an ASCII character, or ``\xff`` and the like."""
+        return [bytes([number]).decode("ascii", "backslashreplace") for number in range(256)]
 
     def missing(self, text: str) -> str:
         """Nothing: every text has bytes."""

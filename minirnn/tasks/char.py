@@ -18,7 +18,7 @@ from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_f
 from minirnn.errors import DataError
 from minirnn.models import CharLM
 from minirnn.nn.state import State, pack_state, unpack_state
-from minirnn.tasks.base import Task, WindowConfig, rebuild
+from minirnn.tasks.base import Task, WindowConfig, check_text, rebuild, softmax
 from minirnn.training import TrainingConfig
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
@@ -213,3 +213,26 @@ class TextGenerator(Task[Corpus, CharConfig]):
                     yield text[len(text) - len(piece) : at + len(stop)]
                     return
             yield piece
+
+    def initial_state(self) -> State:
+        return self.model.initial_state()
+
+    def step(self, input: str, state: State) -> tuple[dict[str, float], State]:
+        """Read the next symbol, or several, and return the probability of each symbol to come after it.
+
+        The state is one of the model: ``model.stream(tokens, length, state=state)`` goes on from it.
+
+        Raises:
+            DataError: there is no symbol, or one that the model does not know.
+
+        >>> state = generator.initial_state()  # doctest: +SKIP
+        >>> probabilities, state = generator.step("T", state)  # doctest: +SKIP
+        """
+        text = check_text("step", input)
+        tokens, missing = self.symbols.encode(text), self.symbols.missing(text)
+        if missing or not tokens.size:
+            what = f"{missing[0]!r}, which is not in the model's vocabulary" if missing else "an empty string"
+            raise DataError(f"step: expected a symbol, got {what}")
+        for token in tokens:
+            logits, state = self.model.step([token], state)
+        return dict(zip(self.symbols.names(), softmax(logits.numpy()[0]), strict=True)), state

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
@@ -238,10 +239,21 @@ class Preprocessor:
 
     def examples(self, series: Series, first: int) -> Examples:
         """Return all windows whose forecasts begin at row ``first`` or later."""
-        x = series.transformed(self.log)
+        return self._examples(series.transformed(self.log), first)
+
+    def _examples(self, x: np.ndarray, first: int) -> Examples:
         z, _ = windows(self.scaler.apply(x[first - self.seq_length :]), self.seq_length, self.horizon)
         _, expected = windows(x[first - self.seq_length :], self.seq_length, self.horizon)
         return Examples(z, base_forecasts(x[:, 0], first, self.horizon, self.base, self.season), expected, self.spread)
+
+    def forecasts(self, x: np.ndarray, model: ManyToOne) -> np.ndarray:
+        """Return forecasts [R - first_row + 1, h] in the column's own units, one after each row but the first ones.
+
+        Args:
+            x: [R, C] at least :attr:`first_row` rows, see :meth:`Series.transformed`.
+        """
+        unknown = np.repeat(x[-1:], self.horizon, axis=0)  # in place of the rows to come; nothing reads it
+        return self.values(self._examples(np.concatenate([x, unknown]), self.first_row).forecasts(model))
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """Return forecasts in the column's own units."""
@@ -464,6 +476,31 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     def _series(self, table: Table) -> Series:
         return Series.of(table, self.preprocessor.names[0], self.preprocessor.names[1:])
+
+    def initial_state(self) -> np.ndarray:
+        return np.empty((0, len(self.preprocessor.names)))
+
+    def step(self, input: ArrayLike, state: np.ndarray) -> tuple[list[float] | None, np.ndarray]:
+        """Read the next row, and return the ``horizon`` values after it, None until there are enough rows before.
+
+        The state holds the last rows: the inputs of a window are relative to its last row, so all are read again.
+
+        Args:
+            input: the values of the columns, the one to forecast first; or one number, where there is one column.
+
+        Raises:
+            DataError: the row has not these columns, or a value that is not finite or has no logarithm.
+        """
+        made = self.preprocessor
+        row = np.array(input, np.float64).reshape(-1)
+        if row.shape != state.shape[1:] or not np.isfinite(row).all() or (made.log and row[0] <= 0):
+            above = f", {made.names[0]} above 0 as the model takes logarithms" if made.log else ""
+            names = ", ".join(made.names)
+            raise DataError(f"step: expected a row of finite numbers ({names}{above}), got {row.tolist()}")
+        if made.log:
+            row[0] = np.log(row[0])
+        rows = np.concatenate([state, row[None]])[-made.first_row :]
+        return made.forecasts(rows, self.model)[0].tolist() if len(rows) == made.first_row else None, rows
 
 
 def _only(sources: Sequence[str]) -> str:
