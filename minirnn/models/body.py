@@ -194,16 +194,17 @@ class Body(Module):
 
     def _rows(self, tokens: TensorLike) -> Tensor:
         """The rows [N, E] of tokens [N]; of one-hot tokens only these rows are made."""
-        index, weight = ops.as_index("tokens", tokens), next(self.rnn.parameters())
+        index = ops.as_index("tokens", tokens)
         if index.ndim != 1:
             raise ShapeError(f"step: expected tokens [N] of one step, got {list(index.shape)}")
         ops.check_range("tokens", index, self.input_size)
-        K = kernels.on(weight.device)
         if self.embedding is not None:
-            return Tensor(K.take_rows(self.embedding.weight.data, index), device=weight.device)
+            table = self.embedding.weight
+            return Tensor(kernels.on(table.device).take_rows(table.data, index), device=table.device)
+        weight = next(self.rnn.parameters())
         rows = np.zeros((index.size, self.input_size), weight.dtype)
         rows[np.arange(index.size), index] = 1
-        return Tensor(K.asarray(rows), device=weight.device)
+        return ops.as_tensor(rows, weight)
 
     @property
     def layers(self) -> Recurrent:
