@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from minirnn import kernels
 from minirnn.autograd import ops
+from minirnn.autograd.tape import same_device
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, OptionError, ShapeError
 from minirnn.kernels.contract import Array
@@ -118,7 +119,9 @@ class StateLayout:
         contiguous = kernels.on(like.device).contiguous
         if members:
             return [[contiguous(member.data[number]) for member in members] for number in range(count)]
-        return [[contiguous(part.data) for part in parts] for parts in self.split(hx, batch, False, like)]
+        found = self.split(hx, batch, False, like)
+        same_device(f"{self.caller}: state", like, *itertools.chain(*found))
+        return [[contiguous(part.data) for part in parts] for parts in found]
 
     def join_arrays(self, finals: Sequence[Sequence[Array]], like: Tensor) -> State:
         """As :meth:`join`, for new arrays [N, size] of every layer."""
