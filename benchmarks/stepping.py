@@ -3,8 +3,8 @@
     python benchmarks/stepping.py [--hidden 64] [--layers 1] [--batch 1] [--turns 31] [--steps 500]
 
 Each step goes on from the state of the step before. The programs take turns, ``--steps`` steps at a time; medians over
-all turns, in microseconds of this process's CPU time, Python included, with the fastest and the slowest turn. (CPU time,
-as what other programs of a shared machine take would be most of such short times.)
+all turns, in microseconds of this process's CPU time, Python included, with the fastest and the slowest turn.
+CPU time, because other programs of a shared machine would make up most of such short times.
 """
 
 from __future__ import annotations
