@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import numpy as np
-
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike, linear_step
@@ -169,5 +167,5 @@ class ManyToOne(Model):
             return self.pooling.update(y, lengths, pooled)
         last = self.body.last(state, y, lengths)
         if isinstance(pooled, Tensor) and lengths is not None:  # a chunk without a step changes nothing
-            last = ops.where(np.asarray(check_lengths("lengths", lengths, *y.shape[:2]) > 0)[:, None], last, pooled)
+            last = ops.where((check_lengths("lengths", lengths, *y.shape[:2]) > 0)[:, None], last, pooled)
         return last, last
