@@ -12,9 +12,9 @@ from minirnn import cells, random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
+from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike, linear_step
 from minirnn.nn.layers import Linear
-from minirnn.nn.state import State, pack_state, unpack_state
+from minirnn.nn.state import State, check_members, pack_state, unpack_state
 from minirnn.validation import check_choice, check_float, check_int
 
 
@@ -75,6 +75,22 @@ class OneToMany(Model):
         layers = self.body.layers
         h = h.tanh().reshape(len(x), layers.num_layers, -1).transpose(0, 1)
         return pack_state([h, *[h * 0.0] * (len(layers.cell.states) - 1)])
+
+    def step(self, x: TensorLike | None, state: State) -> tuple[Tensor, State]:
+        """One step in evaluation mode, without a tape.
+
+        Args:
+            x: what the step reads: None at the first (zeros, or the token <begin>), then vectors [N, output_size] or
+                tokens [N], such as the output of the step before after the activation.
+            state: what :meth:`initial_state` or an earlier step returned; it is not changed.
+
+        Returns:
+            Outputs (of tokens: logits) [N, output_size], and the new state.
+        """
+        members = check_members("OneToMany", "state", state, self.body.layers.cell.states)
+        x = self._begin(members[0].shape[1]).squeeze(0) if x is None else x
+        y, state = self.body.step(x, state)
+        return linear_step(self.head, y), state
 
     def forward(
         self, first: TensorLike, targets: TensorLike | None = None, length: int | None = None, lengths: Lengths = None
