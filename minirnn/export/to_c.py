@@ -1,0 +1,169 @@
+"""A model as one C99 header with its weights: no allocation, no library but the mathematical functions of C."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minirnn.data.vocabulary import SPECIALS, UNK
+from minirnn.errors import OptionError
+from minirnn.export import _c_models as models
+from minirnn.export import _c_runtime as runtime
+from minirnn.export._c_layers import Writer
+from minirnn.export.network import Network, arrays
+from minirnn.export.record import Record
+
+FLOAT_BOUND, INT8_BOUND = 1e-5, 0.1
+"""Bounds of a program's test of itself, in units of the largest recorded output, or of 1 where that is smaller."""
+
+_KEYWORDS = set(
+    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
+    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while".split()
+)
+_VOCABULARIES = {
+    "vocabulary": "token",
+    "words": "word",
+    "characters": "character",
+    "source": "source",
+    "target": "target",
+}
+
+
+def program(network: Network, record: Record, name: str = "model", int8: bool = False) -> bytes:
+    """Write a model as a C99 header, which also compiles as C++.
+
+    Weights of float64 are cast to float. With ``int8`` every matrix and table of embeddings is stored in integers from
+    -127 to 127 and one factor per row; biases, states and all arithmetic stay float.
+
+    Args:
+        record: of :func:`minirnn.export.record.record`, for the program's test of itself.
+        name: a C identifier, with which all names of the program begin.
+
+    Raises:
+        OptionError: ``name`` is none; a weight, or a constant of the cell, is not finite as a float.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in _KEYWORDS:
+        raise OptionError(f"name: expected a C identifier such as 'model', got {name!r}")
+    for path, array in arrays(network).items():
+        if not (np.abs(array) <= np.finfo(np.float32).max).all():
+            raise OptionError(f"export to C: {path} holds a number that is not finite as a float")
+    writer, task = Writer(int8), network.task or {}
+    use = models.WRITERS[network.kind](writer, network, record) + "\n"
+    symbols = _strings(writer, task)
+    use += _forecast(writer, task["series"]) if "series" in task else ""
+    scale = max(1.0, float(np.abs(record["output"]).max(initial=0)))
+    bound = f"{(INT8_BOUND if int8 else FLOAT_BOUND) * scale:.3g}"
+    parts = [_comment(writer, network, use, name), runtime.BEGIN, *writer.defines, *writer.constants, runtime.MATH]
+    parts += [runtime.MATH_INT8] * int8 + [runtime.ARGMAX, runtime.SAMPLE, _struct(writer), *writer.code]
+    parts += ["\n#ifdef MODEL_TEST", *writer.recorded[:-1], runtime.DIFFERENCE, writer.recorded[-1]]
+    parts += [runtime.TEST_END.replace("BOUND", bound), "#endif"]
+    longer = "((unsigned char)prime[length] & 0xC0) == 0x80" if symbols == "characters" else "0"
+    parts += [runtime.MAIN_CHAR.replace("LONGER", longer) if symbols else runtime.MAIN, "#endif\n"]
+    text = re.sub(r"\bmodel_", f"{name}_", "\n".join(parts))
+    return re.sub(r"\bMODEL_", f"{name.upper()}_", text).encode("ascii")
+
+
+def _comment(writer: Writer, network: Network, use: str, name: str) -> str:
+    """What the program is, what it needs, and how it is used."""
+    what = [
+        network.kind,
+        *sorted({ascii(layer.equations.name) for one in network.layers.values() for layer in one.layers[0]}),
+    ]
+    what += [f"{key} of {len(one.layers)} x {one.layers[0][0].hidden_size}" for key, one in network.layers.items()]
+    room = f" with MODEL_MAX_STEPS {writer.max_steps}" if writer.max_steps else ""
+    holder = f"sizeof({writer.struct}) = {writer.ram:,} bytes{room}" if writer.fields else "none but the stack"
+    stored = "int8, with a factor per row" if writer.int8 else "float"
+    return f"""/* A network ({", ".join(what)}), exported by minirnn; weights: {stored}.
+
+   Flash: {writer.flash:,} bytes of constants, and the code. RAM: {holder}.
+   Stack: local arrays of up to about {4 * writer.stack:,} bytes.
+
+{use}
+   Test: cc -std=c99 -O2 -DMODEL_MAIN -x c {name}.h -lm -o {name} && ./{name}
+   Or define MODEL_TEST and call model_test(): 0 if all outputs are as recorded. */"""
+
+
+def _struct(writer: Writer) -> str:
+    """The struct that the caller owns."""
+    limit = f"\n#ifndef MODEL_MAX_STEPS\n#define MODEL_MAX_STEPS {writer.max_steps}\n#endif" if writer.max_steps else ""
+    lines = [f"    {kind} {name}{f'[{count}]' if count else ''};" for name, (kind, count) in writer.fields.items()]
+    return "\n".join([limit, "typedef struct {", *lines, f"}} {writer.struct};"]) if lines else ""
+
+
+# ----------------------------------------------------------------------------------------------------- tasks
+
+
+def _strings(writer: Writer, task: dict[str, Any]) -> str | None:
+    """Write the strings that stand for tokens and classes; the kind of symbols of a character model, else None."""
+    for key, name in _VOCABULARIES.items():
+        if key in task:
+            words = [*SPECIALS, *task[key]["tokens"]]
+            _string_table(writer, name, [_utf8(word) for word in words], len(SPECIALS), UNK)
+    if "labels" in task:
+        _string_table(writer, "label", [_utf8(label) for label in task["labels"]["names"]])
+    if "symbols" not in task:
+        return None
+    kind: str = task["symbols"]["kind"]
+    symbols = [bytes([n]) for n in range(256)] if kind == "bytes" else map(_utf8, task["symbols"]["characters"])
+    _string_table(writer, "symbol", list(symbols))
+    return kind
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _string_table(writer: Writer, name: str, strings: Sequence[bytes], first: int = 0, missing: int = -1) -> None:
+    """Write ``model_NAME(k)`` and ``model_find_NAME(text)``, which begins at string ``first``."""
+    ends = np.cumsum([0, *(len(string) + 1 for string in strings)]).astype(np.uint32)
+    writer.array(f"{name}_bytes", np.frombuffer(b"".join(string + b"\0" for string in strings), np.uint8), "uint8_t")
+    writer.array(f"{name}_at", ends, "uint32_t")
+    text = runtime.STRINGS.replace("NAME", name).replace("COUNT", str(len(strings)))
+    writer.code.append(text.replace("FIRST", str(first)).replace("MISSING", str(missing)))
+
+
+def _forecast(writer: Writer, series: dict[str, Any]) -> str:
+    """Write ``model_forecast`` with the preprocessing of a forecaster; returns how it is used.
+
+    See :class:`minirnn.tasks.forecaster.Preprocessor` for the formulas.
+    """
+    length, horizon, season, log = (series[key] for key in ("seq_length", "horizon", "season", "log"))
+    base, columns = series["base"], 1 + len(series["inputs"])
+    period = 1 if base == "last" else season
+    first = max(length, period + (base == "trend"))
+    for key, values in (*series["scaler"].items(), ("spread", series["spread"])):
+        writer.array(key, np.array(values, np.float64), "double")
+    streaming, inputs = writer.struct == "model_state", 1 + columns
+    value = "log(history[({}) * %d])" % columns if log else "history[({}) * %d]" % columns
+    lines = [f"const double *from = history + (rows - {length}) * {columns};", f"float out[{horizon}];", "int t, c, k;"]
+    lines += ["model_state state;", f"float x[{inputs}];"] if streaming else [f"float all[{length * inputs}];"]
+    lines += ["double last;", f"if (rows < {first}) return -1;"]
+    if log:
+        lines.append(f"for (t = 0; t < rows; t++) if (!(history[t * {columns}] > 0)) return -1;")
+    lines.append(f"last = ({value.format('rows - 1')} - model_mean[0]) / model_std[0];")
+    lines += ["model_init(&state);"] if streaming else []
+    lines += [f"for (t = 0; t < {length}; t++) {{", f"    for (c = 0; c < {columns}; c++) {{"]
+    lines += [f"        double z = from[t * {columns} + c];"] + ["        if (c == 0) z = log(z);"] * log
+    lines += ["        z = (z - model_mean[c]) / model_std[c];"]
+    lines += [] if streaming else [f"        float *x = all + t * {inputs};"]
+    lines += ["        if (c == 0) x[0] = (float)(z - last);", "        x[1 + c] = (float)tanh(z / 2);", "    }"]
+    lines += [f"    model_step(&state, x, t == {length - 1} ? out : NULL);", "}"] if streaming else ["}"]
+    lines += [] if streaming else [f"if (model_run(w, all, {length}, out) < 0) return -1;"]
+    lines += [f"for (k = 1; k <= {horizon}; k++) {{", f"    const int cycles = (k + {period - 1}) / {period};"]
+    lines.append(f"    double value = {value.format(f'rows - 1 + k - cycles * {period}')};")
+    if base == "trend":
+        change = f"{value.format('rows - 1')} - {value.format(f'rows - 1 - {period}')}"
+        lines.append(f"    value += cycles * ({change});")
+    lines.append("    value += model_spread[k - 1] * out[k - 1];")
+    lines += [f"    y[k - 1] = {'exp(value < 700 ? value : 700)' if log else 'value'};", "}", "return 0;"]
+    head = "" if streaming else "model_workspace *w, "
+    writer.function(
+        f"int model_forecast({head}const double *history, int rows, double *y)", lines, length * inputs + horizon
+    )
+    call = "history, rows, y" if streaming else "&w, history, rows, y"
+    return f"""   double y[{horizon}]; model_forecast({call}): the next {horizon} values of the column, in its own units, from `rows`
+   rows of {columns} numbers in the order of time, the column to forecast first; at least {first} rows, else it returns -1{", as it does" if log else "."}
+{"   where a value of the column is not above 0." if log else ""}"""
