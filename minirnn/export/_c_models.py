@@ -255,12 +255,12 @@ def tagger(writer: Writer, network: Network, record: Record) -> str:
     lines += [f"for (c = size - 1; c >= 0; c--) model_spelling_0_1(characters[c], s + {starts[1]});"]
     for start, end, one in zip(starts, ends, (forward, backward), strict=True):
         lines.append(f"memcpy(x + {end}, s + {start}, {width(one)} * sizeof(float));")
-    writer.function("void model_word(int word, const int *characters, int size, float *x)", lines, local)
+    writer.function("void model_spell(int word, const int *characters, int size, float *x)", lines, local)
     _, out = writer.stack_run("rnn", layers, "b")
     head, size = writer.linear("head", network.linear["head"]), output_size(layers)
     lines = ["int t;", _STEPS_CHECK, "for (t = 0; t < length; t++) {"]
     lines += [
-        f"    model_word(words[t], characters, sizes[t], w->b + t * {inputs});",
+        f"    model_spell(words[t], characters, sizes[t], w->b + t * {inputs});",
         "    characters += sizes[t];",
         "}",
     ]

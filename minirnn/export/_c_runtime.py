@@ -21,16 +21,22 @@ BEGIN = r"""
 """
 
 MATH = r"""
-/* 2^n e^r with |r| <= ln(2) / 2; vectorizes, unlike expf. Relative error 3e-7; from 1e-38 to 2e38. */
+/* exp(z), z being x limited to +-87.3, without a branch, so that loops vectorize; relative error 1e-7. NaN counts as
+   +-87.3, too. With k = n + 127 it is 2^n e^r, |r| <= ln(2) / 2. */
 static inline float model_exp(float x) {
-    const float z = x > 88.3f ? 88.3f : x > -87.3f ? x : -87.3f;
-    const int32_t n = (int32_t)(z * 1.44269504f + (z < 0.0f ? -0.5f : 0.5f)), bits = (n + 127) * 8388608;
-    const float r = z - (float)n * 0.693359375f + (float)n * 2.12194440e-4f;
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    scale *= 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (0.00833333333f
-        + r * (0.00138888889f + r * 0.000198412698f))))));
-    return x == x ? scale : x;
+    int32_t bits, size, k;
+    float z, n, r, power;
+    memcpy(&bits, &x, sizeof bits);
+    size = bits & 0x7FFFFFFF;
+    bits = (bits & (-2147483647 - 1)) | (size < 0x42AE999A ? size : 0x42AE999A);
+    memcpy(&z, &bits, sizeof z);
+    k = (int32_t)(z * 1.44269504f + 127.5f);
+    n = (float)(k - 127);
+    r = z - n * 0.693359375f + n * 2.12194440e-4f;
+    bits = k * 8388608;
+    memcpy(&power, &bits, sizeof power);
+    return power * (1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (0.00833333333f
+        + r * (0.00138888889f + r * 0.000198412698f)))))));
 }
 static inline float model_sigmoid(float x) { return 1.0f / (1.0f + model_exp(-x)); }
 static inline float model_tanh(float x) { return 1.0f - 2.0f / (1.0f + model_exp(2.0f * x)); }

@@ -55,7 +55,7 @@ def program(network: Network, record: Record, name: str = "model", int8: bool = 
     symbols = _strings(writer, task)
     use += _forecast(writer, task["series"]) if "series" in task else ""
     scale = max(1.0, float(np.abs(record["output"]).max(initial=0)))
-    bound = f"{(INT8_BOUND if int8 else FLOAT_BOUND) * scale:.3g}"
+    bound = f"{(INT8_BOUND if int8 else FLOAT_BOUND) * scale:.2e}"
     parts = [_comment(writer, network, use, name), runtime.BEGIN, *writer.defines, *writer.constants, runtime.MATH]
     parts += [runtime.MATH_INT8] * int8 + [runtime.ARGMAX, runtime.SAMPLE, _struct(writer), *writer.code]
     parts += ["\n#ifdef MODEL_TEST", *writer.recorded[:-1], runtime.DIFFERENCE, writer.recorded[-1]]
@@ -82,7 +82,7 @@ def _comment(writer: Writer, network: Network, use: str, name: str) -> str:
    Stack: local arrays of up to about {4 * writer.stack:,} bytes.
 
 {use}
-   Test: cc -std=c99 -O2 -DMODEL_MAIN -x c {name}.h -lm -o {name} && ./{name}
+   Test: cc -std=c99 -O2 -D{name.upper()}_MAIN -x c {name}.h -lm -o {name} && ./{name}
    Or define MODEL_TEST and call model_test(): 0 if all outputs are as recorded. */"""
 
 
