@@ -316,7 +316,7 @@ def _literal(value: float) -> str:
     Raises:
         OptionError: it is not finite as a float.
     """
-    if abs(value) > np.finfo(np.float32).max:
+    if abs(value) > float(np.finfo(np.float32).max):
         raise OptionError(f"export to C: a constant of the cell, {value:g}, is not finite as a float")
     text = f"{value:.9g}"
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
