@@ -136,7 +136,9 @@ def main() -> None:
                 bits, best = bits_c(header, tokens)
                 agree = int((best == logits.argmax(1)).sum())
                 stored = "int8" if int8 else "float"
-                print(f"{stored}: {bits:.6f} bits per symbol; the same most likely symbol {agree:,} times of {len(best):,}")
+                print(
+                    f"{stored}: {bits:.6f} bits per symbol; the same most likely symbol {agree:,} times of {len(best):,}"
+                )
             return
         mr.set_num_threads(1)
         print("| char LSTM | weights | header, kB | constants, kB | step, µs | with -O2, µs | minirnn, µs |")
@@ -151,7 +153,10 @@ def main() -> None:
                 times = [time_c(header, flags) * 1e6 for flags in (FLAGS, ("-O2",))]
                 sizes = f"{len(text) / 1000:,.0f} | {flash / 1000:,.0f}"
                 stored = "int8" if int8 else "float"
-                print(f"| {layers}x{hidden} | {stored} | {sizes} | {times[0]:.2f} | {times[1]:.2f} | {own:.2f} |", flush=True)
+                print(
+                    f"| {layers}x{hidden} | {stored} | {sizes} | {times[0]:.2f} | {times[1]:.2f} | {own:.2f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class Writer:
         self.code: list[str] = []
         self.recorded: list[str] = []
         self.fields: dict[str, tuple[str, str]] = {}
+        self.test = ""
         self.flash = self.ram = self.stack = self.max_steps = 0
 
     def define(self, name: str, value: int) -> None:
@@ -93,10 +94,14 @@ class Writer:
         begin = "memset({y}, 0, " if part.bias is None else f"memcpy({{y}}, {self.vector(f'{name}_bias', part.bias)}, "
         return lambda x, y: f"{begin.format(y=y)}{size}); {add(x, y)}"
 
-    def function(self, head: str, lines: Iterable[str], local: int = 0) -> None:
-        """Write a function with ``local`` floats of local arrays."""
-        self.code.append("\n".join([f"static inline {head} {{", *(f"    {line}" for line in lines), "}"]))
+    def write(self, text: str, local: int = 0) -> None:
+        """Write functions with ``local`` floats of local arrays; lines without text are left out."""
+        self.code.append("\n".join(line for line in text.splitlines() if line.strip()))
         self.stack = max(self.stack, local)
+
+    def function(self, head: str, lines: Iterable[str], local: int = 0) -> None:
+        """Write one function, given line by line."""
+        self.write("\n".join([f"static inline {head} {{", *(f"    {line}" for line in lines), "}"]), local)
 
     # ---------------------------------------------------------------------------------------- recurrent layers
 
@@ -141,7 +146,7 @@ class Writer:
         """Declarations, statements and floats of arrays that compute the new states from ``g`` and ``s``."""
         equations, size = layer.equations, layer.hidden_size
         width = size if layer.weight_hr is None else len(layer.weight_hr)
-        phases, level, phase = _phases(equations)
+        phases, level = _phases(equations)
         vectors = {key: self.vector(name + f"v{n}", values) for n, (key, values) in enumerate(layer.vectors.items())}
         products = [self.matrix(name + f"product{n}", weight) for n, weight in enumerate(layer.products)]
         states = [f"s[{f'{width + (n - 1) * size} + ' if n else ''}i]" for n in range(len(equations.states))]
@@ -210,7 +215,8 @@ class Writer:
         if table is not None:
             gates, directions = len(layers.layers[0][0].weight_ih), len(layers.layers[0])
             folds = len(table) * gates * directions <= table.size + gates * table.shape[1] * directions
-        starts, size = [], 0
+        starts: list[list[int]] = []
+        size = 0
         for number, row in enumerate(layers.layers):
             starts.append([])
             for direction, layer in enumerate(row):
@@ -322,12 +328,12 @@ def _literal(value: float) -> str:
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
 
 
-def _phases(equations: Equations) -> tuple[list[tuple[list[Node], list[Node]]], dict[Node, int], dict[Node, int]]:
+def _phases(equations: Equations) -> tuple[list[tuple[list[Node], list[Node]]], dict[Node, int]]:
     """Divide a step into loops over the units: a sum, or a product, is complete only after the loop of its operand.
 
     Returns:
         For each loop the nodes that are computed in it, as late as possible, and those of them that later loops need;
-        and the first loop that can use each node, and the one that computes it.
+        and the first loop that can use each node.
     """
     nodes = ancestors(equations.new)
     level: dict[Node, int] = {}
@@ -346,4 +352,4 @@ def _phases(equations: Equations) -> tuple[list[tuple[list[Node], list[Node]]], 
     for number in range(last + 1):
         computed = [node for node in inner if phase[node] == number]
         phases.append((computed, [node for node in computed if needed[node] > number and not node.per_row]))
-    return phases, level, phase
+    return phases, level

@@ -19,10 +19,6 @@ from minirnn.export.record import Record
 FLOAT_BOUND, INT8_BOUND = 1e-5, 0.1
 """Bounds of a program's test of itself, in units of the largest recorded output, or of 1 where that is smaller."""
 
-_KEYWORDS = set(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
-    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while".split()
-)
 _VOCABULARIES = {
     "vocabulary": "token",
     "words": "word",
@@ -40,13 +36,13 @@ def program(network: Network, record: Record, name: str = "model", int8: bool = 
 
     Args:
         record: of :func:`minirnn.export.record.record`, for the program's test of itself.
-        name: a C identifier, with which all names of the program begin.
+        name: with which all names of the program begin; what no C identifier holds becomes ``_``.
 
     Raises:
-        OptionError: ``name`` is none; a weight, or a constant of the cell, is not finite as a float.
+        OptionError: a weight, or a constant of the cell, is not finite as a float.
     """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in _KEYWORDS:
-        raise OptionError(f"name: expected a C identifier such as 'model', got {name!r}")
+    name = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    name = name if name[:1].isalpha() else f"model_{name}"
     for path, array in arrays(network).items():
         if not (np.abs(array) <= np.finfo(np.float32).max).all():
             raise OptionError(f"export to C: {path} holds a number that is not finite as a float")
@@ -56,14 +52,18 @@ def program(network: Network, record: Record, name: str = "model", int8: bool = 
     use += _forecast(writer, task["series"]) if "series" in task else ""
     scale = max(1.0, float(np.abs(record["output"]).max(initial=0)))
     bound = f"{(INT8_BOUND if int8 else FLOAT_BOUND) * scale:.2e}"
-    parts = [_comment(writer, network, use, name), runtime.BEGIN, *writer.defines, *writer.constants, runtime.MATH]
+    parts = [runtime.BEGIN, *writer.defines, *writer.constants, runtime.MATH]
     parts += [runtime.MATH_INT8] * int8 + [runtime.ARGMAX, runtime.SAMPLE, _struct(writer), *writer.code]
-    parts += ["\n#ifdef MODEL_TEST", *writer.recorded[:-1], runtime.DIFFERENCE, writer.recorded[-1]]
+    parts += ["\n#ifdef MODEL_TEST", *writer.recorded, runtime.DIFFERENCE, writer.test]
     parts += [runtime.TEST_END.replace("BOUND", bound), "#endif"]
     longer = "((unsigned char)prime[length] & 0xC0) == 0x80" if symbols == "characters" else "0"
     parts += [runtime.MAIN_CHAR.replace("LONGER", longer) if symbols else runtime.MAIN, "#endif\n"]
-    text = re.sub(r"\bmodel_", f"{name}_", "\n".join(parts))
-    return re.sub(r"\bMODEL_", f"{name.upper()}_", text).encode("ascii")
+    text = _comment(writer, network, _renamed(use, name), name) + _renamed("\n".join(parts), name)
+    return text.encode("ascii")
+
+
+def _renamed(text: str, name: str) -> str:
+    return re.sub(r"\bMODEL_", f"{name.upper()}_", re.sub(r"\bmodel_", f"{name}_", text))
 
 
 def _comment(writer: Writer, network: Network, use: str, name: str) -> str:
@@ -73,17 +73,17 @@ def _comment(writer: Writer, network: Network, use: str, name: str) -> str:
         *sorted({ascii(layer.equations.name) for one in network.layers.values() for layer in one.layers[0]}),
     ]
     what += [f"{key} of {len(one.layers)} x {one.layers[0][0].hidden_size}" for key, one in network.layers.items()]
-    room = f" with MODEL_MAX_STEPS {writer.max_steps}" if writer.max_steps else ""
-    holder = f"sizeof({writer.struct}) = {writer.ram:,} bytes{room}" if writer.fields else "none but the stack"
+    room = f" with {name.upper()}_MAX_STEPS {writer.max_steps}" if writer.max_steps else ""
+    holder = f"sizeof({_renamed(writer.struct, name)}) = {writer.ram:,} bytes{room}"
     stored = "int8, with a factor per row" if writer.int8 else "float"
     return f"""/* A network ({", ".join(what)}), exported by minirnn; weights: {stored}.
 
-   Flash: {writer.flash:,} bytes of constants, and the code. RAM: {holder}.
+   Flash: {writer.flash:,} bytes of constants, and the code. RAM: {holder if writer.fields else "the stack"}.
    Stack: local arrays of up to about {4 * writer.stack:,} bytes.
 
 {use}
    Test: cc -std=c99 -O2 -D{name.upper()}_MAIN -x c {name}.h -lm -o {name} && ./{name}
-   Or define MODEL_TEST and call model_test(): 0 if all outputs are as recorded. */"""
+   Or define {name.upper()}_TEST and call {name}_test(): 0 if all outputs are as recorded. */"""
 
 
 def _struct(writer: Writer) -> str:
@@ -137,7 +137,8 @@ def _forecast(writer: Writer, series: dict[str, Any]) -> str:
     for key, values in (*series["scaler"].items(), ("spread", series["spread"])):
         writer.array(key, np.array(values, np.float64), "double")
     streaming, inputs = writer.struct == "model_state", 1 + columns
-    value = "log(history[({}) * %d])" % columns if log else "history[({}) * %d]" % columns
+    value = f"history[({{}}) * {columns}]"
+    value = f"log({value})" if log else value
     lines = [f"const double *from = history + (rows - {length}) * {columns};", f"float out[{horizon}];", "int t, c, k;"]
     lines += ["model_state state;", f"float x[{inputs}];"] if streaming else [f"float all[{length * inputs}];"]
     lines += ["double last;", f"if (rows < {first}) return -1;"]
@@ -164,6 +165,8 @@ def _forecast(writer: Writer, series: dict[str, Any]) -> str:
         f"int model_forecast({head}const double *history, int rows, double *y)", lines, length * inputs + horizon
     )
     call = "history, rows, y" if streaming else "&w, history, rows, y"
-    return f"""   double y[{horizon}]; model_forecast({call}): the next {horizon} values of the column, in its own units, from `rows`
-   rows of {columns} numbers in the order of time, the column to forecast first; at least {first} rows, else it returns -1{", as it does" if log else "."}
-{"   where a value of the column is not above 0." if log else ""}"""
+    positive = ", or a value of the column is not above 0" if log else ""
+    return f"""   double y[{horizon}]; model_forecast({call}): the next {horizon} values of the column, in its own units,
+   from `rows` rows of {columns} numbers in the order of time, the column to forecast first; returns -1 where there are fewer
+   than {first} rows{positive}.
+"""

@@ -26,7 +26,7 @@ from minirnn.export.to_c import FLOAT_BOUND, INT8_BOUND, program
 from minirnn.models import CharLM, EncoderDecoder, ManyToMany, ManyToOne, OneToMany, OneToOne
 from minirnn.nn.module import Module
 from minirnn.tasks import TASKS
-from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
+from minirnn.tasks.char import CharConfig, TextGenerator
 from minirnn.tasks.forecaster import Forecaster, ForecasterConfig, Series
 from minirnn.tasks.tagger import TaggerModel
 from minirnn.training import Trainer, TrainingConfig
@@ -322,11 +322,16 @@ def test_a_sequence_that_is_too_long_is_refused(tmp_path: Path) -> None:
     output(compiled(tmp_path, f'#define EXPECTED 9\n#define MODEL_MAX_STEPS 9\n#include "model.h"\n{body}'))
 
 
+@pytest.mark.parametrize("name", ["", "1 layer", "int", "é*/\n", 'a"b-c'])
+def test_any_name_becomes_one_of_c(name: str, tmp_path: Path) -> None:
+    text = exported(OneToOne(2, 3, 1), name=name).decode()
+    (tmp_path / "model.h").write_text(text)
+    prefix = text.split("call ")[1].split("_test()")[0]
+    output(compiled(tmp_path, None, (*STRICT, f"-D{prefix.upper()}_MAIN")))
+
+
 def test_what_c_cannot_hold_is_refused() -> None:
     model = ManyToMany(2, 3, 1, dtype="float64")
-    for name in ("", "1a", "int", "a b", "é", "x*/", "a\n"):
-        with pytest.raises(OptionError, match="name: expected a C identifier"):
-            exported(model, name=name)
     model.head.weight.data[0, 1] = 1e39
     with pytest.raises(OptionError, match=r"export to C: linear\.head\.weight holds a number that is not finite"):
         exported(model)
