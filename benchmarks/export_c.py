@@ -135,10 +135,8 @@ def main() -> None:
                 header.write_bytes(program(network, record(task.model), int8=int8))
                 bits, best = bits_c(header, tokens)
                 agree = int((best == logits.argmax(1)).sum())
-                stored = "int8" if int8 else "float"
-                print(
-                    f"{stored}: {bits:.6f} bits per symbol; the same most likely symbol {agree:,} times of {len(best):,}"
-                )
+                same = f"the same most likely symbol {agree:,} times of {len(best):,}"
+                print(f"{'int8' if int8 else 'float'}: {bits:.6f} bits per symbol; {same}")
             return
         mr.set_num_threads(1)
         print("| char LSTM | weights | header, kB | constants, kB | step, µs | with -O2, µs | minirnn, µs |")

@@ -90,8 +90,9 @@ static inline void model_step(model_state *state, {kind}x, float *y) {{
         _test(writer, outputs, f"model_state state; model_init(&state); for (t = 0; t < {steps}; t++) {body}")
         what = "the logits of the next symbol" if network.kind == "char_lm" else "its outputs"
         later = "\n   model_output(&state, y) gives them at any time." if is_one else ""
+        what = "the outputs for all steps so far" if is_one else what
         return f"""   model_state state; float y[MODEL_OUTPUTS]; model_init(&state); then for each step
-   model_step(&state, x, y): y becomes {"the outputs for all steps so far" if is_one else what}; it may be NULL.{later}"""
+   model_step(&state, x, y): y becomes {what}; it may be NULL.{later}"""
     row = f"w->{out} + t * {size}"
     reset = "w->steps = 0; memset(w->pooled, 0, sizeof w->pooled);" if pool else ""
     reset += " w->total = 0.0f;" if network.attention else ""
@@ -108,8 +109,8 @@ static inline int model_run(model_workspace *w, const {"int" if tokens else "flo
 }}""")
     count = outputs if is_one else outputs * steps
     _test(writer, count, f"static model_workspace w; model_run(&w, model_test_input, {steps}, y); COMPARE(0)")
-    return f"""   model_workspace w; float y[{"" if is_one else "length * "}MODEL_OUTPUTS]; model_run(&w, x, length, y): x holds
-   the {"tokens" if tokens else "vectors"} of all steps; returns -1 where they are more than MODEL_MAX_STEPS."""
+    return f"""   model_workspace w; float y[{"" if is_one else "length * "}MODEL_OUTPUTS]; model_run(&w, x, length, y):
+   x holds the {"tokens" if tokens else "vectors"} of all steps; returns -1 where they are more than MODEL_MAX_STEPS."""
 
 
 def _pooling(writer: Writer, network: Network, starts: list[list[int]], head: Callable[[str, str], str]) -> str:
@@ -194,8 +195,8 @@ static inline void model_step(model_state *state, float *y) {{
     again = f"state.next = model_argmax(model_test_output + t * {outputs}, {outputs});" if tokens else ""
     each = f"for (t = 0; t < {len(record['output'])}; t++) {{ model_step(&state, y); COMPARE(t * {outputs}) {again} }}"
     _test(writer, outputs, f"model_state state; model_init(&state, model_test_input); {each}")
-    return """   model_state state; float y[MODEL_OUTPUTS]; model_init(&state, x) with the first input, MODEL_INPUTS numbers;
-   model_step(&state, y) for each step. The next one reads state.next: the output, or its most likely token."""
+    return """   model_state state; float y[MODEL_OUTPUTS]; model_init(&state, x), MODEL_INPUTS numbers; for each step
+   model_step(&state, y). The next one reads state.next: the output, or its most likely token."""
 
 
 def one_to_one(writer: Writer, network: Network, record: Record) -> str:
@@ -258,9 +259,9 @@ static inline int model_run(model_workspace *w, const int *words, const int *cha
     )
     given = f"model_test_input, model_test_characters, model_test_sizes, {steps}"
     _test(writer, outputs * steps, f"static model_workspace w; model_run(&w, {given}, y); COMPARE(0)")
-    return """   model_workspace w; float y[length * MODEL_OUTPUTS]; model_run(&w, words, characters, sizes, length, y): the words
-   of a sentence in lower case, the characters of all of them as they are, and how many each has; returns -1 where there
-   are more words than MODEL_MAX_STEPS."""
+    return """   model_workspace w; float y[length * MODEL_OUTPUTS]; model_run(&w, words, characters, sizes, length, y):
+   the words of a sentence in lower case, the characters of all of them as they are, and how many each has; returns -1
+   where there are more words than MODEL_MAX_STEPS."""
 
 
 # ------------------------------------------------------------------------------------------ encoder-decoder
@@ -317,9 +318,10 @@ static inline int model_translate(model_workspace *w, const int *x, int length, 
     each = f"{{ model_decode_step(&w, model_test_target[t], y); COMPARE(t * {outputs}) }}"
     encode = f"static model_workspace w; model_encode(&w, model_test_input, {len(record['input'])});"
     _test(writer, outputs, f"{encode} for (t = 0; t < {len(target) + 1}; t++) {each}")
-    return """   model_workspace w; model_translate(&w, x, length, out, max): greedy search, from `length` tokens x to at most
-   `max` tokens out; returns how many, -1 where the source has more than MODEL_MAX_STEPS. Or model_encode(&w, x, length),
-   then model_decode_step(&w, token, y): log-probabilities of what follows a token, 1 (<start>) at first, up to 2 (<end>)."""
+    return """   model_workspace w; model_translate(&w, x, length, out, max): greedy search, from `length` tokens x to
+   at most `max` tokens out; returns how many, -1 where the source has more than MODEL_MAX_STEPS. Or
+   model_encode(&w, x, length), then model_decode_step(&w, token, y): log-probabilities of what follows a token,
+   1 (<start>) at first, up to 2 (<end>)."""
 
 
 def _bridge(writer: Writer, network: Network, starts: list[list[int]], targets: list[list[int]]) -> str:

@@ -166,7 +166,7 @@ def _forecast(writer: Writer, series: dict[str, Any]) -> str:
     )
     call = "history, rows, y" if streaming else "&w, history, rows, y"
     positive = ", or a value of the column is not above 0" if log else ""
-    return f"""   double y[{horizon}]; model_forecast({call}): the next {horizon} values of the column, in its own units,
-   from `rows` rows of {columns} numbers in the order of time, the column to forecast first; returns -1 where there are fewer
-   than {first} rows{positive}.
+    return f"""   double y[{horizon}]; model_forecast({call}): the next {horizon} values of the column, in its units,
+   from `rows` rows of {columns} numbers in the order of time, the column to forecast first; returns -1 where there
+   are fewer than {first} rows{positive}.
 """

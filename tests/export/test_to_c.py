@@ -18,6 +18,7 @@ import minirnn as mr
 from minirnn import cells, nn
 from minirnn.cells import exp, mean, product, sigmoid, tanh, where
 from minirnn.data.tables import parse_table
+from minirnn.data.text import Bytes, Characters
 from minirnn.errors import OptionError
 from minirnn.export._c_models import MAX_STEPS
 from minirnn.export.network import describe
@@ -37,32 +38,32 @@ RUNS = Path(__file__).parents[1] / "data_0_1"
 
 
 @mr.cell
-def busy(a, f, n_x, n_h, /, h, c, *, v=0.5):
+def busy(a: Any, f: Any, n_x: Any, n_h: Any, /, h: Any, c: Any, *, v: Any = 0.5) -> Any:
     """All that the equations of a cell may hold: products in a row, sums of sums, a state that is used again."""
     u = product(tanh(product(f + v * c)) + mean(a))
-    c = where(abs(u) > mean(abs(u)), c + 0.1 * exp(-u * u), -c * 0.5) - mean(c * u)
+    c = where(cells.abs(u) > mean(cells.abs(u)), c + 0.1 * exp(-u * u), -c * 0.5) - mean(c * u)
     return sigmoid(u) * tanh(n_x + n_h) - (h - (c - u)) * 0.25, c
-
-
-def abs(x: Any) -> Any:
-    return cells.abs(x)
 
 
 def make_models() -> Iterator[tuple[str, Module]]:
     """Models of every kind, with every cell in one and in two layers."""
     merges, poolings, attentions = ("sum", "mul", "ave", "concat"), ("last", "mean", "max", "attention"), (None, "dot")
+    cell: Any
     for n, cell in enumerate([*cells.names(), busy]):
         name, embedding = getattr(cell, "name", cell), (None, 3, 0)[n % 3]
         for layers in (1, 2):
             k, both = f"{name}_{layers}", (n + layers) % 2 == 0
             options: Any = {"bidirectional": both, "merge": merges[n % 4]}
-            yield f"{k}_char", CharLM(11, 5, layers, cell, embedding_size=2)
-            yield f"{k}_many", ManyToMany(3, 5, 4, layers, cell, **options, zoneout=0.1 * layers)
-            tokens: Any = {"embedding_size": embedding, "pooling": poolings[(n + layers) % 4]}
-            yield f"{k}_one", ManyToOne(7, 5, 4, layers, cell, **options, **tokens)
-            yield f"{k}_start", OneToMany(3, 5, 4, layers, cell, 0.0, embedding, ("none", "sigmoid")[n % 2])
-            attention = (*attentions, "additive")[(n + layers) % 3]
-            yield f"{k}_pair", EncoderDecoder(9, 8, 6, layers, cell, embedding, both, merges[n % 4], 0.0, attention)
+            pooled: Any = {"embedding_size": embedding, "pooling": poolings[(n + layers) % 4]}
+            attended: Any = {"embedding_size": embedding, "attention": (*attentions, "additive")[n % 3]}
+            yield f"{k}_many", ManyToMany(3, 5, 4, layers, cell, **options, zoneout=0.1 if n == 5 else 0)
+            yield f"{k}_one", ManyToOne(7, 5, 4, layers, cell, **options, **pooled)
+            if both:
+                yield f"{k}_char", CharLM(11, 5, layers, cell, embedding_size=2)
+                yield f"{k}_start", OneToMany(3, 5, 4, layers, cell, 0.0, embedding, ("none", "sigmoid")[n % 4 // 2])
+            else:
+                yield f"{k}_pair", EncoderDecoder(9, 8, 6, layers, cell, bidirectional=layers == 2, **attended)
+    yield "pair_both", EncoderDecoder(9, 8, 6, 2, "slstm", merge="ave", attention="dot")
     for pooling in poolings:
         for both in (False, True):
             yield f"{pooling}_{both:d}", ManyToOne(7, 5, 4, 1, "gru", both, pooling=pooling, embedding_size=3)
@@ -227,7 +228,7 @@ def test_greedy_text_of_a_char_model_is_that_of_minirnn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("symbols", ["\0\n\"%'*/?\\a{}\x7f\x80é—\U0001f600", "bytes"])
 def test_any_symbol_is_valid_c_and_found_again(symbols: str, tmp_path: Path) -> None:
-    kind: Any = mr.data.text.Bytes() if symbols == "bytes" else mr.data.text.Characters(symbols)
+    kind: Any = Bytes() if symbols == "bytes" else Characters(symbols)
     strings = [bytes([n]) for n in range(256)] if symbols == "bytes" else [c.encode() for c in symbols]
     model = prepared(CharLM(len(kind), 3, 1))
     (tmp_path / "model.h").write_bytes(exported(model, TextGenerator(model, kind).vocabulary_config()))
@@ -290,7 +291,8 @@ def test_greedy_translations(tmp_path: Path) -> None:
     static void show(const int *x, int n) {{ int out[64], k, count = model_translate(&w, x, n, out, 2 * n + 10);
         for (k = 0; k < count; k++) printf("%s ", model_target(out[k], NULL));
         puts(""); }}
-    int main(void) {{ const int x[1] = {{3}}; int y; {" ".join(lines)} if (model_find_target("nowhere", 7) != 3) return 1;
+    int main(void) {{ const int x[1] = {{3}}; int y; {" ".join(lines)}
+        if (model_find_target("nowhere", 7) != 3) return 1;
         return model_translate(&w, x, MODEL_MAX_STEPS + 1, &y, 1) != -1; }}"""
     found = output(compiled(tmp_path, f'#include <stdio.h>\n#include "model.h"\n{body}')).decode().splitlines()
     best = [task.model.generate(x[:, None])[0].tokens for x in sources]
@@ -337,7 +339,7 @@ def test_what_c_cannot_hold_is_refused() -> None:
         exported(model)
 
     @mr.cell
-    def huge(a, /, h):
+    def huge(a: Any, /, h: Any) -> Any:
         return tanh(a + 1e300 * h)
 
     with pytest.raises(OptionError, match="a constant of the cell, 1e\\+300, is not finite as a float"):
