@@ -32,7 +32,9 @@ class Writer:
         int8: matrices are stored as integers.
         defines, constants, code, recorded: its parts, in this order; ``recorded`` is for the test alone.
         fields: of the struct that the caller owns: type and count (0 for none) by name. struct: name of its type.
-        flash: bytes of the constants. ram: of the struct. stack: floats of the largest local arrays.
+        flash, ram: bytes of the constants, and of the struct. stack, layer_stack: floats of the local arrays of all
+            functions but layers, and of the largest layer; together no less than what is in use at any time.
+        max_steps: for which the struct has room. test: the beginning of the program's test of itself.
     """
 
     def __init__(self, int8: bool) -> None:
@@ -43,7 +45,7 @@ class Writer:
         self.recorded: list[str] = []
         self.fields: dict[str, tuple[str, str]] = {}
         self.test = ""
-        self.flash = self.ram = self.stack = self.max_steps = 0
+        self.flash = self.ram = self.stack = self.layer_stack = self.max_steps = 0
 
     def define(self, name: str, value: int) -> None:
         self.defines.append(f"#define MODEL_{name} {value}")
@@ -54,7 +56,13 @@ class Writer:
         self.ram += 4 * (size or 1) * (steps or 1)
 
     def array(self, name: str, values: np.ndarray, kind: str = "float", recorded: bool = False) -> str:
-        """Write a constant; returns its name."""
+        """Write a constant; returns its name.
+
+        Raises:
+            OptionError: a number is not finite.
+        """
+        if not np.isfinite(values).all():
+            raise OptionError(f"export to C: {name} holds a number that is not finite in {kind}")
         flat = values.ravel()
         text = list(map("%.9g".__mod__ if values.dtype == np.float32 else repr, flat.tolist())) or ["0"]
         lines = [", ".join(text[at : at + 12]) for at in range(0, len(text), 12)]
@@ -64,18 +72,20 @@ class Writer:
         self.flash += 0 if recorded else max(1, flat.size) * values.itemsize
         return f"model_{name}"
 
-    def vector(self, name: str, values: np.ndarray) -> str:
-        return self.array(name, values.astype(np.float32))
+    def vector(self, name: str, values: np.ndarray, recorded: bool = False) -> str:
+        """Write a constant of floats."""
+        with np.errstate(over="ignore"):
+            return self.array(name, values.astype(np.float32), recorded=recorded)
 
     def _quantized(self, name: str, weight: np.ndarray, transposed: bool) -> str:
         """Write a matrix; returns the first arguments of the functions that read it."""
         if not self.int8:
             return self.vector(name, weight.T if transposed else weight)
-        scale = np.abs(weight).max(axis=1, initial=0).astype(np.float32) / np.float32(127)
+        scale = np.abs(weight).max(axis=1, initial=0) / 127
         scale[scale < np.finfo(np.float32).tiny] = 1.0
+        factors = self.vector(f"{name}_scale", scale)  # before rounding: refuses what is not finite
         rounded = np.rint(weight / scale[:, None]).clip(-127, 127).astype(np.int8)
-        stored = self.array(name, rounded.T if transposed else rounded, "int8_t")
-        return f"{stored}, {self.vector(f'{name}_scale', scale)}"
+        return f"{self.array(name, rounded.T if transposed else rounded, 'int8_t')}, {factors}"
 
     def matrix(self, name: str, weight: np.ndarray) -> Apply:
         """Write W [O, I]; the statement adds W x to y."""
@@ -97,7 +107,7 @@ class Writer:
     def write(self, text: str, local: int = 0) -> None:
         """Write functions with ``local`` floats of local arrays; lines without text are left out."""
         self.code.append("\n".join(line for line in text.splitlines() if line.strip()))
-        self.stack = max(self.stack, local)
+        self.stack += local
 
     def function(self, head: str, lines: Iterable[str], local: int = 0) -> None:
         """Write one function, given line by line."""
@@ -140,7 +150,8 @@ class Writer:
         begin, body, used = self._equations(source, layer, gates)
         declared = "const float *x" if embedding is None else "int token"
         head = f"void model_{name}({declared}, float *MODEL_RESTRICT s)"
-        self.function(head, [*lines, *begin, *steps, *body], local + used)
+        self.function(head, [*lines, *begin, *steps, *body])
+        self.layer_stack = max(self.layer_stack, local + used)
 
     def _equations(self, name: str, layer: Layer, gates: Sequence[str]) -> tuple[list[str], list[str], int]:
         """Declarations, statements and floats of arrays that compute the new states from ``g`` and ``s``."""
@@ -157,7 +168,7 @@ class Writer:
         def atom(node: Node, operands: list[str]) -> str:
             match node.op:
                 case "gate":
-                    return f"g[{gates.index(node.key) * size} + i]"
+                    return f"g[{gates.index(node.key) * size} + i]".replace("[0 + ", "[")
                 case "state":
                     return states[equations.states.index(node.key)]
                 case "vector":

@@ -22,8 +22,10 @@ def _record(writer: Writer, record: Record, **constants: np.ndarray) -> int:
     outputs: int = record["output"].shape[-1]
     writer.define("OUTPUTS", outputs)
     for name, values in {"output": record["output"], **constants}.items():
-        kind = "int" if values.dtype.kind in "iu" else "float"
-        writer.array(f"test_{name}", values if kind == "int" else values.astype(np.float32), kind, recorded=True)
+        if values.dtype.kind == "f":
+            writer.vector(f"test_{name}", values, recorded=True)
+        else:
+            writer.array(f"test_{name}", values, "int", recorded=True)
     return outputs
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from minirnn.data.vocabulary import SPECIALS, UNK
-from minirnn.errors import OptionError
 from minirnn.export import _c_models as models
 from minirnn.export import _c_runtime as runtime
 from minirnn.export._c_layers import Writer
-from minirnn.export.network import Network, arrays
+from minirnn.export.network import Network
 from minirnn.export.record import Record
 
 FLOAT_BOUND, INT8_BOUND = 1e-5, 0.1
@@ -43,34 +42,32 @@ def program(network: Network, record: Record, name: str = "model", int8: bool = 
     """
     name = re.sub(r"[^A-Za-z0-9_]", "_", name)
     name = name if name[:1].isalpha() else f"model_{name}"
-    for path, array in arrays(network).items():
-        if not (np.abs(array) <= np.finfo(np.float32).max).all():
-            raise OptionError(f"export to C: {path} holds a number that is not finite as a float")
     writer, task = Writer(int8), network.task or {}
     use = models.WRITERS[network.kind](writer, network, record) + "\n"
     symbols = _strings(writer, task)
     use += _forecast(writer, task["series"]) if "series" in task else ""
     scale = max(1.0, float(np.abs(record["output"]).max(initial=0)))
     bound = f"{(INT8_BOUND if int8 else FLOAT_BOUND) * scale:.2e}"
-    parts = [runtime.BEGIN, *writer.defines, *writer.constants, runtime.MATH]
-    parts += [runtime.MATH_INT8] * int8 + [runtime.ARGMAX, runtime.SAMPLE, _struct(writer), *writer.code]
-    parts += ["\n#ifdef MODEL_TEST", *writer.recorded, runtime.DIFFERENCE, writer.test]
-    parts += [runtime.TEST_END.replace("BOUND", bound), "#endif"]
     longer = "((unsigned char)prime[length] & 0xC0) == 0x80" if symbols == "characters" else "0"
-    parts += [runtime.MAIN_CHAR.replace("LONGER", longer) if symbols else runtime.MAIN, "#endif\n"]
-    text = _comment(writer, network, _renamed(use, name), name) + _renamed("\n".join(parts), name)
-    return text.encode("ascii")
+    parts = [runtime.BEGIN, *writer.defines, *writer.constants, runtime.MATH, runtime.MATH_INT8 if int8 else ""]
+    parts += [runtime.ARGMAX, runtime.SAMPLE if network.kind == "char_lm" else "", _struct(writer), *writer.code]
+    parts += ["#ifdef MODEL_TEST", *writer.recorded, runtime.DIFFERENCE, writer.test]
+    parts += [runtime.TEST_END.replace("BOUND", bound), "#endif"]
+    parts += [runtime.MAIN_CHAR.replace("LONGER", longer) if symbols else runtime.MAIN, "#endif"]
+    body = "\n".join(part.strip("\n") for part in parts if part)
+    return f"{_comment(writer, network, _renamed(use, name), name)}\n{_renamed(body, name)}\n".encode("ascii")
 
 
 def _renamed(text: str, name: str) -> str:
-    return re.sub(r"\bMODEL_", f"{name.upper()}_", re.sub(r"\bmodel_", f"{name}_", text))
+    """The text with a program's own name for ``model`` in all names."""
+    return re.sub(r"\b(model|MODEL)_", lambda found: f"{name.upper() if found[1] == 'MODEL' else name}_", text)
 
 
 def _comment(writer: Writer, network: Network, use: str, name: str) -> str:
     """What the program is, what it needs, and how it is used."""
     what = [
         network.kind,
-        *sorted({ascii(layer.equations.name) for one in network.layers.values() for layer in one.layers[0]}),
+        *sorted({ascii(layer.equations.name)[1:-1] for one in network.layers.values() for layer in one.layers[0]}),
     ]
     what += [f"{key} of {len(one.layers)} x {one.layers[0][0].hidden_size}" for key, one in network.layers.items()]
     room = f" with {name.upper()}_MAX_STEPS {writer.max_steps}" if writer.max_steps else ""
@@ -79,7 +76,7 @@ def _comment(writer: Writer, network: Network, use: str, name: str) -> str:
     return f"""/* A network ({", ".join(what)}), exported by minirnn; weights: {stored}.
 
    Flash: {writer.flash:,} bytes of constants, and the code. RAM: {holder if writer.fields else "the stack"}.
-   Stack: local arrays of up to about {4 * writer.stack:,} bytes.
+   Stack: local arrays of up to about {4 * (writer.layer_stack + writer.stack):,} bytes.
 
 {use}
    Test: cc -std=c99 -O2 -D{name.upper()}_MAIN -x c {name}.h -lm -o {name} && ./{name}
@@ -139,11 +136,12 @@ def _forecast(writer: Writer, series: dict[str, Any]) -> str:
     streaming, inputs = writer.struct == "model_state", 1 + columns
     value = f"history[({{}}) * {columns}]"
     value = f"log({value})" if log else value
-    lines = [f"const double *from = history + (rows - {length}) * {columns};", f"float out[{horizon}];", "int t, c, k;"]
+    lines = ["const double *from;", f"float out[{horizon}];", "int t, c, k;"]
     lines += ["model_state state;", f"float x[{inputs}];"] if streaming else [f"float all[{length * inputs}];"]
     lines += ["double last;", f"if (rows < {first}) return -1;"]
     if log:
         lines.append(f"for (t = 0; t < rows; t++) if (!(history[t * {columns}] > 0)) return -1;")
+    lines.append(f"from = history + (rows - {length}) * {columns};")
     lines.append(f"last = ({value.format('rows - 1')} - model_mean[0]) / model_std[0];")
     lines += ["model_init(&state);"] if streaming else []
     lines += [f"for (t = 0; t < {length}; t++) {{", f"    for (c = 0; c < {columns}; c++) {{"]
