@@ -7,6 +7,7 @@ Usage: python benchmarks/export_c.py                  time per step of char LSTM
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import tempfile
 import time
@@ -19,39 +20,59 @@ import minirnn as mr
 from minirnn.export.network import describe
 from minirnn.export.record import record
 from minirnn.export.to_c import program
+from minirnn.models import CharLM
 from minirnn.tasks import TextGenerator
 
 FLAGS = ("-O3", "-march=native")
 SIZES = ((1, 64), (2, 128), (2, 256))
-SYMBOLS = 65
+VOCABULARY, SYMBOLS, ROUNDS = 65, 200, 7
 
 _TIME = """
 #define _POSIX_C_SOURCE 199309L
-#include <stdio.h>
+#define MODEL_TEST
 #include <time.h>
 #include "model.h"
-static model_state state;
 static double seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
-int main(void) {
-    float y[MODEL_OUTPUTS], sum = 0.0f;
-    double best = 1e9;
-    int repeat, k;
+static volatile int last;
+static void once(void) {
+#if SYMBOLS
+    model_state state;
+    float y[MODEL_OUTPUTS];
+    int k, token = 0;
     model_init(&state);
-    for (repeat = 0; repeat < 10; repeat++) {
-        const double start = seconds();
-        for (k = 0; k < 2000; k++) {
-            model_step(&state, k % MODEL_TOKENS, y);
-            sum += y[0];
-        }
-        if (seconds() - start < best) best = seconds() - start;
+    for (k = 0; k < SYMBOLS; k++) {
+        model_step(&state, token, y);
+        token = model_argmax(y, MODEL_OUTPUTS);
     }
-    fprintf(stderr, "%g", (double)sum);
-    printf("%.9g", best / 2000);
-    return 0;
+    last = token; /* so that the loop is not left out */
+#else
+    model_test();
+#endif
+}
+int main(void) {
+    double times[ROUNDS], start = seconds();
+    int round, other, k, count, bad = model_test();
+    last = bad;
+    once();
+    start = seconds();
+    once();
+    count = 1 + (int)(SECONDS / ROUNDS / (seconds() - start + 1e-9));
+    for (round = 0; round < ROUNDS; round++) {
+        start = seconds();
+        for (k = 0; k < count; k++) once();
+        times[round] = (seconds() - start) / count;
+        for (other = round; other > 0 && times[other] < times[other - 1]; other--) {
+            start = times[other];
+            times[other] = times[other - 1];
+            times[other - 1] = start;
+        }
+    }
+    fprintf(stderr, "%.9g", times[ROUNDS / 2]);
+    return bad;
 }
 """
 
@@ -84,36 +105,44 @@ int main(void) {
 """
 
 
-def run_c(header: Path, source: str, flags: tuple[str, ...] = FLAGS, stdin: bytes = b"") -> tuple[float, str]:
+def run_c(header: bytes, source: str, flags: tuple[str, ...] = FLAGS, stdin: bytes = b"") -> tuple[str, str]:
     """Compile a program that includes ``header``, called "model" within; what it prints on both outputs."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "model.h").write_bytes(header.read_bytes())
+        Path(folder, "model.h").write_bytes(header)
         Path(folder, "main.c").write_text(source)
         subprocess.run(["cc", "-std=c99", *flags, "main.c", "-o", "main", "-lm"], cwd=folder, check=True)
         done = subprocess.run(["./main"], cwd=folder, check=True, capture_output=True, input=stdin)
-    return float(done.stdout), done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
 
 
-def time_c(header: Path, flags: tuple[str, ...] = FLAGS) -> float:
-    """Seconds per step of an exported char model: the best of 10 times 2,000 steps."""
-    return run_c(header, _TIME, flags)[0]
+def time_c(header: bytes, symbols: int, seconds: float = 1.0, flags: tuple[str, ...] = FLAGS) -> tuple[float, float]:
+    """The largest difference from the recorded outputs, and seconds: the median of some rounds.
+
+    Args:
+        header: of a program called "model".
+        symbols: of a character model, time for so many greedy ones; 0: time for the recorded sequence.
+        seconds: for all rounds together.
+    """
+    options = (f"-DSYMBOLS={symbols}", f"-DSECONDS={seconds}", f"-DROUNDS={ROUNDS}")
+    shown, taken = run_c(header, _TIME, (*flags, *options))
+    return float(shown.split("outputs: ")[1].split(",")[0]), float(taken)
 
 
-def bits_c(header: Path, tokens: np.ndarray) -> tuple[float, np.ndarray]:
+def bits_c(header: bytes, tokens: np.ndarray) -> tuple[float, np.ndarray]:
     """Bits per symbol of an exported char model on ``tokens`` [S], and the most likely symbols [S - 1]."""
     bits, best = run_c(header, _BITS, stdin=tokens.astype("<u2").tobytes())
-    return bits, np.array(best.split(), np.int64)
+    return float(bits), np.array(best.split(), np.int64)
 
 
-def time_minirnn(model: mr.models.CharLM) -> float:
-    """Seconds per symbol of minirnn's compiled sampling loop, greedy: the best of 5 times 2,000."""
+def time_minirnn(model: CharLM) -> float:
+    """Seconds per symbol of minirnn's compiled sampling loop, greedy: the median of 7 times 2,000."""
     model.generate([0], 64, temperature=0)
     times = []
-    for _ in range(5):
+    for _ in range(ROUNDS):
         start = time.perf_counter()
         model.generate([0], 2000, temperature=0)
         times.append((time.perf_counter() - start) / 2000)
-    return min(times)
+    return statistics.median(times)
 
 
 def main() -> None:
@@ -121,40 +150,38 @@ def main() -> None:
     parser.add_argument("run", nargs="?", help="checkpoint of a char model")
     parser.add_argument("text", nargs="?", help="text file that it was not trained on")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        header = Path(folder, "exported.h")
-        if arguments.run:
-            task = TextGenerator.load(arguments.run)
-            tokens = task.symbols.encode(Path(arguments.text).read_text(encoding="utf-8"))
-            network = replace(describe(task.model), task=task.config())
-            with task.model.evaluating():
-                logits = task.model(tokens[:-1])[0].numpy()
-            loss = mr.nn.functional.cross_entropy(logits, tokens[1:]).item() / np.log(2)
-            print(f"{len(tokens):,} symbols; minirnn: {loss:.6f} bits per symbol")
-            for int8 in (False, True):
-                header.write_bytes(program(network, record(task.model), int8=int8))
-                bits, best = bits_c(header, tokens)
-                agree = int((best == logits.argmax(1)).sum())
-                same = f"the same most likely symbol {agree:,} times of {len(best):,}"
-                print(f"{'int8' if int8 else 'float'}: {bits:.6f} bits per symbol; {same}")
-            return
-        mr.set_num_threads(1)
-        print("| char LSTM | weights | header, kB | constants, kB | step, µs | with -O2, µs | minirnn, µs |")
-        print("|---|---|---|---|---|---|---|")
-        for layers, hidden in SIZES:
-            model = mr.models.CharLM(SYMBOLS, hidden, layers)
-            own = time_minirnn(model) * 1e6
-            for int8 in (False, True):
-                header.write_bytes(program(describe(model), record(model), int8=int8))
-                text = header.read_text()
-                flash = int(text.split("Flash: ")[1].split(" bytes")[0].replace(",", ""))
-                times = [time_c(header, flags) * 1e6 for flags in (FLAGS, ("-O2",))]
-                sizes = f"{len(text) / 1000:,.0f} | {flash / 1000:,.0f}"
-                stored = "int8" if int8 else "float"
-                print(
-                    f"| {layers}x{hidden} | {stored} | {sizes} | {times[0]:.2f} | {times[1]:.2f} | {own:.2f} |",
-                    flush=True,
-                )
+    if arguments.run:
+        compare_text(arguments.run, arguments.text)
+        return
+    mr.set_num_threads(1)
+    print("| char LSTM | weights | header, kB | constants, kB | difference | step, µs | with -O2, µs | minirnn, µs |")
+    print("|---|---|---|---|---|---|---|---|")
+    for layers, hidden in SIZES:
+        model = CharLM(VOCABULARY, hidden, layers)
+        own = time_minirnn(model) * 1e6
+        for int8 in (False, True):
+            header = program(describe(model), record(model), int8=int8)
+            flash = int(header.split(b"Flash: ")[1].split(b" bytes")[0].replace(b",", b""))
+            measured = [time_c(header, SYMBOLS, flags=flags) for flags in (FLAGS, ("-O2",))]
+            times = [seconds / SYMBOLS * 1e6 for _, seconds in measured]
+            sizes = f"{len(header) / 1000:,.0f} | {flash / 1000:,.0f} | {measured[0][0]:.1e}"
+            row = f"{'int8' if int8 else 'float'} | {sizes} | {times[0]:.2f} | {times[1]:.2f} | {own:.2f}"
+            print(f"| {layers}x{hidden} | {row} |", flush=True)
+
+
+def compare_text(run: str, text: str) -> None:
+    """Bits per symbol of a trained model and of its programs, and how often their most likely symbol is the same."""
+    task = TextGenerator.load(run)
+    tokens = task.symbols.encode(Path(text).read_text(encoding="utf-8"))
+    network = replace(describe(task.model), task=task.config())
+    with task.model.evaluating():
+        logits = task.model(tokens[:-1])[0].numpy()
+    loss = mr.nn.functional.cross_entropy(logits, tokens[1:].astype(np.int64)).item() / np.log(2)
+    print(f"{len(tokens):,} symbols; minirnn: {loss:.6f} bits per symbol")
+    for int8 in (False, True):
+        bits, best = bits_c(program(network, record(task.model), int8=int8), tokens)
+        same = f"the same most likely symbol {int((best == logits.argmax(1)).sum()):,} times of {len(best):,}"
+        print(f"{'int8' if int8 else 'float'}: {bits:.6f} bits per symbol; {same}")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,9 @@ def program(network: Network, record: Record, name: str = "model", int8: bool = 
     use = models.WRITERS[network.kind](writer, network, record) + "\n"
     symbols = _strings(writer, task)
     use += _forecast(writer, task["series"]) if "series" in task else ""
+    use += "   The next token: model_sample(y, temperature, &seed).\n" if network.kind == "char_lm" else ""
+    found = re.findall(r"int (model_find_(\w+))", "\n".join(writer.code))
+    use += "".join(f"   Strings: model_{name}(number, NULL); {find}(text, bytes).\n" for find, name in found)
     scale = max(1.0, float(np.abs(record["output"]).max(initial=0)))
     bound = f"{(INT8_BOUND if int8 else FLOAT_BOUND) * scale:.2e}"
     longer = "((unsigned char)prime[length] & 0xC0) == 0x80" if symbols == "characters" else "0"
