@@ -144,9 +144,7 @@ class Writer:
             steps.append(self.matrix(source + "ih", weight_ih)("x", "g"))
         if layer.weight_hh is not None:
             weight_hh = _pick(layer.weight_hh, recurrent_gates(equations.gates), recurrent)
-            steps.append(
-                self.matrix(source + "hh", weight_hh)("s", f"g + {first_recurrent}" if first_recurrent else "g")
-            )
+            steps.append(self.matrix(source + "hh", weight_hh)("s", f"g + {first_recurrent}"))
         begin, body, used = self._equations(source, layer, gates)
         declared = "const float *x" if embedding is None else "int token"
         head = f"void model_{name}({declared}, float *MODEL_RESTRICT s)"
@@ -168,7 +166,7 @@ class Writer:
         def atom(node: Node, operands: list[str]) -> str:
             match node.op:
                 case "gate":
-                    return f"g[{gates.index(node.key) * size} + i]".replace("[0 + ", "[")
+                    return f"g[{gates.index(node.key) * size} + i]"
                 case "state":
                     return states[equations.states.index(node.key)]
                 case "vector":
@@ -221,8 +219,7 @@ class Writer:
 
     def layers(self, name: str, layers: Layers) -> list[list[int]]:
         """Write all layers as functions ``model_NAME_K_D``; returns where the states of each begin."""
-        table = layers.embedding
-        folds = False
+        table, folds = layers.embedding, False
         if table is not None:
             gates, directions = len(layers.layers[0][0].weight_ih), len(layers.layers[0])
             folds = len(table) * gates * directions <= table.size + gates * table.shape[1] * directions
@@ -275,10 +272,8 @@ class Writer:
                 loop = "t = length - 1; t >= 0; t--" if layer.reverse else "t = 0; t < length; t++"
                 lines += [f"memset(s + {start}, 0, {state_size(layer)} * sizeof(float));", f"for ({loop}) {{"]
                 lines.append(f"    model_{name}_{number}_{direction}({given}, s + {start});")
-                lines += [
-                    f"    memcpy(w->{out} + t * {total} + {at}, s + {start}, {width(layer)} * sizeof(float));",
-                    "}",
-                ]
+                copy = f"memcpy(w->{out} + t * {total} + {at}, s + {start}, {width(layer)} * sizeof(float));"
+                lines += [f"    {copy}", "}"]
                 at += width(layer)
             if layers.residual and number:
                 lines.append(f"for (i = 0; i < length * {total}; i++) w->{out}[i] += {below}[i];")
@@ -286,10 +281,8 @@ class Writer:
         if layers.bidirectional and layers.merge != "concat":
             half = size // 2
             text = merged(layers.merge, f"w->{out}[t * {size} + i]", f"w->{out}[t * {size} + {half} + i]")
-            lines += [
-                "for (t = 0; t < length; t++)",
-                f"    for (i = 0; i < {half}; i++) w->{out}[t * {half} + i] = {text};",
-            ]
+            each = f"for (i = 0; i < {half}; i++) w->{out}[t * {half} + i] = {text};"
+            lines += ["for (t = 0; t < length; t++)", f"    {each}"]
         lines.append("(void)i;")
         declared = "" if source else f"const {'int' if tokens else 'float'} *x, "
         self.function(f"void model_{name}(model_workspace *w, {declared}int length)", lines)

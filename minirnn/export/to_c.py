@@ -68,15 +68,14 @@ def _renamed(text: str, name: str) -> str:
 
 def _comment(writer: Writer, network: Network, use: str, name: str) -> str:
     """What the program is, what it needs, and how it is used."""
-    what = [
-        network.kind,
-        *sorted({ascii(layer.equations.name)[1:-1] for one in network.layers.values() for layer in one.layers[0]}),
-    ]
-    what += [f"{key} of {len(one.layers)} x {one.layers[0][0].hidden_size}" for key, one in network.layers.items()]
+    what: list[str] = [network.kind]
+    for key, one in network.layers.items():
+        cell, size = ascii(one.layers[0][0].equations.name)[1:-1], one.layers[0][0].hidden_size
+        what.append(f"{key}: {cell}{', bidirectional' if one.bidirectional else ''}, {len(one.layers)} x {size}")
     room = f" with {name.upper()}_MAX_STEPS {writer.max_steps}" if writer.max_steps else ""
     holder = f"sizeof({_renamed(writer.struct, name)}) = {writer.ram:,} bytes{room}"
     stored = "int8, with a factor per row" if writer.int8 else "float"
-    return f"""/* A network ({", ".join(what)}), exported by minirnn; weights: {stored}.
+    return f"""/* A network ({"; ".join(what)}), exported by minirnn; weights: {stored}.
 
    Flash: {writer.flash:,} bytes of constants, and the code. RAM: {holder if writer.fields else "the stack"}.
    Stack: local arrays of up to about {4 * (writer.layer_stack + writer.stack):,} bytes.
@@ -137,33 +136,38 @@ def _forecast(writer: Writer, series: dict[str, Any]) -> str:
     for key, values in (*series["scaler"].items(), ("spread", series["spread"])):
         writer.array(key, np.array(values, np.float64), "double")
     streaming, inputs = writer.struct == "model_state", 1 + columns
-    value = f"history[({{}}) * {columns}]"
-    value = f"log({value})" if log else value
-    lines = ["const double *from;", f"float out[{horizon}];", "int t, c, k;"]
-    lines += ["model_state state;", f"float x[{inputs}];"] if streaming else [f"float all[{length * inputs}];"]
-    lines += ["double last;", f"if (rows < {first}) return -1;"]
-    if log:
-        lines.append(f"for (t = 0; t < rows; t++) if (!(history[t * {columns}] > 0)) return -1;")
-    lines.append(f"from = history + (rows - {length}) * {columns};")
-    lines.append(f"last = ({value.format('rows - 1')} - model_mean[0]) / model_std[0];")
-    lines += ["model_init(&state);"] if streaming else []
-    lines += [f"for (t = 0; t < {length}; t++) {{", f"    for (c = 0; c < {columns}; c++) {{"]
-    lines += [f"        double z = from[t * {columns} + c];"] + ["        if (c == 0) z = log(z);"] * log
-    lines += ["        z = (z - model_mean[c]) / model_std[c];"]
-    lines += [] if streaming else [f"        float *x = all + t * {inputs};"]
-    lines += ["        if (c == 0) x[0] = (float)(z - last);", "        x[1 + c] = (float)tanh(z / 2);", "    }"]
-    lines += [f"    model_step(&state, x, t == {length - 1} ? out : NULL);", "}"] if streaming else ["}"]
-    lines += [] if streaming else [f"if (model_run(w, all, {length}, out) < 0) return -1;"]
-    lines += [f"for (k = 1; k <= {horizon}; k++) {{", f"    const int cycles = (k + {period - 1}) / {period};"]
-    lines.append(f"    double value = {value.format(f'rows - 1 + k - cycles * {period}')};")
-    if base == "trend":
-        change = f"{value.format('rows - 1')} - {value.format(f'rows - 1 - {period}')}"
-        lines.append(f"    value += cycles * ({change});")
-    lines.append("    value += model_spread[k - 1] * out[k - 1];")
-    lines += [f"    y[k - 1] = {'exp(value < 700 ? value : 700)' if log else 'value'};", "}", "return 0;"]
-    head = "" if streaming else "model_workspace *w, "
-    writer.function(
-        f"int model_forecast({head}const double *history, int rows, double *y)", lines, length * inputs + horizon
+    declared, kept = ("", inputs) if streaming else ("model_workspace *w, ", length * inputs)
+
+    def x(row: str) -> str:
+        return f"{'log' if log else ''}(history[({row}) * {columns}])"
+
+    writer.write(
+        f"""
+static inline int model_forecast({declared}const double *history, int rows, double *y) {{
+    {"model_state state;" if streaming else ""}
+    float out[{horizon}], all[{kept}], *x = all;
+    double last;
+    int t, c, k;
+    if (rows < {first}) return -1;
+    {f"for (t = 0; t < rows; t++) if (!(history[t * {columns}] > 0)) return -1;" if log else ""}
+    last = ({x("rows - 1")} - model_mean[0]) / model_std[0];
+    {"model_init(&state);" if streaming else ""}
+    for (t = rows - {length}; t < rows; t++, x += {0 if streaming else inputs}) {{
+        for (c = 0; c < {columns}; c++)
+            x[1 + c] = (float)tanh(((c ? history[t * {columns} + c] : {x("t")}) - model_mean[c]) / model_std[c] / 2);
+        x[0] = (float)(({x("t")} - model_mean[0]) / model_std[0] - last);
+        {"model_step(&state, x, t == rows - 1 ? out : NULL);" if streaming else ""}
+    }}
+    {"" if streaming else f"if (model_run(w, all, {length}, out) < 0) return -1;"}
+    for (k = 1; k <= {horizon}; k++) {{
+        const int cycles = (k + {period - 1}) / {period};
+        double value = {x(f"rows - 1 + k - cycles * {period}")} + model_spread[k - 1] * out[k - 1];
+        {f"value += cycles * ({x('rows - 1')} - {x(f'rows - 1 - {period}')});" if base == "trend" else ""}
+        y[k - 1] = {"exp(value < 700 ? value : 700)" if log else "value"};
+    }}
+    return 0;
+}}""",
+        kept + horizon + streaming * writer.ram // 4,
     )
     call = "history, rows, y" if streaming else "&w, history, rows, y"
     positive = ", or a value of the column is not above 0" if log else ""
