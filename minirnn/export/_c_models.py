@@ -303,7 +303,7 @@ static inline void model_decode_step(model_workspace *w, int token, float *y) {{
     largest += logf(total);
     for (i = 0; i < {outputs}; i++) y[i] -= largest;
 }}
-static inline int model_translate(model_workspace *w, const int *x, int length, int *out, int max) {{
+static inline int model_translate(model_workspace *w, const int *x, int length, int *out, int *from, int max) {{
     int token = {START}, count = 0;
     if (model_encode(w, x, length) < 0) return -1;
     while (count < max) {{
@@ -311,6 +311,7 @@ static inline int model_translate(model_workspace *w, const int *x, int length, 
         w->y[{PAD}] = w->y[{START}] = -3e38f;
         token = model_argmax(w->y, {outputs});
         if (token == {END}) break;
+        if (from) from[count] = {"model_argmax(w->weights, length)" if attends else "-1"};
         out[count++] = token;
     }}
     return count;
@@ -320,8 +321,9 @@ static inline int model_translate(model_workspace *w, const int *x, int length, 
     each = f"{{ model_decode_step(&w, model_test_target[t], y); COMPARE(t * {outputs}) }}"
     encode = f"static model_workspace w; model_encode(&w, model_test_input, {len(record['input'])});"
     _test(writer, outputs, f"{encode} for (t = 0; t < {len(target) + 1}; t++) {each}")
-    return """   model_workspace w; model_translate(&w, x, length, out, max): greedy search, from `length` tokens x to
-   at most `max` tokens out; returns how many, -1 where the source has more than MODEL_MAX_STEPS. Or
+    return """   model_workspace w; model_translate(&w, x, length, out, from, max): greedy search, from `length` tokens x
+   to at most `max` tokens out; returns how many, -1 where the source has more than MODEL_MAX_STEPS. `from`, if not
+   NULL, becomes the place in x that each one attends to most, which may replace 3 (<unk>); -1 without attention. Or
    model_encode(&w, x, length), then model_decode_step(&w, token, y): log-probabilities of what follows a token,
    1 (<start>) at first, up to 2 (<end>)."""
 

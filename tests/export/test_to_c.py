@@ -288,16 +288,18 @@ def test_greedy_translations(tmp_path: Path) -> None:
     (tmp_path / "model.h").write_bytes(exported(task.model, task.config()))
     lines = [f"{{ const int x[] = {{{', '.join(map(str, x))}}}; show(x, {len(x)}); }}" for x in sources]
     body = f"""static model_workspace w;
-    static void show(const int *x, int n) {{ int out[64], k, count = model_translate(&w, x, n, out, 2 * n + 10);
-        for (k = 0; k < count; k++) printf("%s ", model_target(out[k], NULL));
+    static void show(const int *x, int n) {{
+        int out[64], from[64], k, count = model_translate(&w, x, n, out, from, 2 * n + 10);
+        for (k = 0; k < count; k++) printf("%s %d ", model_target(out[k], NULL), from[k]);
         puts(""); }}
     int main(void) {{ const int x[1] = {{3}}; int y; {" ".join(lines)}
         if (model_find_target("nowhere", 7) != 3) return 1;
-        return model_translate(&w, x, MODEL_MAX_STEPS + 1, &y, 1) != -1; }}"""
+        return model_translate(&w, x, MODEL_MAX_STEPS + 1, &y, NULL, 1) != -1; }}"""
     found = output(compiled(tmp_path, f'#include <stdio.h>\n#include "model.h"\n{body}')).decode().splitlines()
-    best = [task.model.generate(x[:, None])[0].tokens for x in sources]
-    assert [line.split() for line in found] == [[task.target.tokens[k] for k in tokens] for tokens in best]
-    assert max(map(len, best)) > 3
+    best = [task.model.generate(x[:, None])[0] for x in sources]
+    pairs = [zip(one.tokens, one.attention.argmax(1), strict=True) for one in best]
+    assert found == ["".join(f"{task.target.tokens[k]} {n} " for k, n in pair) for pair in pairs]
+    assert max(len(one.tokens) for one in best) > 3
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention"])
