@@ -321,7 +321,7 @@ static inline int model_translate(model_workspace *w, const int *x, int length, 
     each = f"{{ model_decode_step(&w, model_test_target[t], y); COMPARE(t * {outputs}) }}"
     encode = f"static model_workspace w; model_encode(&w, model_test_input, {len(record['input'])});"
     _test(writer, outputs, f"{encode} for (t = 0; t < {len(target) + 1}; t++) {each}")
-    return """   model_workspace w; model_translate(&w, x, length, out, from, max): greedy search, from `length` tokens x
+    return """   model_workspace w; model_translate(&w, x, length, out, from, max): greedy search, `length` tokens x
    to at most `max` tokens out; returns how many, -1 where the source has more than MODEL_MAX_STEPS. `from`, if not
    NULL, becomes the place in x that each one attends to most, which may replace 3 (<unk>); -1 without attention. Or
    model_encode(&w, x, length), then model_decode_step(&w, token, y): log-probabilities of what follows a token,
