@@ -64,7 +64,7 @@ class Writer:
         if not np.isfinite(values).all():
             raise OptionError(f"export to C: {name} holds a number that is not finite in {kind}")
         flat = values.ravel()
-        text = list(map("%.9g".__mod__ if values.dtype == np.float32 else repr, flat.tolist())) or ["0"]
+        text = list(map(_decimal if values.dtype == np.float32 else repr, flat.tolist())) or ["0"]
         lines = [", ".join(text[at : at + 12]) for at in range(0, len(text), 12)]
         (self.recorded if recorded else self.constants).append(
             f"static const {kind} model_{name}[{len(text)}] = {{\n    " + ",\n    ".join(lines) + "};"
@@ -328,6 +328,11 @@ def _literal(value: float) -> str:
     """
     if abs(value) > float(np.finfo(np.float32).max):
         raise OptionError(f"export to C: a constant of the cell, {value:g}, is not finite as a float")
+    return _decimal(value)
+
+
+def _decimal(value: float) -> str:
+    """A float as a constant of C, with the nine digits that tell every float from its neighbours."""
     text = f"{value:.9g}"
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
 

@@ -145,7 +145,7 @@ static inline float model_difference(const float *y, const float *expected, int 
 
 TEST_END = r"""
     printf("largest difference from the recorded outputs: %g, bound %g\n", (double)largest, BOUND);
-    return !(largest <= BOUND);
+    return !((double)largest <= BOUND);
 }
 """
 

@@ -161,7 +161,7 @@ static inline int model_forecast({declared}const double *history, int rows, doub
     {"" if streaming else f"if (model_run(w, all, {length}, out) < 0) return -1;"}
     for (k = 1; k <= {horizon}; k++) {{
         const int cycles = (k + {period - 1}) / {period};
-        double value = {x(f"rows - 1 + k - cycles * {period}")} + model_spread[k - 1] * out[k - 1];
+        double value = {x(f"rows - 1 + k - cycles * {period}")} + model_spread[k - 1] * (double)out[k - 1];
         {f"value += cycles * ({x('rows - 1')} - {x(f'rows - 1 - {period}')});" if base == "trend" else ""}
         y[k - 1] = {"exp(value < 700 ? value : 700)" if log else "value"};
     }}

@@ -33,7 +33,7 @@ from minirnn.tasks.tagger import TaggerModel
 from minirnn.training import Trainer, TrainingConfig
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, cc")
-STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-Wdouble-promotion", "-Wshadow")
 RUNS = Path(__file__).parents[1] / "data_0_1"
 
 
@@ -292,9 +292,9 @@ def test_greedy_translations(tmp_path: Path) -> None:
         int out[64], from[64], k, count = model_translate(&w, x, n, out, from, 2 * n + 10);
         for (k = 0; k < count; k++) printf("%s %d ", model_target(out[k], NULL), from[k]);
         puts(""); }}
-    int main(void) {{ const int x[1] = {{3}}; int y; {" ".join(lines)}
+    int main(void) {{ const int one[1] = {{3}}; int y; {" ".join(lines)}
         if (model_find_target("nowhere", 7) != 3) return 1;
-        return model_translate(&w, x, MODEL_MAX_STEPS + 1, &y, NULL, 1) != -1; }}"""
+        return model_translate(&w, one, MODEL_MAX_STEPS + 1, &y, NULL, 1) != -1; }}"""
     found = output(compiled(tmp_path, f'#include <stdio.h>\n#include "model.h"\n{body}')).decode().splitlines()
     best = [task.model.generate(x[:, None])[0] for x in sources]
     pairs = [zip(one.tokens, one.attention.argmax(1), strict=True) for one in best]
