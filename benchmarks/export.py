@@ -3,9 +3,9 @@
     python benchmarks/export.py [CHECKPOINT ...] [--only numpy] [--seconds 1]
 
 Without checkpoints: models of usual sizes with random weights. The difference is the largest one from the outputs that
-minirnn recorded, relative to outputs above 1. C is compiled with -O3 -march=native. A step is one step of a sequence: of
-a character model a sampled symbol, the most likely one each time; of others the time for a recorded sequence divided by
-its steps, those of both sequences of a translator. One thread, one sequence; medians.
+minirnn recorded, relative to outputs above 1. C is compiled with -O3 -march=native. A step is one step of a sequence:
+of a character model a sampled symbol, the most likely one each time; of others the time for a recorded sequence divided
+by its steps, those of both sequences of a translator. One thread, one sequence; medians.
 """
 
 from __future__ import annotations
