@@ -203,7 +203,7 @@ def test_the_best_state_has_the_lowest_validation_loss(tmp_path: Path) -> None:
     steps = run(Trainer(task, TrainingConfig(steps=10, evaluations=5), tmp_path))
     assert [s.best for s in steps if s.metrics] == [True, True, False, True, False]
     arrays, config = checkpoint.load(tmp_path / BEST)
-    assert config["position"]["best_loss"] == 1.9
+    assert config["position"]["best"] == {"val_loss": 1.9}
     np.testing.assert_array_equal(arrays["model.head.weight"], weights[1.9])
 
 
