@@ -197,7 +197,7 @@ class Step:
 class Position:
     """Where training stands; stored in every checkpoint.
 
-    ``metrics`` are those of the last evaluation, ``best`` is the one of the best state that decided which it is.
+    ``metrics`` are those of the last evaluation; ``best`` has the metric that chose the best state, and its value.
     """
 
     step: int = 0

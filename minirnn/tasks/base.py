@@ -389,9 +389,9 @@ def encode_labels(labels: Labels, names: Sequence[str], where: Callable[[int], s
         if unseen.total() == len(names):
             known = ", ".join(labels.names[:_MAX_SHOWN]) + ", ..." * (len(labels) > _MAX_SHOWN)
             raise DataError(
-                f"{first}: label {names[0]!r} is none of the {len(labels)} known: {known}; expected some that are"
+                f"{first}: label {names[0]!r:.80} is none of the {len(labels)} known: {known}; expected some that are"
             )
-        most = ", ".join(f"{name!r} ({count:,})" for name, count in unseen.most_common(_MAX_SHOWN))
+        most = ", ".join(f"{name!r:.80} ({count:,})" for name, count in unseen.most_common(_MAX_SHOWN))
         logger.warning(
             "%s: training never saw %s of the %s labels, which count as errors: %s%s",
             first, f"{unseen.total():,}", f"{len(names):,}", most, ", ..." * (len(unseen) > _MAX_SHOWN),

@@ -12,6 +12,7 @@ from support import needs_many_steps, run
 import minirnn as mr
 from minirnn.data.vocabulary import PAD, UNK, Vocabulary
 from minirnn.errors import DataError
+from minirnn.metrics import span_f1
 from minirnn.runs import BEST
 from minirnn.tasks import Line, load, tagger
 from minirnn.tasks.tagger import EncodedSentences, Sentences, TaggedData, Tagger, TaggerConfig, TaggerModel, evaluate
@@ -137,6 +138,33 @@ def test_a_tag_that_training_never_saw_is_an_error_and_named_once(
         == {"val_loss": after["loss"]} | {k: after[k] for k in ("accuracy", "macro_f1")}
     )
     assert len(caplog.messages) == 1
+
+
+def test_span_scores_are_those_of_the_predicted_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over several batches of sentences of several lengths, one of them with a type that training never saw."""
+    monkeypatch.setattr(tagger, "EVAL_BATCH_SIZE", 3)
+    kinds = {
+        "DET": "B-NP",
+        "NOUN": "I-NP",
+        "PROPN": "B-NP",
+        "AUX": "B-VP",
+        "VERB": "I-VP",
+        "ADV": "B-ADVP",
+        "PUNCT": "O",
+    }
+    chunks = [[(word, kinds[tag]) for word, tag in sentence] for sentence in language(30)]
+    foreign = [*chunks[20:], [("Oh", "B-INTJ"), ("dear", "I-INTJ"), ("Ann", "B-NP")]]
+    made = task(
+        Sentences.read([write(tmp_path / "train", chunks[:20])]), Sentences.read([write(tmp_path / "v", foreign)])
+    )
+    assert (made.best_metric, made.best_mode) == ("span_f1", "max")
+    for _ in Trainer(made, TrainingConfig(steps=8, lr=2e-2)).fit():
+        pass
+    found = made.evaluate()
+    scores = span_f1(made.tag([[w for w, _ in s] for s in foreign]), [[t for _, t in s] for s in foreign])
+    assert (found["span_precision"], found["span_recall"], found["span_f1"]) == scores
+    assert 0 < scores.f1 < 1
+    assert found.keys() == {"val_loss", "accuracy", "macro_f1", "span_precision", "span_recall", "span_f1"}
 
 
 def test_tags_that_are_all_foreign_are_refused(tmp_path: Path, data: Sentences) -> None:
