@@ -6,7 +6,6 @@ import base64
 import hashlib
 import html
 import json
-import math
 import re
 import sys
 import unicodedata
@@ -19,13 +18,15 @@ from typing import Any
 import numpy as np
 
 from minirnn.data.text import Bytes
+from minirnn.data.vocabulary import END
 from minirnn.errors import OptionError
 from minirnn.export.network import Layers, Network, describe
 from minirnn.export.page.cells import javascript
 from minirnn.export.page.ranking import rank
 from minirnn.export.page.trace import Trace, trace
 from minirnn.export.page.weights import pack, rounded, stored_arrays
-from minirnn.export.record import record
+from minirnn.export.record import STEPS, record
+from minirnn.models import EncoderDecoder
 from minirnn.tasks import Task
 from minirnn.tasks.base import rebuild
 from minirnn.tasks.char import TextGenerator
@@ -82,6 +83,8 @@ def contents(task: Task[Any, Any], text: str | None = None, int8: bool = False) 
         raise OptionError("look: expected layers without a projection (proj_size)")
     text = text and text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     stored, about = stored_arrays(network), _about(network, int8)
+    if not all(np.isfinite(array).all() for array in stored.values()):
+        raise OptionError("look: expected finite weights; the model has some that are NaN or infinite in float32")
     found = {"kind": task.name, **_described(network), **pack(stored, int8), **describer(task), "about": about}
     if not isinstance(task, TextGenerator):
         return found | {"text": text or "", "about": about | _output_difference(task.model, int8)}
@@ -194,10 +197,19 @@ def _about(network: Network, int8: bool) -> dict[str, Any]:
 
 
 def _output_difference(model: Any, int8: bool) -> dict[str, float]:
-    """The largest difference that rounded weights make to outputs: logits or log-probabilities at random tokens."""
+    """The largest difference that rounded weights make to outputs: logits at random tokens."""
     arrays = {name: rounded(array, int8) for name, array in model.state_dict().items()}
-    one, other = (record(each)["output"] for each in (model, rebuild(type(model), model.config, arrays)))
-    return {"output_difference": float(np.abs(one - other).max()) if one.shape == other.shape else math.inf}
+    one, other = map(_outputs, (model, rebuild(type(model), model.config, arrays)))
+    return {"output_difference": float(np.abs(one - other).max())}
+
+
+def _outputs(model: Any) -> np.ndarray:
+    if not isinstance(model, EncoderDecoder):
+        return record(model)["output"]
+    rng = np.random.default_rng(0)
+    source, target = (rng.integers(END, size, (STEPS, 1)) for size in (model.source_size, model.target_size))
+    with model.evaluating():
+        return model(source, target).numpy()
 
 
 # ---------------------------------------------------------------------------------------------------- character models
@@ -253,7 +265,7 @@ def page(contents: dict[str, Any], title: str) -> bytes:
         "style": _file("page.css"),
         "engine": f"{engine}return makeModel;\n}})();",
         "page": _file("page.js"),
-        "data": json.dumps(data).replace("<", "\\u003c"),
+        "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
     }
     text = re.sub(r"\{\{(\w+)\}\}", lambda found: values.get(found[1], found[0]), _file("page.html"))
     policy = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
