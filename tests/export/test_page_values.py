@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from support import perturb
-from tiny import TASKS
 
 import minirnn as mr
 from minirnn import cells, tasks
