@@ -24,7 +24,7 @@ from minirnn.export.network import Layers, Network, describe
 from minirnn.export.page.cells import javascript
 from minirnn.export.page.ranking import rank
 from minirnn.export.page.trace import Trace, trace
-from minirnn.export.page.weights import pack, rounded, stored_arrays
+from minirnn.export.page.weights import DIGITS, pack, rounded, stored_arrays
 from minirnn.export.record import STEPS, record
 from minirnn.models import EncoderDecoder
 from minirnn.tasks import Task
@@ -258,12 +258,13 @@ def _file(name: str) -> str:
 
 def page(contents: dict[str, Any], title: str) -> bytes:
     """Return the page of :func:`contents`, in which only its own scripts and styles, known by their hashes, may run."""
-    cells, data = contents["cells"], {key: value for key, value in contents.items() if key != "cells"}
-    engine = f'const makeModel = (() => {{\n"use strict";\nconst CELLS = [{", ".join(cells)}];\n{_file("engine.js")}'
+    data = {key: value for key, value in contents.items() if key != "cells"}
+    constants = f"const DIGITS = {json.dumps(DIGITS)};\nconst CELLS = [{', '.join(contents['cells'])}];\n"
+    engine = constants + "".join(map(_file, ("engine.js", "models.js")))
     values = {
         "title": html.escape(title),
         "style": _file("page.css"),
-        "engine": f"{engine}return makeModel;\n}})();",
+        "engine": f'const makeModel = (() => {{\n"use strict";\n{engine}return makeModel;\n}})();',
         "page": _file("page.js"),
         "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
     }
