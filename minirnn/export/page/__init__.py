@@ -108,11 +108,17 @@ def _tokenizer(config: dict[str, Any]) -> dict[str, Any]:
 
     Browsers have tables of characters of another version of Unicode than Python, so those of Python are in the page.
     """
-    classes = {"space": _ranges(str.isspace)}
-    if config["rule"] == "word":
-        classes["word"] = _ranges(lambda c: c.isalnum() or c == "_")
-        classes["marks"] = _ranges(lambda c: unicodedata.category(c)[0] == "M" or c in "\u200c\u200d")
-    return config | classes
+    classes = _classes()
+    return config | (classes if config["rule"] == "word" else {"space": classes["space"]})
+
+
+@cache
+def _classes() -> dict[str, str]:
+    return {
+        "space": _ranges(str.isspace),
+        "word": _ranges(lambda c: c.isalnum() or c == "_"),
+        "marks": _ranges(lambda c: unicodedata.category(c)[0] == "M" or c in "\u200c\u200d"),
+    }
 
 
 def _ranges(holds: Callable[[str], bool]) -> str:
