@@ -80,6 +80,8 @@ def contents(task: Task[Any, Any], text: str | None = None, int8: bool = False) 
         what = getattr(task, "description", type(task).__name__)
         raise OptionError(f"look: expected a model of one of {', '.join(_KINDS)}, got {what}")
     network = describe(task.model)
+    if network.kind == "char_lm" and network.layers["rnn"].bidirectional:
+        raise OptionError("look: expected a character model of one direction")
     if any(layer.weight_hr is not None for layers in network.layers.values() for row in layers.layers for layer in row):
         raise OptionError("look: expected layers without a projection (proj_size)")
     text = text and text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
