@@ -1,0 +1,1 @@
+document.documentElement.dataset.ready = makeModel(JSON.parse(document.getElementById("model").textContent)).kind;
