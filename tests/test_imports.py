@@ -31,6 +31,7 @@ LAYERS = [
     {"minirnn.runs"},
     {"minirnn.training"},
     {"minirnn.tasks"},
+    {"minirnn.plot"},
     {"minirnn.export"},
     {"minirnn"},
     {"minirnn_cli"},

@@ -17,7 +17,7 @@ from minirnn.data.sequences import Buckets, pad
 from minirnn.data.tokenize import GLUE, Tokenizer
 from minirnn.data.vocabulary import PAD, SPECIALS, UNK, Labels, Vocabulary
 from minirnn.errors import DataError
-from minirnn.metrics import accuracy, macro_f1
+from minirnn.metrics import accuracy, confusion_matrix, macro_f1
 from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
 from minirnn.tasks import base
@@ -210,9 +210,17 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :meth:`metrics`, on files or a folder, see :func:`read_texts`."""
+        return self.metrics(*self._encoded(sources))
+
+    def confusion_matrix(self, sources: Sequence[str]) -> np.ndarray:
+        """Return how often each label was predicted for each, see :func:`minirnn.metrics.confusion_matrix`."""
+        texts, classes = self._encoded(sources)
+        return confusion_matrix(self.logits(texts).argmax(1), classes, len(self.labels))
+
+    def _encoded(self, sources: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
         texts, names, where = read_texts(sources)
         classes = base.encode_labels(self.labels, names, where.__getitem__)
-        return self.metrics([self.encode(text) for text in texts], classes)
+        return [self.encode(text) for text in texts], classes
 
     def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return the most likely label of each line, with the probabilities of all; label None for a blank line."""

@@ -17,7 +17,7 @@ from minirnn.data.lines import Locations, read_columns
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.data.vocabulary import UNK, Labels, Vocabulary
 from minirnn.errors import DataError
-from minirnn.metrics import accuracy, macro_f1
+from minirnn.metrics import accuracy, confusion_matrix, macro_f1
 from minirnn.models import ManyToMany
 from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.nn import functional as F
@@ -228,6 +228,14 @@ def _targets(classes: Sequence[np.ndarray], sentences: np.ndarray, batch: Batch)
 
 def evaluate(model: TaggerModel, text: EncodedSentences, classes: Sequence[np.ndarray]) -> dict[str, float]:
     """Return the mean ``loss`` in nats per word, ``accuracy`` and ``macro_f1``."""
+    total, p, e = _predicted(model, text, classes)
+    return {"loss": total / e.size, "accuracy": accuracy(p, e), "macro_f1": macro_f1(p, e, model.tags)}
+
+
+def _predicted(
+    model: TaggerModel, text: EncodedSentences, classes: Sequence[np.ndarray]
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The summed loss, and the most likely tag and the true one of all words."""
     total = 0.0
     predicted, expected = [], []
     with model.evaluating():
@@ -236,8 +244,7 @@ def evaluate(model: TaggerModel, text: EncodedSentences, classes: Sequence[np.nd
             total += F.cross_entropy(logits, targets, reduction="sum").item()
             predicted.append(logits.numpy().argmax(1))
             expected.append(targets)
-    p, e = np.concatenate(predicted), np.concatenate(expected)
-    return {"loss": total / e.size, "accuracy": accuracy(p, e), "macro_f1": macro_f1(p, e, model.tags)}
+    return total, np.concatenate(predicted), np.concatenate(expected)
 
 
 # ------------------------------------------------------------------------------------------------------- task
@@ -414,6 +421,13 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :func:`evaluate`, on files like those of the training."""
+        return evaluate(self.model, *self._encoded(sources))
+
+    def confusion_matrix(self, sources: Sequence[str]) -> np.ndarray:
+        """Return how often each tag was predicted for each, see :func:`minirnn.metrics.confusion_matrix`."""
+        _, predicted, expected = _predicted(self.model, *self._encoded(sources))
+        return confusion_matrix(predicted, expected, len(self.labels))
+
+    def _encoded(self, sources: Sequence[str]) -> tuple[EncodedSentences, list[np.ndarray]]:
         data = Sentences.read(sources, self.column)
-        classes = data.classes(self.labels)
-        return evaluate(self.model, EncodedSentences(data.words, self.words, self.characters), classes)
+        return EncodedSentences(data.words, self.words, self.characters), data.classes(self.labels)
