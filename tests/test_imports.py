@@ -27,6 +27,7 @@ LAYERS = [
     {"minirnn.cells"},
     {"minirnn.nn", "minirnn.optim"},
     {"minirnn.models"},
+    {"minirnn.gradient_flow"},
     {"minirnn.checkpoint"},
     {"minirnn.runs"},
     {"minirnn.training"},
