@@ -10,11 +10,12 @@ tensor([2., 4.])
 from minirnn import autograd, cells, errors, kernels, models, nn, optim, random
 from minirnn.autograd import *
 from minirnn.cells import cell
+from minirnn.export.drawing import draw
 from minirnn.kernels import get_num_threads, set_num_threads
 from minirnn.random import manual_seed
 
 __version__ = "0.2.0"
 
-__all__ = ["cell", "cells", "errors", "get_num_threads", "kernels", "manual_seed", "models", "nn", "optim", "random"]
-__all__ += ["set_num_threads"]
+__all__ = ["cell", "cells", "draw", "errors", "get_num_threads", "kernels", "manual_seed", "models", "nn", "optim"]
+__all__ += ["random", "set_num_threads"]
 __all__ += autograd.__all__

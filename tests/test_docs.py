@@ -41,7 +41,7 @@ NOT_RUN = {
 PROVIDED = {"README.md": ["novel.txt"], "docs/own_cell.md": ["text.txt", "my.py"]}
 """Files that a page takes for granted; ``my.py`` is the first block of the page."""
 
-LANGUAGES = {"python", "pycon", "sh", "text", "json", "toml", ""}
+LANGUAGES = {"python", "pycon", "sh", "text", "json", "toml", "mermaid", ""}
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

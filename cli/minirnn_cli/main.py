@@ -14,7 +14,7 @@ import typer
 import minirnn
 from minirnn.errors import DivergedError, MinirnnError, SaveError
 from minirnn.tasks import TASKS
-from minirnn_cli import bench, data, gradients, info, learn, options, plot, system, text, use
+from minirnn_cli import bench, data, draw, gradients, info, learn, options, plot, system, text, use
 from minirnn_cli.show import say, show_log
 from minirnn_cli.train import training_command
 
@@ -73,7 +73,13 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "eval": use.evaluate,
         "learn": learn.learn,
     },
-    "Look inside": {"info": info.info, "plot": plot.plot, "gradients": gradients.gradients, "bench": bench.bench},
+    "Look inside": {
+        "info": info.info,
+        "plot": plot.plot,
+        "gradients": gradients.gradients,
+        "draw": draw.draw,
+        "bench": bench.bench,
+    },
     "System": {"warmup": system.warmup},
 }
 for _panel, _commands in _COMMANDS.items():
