@@ -31,6 +31,7 @@ LAYERS = [
     {"minirnn.checkpoint"},
     {"minirnn.runs"},
     {"minirnn.training"},
+    {"minirnn.tensorboard"},
     {"minirnn.tasks"},
     {"minirnn.plot"},
     {"minirnn.export"},

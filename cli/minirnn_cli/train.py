@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +16,7 @@ from minirnn.data.sources import file_stamps
 from minirnn.errors import CheckpointError, OptionError
 from minirnn.runs import BEST
 from minirnn.tasks import Task
+from minirnn.tensorboard import TensorBoard, check_installed
 from minirnn.training import BUDGETS, Trainer, TrainingConfig
 from minirnn_cli import options as o
 from minirnn_cli import runs
@@ -26,6 +28,10 @@ Out = Annotated[
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out, or the newest on this data.", rich_help_panel="Run")
+]
+Board = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Also write event files for TensorBoard.", rich_help_panel="Run"),
 ]
 _CONFIG_HELP = "Take options from a TOML file or from another run; those on the command line win."
 ConfigFile = Annotated[Path | None, typer.Option(metavar="FILE.toml|RUN", help=_CONFIG_HELP, rich_help_panel="Run")]
@@ -41,6 +47,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         out: Out = None,
         resume: Resume = False,
         config: ConfigFile = None,
+        tensorboard: Board = False,
         threads: o.Threads = None,
         device: o.Device = "cpu",
         quiet: o.Quiet = False,
@@ -49,6 +56,8 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
     ) -> None:
         o.use_threads(threads)
         kernels.on(device)  # refuses a missing GPU before data is read
+        if tensorboard:
+            check_installed()
         sources = [options.pop("data")] if task.single_source else options.pop("data")
         name = "stdin" if sources[0] == "-" else Path(sources[0].removeprefix("@")).stem or "run"
         command_name = str(context.command.name)
@@ -78,7 +87,8 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
             _refuse_finished(trainer, folder)
         if not quiet:
             _describe(made, settings, trainer, folder, resume)
-        show_training(trainer, made, quiet, json, lambda: _changed(before, file_stamps(files)))
+        with _event_files(trainer, made, folder) if tensorboard else nullcontext():
+            show_training(trainer, made, quiet, json, lambda: _changed(before, file_stamps(files)))
         if not quiet:
             loss = trainer.position.best_loss
             say(f"best validation loss {loss:.4f}; now try: {task.example.format(folder / BEST)}")
@@ -93,6 +103,16 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
     checkpoints/<data>/.
     """
     return o.add_parameters(command, [data, *o.parameters(task.Config()), *o.parameters(task.training)])
+
+
+@contextmanager
+def _event_files(trainer: Trainer, task: Task[Any, Any], folder: Path) -> Iterator[None]:
+    board = TensorBoard(folder, task.sample_output, trainer.position.step)
+    trainer.hooks.append(board)
+    try:
+        yield
+    finally:
+        board.close()
 
 
 def _override(options: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
