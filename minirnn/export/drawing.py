@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,8 +10,11 @@ from minirnn.errors import OptionError
 from minirnn.validation import check_choice, check_int
 
 if TYPE_CHECKING:
-    from minirnn.export.network import Layers, Linear, Network
+    import numpy as np
 
+    from minirnn.export.network import Layer, Layers, Linear, Network
+
+Kind = Literal["data", "state", "feedback"]
 _MAX_UNFOLD = 100
 _MERMAID = {"&": "#amp;", "#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "\n": "<br/>"}
 
@@ -24,7 +26,7 @@ class Edge:
     start: str
     end: str
     label: str = ""
-    kind: Literal["data", "state", "feedback"] = "data"
+    kind: Kind = "data"
 
 
 @dataclass
@@ -92,8 +94,8 @@ def draw(model: Any, unfold: int | None = None, to: str = "mermaid") -> str:
         head["linear 128 to 65"]
         output(["output"])
         input -->|"[T, N]"| embedding
-        rnn_l0 ==>|"h, c [N, 128]"| rnn_l0
         embedding -->|"[T, N, 128]"| rnn_l0
+        rnn_l0 ==>|"h, c [N, 128]"| rnn_l0
         rnn_l0 -->|"[T, N, 128]"| head
         head -->|"[T, N, 65]"| output
     """
@@ -125,8 +127,26 @@ class _Time:
     steps: tuple[str, ...]
     letters: str
 
-    def shape(self, *sizes: int) -> str:
-        return f"[{', '.join([self.letters, *map(str, sizes)])}]"
+    @property
+    def once(self) -> _Time:
+        """No steps, but the sequences."""
+        return _Time(("",), self.letters.rpartition(", ")[2])
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What flows: the node that gives it at every step, and its size, None for tokens."""
+
+    time: _Time
+    nodes: Sequence[str]
+    size: int | None
+
+    @property
+    def shape(self) -> str:
+        return f"[{self.time.letters}{'' if self.size is None else f', {self.size}'}]"
+
+    def last(self, backwards: bool = False) -> _Values:
+        return _Values(self.time.once, [self.nodes[0 if backwards else -1]], self.size)
 
 
 class _Builder:
@@ -134,197 +154,159 @@ class _Builder:
 
     def __init__(self, unfold: int | None) -> None:
         self.made, self.unfold = Diagram(), unfold
-        self.time = self._time("T")
+        self.time = self.times("T")
 
-    def _time(self, letter: str) -> _Time:
+    def times(self, letter: str) -> _Time:
         if self.unfold is None:
             return _Time(("",), f"{letter}, N")
         return _Time(tuple(f"_{t + 1}" for t in range(self.unfold)), "N")
 
     # ---------------------------------------------------------------------------------------------- parts
 
-    def node(self, id: str, label: str, *below: tuple[str, str], data: bool = False) -> str:
-        """A node, and an arrow from each of (node, shape) below it."""
-        self.made.nodes[id] = label
-        if data:
-            self.made.data.add(id)
-        self.made.edges += [Edge(start, id, shape) for start, shape in below]
-        return id
+    def add(self, id: str, label: str, time: _Time, size: int | None, *below: _Values, data: bool = False) -> _Values:
+        """A node for every step, with arrows from those below it: of its step, or where numbers differ of all."""
+        made = _Values(time, [id + step for step in time.steps], size)
+        for t, (node, step) in enumerate(zip(made.nodes, time.steps, strict=True)):
+            self.made.nodes[node] = label + step.replace("_", " ") * data
+            for values in below:
+                starts = values.nodes[t : t + 1] if len(values.nodes) == len(made.nodes) else values.nodes
+                self.made.edges += [Edge(start, node, values.shape) for start in starts]
+        self.made.data |= set(made.nodes) if data else set()
+        return made
 
-    def each(
-        self, id: str, label: str, time: _Time, *below: tuple[Sequence[str], str], data: bool = False
-    ) -> list[str]:
-        """As :meth:`node`, for every step."""
-        return [
-            self.node(
-                id + step, label + f" {t + 1}" * bool(data and step), *((ids[t], s) for ids, s in below), data=data
-            )
-            for t, step in enumerate(time.steps)
-        ]
-
-    def linear(self, id: str, linear: Linear, time: _Time, below: Sequence[str], after: str = "") -> list[str]:
-        """A linear layer at every step."""
+    def linear(self, id: str, linear: Linear, below: _Values, after: str = "") -> _Values:
         outputs, inputs = linear.weight.shape
-        return self.each(id, f"linear {inputs} to {outputs}{after}", time, (below, time.shape(inputs)))
+        return self.add(id, f"linear {inputs} to {outputs}{after}", below.time, outputs, below)
 
-    def inputs(self, id: str, layers: Layers, time: _Time, label: str = "") -> list[str]:
-        """What a body reads, at every step: tokens that are embedded, or vectors."""
-        made = self.each(id, label or ("tokens" if layers.embedding is not None else "vectors"), time, data=True)
-        return self.embedded("embedding" if id == "input" else f"{id}_embedding", layers, time, made)
+    def outputs(self, network: Network, below: _Values) -> _Values:
+        """The head and the outputs."""
+        head = self.linear("head", network.linear["head"], below)
+        return self.add("output", "output", head.time, head.size, head, data=True)
 
-    def embedded(self, id: str, layers: Layers, time: _Time, tokens: Sequence[str]) -> list[str]:
+    def inputs(self, id: str, layers: Layers, time: _Time, label: str = "") -> _Values:
+        """What a body reads: tokens that are embedded, or vectors."""
         if layers.embedding is None:
-            return list(tokens)
-        rows, size = layers.embedding.shape
-        return self.each(id, f"embedding {rows} x {size}", time, (tokens, time.shape()))
+            return self.add(id, label or "vectors", time, layers.input_size, data=True)
+        tokens = self.add(id, label or "tokens", time, None, data=True)
+        return self.embedding("embedding" if id == "input" else f"{id}_embedding", layers.embedding, tokens)
 
-    def body(self, id: str, layers: Layers, time: _Time, below: Sequence[str]) -> list[list[list[str]]]:
-        """Recurrent layers: the nodes of every layer, direction and step."""
-        size, nodes = layers.input_size, []
+    def embedding(self, id: str, table: np.ndarray, tokens: _Values) -> _Values:
+        return self.add(id, f"embedding {table.shape[0]} x {table.shape[1]}", tokens.time, table.shape[1], tokens)
+
+    def body(self, id: str, layers: Layers, below: _Values) -> list[list[_Values]]:
+        """Recurrent layers: the outputs of every layer and direction."""
+        rows: list[list[_Values]] = []
         for number, row in enumerate(layers.layers):
-            directions = []
+            below = self.merged(f"{id}_l{number - 1}", rows[-1], "concat") if number else below
+            rows.append([])
             for layer in row:
-                name = f"{id}_l{number}{'_reverse' * layer.reverse}"
                 label = f"{layer.equations.name}, {layer.hidden_size} units"
                 label += (", backwards" if layer.reverse else ", forwards") * (len(row) > 1)
                 label += ", plus its input" * (layers.residual and number > 0)
-                ids = [f"{name}{step}" for step in time.steps]
-                self.made.nodes |= dict.fromkeys(ids, label)
-                states = f"{', '.join(layer.equations.states)} [N, {layer.hidden_size}]"
-                order = ids[::-1] if layer.reverse else ids
-                pairs = [(ids[0], ids[0])] if self._folded(time) else itertools.pairwise(order)
-                self.made.edges += [Edge(start, end, states, "state") for start, end in pairs]
-                self.made.edges += [Edge(start, end, time.shape(size)) for start, end in zip(below, ids, strict=True)]
-                directions.append(ids)
-            nodes.append(directions)
-            if number + 1 < len(layers.layers):
-                below, size = self.merged(f"{id}_l{number}", row, time, directions, "concat")
-        return nodes
+                size = layer.hidden_size if layer.weight_hr is None else len(layer.weight_hr)
+                made = self.add(f"{id}_l{number}{'_reverse' * layer.reverse}", label, below.time, size, below)
+                order = made.nodes[::-1] if layer.reverse else made.nodes
+                self.steps(below.time, order, order, _states(layer, below.time), "state")
+                rows[-1].append(made)
+        return rows
 
-    def _folded(self, time: _Time) -> bool:
-        return time.steps == ("",)
+    def steps(self, time: _Time, start: Sequence[str], end: Sequence[str], label: str, kind: Kind) -> None:
+        """Arrows from each step to the next; where one stands for all steps, from it to itself."""
+        pairs = [(start[0], end[0])] if time.steps == ("",) else zip(start, end[1:], strict=False)
+        self.made.edges += [Edge(*pair, label, kind) for pair in pairs]
 
-    def merged(
-        self, id: str, row: Sequence[Any], time: _Time, directions: Sequence[Sequence[str]], merge: str
-    ) -> tuple[Sequence[str], int]:
-        """The outputs of a layer, of two directions merged: their nodes and their size."""
-        size = _output_size(row[0])
+    def merged(self, id: str, directions: Sequence[_Values], merge: str) -> _Values:
+        """The outputs of a layer, of two directions merged."""
         if len(directions) == 1:
-            return directions[0], size
-        made = self.each(f"{id}_{merge}", merge, time, *((ids, time.shape(size)) for ids in directions))
-        return made, size * (2 if merge == "concat" else 1)
+            return directions[0]
+        return self.add(f"{id}_{merge}", merge, directions[0].time, _merged_size(directions, merge), *directions)
 
-    def top(
-        self, id: str, layers: Layers, time: _Time, nodes: Sequence[Sequence[Sequence[str]]]
-    ) -> tuple[Sequence[str], int]:
-        """The outputs of a body."""
-        return self.merged(f"{id}_top", layers.layers[-1], time, nodes[-1], layers.merge)
-
-    def final(self, id: str, layers: Layers, directions: Sequence[Sequence[str]]) -> tuple[str, int]:
-        """One node for the last output of a layer, which of the second direction is that of the first step."""
-        size = _output_size(layers.layers[-1][0])
-        ends = [(ids[0 if number else -1], f"[N, {size}]") for number, ids in enumerate(directions)]
-        label = "last output" if len(ends) == 1 else f"last outputs: {layers.merge}"
-        return self.node(id, label, *ends), size * (2 if len(ends) == 2 and layers.merge == "concat" else 1)
-
-    def single(self, id: str, linear: Linear, below: str, after: str = "") -> str:
-        """A linear layer that is applied once."""
-        outputs, inputs = linear.weight.shape
-        return self.node(id, f"linear {inputs} to {outputs}{after}", (below, f"[N, {inputs}]"))
-
-    def outputs(self, linear: Linear, below: Sequence[str], time: _Time) -> list[str]:
-        """The head and the outputs, at every step."""
-        head = self.linear("head", linear, time, below)
-        return self.each("output", "output", time, (head, time.shape(len(linear.weight))), data=True)
-
-    def feedback(self, outputs: Sequence[str], inputs: Sequence[str], label: str) -> None:
-        """The output of a step is the input of the next."""
-        pairs = [(outputs[0], inputs[0])] if self._folded(self.time) else zip(outputs, inputs[1:], strict=False)
-        self.made.edges += [Edge(start, end, label, "feedback") for start, end in pairs]
+    def final(self, id: str, layers: Layers, directions: Sequence[_Values]) -> _Values:
+        """The last output of a layer, which of the second direction is that of the first step."""
+        label = "last output" if len(directions) == 1 else f"last outputs: {layers.merge}"
+        last = [values.last(backwards=bool(number)) for number, values in enumerate(directions)]
+        return self.add(id, label, last[0].time, _merged_size(directions, layers.merge), *last)
 
     # ---------------------------------------------------------------------------------------------- kinds
 
     def many_to_many(self, network: Network) -> None:
         layers = network.layers["rnn"]
-        nodes = self.body("rnn", layers, self.time, self.inputs("input", layers, self.time))
-        self.outputs(network.linear["head"], self.top("rnn", layers, self.time, nodes)[0], self.time)
+        rows = self.body("rnn", layers, self.inputs("input", layers, self.time))
+        self.outputs(network, self.merged("rnn_top", rows[-1], layers.merge))
 
     char_lm = many_to_many
 
     def many_to_one(self, network: Network) -> None:
         layers, kind = network.layers["rnn"], network.options["pooling"]
-        nodes = self.body("rnn", layers, self.time, self.inputs("input", layers, self.time))
+        rows = self.body("rnn", layers, self.inputs("input", layers, self.time))
         if kind == "last":
-            pooled, _ = self.final("last", layers, nodes[-1])
+            pooled = self.final("last", layers, rows[-1])
         else:
-            below, size = self.top("rnn", layers, self.time, nodes)
-            label = "attention over the steps" if kind == "attention" else f"{kind} over the steps"
-            pooled = self.node("pooling", label, *((id, self.time.shape(size)) for id in below))
-        head = self.single("head", network.linear["head"], pooled)
-        self.node("output", "output", (head, f"[N, {len(network.linear['head'].weight)}]"), data=True)
+            top = self.merged("rnn_top", rows[-1], layers.merge)
+            pooled = self.add("pooling", f"{kind} over the steps", self.time.once, top.size, top)
+        self.outputs(network, pooled)
 
     def one_to_many(self, network: Network) -> None:
         layers, start = network.layers["rnn"], network.linear["start"]
-        first = self.node("input", "first input", data=True)
-        start_node = self.single("start", start, first, ", tanh")
-        fed = self.inputs("fed_back", layers, self.time, "output of the step before")
-        nodes = self.body("rnn", layers, self.time, fed)
-        for (forwards,), (layer,) in zip(nodes, layers.layers, strict=True):
-            self.made.edges.append(Edge(start_node, forwards[0], f"first h [N, {layer.hidden_size}]"))
-        outputs = self.outputs(network.linear["head"], nodes[-1][0], self.time)
-        size = len(network.linear["head"].weight)
-        shape = self.time.shape() if layers.embedding is not None else self.time.shape(size)
-        self.feedback(outputs, [f"fed_back{step}" for step in self.time.steps], shape)
+        first = self.add("input", "first input", self.time.once, start.weight.shape[1], data=True)
+        state = self.linear("start", start, first, ", tanh")
+        rows = self.body("rnn", layers, self.inputs("fed_back", layers, self.time, "output of the step before"))
+        for (forwards,) in rows:
+            self.made.edges.append(Edge(state.nodes[0], forwards.nodes[0], f"first h [N, {forwards.size}]"))
+        self.feedback(self.outputs(network, rows[-1][0]), "fed_back", layers)
 
     def one_to_one(self, network: Network) -> None:
-        below, activation = self.node("input", "vector", data=True), network.options["activation"]
-        for name, linear in network.linear.items():
-            below = self.single(name, linear, below, f", {activation}" if name != "head" else "")
-        self.node("output", "output", (below, f"[N, {len(network.linear['head'].weight)}]"), data=True)
+        below = self.add(
+            "input", "vector", self.time.once, next(iter(network.linear.values())).weight.shape[1], data=True
+        )
+        for name, linear in list(network.linear.items())[:-1]:
+            below = self.linear(name, linear, below, f", {network.options['activation']}")
+        self.outputs(network, below)
 
     def encoder_decoder(self, network: Network) -> None:
-        encoder, decoder, source = network.layers["encoder"], network.layers["decoder"], self._time("S")
-        read = self.body("encoder", encoder, source, self.inputs("source", encoder, source, "source tokens"))
+        encoder, decoder, source = network.layers["encoder"], network.layers["decoder"], self.times("S")
+        read = self.body("encoder", encoder, self.inputs("source", encoder, source, "source tokens"))
         previous = self.inputs("target", decoder, self.time, "target token of the step before")
-        written = self.body("decoder", decoder, self.time, previous)
+        written = self.body("decoder", decoder, previous)
         for number, (above, below) in enumerate(zip(written, read, strict=True)):
             layer = encoder.layers[number][0]
-            names = layer.equations.states
-            states = f"{', '.join(names)} [N, {layer.hidden_size}]"
-            ends, into = [ids[0 if reverse else -1] for reverse, ids in enumerate(below)], above[0][0]
+            states, names = _states(layer, source), layer.equations.states
+            ends = [values.last(backwards=bool(reverse)).nodes[0] for reverse, values in enumerate(below)]
             if len(ends) > 1:
-                bridge = network.linear["bridge0"].weight
-                label = f"linear {bridge.shape[1]} to {bridge.shape[0]} of {names[0]}" + " and of c" * ("c" in names)
-                ends = [self.node(f"bridge_l{number}", label, *((end, states) for end in ends))]
-            self.made.edges += [Edge(end, into, states, "state") for end in ends]
-        top, size = self.top("decoder", decoder, self.time, written)
+                outputs, inputs = network.linear["bridge0"].weight.shape
+                bridge = f"bridge_l{number}"
+                self.made.nodes[bridge] = f"linear {inputs} to {outputs} of {names[0]}" + " and of c" * ("c" in names)
+                self.made.edges += [Edge(end, bridge, states) for end in ends]
+                ends = [bridge]
+            self.made.edges.append(Edge(ends[0], above[0].nodes[0], states, "state"))
+        top = written[-1][0]
         if network.attention is not None:
-            memory, width = self.top("encoder", encoder, source, read)
-            attention = self.each(
-                "attention", f"{network.attention} attention", self.time, (top, self.time.shape(size))
-            )
-            for node in attention:
-                self.made.edges += [Edge(one, node, source.shape(width)) for one in memory]
-            inputs, outputs = (attention, self.time.shape(width)), network.linear["combine"].weight
-            label = f"linear {outputs.shape[1]} to {outputs.shape[0]}, tanh"
-            top = self.each("combine", label, self.time, inputs, (top, self.time.shape(size)))
-        made = self.outputs(network.linear["head"], top, self.time)
-        self.feedback(made, [f"target{step}" for step in self.time.steps], self.time.shape())
+            memory = self.merged("encoder_top", read[-1], encoder.merge)
+            context = self.add("attention", f"{network.attention} attention", self.time, memory.size, top)
+            self.made.edges += [Edge(one, node, memory.shape) for node in context.nodes for one in memory.nodes]
+            outputs, inputs = network.linear["combine"].weight.shape
+            top = self.add("combine", f"linear {inputs} to {outputs}, tanh", self.time, outputs, context, top)
+        self.feedback(self.outputs(network, top), "target", decoder)
+
+    def feedback(self, outputs: _Values, id: str, layers: Layers) -> None:
+        """The output of a step is what the next one reads."""
+        shape = _Values(outputs.time, (), None if layers.embedding is not None else outputs.size).shape
+        self.steps(outputs.time, outputs.nodes, [id + step for step in outputs.time.steps], shape, "feedback")
 
     def tagger(self, network: Network) -> None:
-        layers, spelling, table = network.layers["rnn"], network.layers["spelling"], network.embedding
-        assert table is not None
-        word = _Time(("",), "C, K")
-        spelled = self.body("spelling", spelling, word, self.inputs("characters", spelling, word, "characters"))
-        last, size = self.final("spelled", spelling, spelled[-1])
-        words = self.each("input", "words", self.time, data=True)
-        label = f"embedding {table.shape[0]} x {table.shape[1]}"
-        embedded = self.each("embedding", label, self.time, (words, self.time.shape()))
-        parts = (embedded, self.time.shape(table.shape[1])), ([last] * len(words), self.time.shape(size))
-        joined = self.each("words_and_spellings", "concat", self.time, *parts)
-        nodes = self.body("rnn", layers, self.time, joined)
-        self.outputs(network.linear["head"], self.top("rnn", layers, self.time, nodes)[0], self.time)
+        layers, spelling = network.layers["rnn"], network.layers["spelling"]
+        assert network.embedding is not None
+        characters = self.inputs("characters", spelling, _Time(("",), "C, K"), "characters")
+        spelled = self.final("spelled", spelling, self.body("spelling", spelling, characters)[-1])
+        words = self.embedding("embedding", network.embedding, self.add("input", "words", self.time, None, data=True))
+        joined = self.add("words_and_spellings", "concat", self.time, layers.input_size, words, spelled)
+        self.outputs(network, self.merged("rnn_top", self.body("rnn", layers, joined)[-1], layers.merge))
 
 
-def _output_size(layer: Any) -> int:
-    return layer.hidden_size if layer.weight_hr is None else len(layer.weight_hr)
+def _states(layer: Layer, time: _Time) -> str:
+    return f"{', '.join(layer.equations.states)} [{time.once.letters}, {layer.hidden_size}]"
+
+
+def _merged_size(directions: Sequence[_Values], merge: str) -> int:
+    sizes = [values.size or 0 for values in directions]
+    return sum(sizes) if merge == "concat" else sizes[0]

@@ -144,7 +144,8 @@ def test_every_task_is_drawn(tmp_path: Path, name: str) -> None:
     assert read_mermaid(mr.draw(task, unfold=2)) == read_dot(mr.draw(task.model, 2, "dot")) == made
     assert diagram(task) != made
     if name == "tagger":
-        assert into(made, "words_and_spellings_2") == [("embedding_2", "[N, 3]"), ("spelled", "[N, 128]")]
+        assert into(made, "words_and_spellings_2") == [("embedding_2", "[N, 3]"), ("spelled", "[K, 128]")]
+        assert into(made, "spelling_l0_reverse", "state") == [("spelling_l0_reverse", "h, c [K, 64]")]
         assert into(made, "spelling_l0") == [("characters_embedding", "[C, K, 32]")]
 
 
