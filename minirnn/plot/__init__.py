@@ -66,10 +66,12 @@ def has_window() -> bool:
     """Return whether matplotlib is installed and can open a window."""
     try:
         from matplotlib import backends, pyplot
+
+        pyplot.switch_backend(pyplot.get_backend())  # fails where the one that was asked for needs a display
     except ImportError:
         return False
-    registry = backends.backend_registry
-    return pyplot.get_backend().lower() in registry.list_builtin(backends.BackendFilter.INTERACTIVE)
+    interactive = backends.backend_registry.list_builtin(backends.BackendFilter.INTERACTIVE)
+    return pyplot.get_backend().lower() in interactive
 
 
 def show(picture: Picture) -> None:

@@ -52,8 +52,9 @@ class Chart:
         for curve in reversed(self.curves):
             style = "--" if curve.dashed else "-"
             marker = "o" if np.isfinite(curve.y).sum() == 1 else ""
-            axes.plot(curve.x, curve.y, style, color=f"C{curve.color % 10}", marker=marker, label=curve.label)
-        axes.set(xlabel=self.x_label, ylabel=self.y_label, title=self.title, yscale="log" if self.log else "linear")
+            axes.plot(curve.x, curve.y, style, color=f"C{curve.color % 10}", marker=marker, label=literal(curve.label))
+        texts = {"xlabel": self.x_label, "ylabel": self.y_label, "title": self.title}
+        axes.set(yscale="log" if self.log else "linear", **{name: literal(text) for name, text in texts.items()})
         axes.grid(alpha=0.3)
         axes.legend(reverse=True)
 
@@ -121,6 +122,11 @@ class Chart:
                 names[start : start + len(name)] = name
         indent = " " * (margin + 1)
         return [" " * margin + "└" + "".join(line), (indent + "".join(names)).rstrip(), indent + self.x_label]
+
+
+def literal(text: str) -> str:
+    """Return a text that matplotlib shows as it is, not as a formula."""
+    return text.replace("$", r"\$")
 
 
 def to_ascii(text: str) -> str:

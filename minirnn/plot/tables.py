@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.data.music import Step
+from minirnn.plot.chart import literal
 
 _MAX_LABELS = 30  # of a drawn matrix; rarer ones are counted together
 _OTHERS = "others"
@@ -47,7 +48,7 @@ class ConfusionMatrix:
         figure.set_size_inches(*(2 * [max(4.0, min(14.0, 2.5 + 0.42 * size))]))
         axes = figure.subplots()
         axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
-        labels = [label if len(label) <= 16 else label[:15] + "…" for label in shown.labels]
+        labels = [literal(label if len(label) <= 16 else label[:15] + "…") for label in shown.labels]
         axes.set_xticks(range(size), labels, rotation=90 if size > 4 else 0)
         axes.set_yticks(range(size), labels)
         for row, column in zip(*np.nonzero(shown.counts), strict=True):
@@ -61,8 +62,9 @@ class ConfusionMatrix:
         cell = max(len(str(self.counts.max(initial=0))), min(7, max(map(len, self.labels)))) + 1
         heading = min(max(len("true"), *map(len, self.labels)), 16)
         shown = self.merged(max(2, (width - heading) // cell))
-        rows = [f"{'true':<{heading}}" + "".join(f"{label[: cell - 1]:>{cell}}" for label in shown.labels)]
-        for label, row in zip(shown.labels, shown.counts, strict=True):
+        names = [label if label.isprintable() else repr(label) for label in shown.labels]
+        rows = [f"{'true':<{heading}}" + "".join(f"{label[: cell - 1]:>{cell}}" for label in names)]
+        for label, row in zip(names, shown.counts, strict=True):
             rows.append(f"{label[:heading]:<{heading}}" + "".join(f"{count or '·':>{cell}}" for count in row))
         right, total = int(np.trace(self.counts)), int(self.counts.sum())
         title = f"{self.title} (rows: true labels, columns: predicted)"

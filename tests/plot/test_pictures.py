@@ -13,7 +13,18 @@ from tiny import TASKS
 
 from minirnn import metrics
 from minirnn.errors import CheckpointError, OptionError
-from minirnn.plot import Chart, ConfusionMatrix, Curve, PianoRoll, learning_curves, picture_of, save, to_ascii
+from minirnn.plot import (
+    Chart,
+    ConfusionMatrix,
+    Curve,
+    PianoRoll,
+    has_window,
+    learning_curves,
+    picture_of,
+    save,
+    show,
+    to_ascii,
+)
 from minirnn.runs import METRICS
 from minirnn.tasks import Line
 from minirnn.tasks.music import ComposeConfig
@@ -101,6 +112,21 @@ def test_matplotlib_gets_the_same_points(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == first
     with pytest.raises(OptionError, match=r"ends in \.png, \.svg, \.pdf"):
         save(chart, tmp_path / "a.txt")
+
+
+def test_a_window_shows_the_picture_where_there_is_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="matplotlib is not installed (extra: plot)")
+    pyplot.switch_backend("agg")
+    assert not has_window()
+    monkeypatch.setattr(pyplot, "get_backend", lambda: "QtAgg")
+    monkeypatch.setattr(pyplot, "switch_backend", lambda name: None)
+    assert has_window()
+    shown: list[Any] = []
+    monkeypatch.setattr(pyplot, "show", lambda: shown.append(pyplot.gcf()))
+    show(Chart([Curve("$a$", NUMBERS, NUMBERS)], "x", "$"))
+    assert shown[0].axes[0].get_ylabel() == r"\$"
+    shown[0].canvas.draw()
+    pyplot.close("all")
 
 
 # ------------------------------------------------------------------------------------------ matrices and music
