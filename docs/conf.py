@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "cli", "docs", "examples")]
 
 from generated_pages import ExampleArguments, escape_symbols, signature_of_init, write_commands  # noqa: E402
+from pygments.lexers import TextLexer  # noqa: E402
 
 import minirnn  # noqa: E402
 
@@ -59,6 +60,7 @@ suppress_warnings = ["config.cache"]
 
 
 def setup(app: Any) -> None:
+    app.add_lexer("mermaid", TextLexer)  # diagrams are shown as their text; GitHub draws them
     app.connect("builder-inited", write_commands, priority=100)
     app.connect("autodoc-process-docstring", escape_symbols, priority=100)  # before napoleon
     app.connect("autodoc-process-signature", signature_of_init)

@@ -20,6 +20,7 @@ import argparse
 import numpy as np
 
 import minirnn as mr
+from minirnn.gradient_flow import gradient_flow
 
 HIDDEN, BATCH = 64, 16
 
@@ -34,25 +35,10 @@ def networks() -> dict[str, mr.nn.RNN | mr.nn.LSTM | mr.nn.GRU]:
 
 
 def gradient_norms(net: mr.nn.RNN | mr.nn.LSTM | mr.nn.GRU, steps: int) -> np.ndarray:
-    """||d (h_T . v) / d state_{T-k}|| for k from 0 to ``steps``, relative to k = 0."""
+    """||d (h_T . v) / d state_{T-k}|| for k from 0 to ``steps``, relative to k = 0; see the function for how."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(steps, BATCH, HIDDEN))
-    direction = rng.normal(size=(BATCH, HIDDEN))
-    members = len(net.cell.states)
-    states = [[np.zeros((1, BATCH, HIDDEN))] * members]
-    with mr.no_grad():
-        for t in range(steps):
-            _, state = net(x[t : t + 1], states[-1] if members == 2 else states[-1][0])
-            states.append([s.numpy() for s in (state if members == 2 else (state,))])
-
-    norms = [np.linalg.norm(direction, axis=1).mean()]
-    for k in range(1, steps + 1):
-        leaves = [mr.tensor(s, requires_grad=True, dtype="float64") for s in states[steps - k]]
-        y, _ = net(x[steps - k :], leaves if members == 2 else leaves[0])
-        (y[-1] * direction).sum().backward()
-        gradient = np.concatenate([leaf.grad.numpy()[0] for leaf in leaves], axis=1)
-        norms.append(np.linalg.norm(gradient, axis=1).mean())
-    return np.array(norms) / norms[0]
+    return gradient_flow(net, x, direction=rng.normal(size=(BATCH, HIDDEN))).relative
 
 
 def draw(path: str, curves: dict[str, np.ndarray]) -> None:

@@ -46,19 +46,21 @@ def macro_f1(predicted: ArrayLike, target: ArrayLike, classes: int) -> float:
         IndexRangeError: a class number is out of range.
         OptionError: ``classes`` is below 1.
     """
-    p, t = _flat("macro_f1", predicted, target)
-    check_int("macro_f1: classes", classes)
-    for numbers in (p, t):
-        if numbers.dtype.kind not in "iub":
-            raise DTypeError(f"macro_f1: expected class numbers, got {numbers.dtype}")
-        outside = numbers[(numbers < 0) | (numbers >= classes)]
-        if outside.size:
-            raise IndexRangeError(f"macro_f1: class {outside[0]} is out of range; expected 0 to {classes - 1}")
-    p, t = p.astype(np.int64), t.astype(np.int64)
+    p, t = _classes("macro_f1", predicted, target, classes)
     total = np.bincount(p, minlength=classes) + np.bincount(t, minlength=classes)  # 2 TP + FP + FN
     correct = np.bincount(p[p == t], minlength=classes)
     occurs = total > 0
     return float((2 * correct[occurs] / total[occurs]).mean())
+
+
+def confusion_matrix(predicted: ArrayLike, target: ArrayLike, classes: int) -> np.ndarray:
+    """How often each class was predicted for each: [classes, classes] integers, a row for each class of ``target``.
+
+    Args:
+        predicted, target, classes: as for :func:`macro_f1`, which says what is raised too.
+    """
+    p, t = _classes("confusion_matrix", predicted, target, classes)
+    return np.bincount(t * classes + p, minlength=classes * classes).reshape(classes, classes)
 
 
 class SpanScores(NamedTuple):
@@ -245,6 +247,18 @@ def _flat(name: str, predicted: ArrayLike, target: ArrayLike) -> tuple[np.ndarra
     if p.size == 0:
         raise DataError(f"{name}: there is nothing to compare")
     return p.reshape(-1), t.reshape(-1)
+
+
+def _classes(name: str, predicted: ArrayLike, target: ArrayLike, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both as flat arrays of class numbers below ``classes``."""
+    check_int(f"{name}: classes", classes)
+    for numbers in (both := _flat(name, predicted, target)):
+        if numbers.dtype.kind not in "iub":
+            raise DTypeError(f"{name}: expected class numbers, got {numbers.dtype}")
+        outside = numbers[(numbers < 0) | (numbers >= classes)]
+        if outside.size:
+            raise IndexRangeError(f"{name}: class {outside[0]} is out of range; expected 0 to {classes - 1}")
+    return both[0].astype(np.int64), both[1].astype(np.int64)
 
 
 def _check_same_number(name: str, predicted: Sequence[T], target: Sequence[T]) -> None:

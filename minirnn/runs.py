@@ -147,6 +147,29 @@ class RunFolder:
                 raise
             return checkpoint.load_config(self.path / PREVIOUS)
 
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Return the columns of the metrics file by name: one value for each line, NaN where a line has none.
+
+        A last line without its end is left out: it is still being written.
+
+        Raises:
+            CheckpointError: the folder is no run's, or its metrics file is empty or damaged; says where.
+        """
+        path = self.path / METRICS
+        try:
+            *lines, _ = path.read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            raise CheckpointError(f"{self.path} is not the folder of a run: it has no {METRICS}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from None
+        if not lines:
+            raise CheckpointError(f"{path} holds no line yet; expected a run of some steps")
+        columns: dict[str, np.ndarray] = {}
+        for number, line in enumerate(lines):
+            for name, value in _numbers_of(line, f"{path}:{number + 1}").items():
+                columns.setdefault(name, np.full(len(lines), np.nan))[number] = np.nan if value is None else value
+        return columns
+
     def clear_metrics(self) -> None:
         """Start a new metrics file."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -165,6 +188,16 @@ class RunFolder:
             kept = [line for line in lines if _step_of(line) <= self._trim_to]
             checkpoint.write_atomically(path, "".join(kept).encode())
         self._trim_to = None
+
+
+def _numbers_of(line: str, where: str) -> dict[str, float | None]:
+    try:
+        values = json.loads(line)
+        if "step" not in values or not all(v is None or type(v) in (int, float) for v in values.values()):
+            raise ValueError
+        return {name: None if value is None else float(value) for name, value in values.items()}
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise CheckpointError(f"{where}: expected a JSON object of numbers with a step, got {line[:40]!r}") from None
 
 
 def _step_of(line: str) -> float:

@@ -33,6 +33,7 @@ NOT_RUN = {
     "docs/get_started.md": ["sudo apt-get install", "python3 -m venv .venv"],
     "docs/gpu.md": ["pip install"],
     "docs/benchmarks.md": ["pip install"],
+    "docs/guides/plot.md": ["minirnn train-char novel.txt --tensorboard"],
     "docs/guides/data.md": ['minirnn train-char "$(minirnn data get'],
     "docs/guides/system.md": ["minirnn warmup"],
 }
@@ -41,7 +42,7 @@ NOT_RUN = {
 PROVIDED = {"README.md": ["novel.txt", "letters.txt"], "docs/own_cell.md": ["text.txt", "my.py"]}
 """Files that a page takes for granted; ``my.py`` is the first block of the page."""
 
-LANGUAGES = {"python", "pycon", "sh", "text", "json", "toml", ""}
+LANGUAGES = {"python", "pycon", "sh", "text", "json", "toml", "mermaid", ""}
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -116,7 +117,9 @@ def test_code_blocks_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = blocks_of(page)
-    if any("matplotlib" in block.code for block in blocks if block.language == "python"):
+    if any(
+        "matplotlib" in block.code or " -o " in block.code for block in blocks if block.language in ("python", "sh")
+    ):
         pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: docs)").use("Agg")
     for module in ("onnx", "onnxruntime", "torch"):
         if any(f"import {module}" in block.code for block in blocks if block.language == "python"):

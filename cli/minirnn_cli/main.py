@@ -14,7 +14,22 @@ import typer
 import minirnn
 from minirnn.errors import DivergedError, MinirnnError, SaveError
 from minirnn.tasks import TASKS
-from minirnn_cli import bench, data, exchange, importing, info, learn, look, options, system, text, use
+from minirnn_cli import (
+    bench,
+    data,
+    draw,
+    exchange,
+    gradients,
+    importing,
+    info,
+    learn,
+    look,
+    options,
+    plot,
+    system,
+    text,
+    use,
+)
 from minirnn_cli.show import say, show_log
 from minirnn_cli.train import training_command
 
@@ -75,7 +90,14 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "export": exchange.export,
         "import": importing.import_file,
     },
-    "Look inside": {"look": look.look, "info": info.info, "bench": bench.bench},
+    "Look inside": {
+        "look": look.look,
+        "info": info.info,
+        "plot": plot.plot,
+        "gradients": gradients.gradients,
+        "draw": draw.draw,
+        "bench": bench.bench,
+    },
     "System": {"warmup": system.warmup},
 }
 for _panel, _commands in _COMMANDS.items():

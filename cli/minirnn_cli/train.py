@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,6 +19,7 @@ from minirnn.runs import BEST, LAST, PREVIOUS
 from minirnn.tasks import Task
 from minirnn.tasks.base import TaskConfig
 from minirnn.tasks.fine_tuning import count_new
+from minirnn.tensorboard import TensorBoard, check_installed
 from minirnn.training import BUDGETS, Trainer, TrainingConfig, metric_in_words
 from minirnn_cli import options as o
 from minirnn_cli import runs
@@ -29,6 +31,10 @@ Out = Annotated[
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out, or the newest on this data.", rich_help_panel="Run")
+]
+Board = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Also write event files for TensorBoard.", rich_help_panel="Run"),
 ]
 _CONFIG_HELP = "Take options from a TOML file or from another run; those on the command line win."
 ConfigFile = Annotated[Path | None, typer.Option(metavar="FILE.toml|RUN", help=_CONFIG_HELP, rich_help_panel="Run")]
@@ -47,6 +53,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         resume: Resume = False,
         config: ConfigFile = None,
         init_from: InitFrom = None,
+        tensorboard: Board = False,
         threads: o.Threads = None,
         device: o.Device = "cpu",
         quiet: o.Quiet = False,
@@ -55,6 +62,8 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
     ) -> None:
         o.use_threads(threads)
         kernels.on(device)  # refuses a missing GPU before data is read
+        if tensorboard:
+            check_installed()
         sources = [options.pop("data")] if task.single_source else options.pop("data")
         name = "stdin" if sources[0] == "-" else Path(sources[0].removeprefix("@")).stem or "run"
         command_name = str(context.command.name)
@@ -96,7 +105,8 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
             _describe(made, settings, trainer, folder, resume)
             if source is not None and not resume:
                 _describe_source(made, source, start)
-        show_training(trainer, made, quiet, json, lambda: _changed(before, file_stamps(files)))
+        with _event_files(trainer, made, folder) if tensorboard else nullcontext():
+            show_training(trainer, made, quiet, json, lambda: _changed(before, file_stamps(files)))
         if not quiet:
             best, metric = trainer.position.best.get(made.best_metric, math.nan), metric_in_words(made.best_metric)
             say(f"best {metric} {best:.4f}; now try: {task.example.format(folder / BEST)}")
@@ -111,6 +121,16 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
     checkpoints/<data>/.
     """
     return o.add_parameters(command, [data, *o.parameters(task.Config()), *o.parameters(task.training)])
+
+
+@contextmanager
+def _event_files(trainer: Trainer, task: Task[Any, Any], folder: Path) -> Iterator[None]:
+    board = TensorBoard(folder, task.sample_output, trainer.position.step)
+    trainer.hooks.append(board)
+    try:
+        yield
+    finally:
+        board.close()
 
 
 def _override(options: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from minirnn.data.sequences import Buckets, pad
 from minirnn.data.tokenize import GLUE, Tokenizer
 from minirnn.data.vocabulary import PAD, SPECIALS, UNK, Labels, Vocabulary
 from minirnn.errors import DataError
-from minirnn.metrics import accuracy, macro_f1
+from minirnn.metrics import accuracy, confusion_matrix, macro_f1
 from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
 from minirnn.nn.state import State
@@ -225,9 +225,21 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :meth:`metrics`, on files or a folder, see :func:`read_texts`."""
+        texts, classes, _ = self._encoded(sources)
+        return self.metrics(texts, classes)
+
+    def confusion_matrix(self, sources: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Return how often each label was predicted for each, and their names.
+
+        See :func:`minirnn.metrics.confusion_matrix`; labels that training never saw are the last ones.
+        """
+        texts, classes, names = self._encoded(sources)
+        return confusion_matrix(self.logits(texts).argmax(1), classes, len(names)), names
+
+    def _encoded(self, sources: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
         texts, names, where = read_texts(sources)
-        classes, _ = base.encode_labels(self.labels, names, where.__getitem__)
-        return self.metrics([self.encode(text) for text in texts], classes)
+        classes, names = base.encode_labels(self.labels, names, where.__getitem__)
+        return [self.encode(text) for text in texts], classes, names
 
     def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return the most likely label of each line, with the probabilities of all; label None for a blank line."""

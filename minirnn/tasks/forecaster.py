@@ -471,6 +471,26 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         In a table that begins with the rows the model was made with, only the rows after them are scored; in exactly
         that table the validation set. In any other table, all rows that have a window and a season before them.
         """
+        series, first = self._scored(sources)
+        return self.metrics(series, first) | {"scored_rows": len(series) - first, "first_row": first + 1}
+
+    def compare(self, sources: Sequence[str]) -> tuple[np.ndarray, int, dict[str, np.ndarray]]:
+        """Return the true column [R], the first row that :meth:`measure` scores, and forecasts of the rows from it on.
+
+        Those are ``forecast``, the model's, and the naive ones, ``persistence`` and, where there is a season,
+        ``seasonal_naive``: one value for each row, in stretches of ``horizon`` rows, each forecast from the true rows
+        before the stretch. Rows after the last whole stretch have none.
+        """
+        series, first = self._scored(sources)
+        made, column = self.preprocessor, series.values[:, 0]
+        found = {"forecast": made.values(made.examples(series, first).forecasts(self.model))}
+        for name, period in {"persistence": 1, "seasonal_naive": made.season}.items():
+            if name == "persistence" or period > 1:
+                found[name] = naive_forecasts(column, first, made.horizon, period)
+        return column, first, {name: rows[:: made.horizon].reshape(-1) for name, rows in found.items()}
+
+    def _scored(self, sources: Sequence[str]) -> tuple[Series, int]:
+        """The series, and its first row to score."""
         series = self._series(read_table(_only(sources)))
         rows = self._data["rows"]
         first = max(self.preprocessor.first_row, self.preprocessor.season)
@@ -478,7 +498,7 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
             first = rows if len(series) > rows else self._data["train_rows"]
         horizon = self.preprocessor.horizon
         series.check_rows(first + horizon, f"{first} before those to score and {horizon} to forecast")
-        return self.metrics(series, first) | {"scored_rows": len(series) - first, "first_row": first + 1}
+        return series, first
 
     def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return one prediction: the ``horizon`` values after the last row of a table, whose lines these are.

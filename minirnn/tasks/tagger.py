@@ -16,7 +16,7 @@ from minirnn.data.lines import Locations, read_columns
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.data.vocabulary import UNK, Labels, Vocabulary
 from minirnn.errors import DataError
-from minirnn.metrics import accuracy, has_spans, macro_f1, span_f1
+from minirnn.metrics import accuracy, confusion_matrix, has_spans, macro_f1, span_f1
 from minirnn.models import ManyToMany
 from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.nn import functional as F
@@ -244,6 +244,20 @@ def evaluate(
         classes: numbers [T] of the tags of each sentence.
         names: the tag of each number; those above the model's own are the unseen ones.
     """
+    total, predicted = _predicted(model, text, classes)
+    p, e = np.concatenate(predicted), np.concatenate(classes)
+    known = int((e < model.tags).sum())
+    metrics = {"loss": total / known, "accuracy": accuracy(p, e), "macro_f1": macro_f1(p, e, len(names))}
+    if not has_spans(names[: model.tags]):
+        return metrics
+    tags = [[[names[number] for number in sentence.tolist()] for sentence in part] for part in (predicted, classes)]
+    return metrics | {f"span_{name}": value for name, value in span_f1(*tags)._asdict().items()}
+
+
+def _predicted(
+    model: TaggerModel, text: EncodedSentences, classes: Sequence[np.ndarray]
+) -> tuple[float, list[np.ndarray]]:
+    """The summed loss of the words whose tags are known, and the most likely tags [T] of each sentence."""
     total = 0.0
     predicted = [np.zeros(0, np.int64) for _ in classes]
     with model.evaluating():
@@ -254,13 +268,7 @@ def evaluate(
             rows[batch.valid] = logits.numpy().argmax(1)
             for number, row, length in zip(sentences, rows.reshape(batch.words.shape).T, batch.lengths, strict=True):
                 predicted[number] = row[:length]
-    p, e = np.concatenate(predicted), np.concatenate(classes)
-    known = int((e < model.tags).sum())
-    metrics = {"loss": total / known, "accuracy": accuracy(p, e), "macro_f1": macro_f1(p, e, len(names))}
-    if not has_spans(names[: model.tags]):
-        return metrics
-    tags = [[[names[number] for number in sentence.tolist()] for sentence in part] for part in (predicted, classes)]
-    return metrics | {f"span_{name}": value for name, value in span_f1(*tags)._asdict().items()}
+    return total, predicted
 
 
 # ------------------------------------------------------------------------------------------------------- task
@@ -451,6 +459,18 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :func:`evaluate`, on files like those of the training."""
+        return evaluate(self.model, *self._encoded(sources))
+
+    def confusion_matrix(self, sources: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Return how often each tag was predicted for each, and their names.
+
+        See :func:`minirnn.metrics.confusion_matrix`; tags that training never saw are the last ones.
+        """
+        text, classes, names = self._encoded(sources)
+        predicted = np.concatenate(_predicted(self.model, text, classes)[1])
+        return confusion_matrix(predicted, np.concatenate(classes), len(names)), names
+
+    def _encoded(self, sources: Sequence[str]) -> tuple[EncodedSentences, list[np.ndarray], list[str]]:
         data = Sentences.read(sources, self.column)
         text = EncodedSentences(data.words, self.words, self.characters)
-        return evaluate(self.model, text, *data.classes(self.labels))
+        return text, *data.classes(self.labels)
