@@ -1,0 +1,246 @@
+"""A trained model in one file of HTML that runs it in a browser: ``minirnn look``."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from minirnn.data.text import Bytes
+from minirnn.errors import OptionError
+from minirnn.export.network import Layers, Network, describe
+from minirnn.export.page.cells import javascript
+from minirnn.export.page.ranking import rank
+from minirnn.export.page.trace import Trace, trace
+from minirnn.export.page.weights import pack, stored_arrays
+from minirnn.tasks import Task
+from minirnn.tasks.char import TextGenerator
+from minirnn.tasks.tagger import MAX_SENTENCE_LENGTH, MAX_WORD_LENGTH
+
+__all__ = ["look", "rank"]
+
+SAMPLE_SYMBOLS = 2000  # that a character model writes where no text is given
+RANKED_SYMBOLS = 4000  # at the beginning of a text, by which units are ranked
+COMPARED_SYMBOLS = 500  # at its beginning, at which rounded weights are compared with those of the model
+
+
+def look(task: Task[Any, Any], text: str | None = None, title: str | None = None, int8: bool = False) -> bytes:
+    """Return a page of HTML that holds a trained model and runs it: nothing is loaded, nothing is sent.
+
+    In the page one types or pastes text and sees the activation of any unit, state or gate, at every symbol, what the
+    model expects next, and how it writes on; the probabilities of a classifier or tagger at every word; the attention
+    of a translator. Units of a character model are ranked by :func:`rank`.
+
+    Weights are float16 in the page, and it computes in float32. What this changes is measured when the page is made, on
+    its text or on random tokens, and stands in it.
+
+    Args:
+        task: a trained character model, classifier, tagger or translator, of any cell.
+        text: shown at first, and what units are ranked by (its first 4,000 symbols); where None, a character model
+            writes 2,000 symbols.
+        title: of the page; by default what the task is.
+        int8: weights of one byte, with a scale for each row: a page of half the size that computes less exactly.
+
+    Raises:
+        OptionError: it is another task, or a model that cannot be described, as one with a module as cell.
+
+    >>> import minirnn as mr
+    >>> task = mr.tasks.load("checkpoints/corpus/best.safetensors")  # doctest: +SKIP
+    >>> Path("corpus.html").write_bytes(look(task, "To be, or not"))  # doctest: +SKIP
+    """
+    describer = _KINDS.get(getattr(task, "name", ""))
+    if describer is None:
+        what = getattr(task, "description", type(task).__name__)
+        raise OptionError(f"look: expected {', '.join(_KINDS)} (the task of the model), got {what}")
+    network = replace(describe(task.model), task=task.config())
+    if any(layer.weight_hr is not None for layers in network.layers.values() for row in layers.layers for layer in row):
+        raise OptionError("look: expected layers without a projection (proj_size)")
+    cells: list[str] = []
+    stored = stored_arrays(network)
+    weights, rounded = pack(stored, int8)
+    facts: dict[str, Any] = {
+        "task": task.description,
+        "cell": _cell(network),
+        "parameters": network.num_parameters,
+        "weights": "int8" if int8 else "float16",
+    }
+    data = {"kind": task.name, "network": _described(network, cells), **weights, **describer(task)}
+    if isinstance(task, TextGenerator):
+        shown = _follow(task, network, rounded, text)
+        exact = trace(network, stored, shown.tokens[: COMPARED_SYMBOLS + 1])
+        facts["differences"] = _differences(shown, exact)
+        text = _text(task, shown.tokens[1:]) if text is None else text
+        data["ranking"] = _ranking(task, network, shown)
+    data |= {"text": text or "", "about": facts}
+    return _page(title or f"{task.description} of minirnn", cells, data)
+
+
+# ------------------------------------------------------------------------------------------------ what each task needs
+
+
+def _char(task: Any) -> dict[str, Any]:
+    symbols = [task.symbols.symbol(token) for token in range(len(task.symbols))]
+    return {"symbols": symbols, "bytes": isinstance(task.symbols, Bytes)}
+
+
+def _tokenizer(config: dict[str, Any]) -> dict[str, Any]:
+    """What the page needs to split texts as :class:`~minirnn.data.tokenize.Tokenizer` does.
+
+    Browsers have tables of characters of another version of Unicode than Python, so those of Python are in the page.
+    """
+    classes = {"space": _ranges(str.isspace)}
+    if config["rule"] == "word":
+        classes["word"] = _ranges(lambda c: c.isalnum() or c == "_")
+        classes["marks"] = _ranges(lambda c: unicodedata.category(c)[0] == "M" or c in "\u200c\u200d")
+    return config | classes
+
+
+def _ranges(holds: Callable[[str], bool]) -> str:
+    """All characters for which ``holds``, as the inside of a class of a regular expression in JavaScript."""
+    points = np.array([point for point in range(sys.maxunicode + 1) if holds(chr(point))])
+    cuts = np.flatnonzero(np.diff(points) > 1)
+    pairs = zip(points[np.r_[0, cuts + 1]].tolist(), points[np.r_[cuts, -1]].tolist(), strict=True)
+    return "".join(rf"\u{{{a:x}}}" + (rf"-\u{{{b:x}}}" if b > a else "") for a, b in pairs)
+
+
+def _classifier(task: Any) -> dict[str, Any]:
+    config = task.vocabulary_config()
+    return {
+        "labels": task.labels.names,
+        "vocabulary": config["vocabulary"]["tokens"],
+        "max_length": task.max_length,
+        "tokenizer": _tokenizer(config["tokenizer"]),
+    }
+
+
+def _tagger(task: Any) -> dict[str, Any]:
+    config = task.vocabulary_config()
+    return {
+        "labels": task.labels.names,
+        "vocabulary": config["words"]["tokens"],
+        "characters": config["characters"]["tokens"],
+        "max_word": MAX_WORD_LENGTH,
+        "max_words": MAX_SENTENCE_LENGTH,
+        "tokenizer": _tokenizer({"rule": "space", "lower": False}),
+    }
+
+
+def _translator(task: Any) -> dict[str, Any]:
+    config = task.vocabulary_config()
+    sides = {side: config[side]["tokens"] for side in ("source", "target")}
+    return sides | {"tokenizer": _tokenizer(config["tokenizer"])}
+
+
+_KINDS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "char": _char,
+    "classifier": _classifier,
+    "tagger": _tagger,
+    "translator": _translator,
+}
+
+
+# --------------------------------------------------------------------------------------------------------- the network
+
+
+def _described(network: Network, cells: list[str]) -> dict[str, Any]:
+    """A network for the page; the sources of its cells are added to ``cells``."""
+
+    def described(layers: Layers) -> dict[str, Any]:
+        rows = []
+        for row in layers.layers:
+            rows.append([])
+            for layer in row:
+                source = javascript(layer.equations)
+                if source not in cells:
+                    cells.append(source)
+                facts = {"size": layer.hidden_size, "zoneout": layer.zoneout, "reverse": layer.reverse}
+                rows[-1].append({"cell": cells.index(source), **facts})
+        return {"rows": rows, "merge": layers.merge, "residual": layers.residual}
+
+    return {
+        "layers": {name: described(layers) for name, layers in network.layers.items()},
+        "linear": list(network.linear),
+        "attention": network.attention,
+        "pooling": network.options.get("pooling"),
+    }
+
+
+def _cell(network: Network) -> str:
+    """The recurrent layers in words: ``lstm, 2 x 256``."""
+    layers = network.layers.get("rnn") or network.layers["decoder"]
+    sizes = " and ".join(dict.fromkeys(str(row[0].hidden_size) for row in layers.layers))
+    return f"{layers.layers[0][0].equations.name}, {len(layers.layers)} x {sizes}"
+
+
+# ---------------------------------------------------------------------------------------------------- character models
+
+
+def _follow(task: TextGenerator, network: Network, arrays: dict[str, np.ndarray], text: str | None) -> Trace:
+    """What the page's model computes at the beginning of a text, or at one that it writes; the start comes first."""
+    given = task.symbols.encode(text or "")[:RANKED_SYMBOLS]
+    tokens = np.concatenate([task.start().astype(np.int64), given])
+    return trace(network, arrays, tokens, draw=SAMPLE_SYMBOLS if text is None else 0)
+
+
+def _text(task: TextGenerator, tokens: np.ndarray) -> str:
+    return task.symbols.decoder()(tokens)
+
+
+def _ranking(task: TextGenerator, network: Network, shown: Trace) -> list[dict[str, Any]]:
+    tokens = shown.tokens[1:]
+    text = tokens.astype(np.uint8).tobytes().decode("latin-1") if task.unit == Bytes.kind else _text(task, tokens)
+    values = [{name: one[1:] for name, one in named.items()} for named in shown.values]
+    return rank(values, text, [row[0].equations.states for row in network.layers["rnn"].layers])
+
+
+def _differences(one: Trace, other: Trace) -> dict[str, float]:
+    """The largest differences between two traces, of which the second may be shorter."""
+    steps = len(other.tokens)
+    values = max(
+        float(np.abs(a[name][:steps] - b[name]).max())
+        for a, b in zip(one.values, other.values, strict=True)
+        for name in a
+    )
+    return {"symbols": steps, "values": values, "log_probs": float(np.abs(one.log_probs[:steps] - other.log_probs).max())}
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+@cache
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _page(title: str, cells: Iterable[str], data: dict[str, Any]) -> bytes:
+    """Fill the template; then only its own scripts and styles, known by their hashes, are allowed to run."""
+    engine = f'const makeModel = (() => {{\n"use strict";\nconst CELLS = [{", ".join(cells)}];\n{_file("engine.js")}'
+    values = {
+        "title": html.escape(title),
+        "style": _file("page.css"),
+        "engine": f"{engine}return makeModel;\n}})();",
+        "page": _file("page.js"),
+        "data": json.dumps(data).replace("<", "\\u003c"),
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: values.get(found[1], found[0]), _file("page.html"))
+    hashes = {
+        kind: " ".join(f"'sha256-{_sha256(text)}'" for text in re.findall(rf"<{kind}>(.*?)</{kind}>", page, re.DOTALL))
+        for kind in ("script", "style")
+    }
+    policy = f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; base-uri 'none'; form-action 'none'"
+    return page.replace("{{csp}}", policy, 1).encode("utf-8")
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
