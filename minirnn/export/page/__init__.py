@@ -32,6 +32,7 @@ __all__ = ["look", "rank"]
 
 SAMPLE_SYMBOLS = 2000  # that a character model writes where no text is given
 RANKED_SYMBOLS = 4000  # at the beginning of a text, by which units are ranked
+PAGE_SCRIPTS = ("common.js", "units.js", "text.js", "words.js", "page.js")  # one block of code
 COMPARED_SYMBOLS = 500  # at its beginning, at which rounded weights are compared with those of the model
 
 
@@ -230,7 +231,7 @@ def _page(title: str, cells: Iterable[str], data: dict[str, Any]) -> bytes:
         "title": html.escape(title),
         "style": _file("page.css"),
         "engine": f"{engine}return makeModel;\n}})();",
-        "page": _file("page.js"),
+        "page": '"use strict";\n{\n' + "".join(map(_file, PAGE_SCRIPTS)) + "}\n",
         "data": json.dumps(data).replace("<", "\\u003c"),
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: values.get(found[1], found[0]), _file("page.html"))

@@ -56,8 +56,8 @@ function named(text) {
   return Array.from(text, (c) => signs[c] ?? hidden(c)).join("");
 }
 
-function valueName(layer, value) {
-  const family = /slstm/.test(layer.cell ?? "") ? {} : (GATES[/lstm|gru/.exec(layer.cell ?? "")?.[0]] ?? {});
-  const name = NAMES[value] ?? family[value];
+function valueName(value) {
+  const family = /^(?:\w+_)?(lstm|gru)\b/.exec(json.about.cell)?.[1];
+  const name = NAMES[value] ?? GATES[family]?.[value];
   return name ? `${value}: ${name}` : value;
 }

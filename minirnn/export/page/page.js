@@ -82,14 +82,19 @@ function explain() {
   };
   const attention = paragraph("The picture is that of D. Bahdanau, K. Cho and Y. Bengio, ",
     link("https://arxiv.org/abs/1409.0473", "Neural machine translation by jointly learning to align and translate"), " (2015).");
-  const facts = Object.entries(json.about).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]);
-  $("about").replaceChildren(paragraph(texts[kind]), paragraph(shared), layers.length ? sources : attention, make("dl", {}, ...facts));
+  const { minirnn, weights, differences } = json.about;
+  const made = [`Made by minirnn ${minirnn}; weights are ${weights}, and the page computes in float32.`];
+  if (differences) {
+    const { symbols, values, log_probs: logProbs } = differences;
+    made.push(` In the first ${plural(symbols, "symbol")} of its text values differ from those of the trained model by at most ` +
+      `${values.toPrecision(2)}, and natural logarithms of probabilities by at most ${logProbs.toPrecision(2)}.`);
+  }
+  $("about").replaceChildren(paragraph(texts[kind]), paragraph(shared), layers.length ? sources : attention, paragraph(...made));
 }
 
 function summarize() {
   const kinds = { char: "A character model", classifier: "A classifier", tagger: "A tagger", translator: "A translator" };
-  const sizes = [...new Set(layers.map((layer) => number(layer.size)))].join(" and ");
-  $("summary").textContent = layers.length ? `${kinds[kind]} with ${plural(layers.length, "layer")} of ${sizes} ${json.about.cell} units.` : `${kinds[kind]}.`;
+  $("summary").textContent = `${kinds[kind]} with ${plural(json.about.parameters, "parameter")}: ${json.about.cell}.`;
 }
 
 function debounce(act) {

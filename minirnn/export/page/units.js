@@ -65,7 +65,7 @@ function choose(change) {
 
 /** The values and the map of units of another layer. */
 function fillLayer(layer) {
-  $("value").replaceChildren(...layer.values.map((value) => make("option", { value }, valueName(layer, value))));
+  $("value").replaceChildren(...layer.values.map((value) => make("option", { value }, valueName(value))));
   $("unit").max = layer.size - 1;
   $("map").replaceChildren(...Array.from({ length: layer.size }, () => make("i")));
 }
@@ -174,7 +174,7 @@ function drawGates() {
       svg("text", { x: 24, y: 115 }, "0"), svg("text", { x: 118, y: 115 }, "1"), svg("text", { x: 48, y: 125 }, "share open"),
       svg("text", { x: 15, y: 106 }, "0"), svg("text", { x: 15, y: 10 }, "1"),
       svg("text", { x: -76, y: 9, transform: "rotate(-90)" }, "share closed"));
-    return make("figure", {}, make("h3", {}, valueName(layers[chosen.layer], gate)), plot, make("figcaption", {}, text));
+    return make("figure", {}, make("h3", {}, valueName(gate)), plot, make("figcaption", {}, text));
   }));
   markPoints();
 }
