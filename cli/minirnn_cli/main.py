@@ -14,7 +14,7 @@ import typer
 import minirnn
 from minirnn.errors import DivergedError, MinirnnError, SaveError
 from minirnn.tasks import TASKS
-from minirnn_cli import bench, data, info, learn, options, system, text, use
+from minirnn_cli import bench, data, info, learn, look, options, system, text, use
 from minirnn_cli.show import say, show_log
 from minirnn_cli.train import training_command
 
@@ -73,7 +73,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "eval": use.evaluate,
         "learn": learn.learn,
     },
-    "Look inside": {"info": info.info, "bench": bench.bench},
+    "Look inside": {"look": look.look, "info": info.info, "bench": bench.bench},
     "System": {"warmup": system.warmup},
 }
 for _panel, _commands in _COMMANDS.items():

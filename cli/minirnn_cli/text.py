@@ -40,7 +40,7 @@ Enter: let the model write a word"""
 _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
 
-def _decoded(blocks: Iterable[bytes], name: str, symbols: Characters | Bytes) -> Iterator[str]:
+def _decoded(blocks: Iterable[bytes], name: str, symbols: Characters | Bytes | None) -> Iterator[str]:
     """Text as the training data was read: of any bytes, where the model reads bytes."""
     if isinstance(symbols, Bytes):
         return codecs.iterdecode(blocks, "utf-8", "surrogateescape")
@@ -190,7 +190,7 @@ def sample(
     generator = TextGenerator.load(find_checkpoint(checkpoint, TextGenerator.name))
     generator.model.to(device)
     if prompt_file is not None:
-        config = config.replace(prime=_prompt(prompt_file, generator.symbols))
+        config = config.replace(prime=read_text(prompt_file, generator.symbols))
     if (missing := generator.symbols.missing(config.prime)) and not quiet:
         say(f"the model does not know {missing!r}; left out of the prime")
     if config.seed is None:
@@ -211,8 +211,8 @@ def sample(
 o.add_parameters(sample, o.parameters(SampleConfig()))
 
 
-def _prompt(path: str, symbols: Characters | Bytes) -> str:
-    """The text of a file, or of standard input."""
+def read_text(path: str, symbols: Characters | Bytes | None = None) -> str:
+    """The text of a file, or of standard input for ``-``; of any bytes, where the model's symbols are bytes."""
     text = ""
     for name, opener in open_sources([path]):
         with opener() as file:

@@ -6,13 +6,14 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from minirnn.export.network import Layers, Network, describe
 from minirnn.export.page.cells import javascript
 from minirnn.export.page.ranking import rank
 from minirnn.export.page.trace import Trace, trace
-from minirnn.export.page.weights import pack, stored_arrays
+from minirnn.export.page.weights import pack, rounded, stored_arrays
+from minirnn.export.record import record
 from minirnn.tasks import Task
+from minirnn.tasks.base import rebuild
 from minirnn.tasks.char import TextGenerator
 from minirnn.tasks.tagger import MAX_SENTENCE_LENGTH, MAX_WORD_LENGTH
 
@@ -60,31 +63,34 @@ def look(task: Task[Any, Any], text: str | None = None, title: str | None = None
     >>> task = mr.tasks.load("checkpoints/corpus/best.safetensors")  # doctest: +SKIP
     >>> Path("corpus.html").write_bytes(look(task, "To be, or not"))  # doctest: +SKIP
     """
+    return page(contents(task, text, int8), title or f"{task.description} of minirnn")
+
+
+def contents(task: Task[Any, Any], text: str | None = None, int8: bool = False) -> dict[str, Any]:
+    """Return what :func:`look` writes into the page, JSON-able; arguments and errors are the same.
+
+    Returns:
+        ``kind``; ``network``, ``arrays`` and ``weights``; vocabularies; ``cells``, the source of each; ``text``;
+        ``about``: ``cell``, ``parameters``, ``weights``, and how values differ from those of the model; of character
+        models ``ranking``, see :func:`rank`.
+    """
     describer = _KINDS.get(getattr(task, "name", ""))
     if describer is None:
         what = getattr(task, "description", type(task).__name__)
-        raise OptionError(f"look: expected {', '.join(_KINDS)} (the task of the model), got {what}")
-    network = replace(describe(task.model), task=task.config())
+        raise OptionError(f"look: expected a model of one of {', '.join(_KINDS)}, got {what}")
+    network = describe(task.model)
     if any(layer.weight_hr is not None for layers in network.layers.values() for row in layers.layers for layer in row):
         raise OptionError("look: expected layers without a projection (proj_size)")
-    cells: list[str] = []
-    stored = stored_arrays(network)
-    weights, rounded = pack(stored, int8)
-    facts: dict[str, Any] = {
-        "task": task.description,
-        "cell": _cell(network),
-        "parameters": network.num_parameters,
-        "weights": "int8" if int8 else "float16",
-    }
-    data = {"kind": task.name, "network": _described(network, cells), **weights, **describer(task)}
-    if isinstance(task, TextGenerator):
-        shown = _follow(task, network, rounded, text)
-        exact = trace(network, stored, shown.tokens[: COMPARED_SYMBOLS + 1])
-        facts["differences"] = _differences(shown, exact)
-        text = _text(task, shown.tokens[1:]) if text is None else text
-        data["ranking"] = _ranking(task, network, shown)
-    data |= {"text": text or "", "about": facts}
-    return _page(title or f"{task.description} of minirnn", cells, data)
+    text = text and text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    stored, about = stored_arrays(network), _about(network, int8)
+    found = {"kind": task.name, **_described(network), **pack(stored, int8), **describer(task), "about": about}
+    if not isinstance(task, TextGenerator):
+        return found | {"text": text or "", "about": about | _output_difference(task.model, int8)}
+    shown = _follow(task, network, {name: rounded(array, int8) for name, array in stored.items()}, text)
+    exact = trace(network, stored, shown.tokens[: COMPARED_SYMBOLS + 1])
+    text = task.symbols.decoder()(shown.tokens[1:]) if text is None else text
+    about["differences"] = _differences(shown, exact)
+    return found | {"text": text, "ranking": _ranking(task, network, shown)}
 
 
 # ------------------------------------------------------------------------------------------------ what each task needs
@@ -154,11 +160,12 @@ _KINDS: dict[str, Callable[[Any], dict[str, Any]]] = {
 # --------------------------------------------------------------------------------------------------------- the network
 
 
-def _described(network: Network, cells: list[str]) -> dict[str, Any]:
-    """A network for the page; the sources of its cells are added to ``cells``."""
+def _described(network: Network) -> dict[str, Any]:
+    """A network for the page, and the sources of its cells."""
+    cells: list[str] = []
 
     def described(layers: Layers) -> dict[str, Any]:
-        rows = []
+        rows = list[list[dict[str, Any]]]()
         for row in layers.layers:
             rows.append([])
             for layer in row:
@@ -169,19 +176,29 @@ def _described(network: Network, cells: list[str]) -> dict[str, Any]:
                 rows[-1].append({"cell": cells.index(source), **facts})
         return {"rows": rows, "merge": layers.merge, "residual": layers.residual}
 
-    return {
-        "layers": {name: described(layers) for name, layers in network.layers.items()},
-        "linear": list(network.linear),
-        "attention": network.attention,
-        "pooling": network.options.get("pooling"),
-    }
+    layers = {name: described(one) for name, one in network.layers.items()}
+    more = {"linear": list(network.linear), "attention": network.attention, "pooling": network.options.get("pooling")}
+    return {"network": {"layers": layers, **more}, "cells": cells}
 
 
-def _cell(network: Network) -> str:
-    """The recurrent layers in words: ``lstm, 2 x 256``."""
-    layers = network.layers.get("rnn") or network.layers["decoder"]
-    sizes = " and ".join(dict.fromkeys(str(row[0].hidden_size) for row in layers.layers))
-    return f"{layers.layers[0][0].equations.name}, {len(layers.layers)} x {sizes}"
+def _about(network: Network, int8: bool) -> dict[str, Any]:
+    """Facts for people: the version, the recurrent layers in words (``lstm, 2 x 256``), size, type of the weights."""
+    layers = (network.layers.get("rnn") or network.layers["decoder"]).layers
+    sizes = " and ".join(dict.fromkeys(str(row[0].hidden_size) for row in layers))
+    try:
+        release = version("minirnn")
+    except PackageNotFoundError:  # run from its source
+        release = ""
+    cell = f"{layers[0][0].equations.name}, {len(layers)} x {sizes}"
+    weights = "int8" if int8 else "float16"
+    return {"minirnn": release, "cell": cell, "parameters": network.num_parameters, "weights": weights}
+
+
+def _output_difference(model: Any, int8: bool) -> dict[str, float]:
+    """The largest difference that rounded weights make to outputs: logits or log-probabilities at random tokens."""
+    arrays = {name: rounded(array, int8) for name, array in model.state_dict().items()}
+    one, other = (record(each)["output"] for each in (model, rebuild(type(model), model.config, arrays)))
+    return {"output_difference": float(np.abs(one - other).max()) if one.shape == other.shape else math.inf}
 
 
 # ---------------------------------------------------------------------------------------------------- character models
@@ -194,13 +211,13 @@ def _follow(task: TextGenerator, network: Network, arrays: dict[str, np.ndarray]
     return trace(network, arrays, tokens, draw=SAMPLE_SYMBOLS if text is None else 0)
 
 
-def _text(task: TextGenerator, tokens: np.ndarray) -> str:
-    return task.symbols.decoder()(tokens)
-
-
 def _ranking(task: TextGenerator, network: Network, shown: Trace) -> list[dict[str, Any]]:
     tokens = shown.tokens[1:]
-    text = tokens.astype(np.uint8).tobytes().decode("latin-1") if task.unit == Bytes.kind else _text(task, tokens)
+    text = (
+        tokens.astype(np.uint8).tobytes().decode("latin-1")
+        if task.unit == Bytes.kind
+        else task.symbols.decoder()(tokens)
+    )
     values = [{name: one[1:] for name, one in named.items()} for named in shown.values]
     return rank(values, text, [row[0].equations.states for row in network.layers["rnn"].layers])
 
@@ -213,7 +230,11 @@ def _differences(one: Trace, other: Trace) -> dict[str, float]:
         for a, b in zip(one.values, other.values, strict=True)
         for name in a
     )
-    return {"symbols": steps, "values": values, "log_probs": float(np.abs(one.log_probs[:steps] - other.log_probs).max())}
+    return {
+        "symbols": steps,
+        "values": values,
+        "log_probs": float(np.abs(one.log_probs[:steps] - other.log_probs).max()),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------ the page
@@ -224,8 +245,9 @@ def _file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _page(title: str, cells: Iterable[str], data: dict[str, Any]) -> bytes:
-    """Fill the template; then only its own scripts and styles, known by their hashes, are allowed to run."""
+def page(contents: dict[str, Any], title: str) -> bytes:
+    """Return the page of :func:`contents`, in which only its own scripts and styles, known by their hashes, may run."""
+    cells, data = contents["cells"], {key: value for key, value in contents.items() if key != "cells"}
     engine = f'const makeModel = (() => {{\n"use strict";\nconst CELLS = [{", ".join(cells)}];\n{_file("engine.js")}'
     values = {
         "title": html.escape(title),
@@ -234,13 +256,12 @@ def _page(title: str, cells: Iterable[str], data: dict[str, Any]) -> bytes:
         "page": '"use strict";\n{\n' + "".join(map(_file, PAGE_SCRIPTS)) + "}\n",
         "data": json.dumps(data).replace("<", "\\u003c"),
     }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda found: values.get(found[1], found[0]), _file("page.html"))
-    hashes = {
-        kind: " ".join(f"'sha256-{_sha256(text)}'" for text in re.findall(rf"<{kind}>(.*?)</{kind}>", page, re.DOTALL))
-        for kind in ("script", "style")
-    }
-    policy = f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; base-uri 'none'; form-action 'none'"
-    return page.replace("{{csp}}", policy, 1).encode("utf-8")
+    text = re.sub(r"\{\{(\w+)\}\}", lambda found: values.get(found[1], found[0]), _file("page.html"))
+    policy = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
+    for kind in ("script", "style"):
+        own = re.findall(rf"<{kind}>(.*?)</{kind}>", text, re.DOTALL)
+        policy.append(" ".join([f"{kind}-src", *(f"'sha256-{_sha256(one)}'" for one in own)]))
+    return text.replace("{{csp}}", "; ".join(policy), 1).encode("utf-8")
 
 
 def _sha256(text: str) -> str:

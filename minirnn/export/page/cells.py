@@ -89,7 +89,11 @@ def _leaves(e: Equations) -> dict[Node, str]:
     named = {}
     for node in ancestors(e.new):
         if node.op == "gate":
-            parts = [f"{array}[{names.index(node.key)} * size + j]" for array, names in (("input", inputs), ("recurrent", hidden)) if node.key in names]
+            parts = [
+                f"{array}[{names.index(node.key)} * size + j]"
+                for array, names in (("input", inputs), ("recurrent", hidden))
+                if node.key in names
+            ]
             named[node] = f"({' + '.join(parts)})" if len(parts) > 1 else parts[0]
         elif node.op in ("state", "vector"):
             names, array = (e.states, "old") if node.op == "state" else (tuple(e.vectors), "vectors")

@@ -31,29 +31,27 @@ function readArrays({weights, arrays}) { // by name: {data, shape}
   return found;
 }
 
-function product(matrix, x, bias) { // W x + b, four rows at once
-  const {data, shape: [rows, columns]} = matrix;
+function product(matrix, x, bias) { // W x + b, four rows and two columns at once
+  const {data, shape: [rows, columns]} = matrix, even = columns & ~1;
   const y = bias ? bias.data.slice() : new Float32Array(rows);
   let row = 0;
   for (; row + 4 <= rows; row += 4) {
     const first = row * columns, second = first + columns, third = second + columns, fourth = third + columns;
     let a = 0, b = 0, c = 0, d = 0;
-    for (let k = 0; k < columns; k++) {
-      const value = x[k];
-      a += data[first + k] * value;
-      b += data[second + k] * value;
-      c += data[third + k] * value;
-      d += data[fourth + k] * value;
+    for (let k = 0; k < even; k += 2) {
+      const v = x[k], w = x[k + 1];
+      a += data[first + k] * v + data[first + k + 1] * w;
+      b += data[second + k] * v + data[second + k + 1] * w;
+      c += data[third + k] * v + data[third + k + 1] * w;
+      d += data[fourth + k] * v + data[fourth + k + 1] * w;
     }
     y[row] += a;
     y[row + 1] += b;
     y[row + 2] += c;
     y[row + 3] += d;
   }
-  for (; row < rows; row++) {
-    let a = 0;
-    for (let k = 0; k < columns; k++) a += data[row * columns + k] * x[k];
-    y[row] += a;
+  for (let r = 0; r < rows; r++) { // the last column of an odd number, the last rows
+    for (let k = r < row ? even : 0; k < columns; k++) y[r] += data[r * columns + k] * x[k];
   }
   return y;
 }

@@ -52,14 +52,15 @@ def properties(text: str) -> dict[str, np.ndarray]:
 
 def ranks(x: np.ndarray) -> np.ndarray:
     """Return the ranks of each column of ``x`` [T, N], 1 for the smallest, equal values the mean of theirs."""
-    order = x.argsort(0, kind="stable")
-    ordered = np.take_along_axis(x, order, 0)
-    found = np.empty(x.shape, np.float32)
-    np.put_along_axis(found, order, np.arange(1, len(x) + 1, dtype=np.float32)[:, None], 0)
-    for column in np.flatnonzero((ordered[1:] == ordered[:-1]).any(0)):
-        _, which, counts = np.unique(x[:, column], return_inverse=True, return_counts=True)
-        found[:, column] = (counts.cumsum() - (counts - 1) / 2)[which]
-    return found
+    rows = np.ascontiguousarray(x.T)
+    order = rows.argsort(1)
+    ordered = np.take_along_axis(rows, order, 1)
+    found = np.empty(rows.shape, np.float32)
+    np.put_along_axis(found, order, np.arange(1, len(x) + 1, dtype=np.float32)[None], 1)
+    for row in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(1)):
+        _, which, counts = np.unique(rows[row], return_inverse=True, return_counts=True)
+        found[row] = (counts.cumsum() - (counts - 1) / 2)[which]
+    return found.T
 
 
 def separation(ranked: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -126,5 +127,7 @@ def rank(
             if score[index] != 0:
                 layer, name, unit = columns[index]
                 size, sign = float(abs(score[index])), -1 if score[index] < 0 else 1
-                found.append({"layer": layer, "value": name, "unit": unit, "measure": measure, "score": size, "sign": sign})
+                found.append(
+                    {"layer": layer, "value": name, "unit": unit, "measure": measure, "score": size, "sign": sign}
+                )
     return found

@@ -20,7 +20,7 @@ _NUMPY: dict[str, Callable[..., Any]] = {
     "le": np.less_equal, "where": np.where, "minimum": np.minimum, "maximum": np.maximum, "abs": np.abs,
     "relu": lambda x: np.maximum(x, 0), "sqrt": np.sqrt, "exp": np.exp, "log": np.log, "log1p": np.log1p,
     "tanh": np.tanh, "sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x), "softplus": lambda x: np.logaddexp(0, x),
-    "erf": np.vectorize(math.erf, otypes=[np.float32]), "sum": np.sum, "spread": lambda x: x,
+    "erf": np.vectorize(math.erf, otypes=[np.float32]), "sum": np.sum,
 }  # fmt: skip
 
 
@@ -76,11 +76,12 @@ class _Steps:
             elif node.op == "state":
                 found[node] = self.state[node.key]
             elif node.op == "product":
-                vector = np.broadcast_to(found[node.operands[0]], size)
-                found[node] = arrays[f"products.{node.key[0]}"] @ vector
+                found[node] = arrays[f"products.{node.key[0]}"] @ found[node.operands[0]]
+            elif node.op == "spread":
+                found[node] = np.full(size, found[node.operands[0]], np.float32)
             elif node.operands:
                 found[node] = _NUMPY[node.op](*(found[operand] for operand in node.operands))
-        values = {name: np.broadcast_to(found[node], size) for name, node in self.shown.items()}
+        values = {name: found[node] for name, node in self.shown.items()}
         self.state = {state: values[state] for state in e.states}
         return values
 

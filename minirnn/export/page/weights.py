@@ -9,7 +9,7 @@ import numpy as np
 
 from minirnn.export.network import Network, arrays
 
-_LARGEST = {"float16": 65504.0}
+_MAX_HALF = 65504  # the largest float16
 
 
 def stored_arrays(network: Network) -> dict[str, np.ndarray]:
@@ -38,39 +38,40 @@ def stored_arrays(network: Network) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(array, np.float32) for name, array in found.items()}
 
 
-def pack(stored: dict[str, np.ndarray], int8: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return arrays as the page has them, and their values after rounding.
+def encode(array: np.ndarray, int8: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return an array as a page has it, and the scale of each row, float32, where it is int8.
 
-    Matrices are float16, or int8 with one scale for every row, max |row| / 127; vectors are float32.
+    Matrices are float16, or int8 in steps of max |row| / 127; vectors, and what float16 cannot hold, are float32.
+    """
+    if array.ndim == 1 or np.abs(array).max(initial=0) > _MAX_HALF:
+        return array.astype("<f4"), None
+    if not int8:
+        return array.astype("<f2"), None
+    scale = (np.abs(array).max(1, keepdims=True, initial=0) / 127).astype("<f4")
+    return np.rint(array / np.where(scale > 0, scale, 1)).astype(np.int8), scale
+
+
+def rounded(array: np.ndarray, int8: bool) -> np.ndarray:
+    """Return an array with the values that it has in a page, in its own dtype."""
+    codes, scale = encode(array, int8)
+    return (codes.astype(array.dtype) * (1 if scale is None else scale)).astype(array.dtype)
+
+
+def pack(stored: dict[str, np.ndarray], int8: bool) -> dict[str, Any]:
+    """Return arrays as the page has them.
 
     Returns:
         ``weights``, all in base64, and ``arrays``, a list of their ``name``, ``shape``, ``dtype``, ``offset`` in bytes
-        and of int8 the offset ``scale`` of the scales, float32; and the rounded arrays by name.
+        and, of int8, the offset ``scale`` of the scales.
     """
-    descriptions, parts, rounded = [], list[bytes](), dict[str, np.ndarray]()
-    position = 0
-
-    def add(array: np.ndarray) -> int:
-        nonlocal position
-        data = array.tobytes() + bytes(-array.nbytes % 4)
-        parts.append(data)
-        position += len(data)
-        return position - len(data)
-
+    descriptions, parts, position = [], list[bytes](), 0
     for name, array in stored.items():
-        entry: dict[str, Any] = {"name": name, "shape": list(array.shape)}
-        largest = float(np.abs(array).max(initial=0))
-        if array.ndim == 1 or largest > _LARGEST["float16"]:
-            entry |= {"dtype": "float32", "offset": add(array)}
-            rounded[name] = array
-        elif int8:
-            scale = (np.abs(array).max(1, keepdims=True, initial=0) / 127).astype(np.float32)
-            whole = np.rint(array / np.where(scale > 0, scale, 1)).astype(np.int8)
-            entry |= {"dtype": "int8", "scale": add(scale), "offset": add(whole)}
-            rounded[name] = whole * scale
-        else:
-            half = array.astype(np.float16)
-            entry |= {"dtype": "float16", "offset": add(half)}
-            rounded[name] = half.astype(np.float32)
+        codes, scale = encode(array, int8)
+        entry: dict[str, Any] = {"name": name, "shape": list(array.shape), "dtype": codes.dtype.name}
+        for key, values in (("offset", codes), ("scale", scale)):
+            if values is not None:
+                entry[key] = position
+                parts.append(values.tobytes() + bytes(-values.nbytes % 4))  # float32 must begin at a multiple of 4
+                position += len(parts[-1])
         descriptions.append(entry)
-    return {"weights": base64.b64encode(b"".join(parts)).decode("ascii"), "arrays": descriptions}, rounded
+    return {"weights": base64.b64encode(b"".join(parts)).decode("ascii"), "arrays": descriptions}
