@@ -15,6 +15,7 @@ function keys(event) {
   if (!act) return;
   event.preventDefault();
   act();
+  document.documentElement.dataset.ready = kind;
 }
 
 function point(event) {
@@ -82,8 +83,9 @@ function explain() {
   };
   const attention = paragraph("The picture is that of D. Bahdanau, K. Cho and Y. Bengio, ",
     link("https://arxiv.org/abs/1409.0473", "Neural machine translation by jointly learning to align and translate"), " (2015).");
-  const { minirnn, weights, differences } = json.about;
+  const { minirnn, weights, differences, output_difference: difference } = json.about;
   const made = [`Made by minirnn ${minirnn}; weights are ${weights}, and the page computes in float32.`];
+  if (difference) made.push(` Rounding the weights changes its logits, at random tokens, by at most ${difference.toPrecision(2)}.`);
   if (differences) {
     const { symbols, values, log_probs: logProbs } = differences;
     made.push(` In the first ${plural(symbols, "symbol")} of its text values differ from those of the trained model by at most ` +
@@ -92,25 +94,41 @@ function explain() {
   $("about").replaceChildren(paragraph(texts[kind]), paragraph(shared), layers.length ? sources : attention, paragraph(...made));
 }
 
+/** Pastes a long text; browsers, which make it undoable, take minutes for a megabyte. */
+function paste(event) {
+  const text = event.clipboardData.getData("text/plain").replace(/\r\n?/g, "\n");
+  if (text.length < 20000) return;
+  event.preventDefault();
+  const { value, selectionStart: start, selectionEnd: end } = $("text");
+  $("text").setRangeText(text.slice(0, LIMIT - value.length + end - start), start, end, "end");
+  takeText();
+}
+
 function summarize() {
   const kinds = { char: "A character model", classifier: "A classifier", tagger: "A tagger", translator: "A translator" };
   $("summary").textContent = `${kinds[kind]} with ${plural(json.about.parameters, "parameter")}: ${json.about.cell}.`;
 }
 
-function debounce(act) {
-  let timer;
-  return () => {
-    clearTimeout(timer);
-    timer = setTimeout(act, slow || $("text").value.length > 20000 ? 300 : 0);
-  };
+const LIMIT = 200000; // characters in the text area: browsers get slow long before a megabyte
+let timer;
+
+/** Reads the text when a person pauses; at once where that takes no time. */
+function takeText() {
+  const { length } = $("text").value;
+  $("cut").hidden = length < LIMIT;
+  clearTimeout(timer);
+  timer = setTimeout(read, slow || length > 20000 ? 300 : 0);
 }
 
 summarize();
 explain();
-$("text").value = json.text ?? "";
+$("text").maxLength = LIMIT;
+$("text").value = json.text.slice(0, LIMIT);
+$("cut").hidden = json.text.length < LIMIT;
 $("stop").onclick = stop;
-const act = { char: take, classifier: readText, tagger: readText, translator: translateText }[kind];
-$("text").oninput = debounce(act);
+const read = { char: take, classifier: readText, tagger: readText, translator: translateText }[kind];
+$("text").oninput = takeText;
+$("text").onpaste = paste;
 if (layers.length) setUpUnits();
 if (writes) {
   $("writing").hidden = false;
@@ -135,4 +153,4 @@ if (writes) {
 }
 if (writes) starts = [model.start()];
 if (layers.length) choose({});
-act();
+read();

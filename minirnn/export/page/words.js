@@ -1,25 +1,26 @@
 // --------------------------------------------------------------------------------- a classifier or tagger reads words
 
-const PATIENCE = 1500; // milliseconds that reading a text in one go may take
+const PATIENCE = 2000; // milliseconds that reading a text in one go may take
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442"]; // Okabe and Ito 2008
 const OTHER = "#8a867c";
 
 let reading = { words: [], labels: [], probabilities: [] };
-let limit = kind === "translator" ? 200 : 400; // characters that can be read in one go
+const MOST = kind === "translator" ? 400 : 6000; // characters that are read at once
+let limit = 400; // of them, what can be read without delay
 let slow = false;
 
 /** Calls a function on as much of the text as it can read in a moment; says how much that is. */
 function readable(text, read) {
   let result;
   for (let length = Math.min(limit, text.length); ; length = Math.min(2 * length, text.length)) {
+    length = Math.min(length, MOST);
     const part = text.slice(0, length), end = length < text.length ? /\s\S*$/.exec(part)?.index : 0;
     const started = performance.now();
     result = read(end ? part.slice(0, end) : part);
     const took = performance.now() - started;
     slow = took > 50;
-    limit = 4 * took > PATIENCE || length >= 20000 ? length : 2 * length;
+    limit = Math.max(200, 2 * took > PATIENCE || length === MOST ? length : 2 * length);
     if (length < text.length && limit > length) continue;
-    limit = Math.max(limit, 200);
     say(length < text.length ? `Read: the first ${number(length)} of ${number(text.length)} characters.` : "");
     break;
   }
@@ -90,9 +91,9 @@ let translation = { source: [], target: [], attention: [] };
 function translateText() {
   translation = readable($("text").value, (text) => model.translate(text));
   const { source, target, attention, text } = translation;
-  $("answer").hidden = !target.length;
-  $("answer").textContent = text;
-  $("attention").hidden = !attention?.length || !source.length;
+  $("answer").hidden = !source.length;
+  $("answer").textContent = target.length ? text : "The translation is empty.";
+  $("attention").hidden = !attention?.length;
   $("weight").textContent = "\u00a0";
   if ($("attention").hidden) return $("heat").replaceChildren();
   scale = { middle: 0, limit: 1 };
