@@ -56,6 +56,12 @@ function named(text) {
   return Array.from(text, (c) => signs[c] ?? hidden(c)).join("");
 }
 
+/** A layer has a number, and two of them one number where they read in different directions. */
+function layerName(n) {
+  const { direction } = layers[n];
+  return direction ? `${Math.floor(n / 2) + 1} ${direction}` : `${n + 1}`;
+}
+
 function valueName(value) {
   const family = /^(?:\w+_)?(lstm|gru)\b/.exec(json.about.cell)?.[1];
   const name = NAMES[value] ?? GATES[family]?.[value];

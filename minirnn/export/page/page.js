@@ -28,7 +28,7 @@ function point(event) {
 
 function setUpUnits() {
   $("layer").replaceChildren(...layers.map((layer, value) =>
-    make("option", { value }, `${value + 1}${layer.direction ? ` (${layer.direction})` : ""}: ${plural(layer.size, "unit")}`)));
+    make("option", { value }, `${layerName(value)}: ${plural(layer.size, "unit")}`)));
   $("layer").onchange = () => choose({ layer: Number($("layer").value) });
   $("value").onchange = () => choose({ value: $("value").value });
   $("unit").onchange = () => choose({ unit: Number($("unit").value) });

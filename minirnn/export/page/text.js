@@ -82,11 +82,14 @@ async function readPassage(mine) {
     while (offset() + states.length < end && performance.now() < until);
     $("picture").append(parent);
     paint(from);
+    if (cursor < 0) {
+      cursor = Math.min(20, states.length - 1);
+      showCursor();
+    }
     await pause();
     if (mine !== job) return false;
   }
   if (states.length === PASSAGE) starts[passage + 1] = before();
-  if (cursor < 0) cursor = Math.min(20, states.length - 1);
   settle();
   return true;
 }

@@ -50,7 +50,7 @@ function choose(change) {
   for (const key of ["layer", "value", "unit"]) $(key).value = chosen[key];
   $("previous").disabled = chosen.unit === 0;
   $("next").disabled = chosen.unit === layer.size - 1;
-  const title = `Unit ${chosen.unit} of ${chosen.value}, layer ${chosen.layer + 1}`;
+  const title = `Unit ${chosen.unit} of ${chosen.value}, layer ${layerName(chosen.layer)}`;
   $("units-title").textContent = title;
   $("picture").setAttribute("aria-label", `The text, coloured by: ${title}`);
   for (const button of $("ranked").querySelectorAll("button")) {
