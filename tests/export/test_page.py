@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,12 +20,8 @@ from minirnn.data.vocabulary import END
 from minirnn.export.page import look
 from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytest.importorskip("selenium", reason="needs selenium")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+pytest.importorskip("selenium", reason="needs selenium (extra: dev)")
 
-from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -115,18 +110,6 @@ def values_of(task: TextGenerator, text: str) -> np.ndarray:
     return np.array(rows)[1:]
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,1400"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
     """Pages of small models of every kind."""
@@ -142,6 +125,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]
 @pytest.fixture
 def opened(browser: Any, made: dict[str, tuple[Path, Any]]) -> Iterator[Callable[[str], Page]]:
     """Open a page; at the end of the test its console must be empty."""
+    browser.set_window_size(1200, 1400)
     browser.get_log("browser")
     yield lambda name: Page(browser, *made[name])
     assert browser.get_log("browser") == []

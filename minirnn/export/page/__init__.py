@@ -6,7 +6,6 @@ import base64
 import hashlib
 import html
 import json
-import math
 import re
 import sys
 import unicodedata
@@ -19,13 +18,15 @@ from typing import Any
 import numpy as np
 
 from minirnn.data.text import Bytes
+from minirnn.data.vocabulary import END
 from minirnn.errors import OptionError
 from minirnn.export.network import Layers, Network, describe
 from minirnn.export.page.cells import javascript
 from minirnn.export.page.ranking import rank
 from minirnn.export.page.trace import Trace, trace
-from minirnn.export.page.weights import pack, rounded, stored_arrays
-from minirnn.export.record import record
+from minirnn.export.page.weights import DIGITS, pack, rounded, stored_arrays
+from minirnn.export.record import STEPS, record
+from minirnn.models import EncoderDecoder
 from minirnn.tasks import Task
 from minirnn.tasks.base import rebuild
 from minirnn.tasks.char import TextGenerator
@@ -83,6 +84,8 @@ def contents(task: Task[Any, Any], text: str | None = None, int8: bool = False) 
         raise OptionError("look: expected layers without a projection (proj_size)")
     text = text and text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     stored, about = stored_arrays(network), _about(network, int8)
+    if not all(np.isfinite(array).all() for array in stored.values()):
+        raise OptionError("look: expected finite weights; the model has some that are NaN or infinite in float32")
     found = {"kind": task.name, **_described(network), **pack(stored, int8), **describer(task), "about": about}
     if not isinstance(task, TextGenerator):
         return found | {"text": text or "", "about": about | _output_difference(task.model, int8)}
@@ -106,11 +109,17 @@ def _tokenizer(config: dict[str, Any]) -> dict[str, Any]:
 
     Browsers have tables of characters of another version of Unicode than Python, so those of Python are in the page.
     """
-    classes = {"space": _ranges(str.isspace)}
-    if config["rule"] == "word":
-        classes["word"] = _ranges(lambda c: c.isalnum() or c == "_")
-        classes["marks"] = _ranges(lambda c: unicodedata.category(c)[0] == "M" or c in "\u200c\u200d")
-    return config | classes
+    classes = _classes()
+    return config | (classes if config["rule"] == "word" else {"space": classes["space"]})
+
+
+@cache
+def _classes() -> dict[str, str]:
+    return {
+        "space": _ranges(str.isspace),
+        "word": _ranges(lambda c: c.isalnum() or c == "_"),
+        "marks": _ranges(lambda c: unicodedata.category(c)[0] == "M" or c in "\u200c\u200d"),
+    }
 
 
 def _ranges(holds: Callable[[str], bool]) -> str:
@@ -195,10 +204,19 @@ def _about(network: Network, int8: bool) -> dict[str, Any]:
 
 
 def _output_difference(model: Any, int8: bool) -> dict[str, float]:
-    """The largest difference that rounded weights make to outputs: logits or log-probabilities at random tokens."""
+    """The largest difference that rounded weights make to outputs: logits at random tokens."""
     arrays = {name: rounded(array, int8) for name, array in model.state_dict().items()}
-    one, other = (record(each)["output"] for each in (model, rebuild(type(model), model.config, arrays)))
-    return {"output_difference": float(np.abs(one - other).max()) if one.shape == other.shape else math.inf}
+    one, other = map(_outputs, (model, rebuild(type(model), model.config, arrays)))
+    return {"output_difference": float(np.abs(one - other).max())}
+
+
+def _outputs(model: Any) -> np.ndarray:
+    if not isinstance(model, EncoderDecoder):
+        return record(model)["output"]
+    rng = np.random.default_rng(0)
+    source, target = (rng.integers(END, size, (STEPS, 1)) for size in (model.source_size, model.target_size))
+    with model.evaluating():
+        return model(source, target).numpy()
 
 
 # ---------------------------------------------------------------------------------------------------- character models
@@ -247,14 +265,15 @@ def _file(name: str) -> str:
 
 def page(contents: dict[str, Any], title: str) -> bytes:
     """Return the page of :func:`contents`, in which only its own scripts and styles, known by their hashes, may run."""
-    cells, data = contents["cells"], {key: value for key, value in contents.items() if key != "cells"}
-    engine = f'const makeModel = (() => {{\n"use strict";\nconst CELLS = [{", ".join(cells)}];\n{_file("engine.js")}'
+    data = {key: value for key, value in contents.items() if key != "cells"}
+    constants = f"const DIGITS = {json.dumps(DIGITS)};\nconst CELLS = [{', '.join(contents['cells'])}];\n"
+    engine = constants + "".join(map(_file, ("engine.js", "models.js")))
     values = {
         "title": html.escape(title),
         "style": _file("page.css"),
-        "engine": f"{engine}return makeModel;\n}})();",
+        "engine": f'const makeModel = (() => {{\n"use strict";\n{engine}return makeModel;\n}})();',
         "page": '"use strict";\n{\n' + "".join(map(_file, PAGE_SCRIPTS)) + "}\n",
-        "data": json.dumps(data).replace("<", "\\u003c"),
+        "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
     }
     text = re.sub(r"\{\{(\w+)\}\}", lambda found: values.get(found[1], found[0]), _file("page.html"))
     policy = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]

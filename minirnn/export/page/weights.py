@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import numpy as np
 
 from minirnn.export.network import Network, arrays
 
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%()*+,-./:;=?@[]^_|~"
+"""Of base 85: none that is written in another way in JSON or HTML."""
 _MAX_HALF = 65504  # the largest float16
 
 
@@ -61,8 +62,8 @@ def pack(stored: dict[str, np.ndarray], int8: bool) -> dict[str, Any]:
     """Return arrays as the page has them.
 
     Returns:
-        ``weights``, all in base64, and ``arrays``, a list of their ``name``, ``shape``, ``dtype``, ``offset`` in bytes
-        and, of int8, the offset ``scale`` of the scales.
+        ``weights``, all in base 85, five of :data:`DIGITS` for four bytes, and ``arrays``, a list of their ``name``,
+        ``shape``, ``dtype``, ``offset`` in bytes and, of int8, the offset ``scale`` of the scales.
     """
     descriptions, parts, position = [], list[bytes](), 0
     for name, array in stored.items():
@@ -74,4 +75,7 @@ def pack(stored: dict[str, np.ndarray], int8: bool) -> dict[str, Any]:
                 parts.append(values.tobytes() + bytes(-values.nbytes % 4))  # float32 must begin at a multiple of 4
                 position += len(parts[-1])
         descriptions.append(entry)
-    return {"weights": base64.b64encode(b"".join(parts)).decode("ascii"), "arrays": descriptions}
+    numbers = np.frombuffer(b"".join(parts), ">u4").astype(np.uint32)
+    digits = numbers[:, None] // np.array([85**4, 85**3, 85**2, 85, 1], np.uint32) % 85
+    text = np.frombuffer(DIGITS.encode("ascii"), np.uint8)[digits].tobytes().decode("ascii")
+    return {"weights": text, "arrays": descriptions}
