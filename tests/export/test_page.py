@@ -1,9 +1,8 @@
-"""What a person does with the page of ``minirnn look``, in a real browser: the numbers that it shows are those of minirnn."""
+"""What a person does with the page of ``minirnn look`` in a real browser; the numbers in it are those of minirnn."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +21,14 @@ from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
 
 pytest.importorskip("selenium", reason="needs selenium (extra: dev)")
 
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 TEXT = 'He said "to be", (not) so.\n\tAnd went.\n' * 4
 HOSTILE = "</script><script>evil=1</script><img src=x onerror='evil=2'>\u202eabc \u05d0\u05d1 \U0001f600\0\tx\n"
+HARM, NO_HARM = "return [typeof evil, document.images.length, document.scripts.length]", ["undefined", 0, 3]
 INPUTS = {
     "classifier": "a good film , not bad !",
     "tagger": "The dog barks . It sees",
@@ -76,7 +76,8 @@ class Page:
     def set(self, name: str, value: Any) -> None:
         """Put a value into a control, as pasting does."""
         event = "input" if name == "text" else "change"
-        self.run("arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event(arguments[2]))", self[name], value, event)
+        script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event(arguments[2]))"
+        self.run(script, self[name], value, event)
 
     def show(self, text: str) -> None:
         """Paste a text, and wait until the page has read it."""
@@ -85,19 +86,31 @@ class Page:
         self.wait(lambda: self.run("return document.querySelectorAll('#picture .s').length") == count)
         self.wait(lambda: not self["stop"].is_displayed())
 
-    def numbers(self, selector: str) -> list[float]:
-        texts = self.run("return Array.from(document.querySelectorAll(arguments[0]), (e) => e.textContent)", selector)
-        return [float(text.replace("\u2212", "-")) for text in texts]
+    def each(self, selector: str, expression: str) -> list[Any]:
+        """The value of an expression of JavaScript for each element e."""
+        return self.run(f"return Array.from(document.querySelectorAll(arguments[0]), (e) => {expression})", selector)
+
+    def visible(self, selector: str) -> list[Any]:
+        return [found for found in self.driver.find_elements(By.CSS_SELECTOR, selector) if found.is_displayed()]
 
     def texts(self, selector: str) -> list[str]:
-        return self.run("return Array.from(document.querySelectorAll(arguments[0]), (e) => e.textContent)", selector)
+        return self.each(selector, "e.textContent")
+
+    def numbers(self, selector: str) -> list[float]:
+        return [float(text.strip("\u2264\u2265 ").replace("\u2212", "-")) for text in self.texts(selector)]
 
     def colours(self) -> np.ndarray:
         """The values of all symbols, as their colours have them."""
-        found = self.run("return Array.from(document.querySelectorAll('#picture .s'), (e) => e.style.getPropertyValue('--a'))")
-        shares = [re.search(r"--(low|high)\) ([\d.]+)%", colour) for colour in found]
-        low, high = self.numbers("#low")[0], self.numbers("#high")[0]
-        return np.array([(low + high) / 2 + (-1 if s[1] == "low" else 1) * float(s[2]) / 100 * (high - low) / 2 for s in shares])
+        found = self.each("#picture .s", "e.style.getPropertyValue('--a')")
+        signed = [re.sub(r".*--(low|high)\) ([\d.]+)%.*", r"\1 \2", colour).split() for colour in found]
+        shares = np.array([float(share) * (-1 if end == "low" else 1) for end, share in signed]) / 100
+        [low], [high] = self.numbers("#low"), self.numbers("#high")
+        return (low + high) / 2 + shares * (high - low) / 2
+
+
+def check_colours(page: Page, values: np.ndarray) -> None:
+    [limit] = page.numbers("#high")
+    np.testing.assert_allclose(page.colours(), np.clip(values, -limit, limit), atol=0.002 * limit)
 
 
 def values_of(task: TextGenerator, text: str) -> np.ndarray:
@@ -149,11 +162,11 @@ def test_typing_recolours_the_text(page: Page) -> None:
     layer, unit = int(chosen[0]), int(chosen[2])
     page.set("value", "c")
     before = values_of(page.task, "to be")[:, 1, layer, unit]
-    np.testing.assert_allclose(page.colours(), before, atol=0.002 * page.numbers("#high")[0])
+    check_colours(page, before)
     page["text"].send_keys(Keys.HOME, "(")
     page.wait(lambda: "".join(page.texts("#picture .s")) == "(to be")
     after = values_of(page.task, "(to be")[:, 1, layer, unit]
-    np.testing.assert_allclose(page.colours(), after, atol=0.002 * page.numbers("#high")[0])
+    check_colours(page, after)
 
 
 def test_units_are_chosen_by_arrow_keys_controls_map_and_ranking(page: Page) -> None:
@@ -161,7 +174,7 @@ def test_units_are_chosen_by_arrow_keys_controls_map_and_ranking(page: Page) -> 
 
     def check(layer: int, unit: int) -> None:
         assert page["units-title"].text == f"Unit {unit} of h, layer {layer + 1}"
-        np.testing.assert_allclose(page.colours(), values[:, 0, layer, unit], atol=0.002)
+        check_colours(page, values[:, 0, layer, unit])
 
     page.set("layer", 1)
     page.set("value", "h")
@@ -191,12 +204,10 @@ def test_gates_are_coloured_around_one_half_and_their_saturation_counted(page: P
     page.set("value", "f")
     assert page.numbers(".scale span:not(.ramp):not(#above)")[:2] == [0, 1]
     gates = page.colours()
-    assert gates.min() >= 0 and gates.max() <= 1
-    unit, count = int(page["unit"].get_attribute("value")), len(TEXT)
-    x, y = page.run(
-        "const plot = document.querySelectorAll('#gates svg')[1];"
-        "return ['cx', 'cy'].map((name) => Number(plot.querySelectorAll('circle')[arguments[0]].getAttribute(name)))", unit
-    )  # fmt: skip
+    assert gates.min() >= 0
+    assert gates.max() <= 1
+    count = len(TEXT)
+    [[x, y]] = page.each("#gates figure:nth-child(2) circle.here", "[e.cx.baseVal.value, e.cy.baseVal.value]")
     assert round((x - 24) / 100 * count) == (gates > 0.9).sum()
     assert round((104 - y) / 100 * count) == (gates < 0.1).sum()
 
@@ -206,7 +217,8 @@ def test_cursor_shows_what_the_model_expects_next(page: Page, by: str) -> None:
     score = page.task.score(TEXT)
     for place in (5, 9):
         if by == "mouse":
-            ActionChains(page.driver).move_to_element(page["picture"].find_elements(By.CLASS_NAME, "s")[place]).perform()
+            symbol = page["picture"].find_elements(By.CLASS_NAME, "s")[place]
+            ActionChains(page.driver).move_to_element(symbol).perform()
         else:
             page["picture"].send_keys(Keys.HOME, Keys.ARROW_RIGHT * place)
         expected = list(page.task.predict("\n" + TEXT[: place + 1])["probabilities"].items())[:5]
@@ -215,7 +227,7 @@ def test_cursor_shows_what_the_model_expects_next(page: Page, by: str) -> None:
         np.testing.assert_allclose(page.numbers("#likely span"), [p for _, p in expected], atol=0.0006)
         assert f"{place + 1} of {len(TEXT)}" in page["place"].text
         assert f"{score.nats[place]:.2f} nats" in page["facts"].text
-        bars = page.run("return Array.from(document.querySelectorAll('.s'), (e) => parseInt(e.style.getPropertyValue('--s')))")
+        bars = page.each(".s", "parseInt(e.style.getPropertyValue('--s'))")
         np.testing.assert_allclose(bars, np.minimum(100, np.array(score.nats) / 6 * 100), atol=0.6)
     if by == "keyboard":
         assert page.texts("#likely code")[0] in page["live"].get_attribute("textContent")
@@ -259,7 +271,8 @@ def test_writing_can_be_stopped(page: Page) -> None:
     page.wait(lambda: page["write"].is_enabled())
     time.sleep(0.1)
     text = page["text"].get_attribute("value")
-    assert text.startswith(TEXT) and len(text) > len(TEXT) + 20
+    assert text.startswith(TEXT)
+    assert len(text) > len(TEXT) + 20
     assert page.run("return document.querySelectorAll('.s').length") == len(text)
     time.sleep(0.2)
     assert page["text"].get_attribute("value") == text
@@ -280,12 +293,12 @@ def test_hostile_text_is_shown_as_text(page: Page) -> None:
     page.show(HOSTILE)
     shown = HOSTILE.replace("\0", "\\x00").replace("\t", "\u21e5\t").replace("\n", "\u21b5\n")
     assert "".join(page.texts("#picture .s")) == shown
-    assert page.run("return [typeof evil, document.images.length, document.scripts.length]") == ["undefined", 0, 3]
+    assert page.run(HARM) == NO_HARM
     assert page["above"].is_displayed()  # the direction of the page has not changed
     assert page.run("return getComputedStyle(document.getElementById('picture')).direction") == "ltr"
 
 
-def test_hostile_vocabulary_labels_title_and_words_are_text(opened: Callable[[str], Page], tmp_path: Path) -> None:
+def test_hostile_vocabulary_and_title_are_text(opened: Callable[[str], Page], tmp_path: Path) -> None:
     page = opened("char")
     assert page.driver.title == "<i>char" == page.driver.find_element(By.TAG_NAME, "h1").text
     task = generator(Characters.of("</script><!--\u2028" + HOSTILE))
@@ -293,12 +306,15 @@ def test_hostile_vocabulary_labels_title_and_words_are_text(opened: Callable[[st
     path.write_bytes(look(task, HOSTILE + "</script><!--\u2028", title=HOSTILE))
     other = Page(page.driver, path, task)
     other.wait(lambda: len(other.texts("#picture .s")) > 60)
-    assert other.run("return [typeof evil, document.images.length, document.scripts.length]") == ["undefined", 0, 3]
-    for name in INPUTS:
-        page = opened(name)
-        page.set("text", HOSTILE)
-        page.wait(lambda: "script" in page.driver.find_element(By.TAG_NAME, "main").text)
-        assert page.run("return [typeof evil, document.images.length, document.scripts.length]") == ["undefined", 0, 3]
+    assert other.run(HARM) == NO_HARM
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_hostile_words_are_text(opened: Callable[[str], Page], name: str) -> None:
+    page = opened(name)
+    page.set("text", HOSTILE)
+    page.wait(lambda: "script" in page.driver.find_element(By.TAG_NAME, "main").text)
+    assert page.run(HARM) == NO_HARM
 
 
 @pytest.mark.parametrize("name", ["char", *INPUTS])
@@ -335,8 +351,8 @@ def test_nothing_can_be_loaded_or_evaluated(browser: Any, made: dict[str, tuple[
     results = browser.execute_async_script(
         "const done = arguments[0]; const tried = []; new Image().src = 'https://example.org/a.png';"
         "setTimeout(() => { try { eval('1'); tried.push('eval'); } catch (error) { tried.push(error.name); } });"
-        "setTimeout(() => fetch('https://example.org/b').then(() => tried.push('fetched'), (error) => tried.push(error.name))"
-        ".then(() => done(tried)), 50);"
+        "setTimeout(() => fetch('https://example.org/b').then(() => tried.push('fetched'))"
+        ".catch((error) => tried.push(error.name)).then(() => done(tried)), 50);"
     )
     assert results == ["EvalError", "TypeError"]
     page.show(TEXT)
@@ -370,9 +386,7 @@ def test_bars_and_table_are_the_probabilities_after_every_word(opened: Callable[
         np.testing.assert_allclose(table.max(1), found["probabilities"], atol=0.0006)
         assert page.texts(".word small") == found["tags"]
         assert page["answer"].text == " ".join(f"{word}/{tag}" for word, tag in zip(words, found["tags"], strict=True))
-    heights = page.run(
-        "return Array.from(document.querySelectorAll('.stack'), (s) => Array.from(s.children, (b) => parseFloat(b.style.height)))"
-    )
+    heights = page.each(".stack", "Array.from(e.children, (bar) => parseFloat(bar.style.height))")
     np.testing.assert_allclose(np.sort(heights, 1), np.sort(table, 1) * 100, atol=0.06)
     page["picture"].send_keys(Keys.HOME, Keys.ARROW_RIGHT)
     np.testing.assert_allclose(page.numbers("#likely span"), -np.sort(-table[1])[:8], atol=1e-9)
@@ -413,7 +427,6 @@ const lightness = (colour) => {
 const behind = (element) => {
   for (; element; element = element.parentElement) {
     const style = getComputedStyle(element);
-    const layers = style.backgroundImage.match(/linear-gradient\\((color\\(.*?\\)|rgb.*?\\)|oklab.*?\\)) 0px/g);
     if (element.classList.contains("s") && style.getPropertyValue("--a")) return null;
     if (!/rgba\\(.*, 0\\)/.test(style.backgroundColor)) return style.backgroundColor;
   }
@@ -425,7 +438,8 @@ while (walker.nextNode()) {
   if (!walker.currentNode.data.trim() || !element.checkVisibility() || /SCRIPT|OPTION/.test(element.tagName)) continue;
   if (element.closest(":disabled")) continue;
   const below = behind(element);
-  for (const background of below ? [below] : ["--low", "--middle", "--high"].map((name) => root.getPropertyValue(name))) {
+  const ends = ["--low", "--middle", "--high"].map((name) => root.getPropertyValue(name));
+  for (const background of below ? [below] : ends) {
     const [a, b] = [lightness(getComputedStyle(element).color), lightness(background)].sort((x, y) => y - x);
     found.push([(a + 0.05) / (b + 0.05), element.outerHTML.slice(0, 80)]);
   }
@@ -449,7 +463,7 @@ def test_page_is_accessible(opened: Callable[[str], Page], name: str) -> None:
         assert len(contrasts) > 10
         assert contrasts[0][0] >= 4.5, contrasts[:5]
     run("Emulation.setEmulatedMedia", {"features": []})
-    controls = [e for e in page.driver.find_elements(By.CSS_SELECTOR, "input, select, textarea, button, #picture") if e.is_displayed()]
+    controls = page.visible("input, select, textarea, button, #picture")
     assert all(control.accessible_name for control in controls)
     reached = set()
     page.run("document.activeElement.blur()")
@@ -460,7 +474,7 @@ def test_page_is_accessible(opened: Callable[[str], Page], name: str) -> None:
         if active.tag_name != "body":
             assert page.run("return getComputedStyle(document.activeElement).outlineStyle") != "none"
     assert {control for control in controls if control.is_enabled()} <= reached
-    levels = [int(e.tag_name[1]) for e in page.driver.find_elements(By.CSS_SELECTOR, "h1, h2, h3, h4") if e.is_displayed()]
-    assert levels[0] == 1 and levels.count(1) == 1 and max(np.diff(levels)) <= 1
+    levels = [int(heading.tag_name[1]) for heading in page.visible("h1, h2, h3, h4")]
+    assert [levels[0], levels.count(1)] == [1, 1]
+    assert max(np.diff(levels)) <= 1
     assert page.run("return document.documentElement.lang") == "en"
-    assert math.isclose(page.run("return visualViewport.scale"), 1)

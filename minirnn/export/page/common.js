@@ -62,8 +62,9 @@ function layerName(n) {
   return direction ? `${Math.floor(n / 2) + 1} ${direction}` : `${n + 1}`;
 }
 
+const family = /^(?:\w+_)?(lstm|gru)\b/.exec(json.about.cell)?.[1];
+
 function valueName(value) {
-  const family = /^(?:\w+_)?(lstm|gru)\b/.exec(json.about.cell)?.[1];
   const name = NAMES[value] ?? GATES[family]?.[value];
   return name ? `${value}: ${name}` : value;
 }

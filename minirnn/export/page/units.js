@@ -5,6 +5,7 @@ const chosen = first
   ? { layer: first.layer, value: first.value, unit: first.unit }
   : { layer: Math.max(0, layers.length - 1), value: layers.at(-1)?.values[0], unit: 0 };
 const STEPS = [1, 1.5, 2, 3, 4, 5, 6, 8, 10]; // at which scales end, times a power of ten
+const CELL_LIMIT = 3;
 let states = []; // after each symbol or word that is shown
 let spans = []; // the element that is coloured for each of them
 let boxes = []; // the element that the cursor marks
@@ -14,11 +15,16 @@ let scale = { middle: 0, limit: 1 };
 const valuesAt = (n) => states[n].values[chosen.layer][chosen.value];
 const gatesOf = (layer) => layers[layer].values.filter((name) => layers[layer].activations[name] === "sigmoid");
 
-/** Gates are coloured from 0 over 0.5 to 1, anything else from -limit to limit, the next round number above all values. */
+/**
+ * Gates are coloured from 0 over 0.5 to 1, anything else from -limit to limit, the next round number above all values; c of an LSTM
+ * up to 3, since its output depends on tanh c only.
+ */
 function scaleOf(from = 0) {
   if (gatesOf(chosen.layer).includes(chosen.value)) return { middle: 0.5, limit: 0.5 };
   let most = from ? scale.limit : 0.01;
+  const highest = family === "lstm" && chosen.value === "c" ? CELL_LIMIT : Infinity;
   for (let n = from; n < states.length; n++) most = Math.max(most, Math.abs(valuesAt(n)[chosen.unit]));
+  if (most > highest) return { middle: 0, limit: highest, cut: true };
   const power = 10 ** Math.floor(Math.log10(most) + 1e-9);
   return { middle: 0, limit: STEPS.map((s) => s * power).find((s) => s >= most * (1 - 1e-6)) ?? most };
 }
@@ -35,8 +41,8 @@ function paint(from = 0) {
   if (before.limit !== scale.limit || before.middle !== scale.middle) from = 0;
   for (let n = from; n < spans.length; n++) spans[n].style.setProperty("--a", colour(valuesAt(n)[chosen.unit]));
   const digits = Math.max(0, 1 - Math.floor(Math.log10(scale.limit)));
-  $("low").textContent = fixed(scale.middle - scale.limit, digits);
-  $("high").textContent = fixed(scale.middle + scale.limit, digits);
+  $("low").textContent = (scale.cut ? "\u2264 " : "") + fixed(scale.middle - scale.limit, digits);
+  $("high").textContent = (scale.cut ? "\u2265 " : "") + fixed(scale.middle + scale.limit, digits);
 }
 
 /** Shows another unit; what does not exist becomes the nearest that does. */
@@ -90,10 +96,10 @@ function showCursor() {
   const all = writes ? tokens.length : states.length;
   $("place").append(make("code", {}, named(pieceAt(cursor))), ` ${unitOfText} ${number(offset() + cursor + 1)} of ${number(all)}`);
   const facts = [[`${chosen.value} of unit ${chosen.unit}`, fixed(values[chosen.unit])]];
-  if (writes) facts.push(["Surprise", `${fixed(surprises[cursor], 2)} nats (probability ${percent(Math.exp(-surprises[cursor]))})`]);
+  if (writes) facts.push(["Surprise", `${fixed(surprises[cursor], 2)} nats (p = ${fixed(Math.exp(-surprises[cursor]))})`]);
   for (const gate of gatesOf(chosen.layer)) {
     const [low, high] = saturated(states[cursor].values[chosen.layer][gate]);
-    facts.push([`Gate ${gate}`, `closed ${percent(low, 0)}, open ${percent(high, 0)} of all`]);
+    facts.push([`Gate ${gate}`, `closed ${percent(low, 0)}, open ${percent(high, 0)}`]);
   }
   $("facts").replaceChildren(...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   if (writes) showNext($("likely-title"), states[cursor]);
