@@ -85,12 +85,13 @@ function showLabels() {
 
 // -------------------------------------------------------------------------------------- a translator and its heat map
 
+const SIDE = 100; // rows and columns of the heat map, at most
 let cell = [0, 0];
-let translation = { source: [], target: [], attention: [] };
 
 function translateText() {
-  translation = readable($("text").value, (text) => model.translate(text));
-  const { source, target, attention, text } = translation;
+  const { source: words, target, attention, text } = readable($("text").value, (part) => model.translate(part));
+  const source = words.slice(0, SIDE);
+  if (Math.max(words.length, target.length) > SIDE) say(`${$("status").textContent} The picture shows the first ${SIDE} words.`);
   $("answer").hidden = !source.length;
   $("answer").textContent = target.length ? text : "The translation is empty.";
   $("attention").hidden = !attention?.length;
@@ -98,8 +99,8 @@ function translateText() {
   if ($("attention").hidden) return $("heat").replaceChildren();
   scale = { middle: 0, limit: 1 };
   const head = make("tr", {}, make("td"), ...source.map((word) => make("th", { scope: "col" }, make("span", { dir: "auto" }, named(word)))));
-  const rows = target.map((word, n) => make("tr", {}, make("th", { scope: "row", dir: "auto" }, named(word)),
-    ...Array.from(attention[n], (weight, m) => {
+  const rows = target.slice(0, SIDE).map((word, n) => make("tr", {}, make("th", { scope: "row", dir: "auto" }, named(word)),
+    ...Array.from(attention[n].slice(0, SIDE), (weight, m) => {
       const td = make("td", { tabIndex: n || m ? -1 : 0, title: `${named(word)} \u2190 ${named(source[m])}: ${fixed(weight)}` }, fixed(weight, 2));
       td.style.setProperty("--a", colour(weight));
       return td;
