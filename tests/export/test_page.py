@@ -138,6 +138,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]
 @pytest.fixture
 def opened(browser: Any, made: dict[str, tuple[Path, Any]]) -> Iterator[Callable[[str], Page]]:
     """Open a page; at the end of the test its console must be empty."""
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     browser.set_window_size(1200, 1400)
     browser.get_log("browser")
     yield lambda name: Page(browser, *made[name])
@@ -241,7 +242,10 @@ def write(page: Page, count: int, temperature: float, seed: int = 1) -> str:
     return str(page["text"].get_attribute("value"))
 
 
-def test_writing_at_temperature_zero_is_greedy(page: Page) -> None:
+@pytest.mark.parametrize("motion", ["", "reduce"])
+def test_writing_at_temperature_zero_is_greedy(page: Page, motion: str) -> None:
+    features = [{"name": "prefers-reduced-motion", "value": motion}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     page.show("He")
     expected = page.task.sample("\nHe", 30, temperature=0)
     assert write(page, 30, 0) == "He" + expected
@@ -462,7 +466,6 @@ def test_page_is_accessible(opened: Callable[[str], Page], name: str) -> None:
         contrasts = page.run(CONTRAST)
         assert len(contrasts) > 10
         assert contrasts[0][0] >= 4.5, contrasts[:5]
-    run("Emulation.setEmulatedMedia", {"features": []})
     controls = page.visible("input, select, textarea, button, #picture")
     assert all(control.accessible_name for control in controls)
     reached = set()

@@ -1,5 +1,5 @@
-// What all parts of the page share. These files and engine.js become the scripts of the page; this one, units.js, text.js, words.js
-// and page.js, in this order, one block of strict code. Text of a person or of the model gets into the page as text nodes only.
+// What all parts of the page share. This file, units.js, text.js, words.js and page.js, in this order, become one block of
+// strict code. Text of a person or of the model gets into the page as text nodes only.
 
 const NAMES = { h: "hidden state", c: "cell state" };
 const GATES = {
@@ -36,7 +36,7 @@ try {
 const kind = model.kind;
 const writes = kind === "char";
 const layers = kind === "translator" ? [] : model.layers;
-const unitOfText = writes ? "symbol" : "word";
+const item = writes ? "symbol" : "word";
 
 // -------------------------------------------------------------------------------------------------- words and numbers
 
@@ -50,7 +50,7 @@ const isControl = (c) => /^[\0-\x1f\x7f]$/.test(c);
 
 /** A symbol as it is named in a list: white space and characters that cannot be seen have a sign. */
 function named(text) {
-  const signs = { "\uffed": "", " ": "\u2423", "\n": "\u21b5", "\t": "\u21e5", "\u00a0": "\u237d" }; // U+FFED joins the tokens of a translator
+  const signs = { "\uffed": "", " ": "\u2423", "\n": "\u21b5", "\t": "\u21e5", "\u00a0": "\u237d" }; // U+FFED: in tokens
   const hex = (c, digits) => c.codePointAt(0).toString(16).padStart(digits, "0");
   const hidden = (c) => (isControl(c) ? `\\x${hex(c, 2)}` : /[\p{Cf}\p{Cs}]/u.test(c) ? `U+${hex(c, 4).toUpperCase()}` : c);
   return Array.from(text, (c) => signs[c] ?? hidden(c)).join("");

@@ -50,7 +50,7 @@ function setUpUnits() {
   $("ranked").replaceChildren(...Array.from(groups, ([measure, found]) => make("div", {}, make("h3", {}, measure),
     make("ul", {}, ...found.map((one) => {
       const label = `Layer ${one.layer + 1}, ${one.value}, unit ${one.unit}`;
-      const score = one.measure === "memory" ? plural(one.score, "symbol") : fixed(one.score * one.sign, 2);
+      const score = one.measure === "memory" ? number(one.score) : fixed(one.score * one.sign, 2);
       const button = make("button", { type: "button" }, make("span", {}, label), make("span", {}, score));
       button.unit = one;
       button.onclick = () => {
@@ -60,38 +60,23 @@ function setUpUnits() {
       return make("li", {}, button);
     })))));
   $("units").hidden = false;
-  for (const place of document.querySelectorAll(".items")) place.textContent = `${unitOfText}s`;
 }
 
+/** Shows the paragraphs that are about this kind of model, and what was measured when the page was made. */
 function explain() {
-  const paragraph = (...parts) => make("p", {}, ...parts);
-  const link = (href, text) => make("a", { href, rel: "noreferrer" }, text);
-  const shared = "The model is in this file and runs in this page: nothing is loaded, and nothing that you type leaves it. ";
-  const karpathy = link("https://arxiv.org/abs/1506.02078", "Visualizing and understanding recurrent networks");
-  const vis = link("https://arxiv.org/abs/1606.07461", "LSTMVis: a tool for visual analysis of hidden state dynamics in recurrent neural networks");
-  const sources = paragraph("The colouring of text by single units and the plots of gate saturation follow A. Karpathy, J. Johnson and L. Fei-Fei, ",
-    karpathy, " (2015); looking for units on one's own text follows H. Strobelt, S. Gehrmann, H. Pfister and A. M. Rush, ", vis, " (2018).");
-  const units = "The colour is the value of one unit after the network has read the {}: a state between blue (negative) and orange (positive), " +
-    "a gate between blue (closed, 0) and orange (open, 1). A unit that is worth looking at changes with something in the text. ";
-  const texts = {
-    char: units.replace("{}", "symbol") + "The bar over a symbol is its surprise, -ln p in nats: how unlikely the network found this symbol before " +
-      "it saw it. Under the cursor are the symbols that it expects next. Writing on draws each symbol from p^(1/temperature), with the " +
-      "generator Mulberry32; temperature 0 takes the most likely symbol.",
-    classifier: "The bars over each word are the probabilities of the labels after the text up to this word. " + units.replace("{}", "word"),
-    tagger: "The bars over each word are the probabilities of its tags. " + units.replace("{}", "word"),
-    translator: "The network writes the translation word by word, and at each word weighs the words of the source by attention.",
-  };
-  const attention = paragraph("The picture is that of D. Bahdanau, K. Cho and Y. Bengio, ",
-    link("https://arxiv.org/abs/1409.0473", "Neural machine translation by jointly learning to align and translate"), " (2015).");
+  for (const place of document.querySelectorAll("[data-for]")) place.hidden = !place.dataset.for.split(" ").includes(kind);
+  for (const place of document.querySelectorAll(".item")) place.textContent = item;
   const { minirnn, weights, differences, output_difference: difference } = json.about;
   const made = [`Made by minirnn ${minirnn}; weights are ${weights}, and the page computes in float32.`];
-  if (difference) made.push(` Rounding the weights changes its logits, at random tokens, by at most ${difference.toPrecision(2)}.`);
+  if (difference) {
+    made.push(`Rounding the weights changes its logits, at random tokens, by at most ${difference.toPrecision(2)}.`);
+  }
   if (differences) {
     const { symbols, values, log_probs: logProbs } = differences;
-    made.push(` In the first ${plural(symbols, "symbol")} of its text values differ from those of the trained model by at most ` +
-      `${values.toPrecision(2)}, and natural logarithms of probabilities by at most ${logProbs.toPrecision(2)}.`);
+    made.push(`In the first ${plural(symbols, "symbol")} of its text values differ from those of the trained model by at most`);
+    made.push(`${values.toPrecision(2)}, and natural logarithms of probabilities by at most ${logProbs.toPrecision(2)}.`);
   }
-  $("about").replaceChildren(paragraph(texts[kind]), paragraph(shared), layers.length ? sources : attention, paragraph(...made));
+  $("made").textContent = made.join(" ");
 }
 
 /** Pastes a long text; browsers, which make it undoable, take minutes for a megabyte. */
@@ -133,8 +118,6 @@ if (layers.length) setUpUnits();
 if (writes) {
   $("writing").hidden = false;
   $("above").append(make("i"), `bar: surprise, 0 to ${FULL} nats`);
-  $("help").textContent = "Point at a symbol, or focus the text and use the keyboard: \u2191 and \u2193 step through the units (with Shift by ten), " +
-    "\u2190, \u2192, Home and End move the cursor.";
   $("write").onclick = write;
   $("earlier").onclick = () => show(passage - 1, ++job);
   $("later").onclick = () => show(passage + 1, ++job);
@@ -142,13 +125,10 @@ if (writes) {
 } else if (kind === "translator") {
   $("text-label").textContent = "A sentence to translate";
   $("heat").onkeydown = moveCell;
-  for (const type of ["focusin", "pointerover"]) {
-    $("heat").addEventListener(type, (event) => event.target.tagName === "TD" && event.target.title && readCell(event.target));
-  }
+  const point = ({ target }) => target.title && readCell(target);
+  for (const type of ["focusin", "pointerover"]) $("heat").addEventListener(type, point);
 } else {
   $("scale").before(make("ul", { id: "tags", className: "tags" }));
-  $("help").textContent = "Above each word: the probabilities of the labels. Behind it: the value of the chosen unit. Point at a word, or focus the text " +
-    "and use the keyboard: \u2191 and \u2193 step through the units (with Shift by ten), \u2190, \u2192, Home and End move the cursor.";
   $("table").ontoggle = fillTable;
 }
 if (writes) starts = [model.start()];

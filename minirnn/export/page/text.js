@@ -36,11 +36,11 @@ async function take() {
   if (at < starts.length && at !== passage) turn(at);
   else cut(Math.max(0, same - offset()));
   const strange = new Set(unknown.slice(0, 1000).map((at) => named(String.fromCodePoint($("text").value.codePointAt(at)))));
-  const left = `Left out, because the model does not know them: ${plural(unknown.length, "character")} (${[...strange].slice(0, 20).join(" ")}).`;
+  const left = `${plural(unknown.length, "character")} (${[...strange].slice(0, 20).join(" ")})`;
   busy(true);
   if (!(await readPassage(mine))) return;
   busy(false);
-  say(unknown.length ? left : "");
+  say(unknown.length ? `Left out, because the model does not know them: ${left}.` : "");
 }
 
 /** Forgets what is shown from a place in the passage on. */
@@ -127,7 +127,8 @@ function settle() {
   drawGates();
   const last = passages() - 1;
   $("passages").hidden = !writes || last === 0;
-  $("range").textContent = `Shown: symbols ${number(offset() + 1)} to ${number(offset() + states.length)} of ${number(tokens.length)}`;
+  const shown = `${number(offset() + 1)} to ${number(offset() + states.length)} of ${number(tokens.length)}`;
+  $("range").textContent = `Shown: symbols ${shown}`;
   $("earlier").disabled = passage === 0;
   $("later").disabled = $("end").disabled = passage >= last;
 }

@@ -16,8 +16,8 @@ const valuesAt = (n) => states[n].values[chosen.layer][chosen.value];
 const gatesOf = (layer) => layers[layer].values.filter((name) => layers[layer].activations[name] === "sigmoid");
 
 /**
- * Gates are coloured from 0 over 0.5 to 1, anything else from -limit to limit, the next round number above all values; c of an LSTM
- * up to 3, since its output depends on tanh c only.
+ * Gates are coloured from 0 over 0.5 to 1, anything else from -limit to limit, the next round number above all values;
+ * c of an LSTM up to 3, since its output depends on tanh c only.
  */
 function scaleOf(from = 0) {
   if (gatesOf(chosen.layer).includes(chosen.value)) return { middle: 0.5, limit: 0.5 };
@@ -94,7 +94,7 @@ function showCursor() {
     square.classList.toggle("here", unit === chosen.unit);
   });
   const all = writes ? tokens.length : states.length;
-  $("place").append(make("code", {}, named(pieceAt(cursor))), ` ${unitOfText} ${number(offset() + cursor + 1)} of ${number(all)}`);
+  $("place").append(make("code", {}, named(pieceAt(cursor))), ` ${item} ${number(offset() + cursor + 1)} of ${number(all)}`);
   const facts = [[`${chosen.value} of unit ${chosen.unit}`, fixed(values[chosen.unit])]];
   if (writes) facts.push(["Surprise", `${fixed(surprises[cursor], 2)} nats (p = ${fixed(Math.exp(-surprises[cursor]))})`]);
   for (const gate of gatesOf(chosen.layer)) {
@@ -172,8 +172,9 @@ function drawGates() {
       }
     }
     const mean = (counts) => counts.reduce((a, b) => a + b) / size / states.length;
+    const share = 100 / states.length;
     const points = Array.from(low, (n, unit) =>
-      svg("circle", { class: "point", cx: 24 + (100 * high[unit]) / states.length, cy: 104 - (100 * n) / states.length, r: 2.6 }));
+      svg("circle", { class: "point", cx: 24 + share * high[unit], cy: 104 - share * n, r: 2.6 }));
     const text = `closed ${percent(mean(low))}, open ${percent(mean(high))} of the time on average`;
     const plot = svg("svg", { viewBox: "0 0 132 128", role: "img", "aria-label": `Gate ${gate}: ${text}` },
       svg("path", { class: "frame", d: "M24 4V104H124Z" }), ...points,

@@ -58,7 +58,7 @@ function readText() {
   }));
   $("picture").replaceChildren(...boxes);
   $("answer").hidden = !words.length;
-  if (kind === "tagger") $("answer").textContent = words.map((word, n) => `${word}/${labels[best(probabilities[n], 1)[0]]}`).join(" ");
+  if (kind === "tagger") $("answer").textContent = words.map((word, n) => `${word}/${result[n]}`).join(" ");
   else if (words.length) $("answer").textContent = `${result}, probability ${percent(Math.max(...probabilities.at(-1)))}`;
   cursor = words.length - 1;
   if (layers.length) settle();
@@ -70,7 +70,7 @@ function readText() {
 function fillTable() {
   if (!$("table").open) return;
   const { words, labels, probabilities } = reading;
-  const head = make("tr", {}, make("th", { scope: "col" }, "Word"), ...labels.map((label) => make("th", { scope: "col" }, label)));
+  const head = make("tr", {}, ...["Word", ...labels].map((label) => make("th", { scope: "col" }, label)));
   const rows = words.map((word, n) => make("tr", {}, make("th", { scope: "row" }, named(word)),
     ...Array.from(probabilities[n], (p) => make("td", {}, fixed(p)))));
   $("numbers").replaceChildren(make("caption", { className: "unseen" }, "The probability of each label after each word"),
@@ -98,10 +98,12 @@ function translateText() {
   $("weight").textContent = "\u00a0";
   if ($("attention").hidden) return $("heat").replaceChildren();
   scale = { middle: 0, limit: 1 };
-  const head = make("tr", {}, make("td"), ...source.map((word) => make("th", { scope: "col" }, make("span", { dir: "auto" }, named(word)))));
+  const vertical = (word) => make("span", { dir: "auto" }, named(word));
+  const head = make("tr", {}, make("td"), ...source.map((word) => make("th", { scope: "col" }, vertical(word))));
   const rows = target.slice(0, SIDE).map((word, n) => make("tr", {}, make("th", { scope: "row", dir: "auto" }, named(word)),
     ...Array.from(attention[n].slice(0, SIDE), (weight, m) => {
-      const td = make("td", { tabIndex: n || m ? -1 : 0, title: `${named(word)} \u2190 ${named(source[m])}: ${fixed(weight)}` }, fixed(weight, 2));
+      const title = `${named(word)} \u2190 ${named(source[m])}: ${fixed(weight)}`;
+      const td = make("td", { tabIndex: n || m ? -1 : 0, title }, fixed(weight, 2));
       td.style.setProperty("--a", colour(weight));
       return td;
     })));
