@@ -17,7 +17,7 @@ from pathlib import Path
 from selenium import webdriver
 
 from minirnn.data.text import Characters
-from minirnn.export.page import contents, page
+from minirnn.export.page import contents, render
 from minirnn.models import CharLM
 from minirnn.tasks.char import TextGenerator
 
@@ -54,7 +54,7 @@ def main() -> None:
             task = TextGenerator(CharLM(len(SYMBOLS), 256, 2, cell), Characters.of(SYMBOLS))
             began = time.perf_counter()
             made = contents(task, text)
-            data = page(made, cell)
+            data = render(made, cell)
             seconds = time.perf_counter() - began
             file = Path(folder, f"{cell}.html")
             file.write_bytes(data)

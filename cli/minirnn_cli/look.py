@@ -36,8 +36,9 @@ def look(
 ) -> None:
     """Write one HTML file that holds a trained model and runs it in a browser.
 
-    Type or paste text, and see what each unit does at every symbol or word, what the model expects, or what it attends
-    to. The units of a character model are ranked by the text given, or by one that it writes.
+    Type or paste text, and see what each unit does at every symbol or word,
+    what the model expects, or what it attends to. The units of a character
+    model are ranked by the text given, or by one that it writes.
     """
     from minirnn.export import page
 
@@ -52,7 +53,7 @@ def look(
     name = path.parent.name if path.name in (BEST, LAST) else path.stem
     with compile_notes(quiet):
         contents = page.contents(task, input, int8)
-    data, output = page.page(contents, name or task.name), output or Path(f"{name or task.name}.html")
+    data, output = page.render(contents, name or task.name), output or Path(f"{name or task.name}.html")
     write_atomically(output, data)
     if json:
         facts = {"file": str(output), "bytes": len(data), "kind": contents["kind"], **contents["about"]}

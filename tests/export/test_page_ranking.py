@@ -177,12 +177,14 @@ def test_what_cannot_be_shown_is_refused_in_one_line() -> None:
     assert refusal("look", str(DATA / "forecaster" / "run")) == f"{expected} forecaster"
     assert refusal("look", str(DATA / "music" / "run")) == f"{expected} model of music"
     lstm: Any = mr.nn.LSTM(4, 4, proj_size=3)
+    two_ways: Any = mr.nn.Recurrent("gru", 4, 3, bidirectional=True)
     cases = [
         (TextGenerator(CharLM(2, 3, 1, cell=lstm, embedding_size=4), Characters("ab")), "projection"),
         (
             TextGenerator(CharLM(2, 4, 1, cell=mr.nn.LSTMCell(4, 4)), Characters("ab")),
             "expected a cell",
         ),
+        (TextGenerator(CharLM(2, 6, 1, cell=two_ways, embedding_size=4), Characters("ab")), "one direction"),
         (diverged(), "finite"),
         (CharLM(2, 4), "got CharLM"),
     ]

@@ -32,12 +32,14 @@ from minirnn.tasks.base import rebuild
 from minirnn.tasks.char import TextGenerator
 from minirnn.tasks.tagger import MAX_SENTENCE_LENGTH, MAX_WORD_LENGTH
 
-__all__ = ["look", "rank"]
+__all__ = ["contents", "look", "rank", "render"]
 
-SAMPLE_SYMBOLS = 2000  # that a character model writes where no text is given
-RANKED_SYMBOLS = 4000  # at the beginning of a text, by which units are ranked
-PAGE_SCRIPTS = ("common.js", "units.js", "text.js", "words.js", "page.js")  # one block of code
-COMPARED_SYMBOLS = 500  # at its beginning, at which rounded weights are compared with those of the model
+RANKED_SYMBOLS = 2000
+"""At the beginning of a text, by which units are ranked; where no text is given, the model writes as many."""
+COMPARED_SYMBOLS = 500
+"""At the beginning of a text, at which the values of rounded weights are compared with those of the model."""
+PAGE_SCRIPTS = ("common.js", "units.js", "text.js", "words.js", "page.js")
+"""What becomes one block of code, after the engine."""
 
 
 def look(task: Task[Any, Any], text: str | None = None, title: str | None = None, int8: bool = False) -> bytes:
@@ -52,8 +54,8 @@ def look(task: Task[Any, Any], text: str | None = None, title: str | None = None
 
     Args:
         task: a trained character model, classifier, tagger or translator, of any cell.
-        text: shown at first, and what units are ranked by (its first 4,000 symbols); where None, a character model
-            writes 2,000 symbols.
+        text: shown at first, and what units are ranked by (its first 2,000 symbols); where None, a character model
+            writes as many.
         title: of the page; by default what the task is.
         int8: weights of one byte, with a scale for each row: a page of half the size that computes less exactly.
 
@@ -64,7 +66,7 @@ def look(task: Task[Any, Any], text: str | None = None, title: str | None = None
     >>> task = mr.tasks.load("checkpoints/corpus/best.safetensors")  # doctest: +SKIP
     >>> Path("corpus.html").write_bytes(look(task, "To be, or not"))  # doctest: +SKIP
     """
-    return page(contents(task, text, int8), title or f"{task.description} of minirnn")
+    return render(contents(task, text, int8), title or f"{task.description} of minirnn")
 
 
 def contents(task: Task[Any, Any], text: str | None = None, int8: bool = False) -> dict[str, Any]:
@@ -80,6 +82,8 @@ def contents(task: Task[Any, Any], text: str | None = None, int8: bool = False) 
         what = getattr(task, "description", type(task).__name__)
         raise OptionError(f"look: expected a model of one of {', '.join(_KINDS)}, got {what}")
     network = describe(task.model)
+    if network.kind == "char_lm" and network.layers["rnn"].bidirectional:
+        raise OptionError("look: expected a character model of one direction")
     if any(layer.weight_hr is not None for layers in network.layers.values() for row in layers.layers for layer in row):
         raise OptionError("look: expected layers without a projection (proj_size)")
     text = text and text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -226,7 +230,7 @@ def _follow(task: TextGenerator, network: Network, arrays: dict[str, np.ndarray]
     """What the page's model computes at the beginning of a text, or at one that it writes; the start comes first."""
     given = task.symbols.encode(text or "")[:RANKED_SYMBOLS]
     tokens = np.concatenate([task.start().astype(np.int64), given])
-    return trace(network, arrays, tokens, draw=SAMPLE_SYMBOLS if text is None else 0)
+    return trace(network, arrays, tokens, draw=RANKED_SYMBOLS if text is None else 0)
 
 
 def _ranking(task: TextGenerator, network: Network, shown: Trace) -> list[dict[str, Any]]:
@@ -263,7 +267,7 @@ def _file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def page(contents: dict[str, Any], title: str) -> bytes:
+def render(contents: dict[str, Any], title: str) -> bytes:
     """Return the page of :func:`contents`, in which only its own scripts and styles, known by their hashes, may run."""
     data = {key: value for key, value in contents.items() if key != "cells"}
     constants = f"const DIGITS = {json.dumps(DIGITS)};\nconst CELLS = [{', '.join(contents['cells'])}];\n"

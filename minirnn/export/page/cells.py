@@ -109,10 +109,10 @@ def javascript(e: Equations) -> str:
     values = recorded(e)
     nodes = ancestors([*e.new, *(node for node, _ in values.values())])
     levels, leaves = _levels(nodes), _leaves(e)
-    given, taken, body = dict(leaves), set[str](), list[str]()
+    given, body = dict(leaves), list[str]()
     for level in range(max(levels.values()) + 1):
         singles = [n for n in nodes if n.per_row and n.operands and n.op != "sum" and levels[n] == level]
-        lines = assignments({f"s{n.number}": n for n in singles}, given, taken, _atom)
+        lines = assignments({f"s{n.number}": n for n in singles}, given, atom=_atom)
         body += [f"const {name} = {text};" for name, _, text in lines]
         given |= {node: name for name, node, _ in lines}
         cuts = [n for n in nodes if n.op in ("sum", "product") and levels[n] == level + 1]
@@ -120,7 +120,7 @@ def javascript(e: Equations) -> str:
         last = level == max(levels.values())
         if last:
             targets = {f"y{number}": node for number, (node, _) in enumerate(values.values())}
-        lines = assignments(targets, given, taken, _atom)
+        lines = assignments(targets, given, atom=_atom)
         inside = [f"const {name} = {text};" for name, _, text in lines]
         for n in cuts:
             kept, zero = (f"sum{n.number}", "0") if n.op == "sum" else (f"in{n.number}", "new Float32Array(size)")
