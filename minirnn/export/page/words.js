@@ -1,29 +1,19 @@
 // --------------------------------------------------------------------------------- a classifier or tagger reads words
 
-const PATIENCE = 2000; // milliseconds that reading a text in one go may take
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442"]; // Okabe and Ito 2008
 const OTHER = "#8a867c";
 
 let reading = { words: [], labels: [], probabilities: [] };
-const MOST = kind === "translator" ? 400 : 6000; // characters that are read at once
-let limit = 400; // of them, what can be read without delay
+const MOST = kind === "translator" ? 400 : 6000; // characters that are read, in a few seconds at most
 let slow = false;
 
-/** Calls a function on as much of the text as it can read in a moment; says how much that is. */
+/** Calls a function on the beginning of the text, whole words if there are any; says how much that is. */
 function readable(text, read) {
-  let result;
-  for (let length = Math.min(limit, text.length); ; length = Math.min(2 * length, text.length)) {
-    length = Math.min(length, MOST);
-    const part = text.slice(0, length), end = length < text.length ? /\s\S*$/.exec(part)?.index : 0;
-    const started = performance.now();
-    result = read(end ? part.slice(0, end) : part);
-    const took = performance.now() - started;
-    slow = took > 50;
-    limit = Math.max(200, 2 * took > PATIENCE || length === MOST ? length : 2 * length);
-    if (length < text.length && limit > length) continue;
-    say(length < text.length ? `Read: the first ${number(length)} of ${number(text.length)} characters.` : "");
-    break;
-  }
+  const part = text.slice(0, MOST), end = text.length > MOST ? /\s\S*$/.exec(part)?.index : 0;
+  const started = performance.now();
+  const result = read(end ? part.slice(0, end) : part);
+  slow = performance.now() - started > 50;
+  say(text.length > MOST ? `Read: the first ${number(end || MOST)} of ${number(text.length)} characters.` : "");
   return result;
 }
 
@@ -32,7 +22,7 @@ const colourOf = (label) => (label < COLOURS.length ? COLOURS[label] : OTHER);
 function readText() {
   reading = readable($("text").value, (text) => model.read(text));
   const { words, labels, probabilities, result, spacing } = reading;
-  if (spacing > 1) say(`${$("status").textContent} Of this long text the bars are those of every ${spacing}th word.`);
+  if (spacing > 1) say(`${$("status").textContent} The bars of this long text are computed for one word in ${spacing}.`);
   states = reading.values.map((values) => ({ values }));
   const weights = labels.map((_, label) => probabilities.reduce((sum, row) => sum + row[label], 0));
   const order = best(weights, labels.length); // the labels with colours of their own come first
