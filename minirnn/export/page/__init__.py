@@ -38,6 +38,8 @@ RANKED_SYMBOLS = 2000
 """At the beginning of a text, by which units are ranked; where no text is given, the model writes as many."""
 COMPARED_SYMBOLS = 500
 """At the beginning of a text, at which the values of rounded weights are compared with those of the model."""
+PAGE_SCRIPTS = ("common.js", "units.js", "text.js", "words.js", "page.js")
+"""What becomes one block of code, after the engine."""
 
 
 def look(task: Task[Any, Any], text: str | None = None, title: str | None = None, int8: bool = False) -> bytes:
@@ -274,7 +276,7 @@ def render(contents: dict[str, Any], title: str) -> bytes:
         "title": html.escape(title),
         "style": _file("page.css"),
         "engine": f'const makeModel = (() => {{\n"use strict";\n{engine}return makeModel;\n}})();',
-        "page": _file("page.js"),
+        "page": '"use strict";\n{\n' + "".join(map(_file, PAGE_SCRIPTS)) + "}\n",
         "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
     }
     text = re.sub(r"\{\{(\w+)\}\}", lambda found: values.get(found[1], found[0]), _file("page.html"))
