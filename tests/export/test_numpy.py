@@ -118,6 +118,8 @@ def every_model() -> dict[str, Callable[[], Any]]:
     return made | {
         "linear": partial(OneToOne, 4, 6, 3, 0),
         "tokens": partial(OneToMany, 3, 5, 4, embedding_size=3),
+        "caption": partial(OneToMany, 3, 5, 4, 2, embedding_size=3, condition="every_step", end=1),
+        "conditioned": partial(OneToMany, 3, 5, 4, 2, "gru", activation="sigmoid", condition="every_step"),
         "probabilities": partial(OneToMany, 3, 5, 4, activation="sigmoid", dtype="float64"),
         "zoneout": partial(TaggerModel, 9, 8, 4, 5, zoneout=0.3, bidirectional=False),
         "float64": partial(ManyToMany, 3, 5, 4, 2, everything, dtype="float64"),
