@@ -17,7 +17,7 @@ input part, R gates with a recurrent part, V tokens; W is the width of the outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -168,8 +168,11 @@ class Recurrence(Protocol[A]):
         """
 
 
-class Sampler(Protocol):
+class Sampler(Protocol[A]):
     """A token model ready to sample: weights packed, states kept between calls."""
+
+    def states(self) -> list[A]:
+        """Copies of the states [L, N, H] after the last token that was fed: not yet the one sampled last."""
 
     def run(
         self,
@@ -426,7 +429,23 @@ class Backend(Protocol[A]):
             states: initial states [N, W], then [N, H] for each further one, in the sorted order of ``steps``.
         """
 
-    def Sampler(self, model: TokenModel[A], states: Sequence[A]) -> Sampler:  # noqa: N802 - a class
+    def recurrent_step(
+        self, equations: Equations, x: A, weights: Mapping[str, A], states: Sequence[A], zoneout: float
+    ) -> list[A]:
+        """One step of a layer in evaluation: new arrays of its states, [N, W], then [N, H] for each further one.
+
+        Nothing is kept between calls, so the result is always that of the parameters as they are.
+
+        Args:
+            equations, x, zoneout: the cell's, resolved for evaluation; [N, I]; the rate of zoneout.
+            weights: the layer's parameters by name, as ``nn.cells.new_parameters`` makes them.
+            states: [N, W], then [N, H] for each further one; not changed.
+        """
+
+    def gemv(self, x: A, weight: A, bias: A | None = None) -> A:
+        """``x @ weight.T + bias`` for a few rows x [N, K], which are not worth packing the weight [M, K]."""
+
+    def Sampler(self, model: TokenModel[A], states: Sequence[A]) -> Sampler[A]:  # noqa: N802 - a class
         """Prepare a model for sampling; ``states`` [L, N, H] to start from, one for each state of the cell."""
 
 

@@ -8,17 +8,17 @@ from typing import Any, Literal, Self, TypedDict, Unpack, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minirnn import cells
+from minirnn import cells, kernels
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
-from minirnn.errors import OptionError
+from minirnn.errors import OptionError, ShapeError
 from minirnn.nn.cells import Cell as CellModule
-from minirnn.nn.layers import Dropout, Embedding
+from minirnn.nn.layers import Dropout, Embedding, Linear
 from minirnn.nn.module import Module
 from minirnn.nn.recurrent import Recurrent
 from minirnn.nn.state import State, check_lengths, unpack_state
-from minirnn.nn.unrolled import MERGES, Bidirectional, Merge, Unrolled, merge_directions
+from minirnn.nn.unrolled import MERGES, Bidirectional, Merge, SequenceModule, Unrolled, is_cell, merge_directions
 from minirnn.validation import check_choice
 
 CellLike = str | Cell | dict[str, Any]
@@ -127,7 +127,7 @@ class Body(Module):
         if isinstance(cell, Module):
             if bidirectional or any(rates.values()) or getattr(cell, "batch_first", False):
                 raise OptionError("cell: a module must have time first, and directions and regularisation of its own")
-            self.rnn: Module = Unrolled(cast(CellModule, cell)) if hasattr(cell, "initial_state") else cell
+            self.rnn: Module = Unrolled(cast(CellModule, cell)) if is_cell(cell) else cell
         else:
             cell, dims = cells.get(cell), ((embedding_size or input_size) + context_size, hidden_size, num_layers)
             on: Literal["state", "update"] = "state" if cell.recurrent_gates else "update"
@@ -166,6 +166,57 @@ class Body(Module):
             y = merge_directions(forward, backward, self.merge)
         return self.dropout(y), state
 
+    def initial_state(self, batch_size: int = 1) -> State:
+        """The state before the first step, for ``batch_size`` sequences; None of a module whose state is not known.
+
+        Raises:
+            OptionError: the layers run in both directions.
+        """
+        self.check_one_direction()
+        return self.rnn.initial_state(batch_size) if isinstance(self.rnn, SequenceModule) else None
+
+    def step(self, x: TensorLike, state: State = None, context: Tensor | None = None) -> tuple[Tensor, State]:
+        """One step in evaluation mode, without a tape: vectors [N, I] or tokens [N] to outputs [N, output_size].
+
+        ``state`` is what :meth:`initial_state`, an earlier step or :meth:`forward` returned; it is not changed.
+        ``context`` is as for :meth:`forward`.
+
+        Raises:
+            OptionError: the layers run in both directions.
+            ShapeError, DTypeError, IndexRangeError: an input does not fit.
+        """
+        self.check_one_direction()
+        x = self._rows(x) if self.takes_tokens else x
+        if context is not None:
+            x = ops.concatenate([ops.as_tensor(x, context), context], 1)
+        if isinstance(self.rnn, SequenceModule):
+            return self.rnn.step(x, state)
+        with self.evaluating():
+            y, state = self.rnn(ops.as_tensor(x).unsqueeze(0), state)
+            return y.squeeze(0), state
+
+    def check_one_direction(self) -> None:
+        """Raise :class:`OptionError` where a sequence cannot be read step by step."""
+        if isinstance(self.rnn, Bidirectional) or getattr(self.rnn, "bidirectional", False):
+            raise OptionError(
+                "step: expected a model of one direction (bidirectional=False); the second direction starts at the end "
+                "of a sequence, so the model needs all of it"
+            )
+
+    def _rows(self, tokens: TensorLike) -> Tensor:
+        """The rows [N, E] of tokens [N]; of one-hot tokens only these rows are made."""
+        index = ops.as_index("tokens", tokens)
+        if index.ndim != 1:
+            raise ShapeError(f"step: expected tokens [N] of one step, got {list(index.shape)}")
+        ops.check_range("tokens", index, self.input_size)
+        if self.embedding is not None:
+            table = self.embedding.weight
+            return Tensor(kernels.on(table.device).take_rows(table.data, index), device=table.device)
+        weight = next(self.rnn.parameters())
+        rows = np.zeros((index.size, self.input_size), weight.dtype)
+        rows[np.arange(index.size), index] = 1
+        return ops.as_tensor(rows, weight)
+
     @property
     def layers(self) -> Recurrent:
         """The recurrent layers, where they are made of a cell, or a :class:`~minirnn.nn.Recurrent` was given."""
@@ -195,6 +246,13 @@ class Body(Module):
         assert y is not None
         steps, batch = y.shape[:2]
         return y[check_lengths("lengths", lengths, steps, batch) - 1, np.arange(batch)]
+
+
+def linear_step(layer: Linear, x: Tensor) -> Tensor:
+    """``layer(x)`` of the few rows of one step, without a tape."""
+    bias = None if layer.bias is None else layer.bias.data
+    K = kernels.on(x.device)
+    return Tensor(K.gemv(K.contiguous(x.data), layer.weight.data, bias), device=x.device)
 
 
 def _open_forget_gates(rnn: Recurrent) -> None:

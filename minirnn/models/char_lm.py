@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Unpack
+from typing import Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,13 +14,47 @@ from minirnn.autograd import ops
 from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.kernels.contract import Array, TokenModel
-from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike
+from minirnn.kernels.contract import Array, Sampler, TokenModel
+from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike, linear_step
 from minirnn.nn.functional import Reduction, cross_entropy
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.validation import check_choice, check_float, check_int
+
+
+class Stream:
+    """An iterator over sampled tokens, a chunk at a time, made by :meth:`CharLM.stream`."""
+
+    def __init__(
+        self,
+        sampler: Sampler[Array],
+        run: Callable[[np.ndarray, int, int], np.ndarray],
+        given: np.ndarray,
+        length: int,
+        chunk: int,
+        single: bool,
+        device: str,
+    ) -> None:
+        self._sampler, self._run, self._given, self._device = sampler, run, given, device
+        self._length, self._chunk, self._single, self._made = length, chunk, single, 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> np.ndarray:
+        count = min(self._chunk, self._length - self._made)
+        if count == 0:
+            raise StopIteration
+        out = self._run(self._given, count, self._made)
+        self._given, self._made = out[-1:], self._made + count
+        return out[:, 0] if self._single else out
+
+    @property
+    def state(self) -> State:
+        """The state after the last chunk, in the form of :meth:`CharLM.forward`: the model has read all tokens but the
+        last one sampled, with which a text continues (before the first chunk: all that came before ``prime_ids``)."""
+        return pack_state([Tensor(state, device=self._device) for state in self._sampler.states()])
 
 
 class CharLM(Body, Model):
@@ -73,6 +107,14 @@ class CharLM(Body, Model):
         y, state = super().forward(tokens, state=state)
         return self.head(y), state
 
+    def step(self, x: TensorLike, state: State = None) -> tuple[Tensor, State]:
+        """One step in evaluation mode, without a tape: tokens [N] to logits [N, V] of the next token.
+
+        ``state`` is what :meth:`initial_state`, an earlier step or :meth:`forward` returned; it is not changed.
+        """
+        y, state = super().step(x, state)
+        return linear_step(self.head, y), state
+
     def loss(
         self,
         tokens: TensorLike,
@@ -120,9 +162,12 @@ class CharLM(Body, Model):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int | None = None,
+        state: State = None,
+        position: int = 0,
     ) -> np.ndarray:
         """As :meth:`stream`, all at once: [length] integers, or [length, N] if ``prime_ids`` is [P, N]."""
-        chunks = list(self.stream(prime_ids, length, temperature, top_k, top_p, seed))
+        options = temperature, top_k, top_p, seed
+        chunks = list(self.stream(prime_ids, length, *options, state=state, position=position))
         return np.concatenate(chunks) if chunks else np.empty((0, *np.shape(prime_ids)[1:]), np.int64)
 
     def stream(
@@ -134,8 +179,10 @@ class CharLM(Body, Model):
         top_p: float | None = None,
         seed: int | None = None,
         chunk: int = 64,
-    ) -> Iterator[np.ndarray]:
-        """Sample in one compiled loop, ``chunk`` tokens at a time.
+        state: State = None,
+        position: int = 0,
+    ) -> Stream:
+        """Sample in one compiled loop, ``chunk`` tokens at a time, with the weights there are at this call.
 
         Args:
             prime_ids, length: [P] tokens to begin with (at least one), or [P, N] for N texts; tokens to sample.
@@ -143,40 +190,50 @@ class CharLM(Body, Model):
             top_k, top_p: only the k most likely tokens (Fan, Lewis & Dauphin 2018); only the smallest set of tokens
                 with this probability together (Holtzman et al. 2020).
             seed: the same seed gives the same text; drawn from :mod:`minirnn.random` if None.
+            state: of :meth:`step`, :meth:`forward` or an earlier stream, to go on from; ``prime_ids`` follow it.
+            position: tokens drawn with this seed before, so that a text made in parts is that of one call.
 
-        Yields:
-            ``chunk`` integers, or [chunk, N].
+        Returns:
+            An iterator of ``chunk`` integers, or [chunk, N], with the attribute ``state``.
 
         Raises:
             OptionError: an option is out of its range, or the model was made with a module as cell.
             ShapeError, IndexRangeError: ``prime_ids`` has another shape, or a token outside the vocabulary.
+
+        >>> import minirnn as mr
+        >>> lm = mr.models.CharLM(10, 16)
+        >>> first = lm.stream([1, 2, 3], 5, seed=0)  # its state is that before the last token, the next to be read
+        >>> text = [int(token) for chunk in first for token in chunk]
+        >>> rest = lm.generate(text[-1:], 4, seed=0, state=first.state, position=5)
+        >>> bool((lm.generate([1, 2, 3], 9, seed=0) == text + rest.tolist()).all())
+        True
         """
         prime = ops.as_index("generate prime_ids", prime_ids)
         if prime.ndim not in (1, 2) or prime.size == 0:
             raise ShapeError(f"generate: expected prime_ids [P] or [P, N] with P at least 1, got {list(prime.shape)}")
         ops.check_range("generate prime_ids", prime, self.vocab_size)
         length, chunk = check_int("generate: length", length, 0), check_int("generate: chunk", chunk)
+        position = check_int("generate: position", position, 0)
         temperature = check_float("generate: temperature", temperature, finite=True)
         k = self.vocab_size if top_k is None else check_int("generate: top_k", top_k)
         p = 1.0 if top_p is None else check_float("generate: top_p", top_p, 0.0, 1.0, exclude_minimum=True)
         seed = random.draw_seed() if seed is None else check_int("generate: seed", seed, 0)
         if isinstance(self._arguments["cell"], Module):
             raise OptionError("generate: expected a model of a cell, whose equations make the loop; it has a module")
+        given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
+        seeds = np.random.SeedSequence(seed).generate_state(given.shape[1], np.uint64)
+        with self.evaluating():
+            sampler = self._sampler(state, given.shape[1])
 
-        def chunks() -> Iterator[np.ndarray]:
-            given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
-            seeds = np.random.SeedSequence(seed).generate_state(given.shape[1], np.uint64)
-            weight, states = self.head.weight, len(self.layers.cell.states)
-            K = kernels.on(weight.device)
-            zeros = K.zeros((self.num_layers, given.shape[1], self.hidden_size), weight.dtype)
-            with self.evaluating():
-                sampler = K.Sampler(self._token_model(), [zeros] * states)
-            for start in range(0, length, chunk):
-                out = sampler.run(given, min(chunk, length - start), temperature, k, p, seeds, start)
-                given = out[-1:]
-                yield out if prime.ndim == 2 else out[:, 0]
+        def run(given: np.ndarray, count: int, start: int) -> np.ndarray:
+            return sampler.run(given, count, temperature, k, p, seeds, position + start)
 
-        return chunks()
+        return Stream(sampler, run, given, length, chunk, prime.ndim == 1, self.head.weight.device)
+
+    def _sampler(self, state: State, batch: int) -> Sampler[Array]:
+        """The compiled loop, with the weights as they are, from ``state`` on."""
+        K, initial = kernels.on(self.head.weight.device), self.layers.split_state(state, batch)
+        return K.Sampler(self._token_model(), [K.stack(parts, 0) for parts in zip(*initial, strict=True)])
 
     def _token_model(self) -> TokenModel[Array]:
         """The weights in the form of the compiled sampling loop."""

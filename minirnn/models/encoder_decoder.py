@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Unpack
+from typing import TypeAlias, Unpack
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from minirnn.data.sequences import valid_rows
 from minirnn.data.vocabulary import END, PAD, START
 from minirnn.decode import Hypothesis, Scores, beam_search
 from minirnn.errors import ShapeError
-from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
+from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike, linear_step
 from minirnn.nn import functional as F
 from minirnn.nn.attention import Attention
 from minirnn.nn.layers import Dropout, Linear
@@ -60,6 +60,10 @@ class Memory:
     values: Tensor
     keys: Tensor
     lengths: np.ndarray
+
+
+DecoderState: TypeAlias = tuple[Memory | None, State]
+"""What the decoder attends to, None without attention, and the state of its layers."""
 
 
 class EncoderDecoder(Model):
@@ -160,10 +164,37 @@ class EncoderDecoder(Model):
             The inputs of the head [T, N, H], the attention's weights [T, N, S] or None, and the state after all steps.
         """
         h, state = self.decoder(tokens, lengths, state)
+        return *self._attended(h, memory), state
+
+    def _attended(self, h: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor | None]:
+        """The inputs of the head, from the decoder's outputs [T, N, H], and the attention's weights."""
         if self.attention is None or memory is None:
-            return h, None, state
+            return h, None
         context, weights = self.attention(h, memory.values, memory.lengths, memory.keys)
-        return self.dropout(self.combine(ops.concatenate([context, h], 2)).tanh()), weights, state
+        return self.dropout(self.combine(ops.concatenate([context, h], 2)).tanh()), weights
+
+    def initial_state(self, source: TensorLike, source_lengths: Lengths = None) -> DecoderState:
+        """What :meth:`encode` returns for ``source`` [S, N] with its lengths, in evaluation mode and without a tape."""
+        with self.evaluating():
+            return self.encode(source, source_lengths)
+
+    def step(self, tokens: TensorLike, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """One step of the decoder in evaluation mode, without a tape.
+
+        Args:
+            tokens: [N], what each target continues with; <start> (1) at the first step.
+            state: from :meth:`initial_state` or an earlier step; it is not changed.
+
+        Returns:
+            Logits [N, target_size] of the next token, and the new state.
+        """
+        if not isinstance(state, tuple) or not isinstance(state[0], Memory if self.attention else type(None)):
+            raise ShapeError("EncoderDecoder: expected a state of initial_state(source), or of an earlier step")
+        memory, decoder_state = state
+        h, decoder_state = self.decoder.step(tokens, decoder_state)
+        with self.evaluating():
+            h, _ = self._attended(h.unsqueeze(0), memory)
+        return linear_step(self.head, h.squeeze(0)), (memory, decoder_state)
 
     def forward(
         self,

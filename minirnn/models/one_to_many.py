@@ -14,7 +14,7 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.data.sequences import valid_rows
 from minirnn.decode import Hypothesis, Scores, beam_search
 from minirnn.errors import OptionError, ShapeError
-from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
+from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike, linear_step
 from minirnn.nn import functional as F
 from minirnn.nn.layers import Linear
 from minirnn.nn.state import State, check_lengths, check_members, pack_state, unpack_state
@@ -100,6 +100,22 @@ class OneToMany(Model):
             vectors = first if x.ndim == 2 else F.one_hot(x, self.start.weight.shape[1]).numpy()
             members.append(ops.as_tensor(vectors, self.start.weight).unsqueeze(0))
         return pack_state(members)
+
+    def step(self, x: TensorLike | None, state: State) -> tuple[Tensor, State]:
+        """One step in evaluation mode, without a tape.
+
+        Args:
+            x: what the step reads: None at the first (zeros, or the token <start>), then vectors [N, output_size] or
+                tokens [N], such as the output of the step before after the activation.
+            state: what :meth:`initial_state` or an earlier step returned; it is not changed.
+
+        Returns:
+            Outputs (of tokens: logits) [N, output_size], and the new state.
+        """
+        members, context = self._split(state)
+        x = self._begin(unpack_state(state)[0].shape[1]).squeeze(0) if x is None else x
+        y, members = self.body.step(x, members, *(one.squeeze(0) for one in context))
+        return linear_step(self.head, y), pack_state([*unpack_state(members), *context])
 
     def forward(
         self, first: TensorLike, targets: TensorLike | None = None, length: int | None = None, lengths: Lengths = None
@@ -201,8 +217,8 @@ class OneToMany(Model):
 
     def _scores(self, tokens: np.ndarray, state: State) -> Scores:
         """One step of the search."""
-        y, state = self._recur(Tensor(tokens[None]), None, state)
-        return Scores(self.head(y[0]).log_softmax(1).numpy(), None, state)
+        logits, state = self.step(tokens, state)
+        return Scores(logits.log_softmax(1).numpy(), None, state)
 
     def _decoded(self, first: TensorLike, targets: TensorLike, lengths: Lengths) -> Tensor:
         """The inputs of the head [T, N, H], with teacher forcing."""
@@ -218,8 +234,8 @@ class OneToMany(Model):
     def _recur(self, x: Tensor, lengths: Lengths, state: State) -> tuple[Tensor, State]:
         """The layers' outputs, and the state after them, which keeps what every step reads."""
         members, context = self._split(state)
-        y, state = self.body(x, lengths, members, *(one.squeeze(0) for one in context))
-        return y, pack_state([*unpack_state(state), *context])
+        y, members = self.body(x, lengths, members, *(one.squeeze(0) for one in context))
+        return y, pack_state([*unpack_state(members), *context])
 
     def _split(self, state: State) -> tuple[State, tuple[Tensor, ...]]:
         """A state as that of the layers, and where every step reads it the first input [1, N, input_size]."""

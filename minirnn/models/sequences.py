@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
-from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike
+from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike, linear_step
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
 from minirnn.nn.pooling import POOLINGS, Pooling
-from minirnn.nn.state import State
+from minirnn.nn.state import State, check_lengths, check_members
 from minirnn.nn.unrolled import Merge
 from minirnn.validation import check_choice
+
+_MEMBERS = ("state of the layers", "state of the pooling")
 
 
 class ManyToMany(Model):
@@ -63,6 +66,18 @@ class ManyToMany(Model):
         y, state = self.body(x, lengths, state)
         return self.head(y), state
 
+    def initial_state(self, batch_size: int = 1) -> State:
+        """The state before the first step, for ``batch_size`` sequences; of models of one direction."""
+        return self.body.initial_state(batch_size)
+
+    def step(self, x: TensorLike, state: State = None) -> tuple[Tensor, State]:
+        """One step in evaluation mode, without a tape: vectors [N, I] or tokens [N] to outputs [N, output_size].
+
+        ``state`` is what :meth:`initial_state`, an earlier step or :meth:`forward` returned; it is not changed.
+        """
+        y, state = self.body.step(x, state)
+        return linear_step(self.head, y), state
+
 
 class ManyToOne(Model):
     """A sequence to one vector: classification, regression.
@@ -110,7 +125,47 @@ class ManyToOne(Model):
         y, state = self.body(x, lengths)
         return self.body.last(state, y, lengths) if self.pooling is None else self.pooling(y, lengths)
 
-    def forward(self, x: TensorLike, lengths: Lengths = None) -> Tensor:
-        """Outputs (of classes: logits) [N, output_size]; ``x`` and ``lengths`` as for :class:`ManyToMany`: vectors
-        [T, N, I] or tokens [T, N], and [N] integers from 0 to T, all T if None."""
-        return self.head(self.features(x, lengths))
+    def forward(
+        self, x: TensorLike, lengths: Lengths = None, state: State = None, return_state: bool = False
+    ) -> Tensor | tuple[Tensor, State]:
+        """Outputs (of classes: logits) [N, output_size] of sequences, or of all chunks of them that were read so far.
+
+        Args:
+            x, lengths: as for :class:`ManyToMany`: vectors [T, N, I] or tokens [T, N], and [N] integers from 0 to T,
+                all T if None.
+            state: what an earlier call returned for the chunk before; only of one direction.
+            return_state: return the outputs and the state after this chunk: that of the layers, and what the pooling
+                needs of the steps so far.
+        """
+        if state is None and not return_state:
+            return self.head(self.features(x, lengths))
+        self.body.check_one_direction()
+        body_state, pooled = check_members("ManyToOne", "state", (None, None) if state is None else state, _MEMBERS)
+        y, body_state = self.body(x, lengths, body_state)
+        features, pooled = self._pool(y, body_state, lengths, pooled)
+        output = self.head(features)
+        return (output, (body_state, pooled)) if return_state else output
+
+    def initial_state(self, batch_size: int = 1) -> State:
+        """The state before the first step, for ``batch_size`` sequences: that of the layers, and nothing pooled."""
+        return self.body.initial_state(batch_size), None
+
+    def step(self, x: TensorLike, state: State = None) -> tuple[Tensor, State]:
+        """One step in evaluation mode, without a tape: vectors [N, I] or tokens [N] to the outputs so far.
+
+        ``state`` is what :meth:`initial_state`, an earlier step or :meth:`forward` returned; it is not changed.
+        """
+        body_state, pooled = check_members("ManyToOne", "state", (None, None) if state is None else state, _MEMBERS)
+        y, body_state = self.body.step(x, body_state)
+        with self.evaluating():
+            features, pooled = self._pool(y.unsqueeze(0), body_state, None, pooled)
+        return linear_step(self.head, features), (body_state, pooled)
+
+    def _pool(self, y: Tensor, state: State, lengths: Lengths, pooled: State) -> tuple[Tensor, State]:
+        """What stands for the sequences so far, after a chunk with outputs ``y``, and the new state of the pooling."""
+        if self.pooling is not None:
+            return self.pooling.update(y, lengths, pooled)
+        last = self.body.last(state, y, lengths)
+        if isinstance(pooled, Tensor) and lengths is not None:  # a chunk without a step changes nothing
+            last = ops.where((check_lengths("lengths", lengths, *y.shape[:2]) > 0)[:, None], last, pooled)
+        return last, last

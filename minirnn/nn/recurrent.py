@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from minirnn import cells, kernels, random
 from minirnn.autograd import ops
 from minirnn.autograd.sequence import GateInput, recurrent_sequence, split_biases
+from minirnn.autograd.tape import same_device
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
 from minirnn.errors import DTypeError, OptionError, ShapeError
@@ -20,13 +21,13 @@ from minirnn.kernels.contract import Array, Noise, RecurrentWeights
 from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import dense_steps, ragged_steps
 from minirnn.nn.cells import new_parameters
-from minirnn.nn.module import Module, Parameter
+from minirnn.nn.module import Parameter
 from minirnn.nn.state import State, StateLayout, check_lengths
-from minirnn.nn.unrolled import Unrolled, is_cell
+from minirnn.nn.unrolled import SequenceModule, Unrolled, is_cell
 from minirnn.validation import check_choice, check_float, check_int
 
 
-class Recurrent(Module):
+class Recurrent(SequenceModule):
     """One or more recurrent layers of any cell over whole sequences.
 
     ``y, state = Recurrent("peephole_lstm", 3, 5)(x, state, lengths=lengths)``; the shapes are those of :meth:`forward`.
@@ -108,6 +109,7 @@ class Recurrent(Module):
             width = self.proj_size or size
             for direction in self._directions:
                 made = new_parameters(self.cell, features, size, bias, dtype, self.proj_size)
+                self._names = list(made)  # the same in every layer
                 for name, parameter in made.items():
                     setattr(self, name + _suffix(layer, direction), parameter)
                 state_sizes.append((width, *(size,) * (len(self.cell.states) - 1)))
@@ -197,6 +199,49 @@ class Recurrent(Module):
             y = y.squeeze(1) if unbatched else y.transpose(0, 1)
         return y, self._states.join(finals, unbatched)
 
+    def initial_state(self, batch_size: int = 1) -> State:
+        """Return the state before the first step, zeros, in the form of ``hx`` for ``batch_size`` sequences."""
+        self._check_one_direction(self.bidirectional)
+        batch = check_int(f"{type(self).__name__}: batch_size", batch_size, 0)
+        zeros = self._states.split(None, batch, False, self.weight_ih_l0)
+        return self._states.join([[zero.unsqueeze(0) for zero in layer] for layer in zeros], False)
+
+    def step(self, x: ArrayLike, state: State = None) -> tuple[Tensor, State]:
+        """Compute one step in evaluation mode, without a tape: as :meth:`forward` with T = 1, but much faster.
+
+        The parameters are read as they are at this call. ``state`` is not changed: it can be gone on from again.
+
+        Args:
+            x: [N, I], also with ``batch_first``.
+            state: from :meth:`initial_state`, an earlier step or :meth:`forward`; zeros where None.
+
+        Returns:
+            y [N, H], the outputs of the top layer, and the new state.
+
+        Raises:
+            ShapeError, DTypeError, OptionError: an input does not fit, or the layers run in both directions.
+        """
+        self._check_one_direction(self.bidirectional)
+        caller, like = type(self).__name__, self.weight_ih_l0
+        given = ops.as_tensor(x, like)
+        if given.ndim != 2 or given.shape[1] != self.input_size:
+            raise ShapeError(f"{caller}: expected x [N, {self.input_size}] of one step, got {list(given.shape)}")
+        if given is x and given.dtype != like.dtype:
+            raise DTypeError(f"{caller}: x is {given.dtype}, the parameters {like.dtype}; convert one with .to(...)")
+        K, own, equations = kernels.on(like.device), vars(self), self.resolved(False)
+        same_device(f"{caller}: step", given, like)
+        rows = K.contiguous(given.data.astype(like.dtype, copy=False))
+        finals: list[list[Array]] = []
+        for layer, states in enumerate(self.split_state(state, len(rows))):
+            weights = {name: own[f"{name}_l{layer}"].data for name in self._names}
+            finals.append(K.recurrent_step(equations, rows, weights, states, self.zoneout))
+            rows = rows + finals[-1][0] if self.residual and layer > 0 else finals[-1][0]
+        return Tensor(rows.copy(), device=like.device), self._states.join_arrays(finals, like)
+
+    def split_state(self, state: State, batch: int) -> Sequence[Sequence[Array]]:
+        """Return the states of each layer and direction as arrays [N, H], zeros for None; they may share memory."""
+        return self._states.arrays(state, batch, self.weight_ih_l0)
+
     def _check_input(self, x: ArrayLike, embedding: Tensor | None) -> Tensor:
         caller, size = type(self).__name__, self.input_size
         if embedding is None:
@@ -235,10 +280,11 @@ class Recurrent(Module):
             result.weight_hr = get("weight_hr")
         return result
 
-    def resolved(self) -> Equations:
-        """Return the cell's equations as this layer computes them, in training or in evaluation."""
+    def resolved(self, training: bool | None = None) -> Equations:
+        """Return the cell's equations as this layer computes them, in training or in evaluation; its mode if None."""
         on = self.recurrent_dropout_on if self.recurrent_dropout > 0 else None
-        return self.cell.equations.resolve(self.training, self.zoneout > 0, on == "update", on == "state")
+        training = self.training if training is None else training
+        return self.cell.equations.resolve(training, self.zoneout > 0, on == "update", on == "state")
 
     def _noise(self, equations: Equations, layer: int, batch: int) -> Noise[Array]:
         """The random numbers of one layer and direction in this call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from numpy.typing import ArrayLike
 
 from minirnn import kernels
 from minirnn.autograd import ops
+from minirnn.autograd.tape import same_device
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, OptionError, ShapeError
+from minirnn.kernels.contract import Array
 
 State: TypeAlias = "Tensor | Sequence[State] | None"
 """A tensor, or a tuple with one for each state of the cell, as (h, c); None: zeros. Where layers differ in size, and
@@ -98,6 +101,37 @@ class StateLayout:
             parts = [self._check(member[k], shape, like) for k, shape in enumerate(shapes)]
             columns.append([part.reshape(batch, part.shape[-1]) for part in parts])
         return list(zip(*columns, strict=True))
+
+    @functools.cached_property
+    def _same_sizes(self) -> tuple[int, ...] | None:
+        """The size of each state of the cell, if those of all layers and directions are the same."""
+        return self.sizes[0] if len(set(self.sizes)) == 1 else None
+
+    def arrays(self, hx: State, batch: int, like: Tensor) -> Sequence[Sequence[Array]]:
+        """As :meth:`split`, but arrays, which may be those of ``hx`` itself; fast, where they need no conversion."""
+        members, sizes, count = unpack_state(hx), self._same_sizes, len(self.sizes)
+        if sizes is None or len(members) != len(sizes):
+            members = ()
+        for member, size in zip(members, sizes or (), strict=False):
+            fits = isinstance(member, Tensor) and member.shape == (count, batch, size)
+            if not fits or member.dtype != like.dtype or member.device != like.device:
+                members = ()
+        contiguous = kernels.on(like.device).contiguous
+        if members:
+            return [[contiguous(member.data[number]) for member in members] for number in range(count)]
+        found = self.split(hx, batch, False, like)
+        same_device(f"{self.caller}: state", like, *itertools.chain(*found))
+        return [[contiguous(part.data) for part in parts] for parts in found]
+
+    def join_arrays(self, finals: Sequence[Sequence[Array]], like: Tensor) -> State:
+        """As :meth:`join`, for new arrays [N, size] of every layer."""
+        if self._same_sizes is None:
+            return self.join([[Tensor(a, device=like.device).unsqueeze(0) for a in layer] for layer in finals], False)
+        concatenate, members = kernels.on(like.device).concatenate, []
+        for parts in zip(*finals, strict=True):
+            rows = [part.reshape(1, *part.shape) for part in parts]
+            members.append(Tensor(rows[0] if len(rows) == 1 else concatenate(rows, axis=0), device=like.device))
+        return pack_state(members)
 
     def _check(self, state: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
         state = ops.as_tensor(state, like)

@@ -21,7 +21,24 @@ Merge = Literal["concat", "sum", "mul", "ave"]
 MERGES: tuple[Merge, ...] = ("concat", "sum", "mul", "ave")
 
 
-class Unrolled(Module):
+class SequenceModule(Module):
+    """Base class of modules over whole sequences, ``y, state = module(x, state, lengths)``, that can also be called for
+    one step: ``y, state = module.step(x, state)``."""
+
+    def initial_state(self, batch_size: int = 1) -> State:
+        """Return the state before the first step, for ``batch_size`` sequences."""
+        raise OptionError(f"{type(self).__name__} must define initial_state(batch_size)")
+
+    def step(self, x: ArrayLike, state: State = None) -> tuple[Tensor, State]:
+        """Compute one step in evaluation mode, without a tape: x [N, I] to y [N, H] and the new state."""
+        raise OptionError(f"{type(self).__name__} must define step(x, state)")
+
+    def _check_one_direction(self, other: bool) -> None:
+        if other:
+            raise OptionError(f"{type(self).__name__}: step needs one direction, forward; the other starts at the end")
+
+
+class Unrolled(SequenceModule):
     """A cell, or a stack of cells, unrolled step by step: what :class:`~minirnn.nn.Recurrent` makes of a module.
 
     Args:
@@ -44,6 +61,10 @@ class Unrolled(Module):
         self.cell: Any = cell
         self.reverse, self.batch_first = reverse, batch_first
 
+    @property
+    def _cells(self) -> list[Any]:
+        return list(self.cell) if isinstance(self.cell, ModuleList) else [self.cell]
+
     def forward(self, x: ArrayLike, state: State = None, lengths: ArrayLike | None = None) -> tuple[Tensor, State]:
         """Run over whole sequences.
 
@@ -58,8 +79,7 @@ class Unrolled(Module):
         Raises:
             ShapeError, OptionError, DTypeError: x, the state or the lengths do not fit.
         """
-        stacked = isinstance(self.cell, ModuleList)
-        cells = list(self.cell) if stacked else [self.cell]
+        stacked, cells = isinstance(self.cell, ModuleList), self._cells
         values = ops.as_tensor(x)
         takes_tokens = values.dtype.kind != "f" and not isinstance(cells[0], RecurrentCell)
         x = values if takes_tokens else as_input(self, x)
@@ -80,6 +100,18 @@ class Unrolled(Module):
             finals.append(final)
         y = ops.stack(steps)
         return y.transpose(0, 1) if self.batch_first else y, tuple(finals) if stacked else finals[0]
+
+    def initial_state(self, batch_size: int = 1) -> State:
+        self._check_one_direction(self.reverse)
+        states = [cell.initial_state(batch_size) for cell in self._cells]
+        return tuple(states) if isinstance(self.cell, ModuleList) else states[0]
+
+    def step(self, x: ArrayLike, state: State = None) -> tuple[Tensor, State]:
+        self._check_one_direction(self.reverse)
+        time = 1 if self.batch_first else 0
+        with self.evaluating():
+            y, state = self(ops.as_tensor(x).unsqueeze(time), state)
+            return y.squeeze(time), state
 
     def _unroll(
         self, cell: Any, steps: list[Tensor], state: State, batch: int, counts: np.ndarray | None
@@ -123,8 +155,10 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: Merge) -> Tensor:
 
 
 def is_cell(value: Any) -> TypeGuard[Cells]:
-    """Return whether :class:`Unrolled` takes this: a module with a step of its own, or a list of such modules."""
-    return isinstance(value, (list, tuple, ModuleList)) or hasattr(value, "initial_state")
+    """Return whether :class:`Unrolled` takes this: a module that computes one step, or a list of such modules."""
+    if isinstance(value, (list, tuple, ModuleList)):
+        return True
+    return hasattr(value, "initial_state") and not isinstance(value, SequenceModule)
 
 
 class Bidirectional(Module):

@@ -300,6 +300,22 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         for batch in batches:
             yield self.predict_lines(batch, options)
 
+    def initial_state(self) -> Any:
+        """Return the state before the first input of :meth:`step`."""
+        raise self._no_steps()
+
+    def step(self, input: Any, state: Any) -> tuple[Any, Any]:
+        """Read one input of a stream, and return the output so far and the new state; ``state`` is not changed.
+
+        Raises:
+            OptionError: the task, or a model of two directions, needs all of its input before the first output.
+            DataError: the input cannot be read.
+        """
+        raise self._no_steps()
+
+    def _no_steps(self) -> OptionError:
+        return OptionError(f"step: {self.description} needs all of its input before the first output; use predict")
+
 
 class ExampleTask(Task[DataT, ConfigT]):
     """A task of independent examples, batched by length; the order of an epoch follows from seed and epoch."""
@@ -373,6 +389,12 @@ def encode_labels(labels: Labels, names: Sequence[str], where: Callable[[int], s
     except DataError as error:
         unknown = next(index for index, name in enumerate(names) if name not in labels.names)
         raise DataError(f"{where(unknown)}: {error}") from None
+
+
+def softmax(logits: np.ndarray) -> list[float]:
+    """Return the probabilities of logits [C], in float64."""
+    e = np.exp(logits.astype(np.float64) - logits.max())
+    return list(map(float, e / e.sum()))
 
 
 def evenly_spaced(count: int, maximum: int) -> slice:

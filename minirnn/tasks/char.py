@@ -19,7 +19,7 @@ from minirnn.errors import DataError
 from minirnn.models import CharLM
 from minirnn.nn import functional as F
 from minirnn.nn.state import State, pack_state, unpack_state
-from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild
+from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild, softmax
 from minirnn.tasks.fine_tuning import Indexed, numbers_in
 from minirnn.tasks.scoring import Score, Scorer
 from minirnn.training import TrainingConfig
@@ -271,3 +271,26 @@ class TextGenerator(Task[Corpus, CharConfig]):
     def scorer(self, alternatives: int = 0, prime: str = "") -> Scorer:
         """As :meth:`score`, for a text that comes piece by piece, after ``prime``, which is not scored itself."""
         return Scorer(self.model, self.symbols, self.start(prime), alternatives)
+
+    def initial_state(self) -> State:
+        return self.model.initial_state()
+
+    def step(self, input: str, state: State) -> tuple[dict[str, float], State]:
+        """Read the next symbol, or several, and return the probability of each symbol to come after it.
+
+        The state is one of the model: ``model.stream(tokens, length, state=state)`` goes on from it.
+
+        Raises:
+            DataError: there is no symbol, or one that the model does not know.
+
+        >>> state = generator.initial_state()  # doctest: +SKIP
+        >>> probabilities, state = generator.step("T", state)  # doctest: +SKIP
+        """
+        text = check_text("step", input)
+        tokens, missing = self.symbols.encode(text), self.symbols.missing(text)
+        if missing or not tokens.size:
+            what = f"{missing[0]!r}, which is not in the model's vocabulary" if missing else "an empty string"
+            raise DataError(f"step: expected a symbol, got {what}")
+        for token in tokens:
+            logits, state = self.model.step([token], state)
+        return {self.symbols.symbol(n): p for n, p in enumerate(softmax(logits.numpy()[0]))}, state

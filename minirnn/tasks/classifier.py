@@ -20,6 +20,7 @@ from minirnn.errors import DataError
 from minirnn.metrics import accuracy, macro_f1
 from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
+from minirnn.nn.state import State
 from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.tasks.fine_tuning import Indexed
@@ -236,3 +237,21 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
             facts = {"label": label, "probability": probabilities[label], "probabilities": probabilities}
             found[n] = Prediction(label, {"text": lines[n].text, **facts})
         return found
+
+    def initial_state(self) -> State:
+        return self.model.initial_state()
+
+    def step(self, input: str, state: State) -> tuple[dict[str, float], State]:
+        """Read the next word (or character), or several, and return the probability of each label for the text so far.
+
+        Only of a model of one direction (``--one-way``). Any length is read, also above ``max_length``.
+
+        Raises:
+            DataError: there is no word in the input.
+        """
+        tokens = self.encode(base.check_text("step", input))
+        if not tokens.size:
+            raise DataError(f"step: expected a word or character, got {input!r}")
+        for token in tokens:
+            logits, state = self.model.step([token], state)
+        return dict(zip(self.labels.names, base.softmax(logits.numpy()[0]), strict=True)), state

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
@@ -553,6 +554,31 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     def _series(self, table: Table) -> Series:
         return Series.of(table, self.preprocessor.names[0], self.preprocessor.names[1:])
+
+    def initial_state(self) -> np.ndarray:
+        return np.empty((0, len(self.preprocessor.names)))
+
+    def step(self, input: ArrayLike, state: np.ndarray) -> tuple[list[float] | None, np.ndarray]:
+        """Read the next row, and return the ``horizon`` values after it, None until there are enough rows before.
+
+        The state holds the last rows: the inputs of a window are relative to its last row, so all are read again.
+
+        Args:
+            input: the values of the columns, the one to forecast first; or one number, where there is one column.
+
+        Raises:
+            DataError: the row has not these columns, or a value that is not finite or has no logarithm.
+        """
+        made = self.preprocessor
+        row = np.array(input, np.float64).reshape(-1)
+        if row.shape != state.shape[1:] or not np.isfinite(row).all() or (made.log and row[0] <= 0):
+            above = f", {made.names[0]} above 0 as the model takes logarithms" if made.log else ""
+            names = ", ".join(made.names)
+            raise DataError(f"step: expected a row of finite numbers ({names}{above}), got {row.tolist()}")
+        if made.log:
+            row[0] = np.log(row[0])
+        rows = np.concatenate([state, row[None]])[-made.first_row :]
+        return made.forecasts(rows, self.model)[0].tolist() if len(rows) == made.first_row else None, rows
 
 
 def _name(lines: Sequence[Line]) -> str:

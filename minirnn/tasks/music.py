@@ -420,6 +420,20 @@ class Composer(ExampleTask[Mapping[str, Rolls], MusicConfig]):
                 piece += roll_to_steps(fed, LOWEST_PITCH)
         return piece
 
+    def initial_state(self) -> State:
+        return self.model.initial_state()
+
+    def step(self, input: Step, state: State) -> tuple[dict[int, float], State]:
+        """Read the pitches of the next step, and return the probability of each of the 88 keys, by its pitch, to sound
+        in the step after it.
+
+        Raises:
+            DataError: a piano has no key for a pitch.
+        """
+        logits, state = self.model.step(_roll([input], "step").astype(self.model.head.weight.dtype), state)
+        probabilities = logits.sigmoid().numpy()[0].astype(np.float64).tolist()
+        return dict(enumerate(probabilities, LOWEST_PITCH)), state
+
 
 # ------------------------------------------------------------------------------------- beginnings of pieces
 

@@ -209,7 +209,11 @@ class Sampler:
             np.zeros((batch, vocabulary), np.int64),
             np.zeros(0, np.int64),
         )
+        self._states = [state, *(arrays[f"history{number}"][:, :batch] for number in range(1, len(states)))]
         self._arguments = layout, weights, state, tuple(arrays[name] for name in names), buffers
+
+    def states(self) -> list[np.ndarray]:
+        return [state.copy() for state in self._states]
 
     def run(
         self,

@@ -91,7 +91,11 @@ class Kernel:
     @functools.cached_property
     def compiled(self) -> Any:
         """The kernel as a jitted function, compiled at its first call."""
-        label, names = f"{self.plan.equations.name}_{self.name}", dict(FUNCTIONS)
+        return self.compile(FUNCTIONS, f"{self.plan.equations.name}_{self.name}")
+
+    def compile(self, functions: dict[str, Any], label: str) -> Any:
+        """The kernel as a jitted function that calls ``functions``; ``label`` is its name in messages and the cache."""
+        names = dict(functions)
         for name, text in self.sources.items():
             if name != self.name:
                 function = build_function(name, text, names, f"{label}_{name}")

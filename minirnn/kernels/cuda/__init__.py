@@ -40,4 +40,5 @@ from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, sgd, square_s
 from minirnn.kernels.cuda.recurrence import Recurrence
 from minirnn.kernels.cuda.reductions import argmax, argmin, cumsum, has_nan, log_softmax, softmax
 from minirnn.kernels.cuda.rows import column_sums, dropout, scatter_add_rows, take_rows
+from minirnn.kernels.cuda.stepping import gemv, recurrent_step
 from minirnn.kernels.cuda.strided import broadcast_to, concatenate, contiguous, flip, split, stack, unstack

@@ -325,6 +325,11 @@ class Sampler:
         self._arrays = weights_of, (history, others, alternating), tuple(workspace), drawing
         self._tokens = empty((batch,), np.int64)
 
+    def states(self) -> list[DeviceArray]:
+        (history, others, _), batch = self._arrays[1], len(self._tokens)
+        last = slice((1 - self._turn) * batch, (2 - self._turn) * batch)
+        return [h[:, last].copy() for h in (history, *(others[:, k] for k in range(others.shape[1])))]
+
     def run(
         self,
         given: np.ndarray,
