@@ -139,7 +139,7 @@ REFUSALS = {
         sample(length=-1); sample(length=1.5); sample(temperature=-1); sample(temperature=NAN)
         sample(temperature=INF); sample(top_k=0); sample(top_k=1.5); sample(top_p=0); sample(top_p=1.1)
         sample(top_p=NAN); sample(seed=-1); sample(seed=1.5)
-        write(length=0); write(length=1.5); write(temperature=NAN); write(seed=-1); write(seed=1.5)
+        write(beam_width=2); write(length=0); write(length=1.5); write(temperature=NAN); write(seed=-1); write(seed=1.5)
         search(beam_width=0); search(beam_width=1.5); search(max_length=0); search(length_penalty=NAN)
         pairs(teacher_forcing_ratio=1.5); pairs(teacher_forcing_ratio=NAN); pairs(draw="coin")
         pairs(label_smoothing=NAN); pairs(reduction="average")

@@ -188,7 +188,7 @@ class Body(Module):
         self.check_one_direction()
         x = self._rows(x) if self.takes_tokens else x
         if context is not None:
-            x = ops.concatenate([ops.as_tensor(x, context), context], 1)
+            x = ops.concatenate([ops.as_tensor(x, context), context], 1).detach()
         if isinstance(self.rnn, SequenceModule):
             return self.rnn.step(x, state)
         with self.evaluating():

@@ -282,6 +282,20 @@ def test_forecaster_forecasts_the_same(options: dict[str, Any], tmp_path: Path) 
     assert asked(tmp_path, "run_model", "m.predict(values)", rows) == close(expected, 1e-5)
 
 
+def test_captions_end(tmp_path: Path) -> None:
+    """``greedy``, for a vector and for a label, is a beam search of width 1."""
+    model = OneToMany(3, 5, 6, 2, embedding_size=3, condition="every_step", end=1)
+    for number, parameter in enumerate(model.parameters()):
+        parameter.data[...] = np.random.default_rng(number).normal(0, 1.5, parameter.shape)
+    mr.export(model, tmp_path / "caption.py")
+    firsts = np.random.default_rng(0).standard_normal((20, 3)).round(3)
+    expected = [one.tokens.tolist() for one in model.generate(firsts, 7, beam_width=1)]
+    assert len({*map(len, expected)}) > 1
+    assert asked(tmp_path, "caption", "[m.greedy(first, 7) for first in values]", firsts.tolist()) == expected
+    expected = [one.tokens.tolist() for one in model.generate([0, 2], 7, beam_width=1)]
+    assert asked(tmp_path, "caption", "[m.greedy(first, 7) for first in values]", [0, 2]) == expected
+
+
 def test_composer_composes_the_same_piece(checkpoints: dict[str, Path]) -> None:
     path = checkpoints["music"]
     for start, text, seed in (([], "", 3), ([[64, 60], [62]], "[[64, 60], [62]]", 4)):

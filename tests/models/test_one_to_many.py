@@ -69,6 +69,26 @@ def test_a_label_is_one_hot_at_every_step(cell: str) -> None:
     np.testing.assert_array_equal(model.generate(labels, 5, seed=1), model.generate(np.eye(INPUT)[labels], 5, seed=1))
 
 
+@pytest.mark.parametrize("embedding_size", [None, 0, 3])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_steps_are_the_sequence(cell: str, embedding_size: int | None) -> None:
+    """The state brings the first input along; a step leaves it, and the tape, alone."""
+    model = make(cell=cell, embedding_size=embedding_size, end=None)
+    targets = TARGETS if embedding_size is not None else np.random.default_rng(2).standard_normal((6, 4, TOKENS))
+    start = model.initial_state(mr.tensor(FIRST, dtype="float64", requires_grad=True))
+    before, outputs, state = [np.array(member.detach()) for member in start], [], start
+    for x in [None, *targets[:-1]]:
+        output, state = model.step(x, state)
+        outputs.append(output)
+    assert not output.requires_grad
+    np.testing.assert_allclose(outputs, model(FIRST, targets=targets).numpy(), rtol=1e-11)
+    for member, array in zip(start, before, strict=True):
+        np.testing.assert_array_equal(member.detach(), array)
+    names = {"gru": r"a pair \(h, first\)", "lstm": r"\(h, c, first\)"}[cell]
+    with pytest.raises(ShapeError, match=f"OneToMany: expected {names} as state, got 1"):
+        model.step(None, state[0])
+
+
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize(("cell", "options"), [("lstm", {}), ("gru", {"embedding_size": 0}), ("rnn", {})])
 def test_gradients(condition: str, cell: str, options: dict[str, Any]) -> None:
