@@ -20,9 +20,6 @@ from minirnn.nn.layers import Linear
 from minirnn.nn.state import State, check_lengths, check_members, pack_state, unpack_state
 from minirnn.validation import check_choice, check_float, check_int
 
-CONDITIONS = ("start", "every_step")
-"""Where a :class:`OneToMany` reads its first input."""
-
 
 class OneToMany(Model):
     """One vector, label or note to a sequence; every step reads the output of the step before.
@@ -70,7 +67,7 @@ class OneToMany(Model):
         end: int | None = None,
         **rates: Unpack[Rates],
     ) -> None:
-        self.condition = check_choice("OneToMany: condition", condition, CONDITIONS)
+        self.condition = check_choice("OneToMany: condition", condition, ("start", "every_step"))
         self.activation = check_choice("OneToMany: activation", activation, ("none", "sigmoid"))
         self.output_size = check_int("OneToMany: output_size", output_size)
         if end is not None and embedding_size is None:
