@@ -3,21 +3,25 @@
     python benchmarks/export.py [CHECKPOINT ...] [--only numpy] [--seconds 1]
 
 Without checkpoints: models of usual sizes with random weights. The difference is the largest one from the outputs that
-minirnn recorded, relative to outputs above 1. A step is one step of a sequence: of a character model a sampled symbol,
-the most likely one each time; of others the time for a recorded sequence divided by its steps, those of both sequences
-of a translator. One thread, one sequence; medians.
+minirnn recorded, relative to outputs above 1. C is compiled with -O3 -march=native. A step is one step of a sequence:
+of a character model a sampled symbol, the most likely one each time; of others the time for a recorded sequence divided
+by its steps, those of both sequences of a translator. One thread, one sequence; medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 
 import numpy as np
 
@@ -115,7 +119,28 @@ def to_numpy(model: Any, made: Record, folder: Path, seconds: float) -> Result:
     return Result(path.stat().st_size, float(difference), seconds_per_call(call, seconds) / steps_of(model, made))
 
 
-TARGETS: dict[str, Callable[[Any, Record, Path, float], Result]] = {"numpy": to_numpy}
+def to_c(model: Any, made: Record, folder: Path, seconds: float, **options: Any) -> Result:
+    from export_c import time_c
+
+    header, is_char = mr.export(model, folder / "model.h", **options).read_bytes(), isinstance(model, CharLM)
+    difference, taken = time_c(header, SYMBOLS if is_char else 0, seconds)
+    return Result(len(header), difference, taken / steps_of(model, made))
+
+
+def to_onnx(model: Any, made: Record, folder: Path, seconds: float) -> Result:
+    from export_onnx import time_onnx
+
+    path = mr.export(model, folder / "model.onnx")
+    difference, per_step = time_onnx(path, seconds)
+    return Result(path.stat().st_size, difference, per_step)
+
+
+TARGETS: dict[str, Callable[[Any, Record, Path, float], Result]] = {
+    "numpy": to_numpy,
+    "c": to_c,
+    "c --int8": partial(to_c, int8=True),
+    "onnx": to_onnx,
+}
 """Each exports a model to a folder, runs the program on the record's input, and measures for so many seconds."""
 
 

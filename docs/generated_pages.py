@@ -15,6 +15,7 @@ EXAMPLE_BUDGETS = {
     "feed_forward.py": [],
     "generate_text.py": ["--minutes", "0.15", "--hidden", "128"],
     "melody.py": [],
+    "nearest_words.py": [],
     "online_learning.py": [],
     "own_cell.py": ["--steps", "60"],
     "own_operation.py": [],
@@ -25,6 +26,7 @@ EXAMPLE_BUDGETS = {
     "stacked_bidirectional.py": ["--steps", "300"],
     "translation.py": ["--steps", "150"],
     "vanishing_gradient.py": [],
+    "word_order.py": [],
 }
 """The options with which the gallery runs each example, so that all of them take a minute or two; the results that the
 examples' first lines state are those of their defaults."""

@@ -1,4 +1,4 @@
-"""Metrics as they are usually reported: accuracy, F1, exact match, RMSE, MAE, BLEU. Knows NumPy only.
+"""Metrics as they are usually reported: accuracy, F1, span F1, exact match, RMSE, MAE, BLEU. Knows NumPy only.
 
 Every metric raises :class:`~minirnn.errors.ShapeError` if predictions and targets differ in shape or number, and
 :class:`~minirnn.errors.DataError` if there is nothing to compare.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +19,7 @@ from minirnn.errors import DataError, DTypeError, IndexRangeError, ShapeError
 from minirnn.validation import check_int
 
 T = TypeVar("T")
+_SPAN_PREFIXES = {"O", "B", "I", "E", "S"}
 
 
 def accuracy(predicted: ArrayLike, target: ArrayLike) -> float:
@@ -58,6 +59,84 @@ def macro_f1(predicted: ArrayLike, target: ArrayLike, classes: int) -> float:
     correct = np.bincount(p[p == t], minlength=classes)
     occurs = total > 0
     return float((2 * correct[occurs] / total[occurs]).mean())
+
+
+class SpanScores(NamedTuple):
+    """Precision, recall and F1 of spans, from 0 to 1; see :func:`span_f1`."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+def span_f1(predicted: Sequence[Sequence[str]], target: Sequence[Sequence[str]]) -> SpanScores:
+    """Precision, recall and F1 of the spans (chunks, names) that tags mark, counted as ``conlleval`` does.
+
+    A predicted span is correct if a span of the same type begins and ends at the same words (Tjong Kim Sang & De
+    Meulder 2003); all sentences are counted together::
+
+        precision = correct / predicted,  recall = correct / target,  F1 = 2 precision recall / (precision + recall)
+
+    Each is 0 where its denominator is.
+
+    Args:
+        predicted, target: for each sentence its tags, which :func:`spans` reads.
+
+    Raises:
+        ShapeError: two sentences differ in length.
+
+    >>> span_f1([["B-NP", "I-NP", "O", "B-VP"]], [["B-NP", "O", "O", "B-VP"]])
+    SpanScores(precision=0.5, recall=0.5, f1=0.5)
+    """
+    _check_same_number("span_f1", predicted, target)
+    correct = found = expected = 0
+    for number, (p, t) in enumerate(zip(predicted, target, strict=True)):
+        if len(p) != len(t):
+            raise ShapeError(f"span_f1: sentence {number} has {len(t)} target tags, but {len(p)} predicted ones")
+        p_spans, t_spans = spans(p), spans(t)
+        correct, found, expected = correct + len(p_spans & t_spans), found + len(p_spans), expected + len(t_spans)
+    return SpanScores(correct / (found or 1), correct / (expected or 1), 2 * correct / (found + expected or 1))
+
+
+def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Return the spans ``(type, first, last)`` of a sentence's tags: IOB1, IOB2 (BIO) or IOBES.
+
+    ``O`` is outside of all spans. A span begins at ``B-type`` (beginning) and ``S-type`` (single), and at ``I-type``
+    (inside) and ``E-type`` (end) after ``O``, ``E`` and ``S``, after another type, or as first of the sentence; it
+    goes on to the last word before ``O`` or the next one. These are the rules of ``conlleval`` for ``B`` and ``I``.
+    Tags without a type have the type ``""``; a tag of another form is read as ``I`` of a type of its own.
+
+    >>> sorted(spans(["B-NP", "I-NP", "B-NP", "I-VP", "O"]))
+    [('NP', 0, 1), ('NP', 2, 2), ('VP', 3, 3)]
+    """
+    found = set()
+    before, before_type, first = "O", "", 0
+    for place, tag in enumerate([*tags, "O"]):
+        prefix, _, type = tag.partition("-")
+        if prefix not in _SPAN_PREFIXES:
+            prefix, type = "I", tag
+        begins = prefix in ("B", "S") or before in ("O", "E", "S") or type != before_type
+        if before != "O" and (begins or prefix == "O"):
+            found.add((before_type, first, place - 1))
+        if begins:
+            first = place
+        before, before_type = prefix, type
+    return found
+
+
+def has_spans(tags: Iterable[str]) -> bool:
+    """Whether a set of tags marks spans: all are ``O``, or ``B``, ``I``, ``E``, ``S``, alone or with a type (``B-NP``).
+
+    There must be ``B`` and ``I``, or ``O`` and one of the two with a type, so that few other sets look alike.
+
+    >>> has_spans(["B-PER", "I-PER", "O"]), has_spans(["I-NP", "O"]), has_spans(["NOUN", "VERB"]), has_spans(["B", "O"])
+    (True, True, False, False)
+    """
+    names = set(tags)
+    prefixes = {name.partition("-")[0] for name in names}
+    if not prefixes <= _SPAN_PREFIXES:
+        return False
+    return prefixes >= {"B", "I"} or ("O" in names and any(name.startswith(("B-", "I-")) for name in names))
 
 
 def exact_match(predicted: Sequence[T], target: Sequence[T]) -> float:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -40,7 +40,15 @@ _TASK_STATE = "carried."  # prefix of the arrays of Task.state_dict() in a check
 
 
 class Task(Protocol):
-    """What :class:`Trainer` trains."""
+    """What :class:`Trainer` trains.
+
+    Attributes:
+        best_metric, best_mode: the metric of :meth:`evaluate` by which the best state is chosen, and whether the lowest
+            ("min") or the highest ("max") is the best.
+    """
+
+    best_metric: str = "val_loss"
+    best_mode: Literal["min", "max"] = "min"
 
     @property
     def model(self) -> Module:
@@ -97,7 +105,7 @@ class TrainingConfig(Config):
         None, "Train for this many minutes.", minimum=0, exclude_minimum=True, group="Budget"
     )
     patience: int | None = option(
-        None, "Stop early after this many evaluations without a better validation loss.", minimum=1, group="Budget"
+        None, "Stop early after this many evaluations without a new best.", minimum=1, group="Budget"
     )
     lr: float = option(
         4e-3,
@@ -160,7 +168,7 @@ class Step:
         progress, previous_progress: fraction of the budget used after and before this step.
         skipped: steps in a row that were skipped, this one included. rolled_back: training went back to a saved state.
         logged: this step wrote a line of metrics. metrics: results of an evaluation after this step.
-        best: the validation loss is the lowest so far.
+        best: it is the best state so far, by the task's ``best_metric``: usually the lowest validation loss.
     """
 
     step: int
@@ -187,7 +195,10 @@ class Step:
 
 @dataclass
 class Position:
-    """Where training stands; stored in every checkpoint."""
+    """Where training stands; stored in every checkpoint.
+
+    ``metrics`` are those of the last evaluation; ``best`` has the metric that chose the best state, and its value.
+    """
 
     step: int = 0
     tokens: int = 0
@@ -197,11 +208,11 @@ class Position:
     skipped: int = 0
     rollbacks: int = 0
     typical_loss: float = math.nan
-    best_loss: float = math.inf
     evaluations_since_best: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
 
 
 Hook = Callable[["Trainer", Step], None]
@@ -253,7 +264,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the budget is used up, or the validation loss has not improved for ``patience`` evaluations."""
+        """Whether the budget is used up, or there was no new best state for ``patience`` evaluations."""
         patience = self.config.patience or math.inf
         return self.progress >= 1 or self.position.evaluations_since_best >= patience
 
@@ -404,6 +415,8 @@ class Trainer:
         self.task.load_state_dict(checkpoint.part(arrays, _TASK_STATE))
         random.generator().bit_generator.state = config["random"]
         saved = {name: value for name, value in config["position"].items() if value is not None}
+        if "best_loss" in saved:  # of 0.2
+            saved["best"] = {"val_loss": saved.pop("best_loss")}
         vars(self.position).update(asdict(Position(**saved)))
         self._new_epoch = config["fresh_epoch"]
         if self.files is not None:
@@ -411,6 +424,11 @@ class Trainer:
 
 
 # ------------------------------------------------------------------------------------------------ hooks
+
+
+def metric_in_words(name: str) -> str:
+    """What a metric is called in messages: ``val_loss`` in words, others by their names."""
+    return "validation loss" if name == "val_loss" else name
 
 
 def evaluate(trainer: Trainer, step: Step) -> None:
@@ -421,14 +439,16 @@ def evaluate(trainer: Trainer, step: Step) -> None:
         return
     step.metrics = position.metrics = trainer.task.evaluate()
     trainer.update_seconds()
-    step.best = step.metrics["val_loss"] < position.best_loss
+    name, lowest = trainer.task.best_metric, trainer.task.best_mode == "min"
+    value, best = step.metrics[name], position.best.get(name, math.inf if lowest else -math.inf)
+    step.best = value < best if lowest else value > best
     position.evaluations_since_best = 0 if step.best else position.evaluations_since_best + 1
     if step.best:
-        position.best_loss = step.metrics["val_loss"]
+        position.best = {name: value}
         if trainer.files is not None:
             trainer.files.save(BEST, *trainer.model_state())
     if position.evaluations_since_best == trainer.config.patience:
-        logger.info("stopped early: no better validation loss in %d evaluations", trainer.config.patience)
+        logger.info("stopped early: no better %s in %d evaluations", metric_in_words(name), trainer.config.patience)
 
 
 def write_metrics(trainer: Trainer, step: Step) -> None:

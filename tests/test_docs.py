@@ -38,7 +38,7 @@ NOT_RUN = {
 }
 """The first words of every block that no test runs: it needs the network, a GPU, another tool, or too much time."""
 
-PROVIDED = {"README.md": ["novel.txt"], "docs/own_cell.md": ["text.txt", "my.py"]}
+PROVIDED = {"README.md": ["novel.txt", "letters.txt"], "docs/own_cell.md": ["text.txt", "my.py"]}
 """Files that a page takes for granted; ``my.py`` is the first block of the page."""
 
 LANGUAGES = {"python", "pycon", "sh", "text", "json", "toml", ""}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn.errors import DataError, DTypeError, IndexRangeError, OptionError, ShapeError
-from minirnn.metrics import accuracy, bleu, exact_match, macro_f1, mae, rmse, words_13a
+from minirnn.metrics import accuracy, bleu, exact_match, has_spans, macro_f1, mae, rmse, span_f1, spans, words_13a
 
 CAT = "the cat sat on the mat today"
 PAIRS = [
@@ -54,6 +54,108 @@ def test_macro_f1_from_precision_and_recall(pairs: list[tuple[int, int]]) -> Non
     assert macro_f1(predicted, target, 5) == pytest.approx(sum(scores) / len(scores), abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("", set()),
+        ("O O", set()),
+        ("B-NP I-NP O B-NP B-NP", {("NP", 0, 1), ("NP", 3, 3), ("NP", 4, 4)}),
+        ("I-NP I-NP B-NP I-NP", {("NP", 0, 1), ("NP", 2, 3)}),  # IOB1: B where two of a type meet
+        ("I-NP I-VP B-PP I-NP", {("NP", 0, 0), ("VP", 1, 1), ("PP", 2, 2), ("NP", 3, 3)}),  # a change of type begins
+        ("O I-NP O I-NP", {("NP", 1, 1), ("NP", 3, 3)}),  # I without B begins a span
+        ("B-NP I-NP E-NP S-NP S-NP B-VP E-VP", {("NP", 0, 2), ("NP", 3, 3), ("NP", 4, 4), ("VP", 5, 6)}),
+        ("E-NP E-NP I-NP S-NP I-NP", {("NP", 0, 0), ("NP", 1, 1), ("NP", 2, 2), ("NP", 3, 3), ("NP", 4, 4)}),
+        ("B I O S", {("", 0, 1), ("", 3, 3)}),
+        ("B-A-B I-A-B I-A", {("A-B", 0, 1), ("A", 2, 2)}),  # a type may have hyphens
+        ("LST LST B-LST X", {("LST", 0, 1), ("LST", 2, 2), ("X", 3, 3)}),
+        ("O-x B- I-", {("", 1, 2)}),
+    ],
+)
+def test_spans_by_hand(tags: str, expected: set[tuple[str, int, int]]) -> None:
+    assert spans(tags.split()) == expected
+
+
+def test_span_f1_by_hand() -> None:
+    """Target: NP 0-1, VP 2, NP 3; PER 0-1. Predicted: NP 0-1, VP 2-3; PER 0, ORG 1, LOC 2. One of 5, of 4 is right."""
+    target = [["B-NP", "I-NP", "B-VP", "B-NP"], ["B-PER", "I-PER", "O"], []]
+    predicted = [["B-NP", "I-NP", "B-VP", "I-VP"], ["B-PER", "I-ORG", "B-LOC"], []]
+    scores = span_f1(predicted, target)
+    assert scores == (1 / 5, 1 / 4, pytest.approx(2 * (1 / 5) * (1 / 4) / (1 / 5 + 1 / 4), rel=1e-15))
+    assert (scores.precision, scores.recall) == (1 / 5, 1 / 4)
+    assert span_f1(target, target) == (1, 1, 1)
+    assert span_f1([["O", "O"]], [["B-X", "O"]]) == span_f1([["B-X", "O"]], [["O", "O"]]) == (0, 0, 0)
+    assert span_f1([["O"]], [["O"]]) == (0, 0, 0)
+    assert span_f1([["B-X"], ["I-X"]], [["I-X"], ["B-X"]]) == (1, 1, 1)  # no span goes from sentence to sentence
+    with pytest.raises(ShapeError, match="span_f1: sentence 1 has 2 target tags, but 1 predicted ones"):
+        span_f1([["O"], ["O"]], [["O"], ["O", "O"]])
+
+
+BEGINS = {"BB", "IB", "OB", "EB", "SB", "BS", "IS", "OS", "ES", "SS", "OI", "EI", "SI", "OE", "EE", "SE"}
+ENDS = {"BB", "BS", "BO", "IB", "IS", "IO", "EB", "EI", "EE", "ES", "EO", "SB", "SI", "SE", "SS", "SO"}
+
+
+def conlleval(sentences: list[list[tuple[str, str]]]) -> tuple[float, float, float]:
+    """The one pass over pairs of tags, predicted and target, of the script ``conlleval``, by its tables of pairs."""
+    correct = found = expected = 0
+    before, inside = (("O", ""), ("O", "")), False  # inside of a predicted and a target span that began together
+    for sentence in sentences:
+        for pair in [*sentence, ("O", "O")]:
+            now = tuple((tag.partition("-")[0], tag.partition("-")[2]) for tag in pair)
+            step = [(b[0] + n[0], b[1] != n[1]) for b, n in zip(before, now, strict=True)]
+            ends = [kinds in ENDS or (kinds[0] != "O" and changes) for kinds, changes in step]
+            begins = [kinds in BEGINS or (kinds[1] != "O" and changes) for kinds, changes in step]
+            if inside and any(ends):
+                correct += all(ends)
+                inside = False
+            inside = inside or (all(begins) and now[0][1] == now[1][1])
+            found, expected, before = found + begins[0], expected + begins[1], now
+    precision, recall = correct / max(1, found), correct / max(1, expected)
+    return precision, recall, 2 * precision * recall / (precision + recall) if correct else 0.0
+
+
+_TAGS = st.sampled_from(["O", *(f"{prefix}-{type}" for prefix in "BIES" for type in "xy"), "B", "I"])
+
+
+@given(st.lists(st.lists(st.tuples(_TAGS, _TAGS, st.booleans()), max_size=9), min_size=1, max_size=4))
+def test_span_f1_matches_conlleval(drawn: list[list[tuple[str, str, bool]]]) -> None:
+    pairs = [[(t if copied else p, t) for p, t, copied in sentence] for sentence in drawn]
+    predicted, target = ([[pair[n] for pair in sentence] for sentence in pairs] for n in (0, 1))
+    assert span_f1(predicted, target) == pytest.approx(conlleval(pairs), abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "x", "y"]), st.integers(1, 4)), max_size=8))
+def test_spans_are_the_same_in_every_scheme(parts: list[tuple[str, int]]) -> None:
+    """Of parts of a type and a length, those without a type outside of all spans."""
+    expected, start = set(), 0
+    tags: dict[str, list[str]] = {"IOB1": [], "IOB2": [], "IOBES": []}
+    for n, (type, length) in enumerate(parts):
+        same = n > 0 and parts[n - 1][0] == type
+        long = "B" + "I" * (length - 2) + "E" if length > 1 else "S"
+        prefixes = {"IOB1": "BI"[not same] + "I" * (length - 1), "IOB2": "B" + "I" * (length - 1), "IOBES": long}
+        for scheme, found in tags.items():
+            found += [f"{prefix}-{type}" if type else "O" for prefix in prefixes[scheme]]
+        if type:
+            expected.add((type, start, start + length - 1))
+        start += length
+    assert [spans(found) for found in tags.values()] == [expected] * 3
+    assert span_f1([tags["IOB2"]], [tags["IOBES"]]) == ((1, 1, 1) if expected else (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "tags", ["B-NP I-NP O", "I-NP O", "B-PER O", "B I O", "B-X I-X", "B-X I-X E-X S-X O", "B I E S"]
+)
+def test_tags_of_spans_are_recognised(tags: str) -> None:
+    assert has_spans(tags.split())
+    assert not has_spans([*tags.split(), "NOUN"])
+
+
+@pytest.mark.parametrize(
+    "tags", ["", "O", "B O", "I", "B-X", "S O", "S-X E-X", "NOUN VERB", "Band Item O", "x y", "B-X L-X O"]
+)
+def test_other_tags_are_none_of_spans(tags: str) -> None:
+    assert not has_spans(tags.split())
+
+
 def test_rmse_and_mae_by_hand() -> None:
     predicted, target = [[1.0, 2.0], [3.0, 4.0]], [[1.0, 4.0], [0.0, 4.0]]
     assert rmse(predicted, target) == pytest.approx(math.sqrt(13 / 4), rel=1e-15)
@@ -75,7 +177,7 @@ def test_rmse_does_not_overflow_where_its_result_is_finite(scale: float) -> None
     assert rmse([1.5e308], [-1.5e308]) == math.inf
 
 
-@pytest.mark.parametrize("metric", [accuracy, rmse, mae, lambda p, t: macro_f1(p, t, 3), exact_match, bleu])
+@pytest.mark.parametrize("metric", [accuracy, rmse, mae, lambda p, t: macro_f1(p, t, 3), exact_match, span_f1, bleu])
 def test_what_cannot_be_compared_is_refused(metric: Any) -> None:
     with pytest.raises(DataError, match="there is nothing to compare"):
         metric([], [])

@@ -203,7 +203,7 @@ def test_the_best_state_has_the_lowest_validation_loss(tmp_path: Path) -> None:
     steps = run(Trainer(task, TrainingConfig(steps=10, evaluations=5), tmp_path))
     assert [s.best for s in steps if s.metrics] == [True, True, False, True, False]
     arrays, config = checkpoint.load(tmp_path / BEST)
-    assert config["position"]["best_loss"] == 1.9
+    assert config["position"]["best"] == {"val_loss": 1.9}
     np.testing.assert_array_equal(arrays["model.head.weight"], weights[1.9])
 
 
@@ -225,6 +225,46 @@ def test_patience_stops_after_evaluations_without_improvement_and_resumes_with_m
     resumed = trainer(3, resume=True)
     assert not resumed.finished
     assert [step.step for step in run(resumed) if step.metrics] == [10, 12, 14, 16]
+
+
+def _scored(scores: list[float]) -> TextGenerator:
+    """A task whose best state has the highest ``f1``, while its loss rises."""
+    task, results = _task(), iter(enumerate(scores))
+    task.best_metric, task.best_mode = "f1", "max"
+    task.evaluate = lambda: dict(zip(("val_loss", "f1"), next(results), strict=True))  # type: ignore[method-assign]
+    return task
+
+
+def test_a_task_says_which_metric_chooses_the_best_state(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    options = {"steps": 20, "evaluations": 10}
+    steps = run(Trainer(_scored([-1.0, 0.5, math.nan, 0.4]), TrainingConfig(patience=2, **options), tmp_path))
+    assert [s.best for s in steps if s.metrics] == [True, True, False, False]
+    assert caplog.messages == ["stopped early: no better f1 in 2 evaluations"]
+    assert checkpoint.load_config(tmp_path / BEST)["position"]["best"] == {"f1": 0.5}
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [line["f1"] for line in lines if "f1" in line] == [-1, 0.5, None, 0.4]
+
+    resumed = Trainer(_scored([0.5]), TrainingConfig(patience=3, **options), tmp_path, resume=True)
+    assert [s.best for s in run(resumed) if s.metrics] == [False]
+    resumed = Trainer(_scored([0.6, 0.6, 0.55, 0.7, 0.1]), TrainingConfig(**options), tmp_path, resume=True)
+    assert [s.best for s in run(resumed) if s.metrics] == [True, False, False, True, False]
+    assert checkpoint.load_config(tmp_path / BEST)["position"]["best"] == {"f1": 0.7}
+
+
+@pytest.mark.parametrize(("metric", "best"), [("val_loss", [False, True]), ("f1", [True, True])])
+def test_the_best_loss_of_a_run_of_0_2_is_kept_where_the_loss_still_decides(
+    metric: str, best: list[bool], tmp_path: Path
+) -> None:
+    run(Trainer(_task(), TrainingConfig(steps=2), tmp_path))
+    arrays, config = checkpoint.load(tmp_path / LAST)
+    del config["position"]["best"]
+    checkpoint.save(tmp_path / LAST, arrays, config | {"position": config["position"] | {"best_loss": 0.5}})
+    task, losses = _task(), iter([(1.0, 0.1), (0.4, 0.2)])
+    task.evaluate = lambda: dict(zip(("val_loss", "f1"), next(losses), strict=True))  # type: ignore[method-assign]
+    task.best_metric, task.best_mode = metric, "min" if metric == "val_loss" else "max"
+    steps = run(Trainer(task, TrainingConfig(steps=6, evaluations=3), tmp_path, resume=True))
+    assert [s.best for s in steps if s.metrics] == best
 
 
 def test_learning_rate_rises_then_falls_to_the_end_of_the_budget() -> None:

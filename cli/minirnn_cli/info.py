@@ -36,7 +36,7 @@ def info(checkpoint: o.AnyCheckpoint = None, json: o.Json = False) -> None:
         "tokens": position.get("tokens"),
         "seconds": position.get("seconds"),
         "metrics": position.get("metrics"),
-        "best_val_loss": position.get("best_loss"),
+        **{f"best_{name}": value for name, value in _best(position).items()},
         "options": config.get("options"),
         "resumable": "optimizer" in config,
         "devices": {device: _state(device, config, cell) for device in kernels.DEVICES},
@@ -56,6 +56,11 @@ def info(checkpoint: o.AnyCheckpoint = None, json: o.Json = False) -> None:
             print(f"{name}:", *lines, sep="\n  ")
         elif value is not None:
             print(f"{name}: {_shown(value)}")
+
+
+def _best(position: dict[str, Any]) -> dict[str, Any]:
+    """The metric of the best state; 0.2 saved the validation loss alone."""
+    return position.get("best") or {"val_loss": position.get("best_loss")}
 
 
 def _cell_of(config: dict[str, Any]) -> Cell | None:

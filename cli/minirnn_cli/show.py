@@ -128,7 +128,7 @@ def show_training(
                 note(text)
             if quiet:
                 continue
-            show.print(_evaluation_line(step))
+            show.print(_evaluation_line(step, task.best_metric))
             if int(step.progress * _SAMPLES) > int(progress * _SAMPLES) and (output := task.sample_output()):
                 progress = step.progress
                 lines = output.strip("\n").splitlines()[:_SAMPLE_LINES]
@@ -141,11 +141,12 @@ def show_training(
         raise typer.Exit(128 + number)
 
 
-def _evaluation_line(step: Step) -> str:
+def _evaluation_line(step: Step, best_metric: str) -> str:
+    best = "best" if best_metric == "val_loss" else f"best {best_metric}"
     metrics = "  ".join(f"{name} {value:.4f}" for name, value in (step.metrics or {}).items())
     return (
         f"step {step.step:>6}  epoch {step.epoch:6.2f}  {_duration(step.seconds):>6}  "
-        f"train_loss {step.train_loss:.4f}  {metrics}{'  (best so far)' if step.best else ''}"
+        f"train_loss {step.train_loss:.4f}  {metrics}{f'  ({best} so far)' if step.best else ''}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,7 +18,7 @@ from minirnn.runs import BEST, LAST, PREVIOUS
 from minirnn.tasks import Task
 from minirnn.tasks.base import TaskConfig
 from minirnn.tasks.fine_tuning import count_new
-from minirnn.training import BUDGETS, Trainer, TrainingConfig
+from minirnn.training import BUDGETS, Trainer, TrainingConfig, metric_in_words
 from minirnn_cli import options as o
 from minirnn_cli import runs
 from minirnn_cli.cells import find_cell
@@ -97,8 +98,8 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
                 _describe_source(made, source, start)
         show_training(trainer, made, quiet, json, lambda: _changed(before, file_stamps(files)))
         if not quiet:
-            loss = trainer.position.best_loss
-            say(f"best validation loss {loss:.4f}; now try: {task.example.format(folder / BEST)}")
+            best, metric = trainer.position.best.get(made.best_metric, math.nan), metric_in_words(made.best_metric)
+            say(f"best {metric} {best:.4f}; now try: {task.example.format(folder / BEST)}")
 
     kind: Any = str if task.single_source else list[str]
     annotation = Annotated[kind, typer.Argument(help=task.sources_help)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +29,10 @@ from minirnn.tasks import fine_tuning
 from minirnn.training import Task as TrainableTask
 from minirnn.training import TrainingConfig
 
+logger = logging.getLogger("minirnn")
+
 MAX_UNITS = 1_000_000  # far more than any memory holds
+_MAX_SHOWN = 10  # labels in a message
 
 # --------------------------------------------------------------------------------------------- shared options
 
@@ -253,7 +258,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         """Return ``loss`` and the task's metrics on files like those of the training.
 
         Raises:
-            DataError: a file cannot be read, or has what the training data did not have, such as an unknown label.
+            DataError: a file cannot be read, or does not fit the model.
         """
 
     def predict(self, input: Any = None, **options: Any) -> Any:
@@ -375,20 +380,44 @@ def split_by_label(
     return np.union1d(train, held[unknown]), held[~unknown]
 
 
-def encode_labels(labels: Labels, names: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
-    """Return the numbers of labels.
+def encode_labels(labels: Labels, names: Sequence[str], where: Callable[[int], str]) -> tuple[np.ndarray, list[str]]:
+    """Return the numbers of labels to measure with, where some may be unseen: training never saw them.
+
+    An unseen label has a number of its own above those of ``labels``. No model predicts it, so it is an error and a
+    class whose F1 is 0; one warning is logged that says which there are, and how often.
 
     Args:
-        where: gives the place of a label, for errors.
+        where: gives the place of a label, for messages.
+
+    Returns:
+        ``(numbers, names)``: the numbers [N], and what each number means: the names of ``labels``, and the unseen ones.
 
     Raises:
-        DataError: a label is unknown; says where.
+        DataError: every label is unseen; says where the first is.
     """
-    try:
-        return labels.encode(names)
-    except DataError as error:
-        unknown = next(index for index, name in enumerate(names) if name not in labels.names)
-        raise DataError(f"{where(unknown)}: {error}") from None
+    unseen = Counter(names)
+    for name in labels.names:
+        del unseen[name]
+    meanings = [*labels.names, *unseen]
+    numbers = {name: number for number, name in enumerate(meanings)}
+    if unseen:
+        first = where(next(index for index, name in enumerate(names) if name in unseen))
+        if unseen.total() == len(names):
+            known = ", ".join(labels.names[:_MAX_SHOWN]) + ", ..." * (len(labels) > _MAX_SHOWN)
+            raise DataError(
+                f"{first}: label {names[0]!r:.80} is none of the {len(labels)} known: {known}; expected some that are"
+            )
+        most = ", ".join(f"{name!r:.80} ({count:,})" for name, count in unseen.most_common(_MAX_SHOWN))
+        logger.warning(
+            "%s: training never saw %s of the %s labels, which count as errors: %s%s",
+            first, f"{unseen.total():,}", f"{len(names):,}", most, ", ..." * (len(unseen) > _MAX_SHOWN),
+        )  # fmt: skip
+    return np.fromiter((numbers[name] for name in names), np.int64, len(names)), meanings
+
+
+def mask_unseen(classes: np.ndarray, count: int) -> np.ndarray:
+    """Return the numbers of :func:`encode_labels` as targets of a loss that leaves unseen labels out."""
+    return np.where(classes < count, classes, -100)  # the ignore_index of losses
 
 
 def softmax(logits: np.ndarray) -> list[float]:

@@ -210,19 +210,23 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         return found
 
     def metrics(self, texts: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
-        """Return the mean ``loss`` in nats per text, ``accuracy``, and ``macro_f1``, of encoded texts."""
+        """Return the mean ``loss`` in nats per text, ``accuracy``, and ``macro_f1``, of encoded texts.
+
+        Labels that training never saw, with numbers as in :func:`~minirnn.tasks.base.encode_labels`, are errors in
+        ``accuracy`` and ``macro_f1``. ``loss`` is the mean over the others: that of an impossible label is infinite.
+        """
         logits = self.logits(texts)
         predicted = logits.argmax(1)
         return {
-            "loss": F.cross_entropy(logits, classes).item(),
+            "loss": F.cross_entropy(logits, base.mask_unseen(classes, len(self.labels))).item(),
             "accuracy": accuracy(predicted, classes),
-            "macro_f1": macro_f1(predicted, classes, len(self.labels)),
+            "macro_f1": macro_f1(predicted, classes, max(len(self.labels), int(classes.max()) + 1)),
         }
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :meth:`metrics`, on files or a folder, see :func:`read_texts`."""
         texts, names, where = read_texts(sources)
-        classes = base.encode_labels(self.labels, names, where.__getitem__)
+        classes, _ = base.encode_labels(self.labels, names, where.__getitem__)
         return self.metrics([self.encode(text) for text in texts], classes)
 
     def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple, Self, Unpack
 
 import numpy as np
@@ -17,7 +16,7 @@ from minirnn.data.lines import Locations, read_columns
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.data.vocabulary import UNK, Labels, Vocabulary
 from minirnn.errors import DataError
-from minirnn.metrics import accuracy, macro_f1
+from minirnn.metrics import accuracy, has_spans, macro_f1, span_f1
 from minirnn.models import ManyToMany
 from minirnn.models.body import Body, CellLike, Model, Rates
 from minirnn.nn import functional as F
@@ -85,14 +84,19 @@ class Sentences:
         words, tags = [self.words[i] for i in numbers], [self.tags[i] for i in numbers]
         return type(self)(words, tags, self.where, [self.numbers[i] for i in numbers])
 
-    def classes(self, labels: Labels) -> list[np.ndarray]:
-        """Return the numbers [T] of the tags of each sentence.
+    def classes(self, labels: Labels) -> tuple[list[np.ndarray], list[str]]:
+        """Return the numbers [T] of the tags of each sentence, and what each number means.
 
-        Raises:
-            DataError: a tag is unknown; says where.
+        Tags that are none of ``labels`` are numbered, and reported, by :func:`~minirnn.tasks.base.encode_labels`.
         """
-        places = (partial(self.where.at, number) for number in self.numbers)
-        return [base.encode_labels(labels, tags, where) for tags, where in zip(self.tags, places, strict=True)]
+        starts = np.cumsum([0, *map(len, self.tags)])
+
+        def where(word: int) -> str:
+            sentence = int(np.searchsorted(starts, word, "right")) - 1
+            return self.where.at(self.numbers[sentence], word - int(starts[sentence]))
+
+        numbers, names = base.encode_labels(labels, [tag for tags in self.tags for tag in tags], where)
+        return np.split(numbers, starts[1:-1]), names
 
     def fingerprint(self) -> str | None:
         """Return a hash, by which a resumed run recognises them."""
@@ -227,18 +231,36 @@ def _targets(classes: Sequence[np.ndarray], sentences: np.ndarray, batch: Batch)
     return pad([classes[n] for n in sentences])[0].reshape(-1)[batch.valid]
 
 
-def evaluate(model: TaggerModel, text: EncodedSentences, classes: Sequence[np.ndarray]) -> dict[str, float]:
-    """Return the mean ``loss`` in nats per word, ``accuracy`` and ``macro_f1``."""
+def evaluate(
+    model: TaggerModel, text: EncodedSentences, classes: Sequence[np.ndarray], names: Sequence[str]
+) -> dict[str, float]:
+    """Return the mean ``loss`` in nats per word, ``accuracy`` and ``macro_f1``.
+
+    Where the tags of the model mark spans, see :func:`~minirnn.metrics.has_spans`, also ``span_precision``,
+    ``span_recall`` and ``span_f1`` of :func:`~minirnn.metrics.span_f1`. Tags that training never saw are errors in all
+    of these. ``loss`` is the mean over the other words, for that of an impossible tag is infinite.
+
+    Args:
+        classes: numbers [T] of the tags of each sentence.
+        names: the tag of each number; those above the model's own are the unseen ones.
+    """
     total = 0.0
-    predicted, expected = [], []
+    predicted = [np.zeros(0, np.int64) for _ in classes]
     with model.evaluating():
         for sentences, batch in text.batches():
             logits, targets = model(batch), _targets(classes, sentences, batch)
-            total += F.cross_entropy(logits, targets, reduction="sum").item()
-            predicted.append(logits.numpy().argmax(1))
-            expected.append(targets)
-    p, e = np.concatenate(predicted), np.concatenate(expected)
-    return {"loss": total / e.size, "accuracy": accuracy(p, e), "macro_f1": macro_f1(p, e, model.tags)}
+            total += F.cross_entropy(logits, base.mask_unseen(targets, model.tags), reduction="sum").item()
+            rows = np.zeros(batch.words.size, np.int64)
+            rows[batch.valid] = logits.numpy().argmax(1)
+            for number, row, length in zip(sentences, rows.reshape(batch.words.shape).T, batch.lengths, strict=True):
+                predicted[number] = row[:length]
+    p, e = np.concatenate(predicted), np.concatenate(classes)
+    known = int((e < model.tags).sum())
+    metrics = {"loss": total / known, "accuracy": accuracy(p, e), "macro_f1": macro_f1(p, e, len(names))}
+    if not has_spans(names[: model.tags]):
+        return metrics
+    tags = [[[names[number] for number in sentence.tolist()] for sentence in part] for part in (predicted, classes)]
+    return metrics | {f"span_{name}": value for name, value in span_f1(*tags)._asdict().items()}
 
 
 # ------------------------------------------------------------------------------------------------------- task
@@ -248,7 +270,8 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
     """A tagger of words: parts of speech, names.
 
     Words are lower-cased, but spelled as they are. In training a word that occurs c times is unknown with probability
-    a / (a + c), a = 0.25 (Kiperwasser & Goldberg 2016), besides those rarer than ``min_count``, which always are.
+    a / (a + c), a = 0.25 (Kiperwasser & Goldberg 2016), besides those rarer than ``min_count``, which always are. Where
+    the tags mark spans, the best state is the one of the highest span F1, else that of the lowest loss.
 
     Args:
         words, characters: the vocabularies. labels: the tags.
@@ -273,13 +296,15 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
     validation: list[list[str]]
     _train: EncodedSentences
     _classes: list[np.ndarray]
-    _validation: tuple[EncodedSentences, list[np.ndarray]]
+    _validation: tuple[EncodedSentences, list[np.ndarray], list[str]]
     _unknown: np.ndarray
 
     def __init__(
         self, model: TaggerModel, words: Vocabulary, characters: Vocabulary, labels: Labels, column: int = 2
     ) -> None:
         self.model, self.words, self.characters, self.labels, self.column = model, words, characters, labels, column
+        if has_spans(labels.names):
+            self.best_metric, self.best_mode = "span_f1", "max"
 
     @classmethod
     def read(cls, sources: Sequence[str], config: TaggerConfig) -> TaggedData:
@@ -299,7 +324,8 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
             raise DataError(f"{sentences.where[0]}: every word has the tag {labels.names[0]!r}; expected two or more")
         if init_from is not None:
             labels = fine_tuning.merge_labels(init_from.labels, labels)
-        classes, held_classes = train.classes(labels), held.classes(labels)
+        held = held.pick(np.arange(len(held.words))[base.evenly_spaced(sum(map(len, held.words)), MAX_EVAL_WORDS)])
+        (classes, _), held_classes = train.classes(labels), held.classes(labels)
         words = Vocabulary.of(([word.lower() for word in words] for words in train.words), config.min_count)
         distinct = dict.fromkeys(word for words in train.words for word in words)
         characters = Vocabulary.of(distinct, config.min_count)
@@ -316,9 +342,8 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
         task._train, task._classes = text, classes
         counts = np.bincount(text.words[np.concatenate(text.forms)], minlength=len(words))
         task._unknown = WORD_DROPOUT / (WORD_DROPOUT + counts)
-        some = base.evenly_spaced(sum(map(len, held.words)), MAX_EVAL_WORDS)
-        task.validation = held.words[some]
-        task._validation = EncodedSentences(task.validation, words, characters), held_classes[some]
+        task.validation = held.words
+        task._validation = EncodedSentences(held.words, words, characters), *held_classes
         task._data = {
             "sha256": sentences.fingerprint(),
             "val_sha256": validation and validation.fingerprint(),
@@ -427,5 +452,5 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :func:`evaluate`, on files like those of the training."""
         data = Sentences.read(sources, self.column)
-        classes = data.classes(self.labels)
-        return evaluate(self.model, EncodedSentences(data.words, self.words, self.characters), classes)
+        text = EncodedSentences(data.words, self.words, self.characters)
+        return evaluate(self.model, text, *data.classes(self.labels))

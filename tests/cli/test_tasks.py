@@ -167,6 +167,61 @@ def test_tagger_takes_a_column_and_a_validation_file() -> None:
     assert invoke("predict", "run", "Rain").stdout in ("Rain/x\n", "Rain/y\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (
+            "classifier",
+            "a film\tpos\na plot\tmeh\n",
+            "input:2: training never saw 1 of the 2 labels, which count as errors",
+        ),
+        (
+            "tagger",
+            "dog\tNOUN\tx\nruns\tVB\tx\n",
+            "input:2: training never saw 1 of the 2 labels, which count as errors",
+        ),
+    ],
+)
+def test_eval_names_labels_that_training_never_saw(name: str, data: str, message: str, trained: Trained) -> None:
+    Path("input").write_text(data, encoding="utf-8")
+    done = invoke("eval", str(trained(name)), "input", "--json", "--quiet")
+    label = data.split("\n")[1].split("\t")[1]
+    assert done.stderr == f"{message}: {label!r} (1)\n"
+    assert json.loads(done.stdout)["accuracy"] in (0, 0.5)
+
+
+def test_the_best_tagger_of_spans_has_the_highest_span_f1() -> None:
+    chunks = "Old\tB-NP\ndogs\tI-NP\nbark\tB-VP\n.\tO\n\nIt\tB-NP\nhas\tB-VP\nold\tB-NP\nbones\tI-NP\n\n"
+    Path("chunks.tsv").write_text(chunks * 12, encoding="utf-8")
+    Path("held.tsv").write_text(chunks + "Ouch\tB-INTJ\n", encoding="utf-8")
+    options = (
+        "--hidden",
+        "8",
+        "--steps",
+        "20",
+        "--evaluations",
+        "5",
+        "--lr",
+        "0.02",
+        "--val",
+        "held.tsv",
+        "--out",
+        "run",
+    )
+    done = invoke("train-tagger", "chunks.tsv", *options)
+    assert done.stderr.count("training never saw 1 of the 9 labels, which count as errors: 'B-INTJ' (1)") == 1
+    evaluated = [line for line in metrics_of("run") if "val_loss" in line]
+    best = max(evaluated, key=lambda line: line["span_f1"])  # the first of the highest
+    assert 0 < best["span_f1"] < 1
+    assert best["span_f1"] > evaluated[0]["span_f1"]
+    assert f"best span_f1 {best['span_f1']:.4f}; now try: " in done.stderr
+    assert f"span_f1 {best['span_f1']:.4f}  (best span_f1 so far)\n" in done.stderr
+    assert (json_of("info", "run")["best_span_f1"], json_of("info", "run")["steps"]) == (best["span_f1"], best["step"])
+    measured = json_of("eval", "run", "held.tsv")
+    names = ("accuracy", "macro_f1", "span_precision", "span_recall", "span_f1")
+    assert measured == {"loss": best["val_loss"]} | {name: best[name] for name in names}
+
+
 # --------------------------------------------------------------------------------------------------- mistakes
 
 REVIEWS, TAGGED, ROWS = TASKS["classifier"].data, TASKS["tagger"].data, "a,b\n1,2\n3,4\n"
@@ -192,7 +247,7 @@ MISTAKES: list[tuple[str, str | bytes | dict[str, str] | None, tuple[str, ...], 
         (),
         "bad:3: a sentence of 5001 words, expected at most 5000; is a blank l",
     ),
-    ("tagger", TAGGED, ("--val", "strange.tsv"), "strange.tsv:2: label 'VB' is none of the 5 known: DET, NOUN, PRON"),
+    ("tagger", TAGGED, ("--val", "strange.tsv"), "strange.tsv:1: label 'NN' is none of the 5 known: DET, NOUN, PRON"),
     ("tagger", TAGGED, ("--val", "nowhere.tsv"), "cannot read nowhere.tsv"),
     ("tagger", TAGGED, ("--embeddings", "strange.tsv"), "strange.tsv:1: 0 columns"),
     ("translator", "a\tb\nc\n", (), "bad:2: expected 2 columns separated by a tab, got 1"),
@@ -233,7 +288,7 @@ MISTAKES: list[tuple[str, str | bytes | dict[str, str] | None, tuple[str, ...], 
 @pytest.mark.parametrize(("name", "data", "arguments", "message"), MISTAKES)
 def test_a_mistake_in_training_data_is_one_line(name: str, data: Any, arguments: tuple[str, ...], message: str) -> None:
     Path("empty").mkdir()
-    Path("strange.tsv").write_text("dog\tNOUN\nruns\tVB\n", encoding="utf-8")
+    Path("strange.tsv").write_text("dog\tNN\nruns\tVB\n", encoding="utf-8")
     if isinstance(data, dict):
         Path("bad").mkdir()
         for file, text in data.items():
@@ -260,11 +315,11 @@ def test_choices_are_checked_by_the_command(name: str) -> None:
 
 
 USES: list[tuple[str, tuple[str, ...], str | bytes, str]] = [
-    ("classifier", ("eval",), "a film\tpos\na plot\tmeh\n", "input:2: label 'meh' is none of the 2 known: neg, pos"),
+    ("classifier", ("eval",), "a film\tgood\na plot\tmeh\n", "input:1: label 'good' is none of the 2 known: neg, pos"),
     ("classifier", ("predict", "--beam", "2"), "a", "--beam is not for the model in {}, a classifier"),
     ("classifier", ("predict",), b"good\n\xff\n", "input:2: byte 0 of the line is not UTF-8 text"),
     ("classifier", ("sample",), "", "holds a 'classifier' model; expected a character model"),
-    ("tagger", ("eval",), "dog\tNOUN\tx\nruns\tVB\tx\n", "input:2: label 'VB' is none of the 5 known"),
+    ("tagger", ("eval",), "dog\tNN\tx\nruns\tVB\tx\n", "input:1: label 'NN' is none of the 5 known"),
     ("tagger", ("predict",), "It barks\n" + "a " * 5001, "input:2: a sentence of 5001 words, expected at most 5000"),
     ("tagger", ("predict", "--beam", "2"), "It", "--beam is not for the model in {}, a tagger"),
     ("translator", ("eval",), "a\tb\nc\t￭\n", "input:2: there is no token in '￭'"),

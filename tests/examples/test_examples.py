@@ -17,6 +17,7 @@ SHORTENED = {
     "feed_forward.py": ["--steps", "20"],
     "generate_text.py": ["corpus.txt", "--minutes", "0.02", "--hidden", "16"],
     "melody.py": ["--steps", "4", "--wav", "melody.wav"],
+    "nearest_words.py": ["--steps", "4"],
     "online_learning.py": ["--steps", "4", "--rows", "40"],
     "own_cell.py": ["corpus.txt", "--steps", "4", "--hidden", "16"],
     "own_operation.py": ["--steps", "4"],
@@ -27,6 +28,7 @@ SHORTENED = {
     "stacked_bidirectional.py": ["--steps", "4"],
     "translation.py": ["--steps", "3"],
     "vanishing_gradient.py": ["--steps", "12"],
+    "word_order.py": ["--steps", "4"],
 }
 SHARED = {"_digits.py"}  # imported by examples
 

@@ -271,7 +271,7 @@ def test_fine_tuning_on_a_small_corpus_beats_training_a_new_model(tmp_path: Path
             made, TrainingConfig(steps=steps, lr=5e-3, evaluations=5), tmp_path / f"{file}{init_from is None}"
         )
         run(trainer)
-        return made, trainer.position.best_loss
+        return made, trainer.position.best["val_loss"]
 
     source, _ = trained("large.txt", 300)
     _, new = trained("small.txt", 60)

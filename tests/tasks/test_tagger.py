@@ -12,6 +12,7 @@ from support import needs_many_steps, run
 import minirnn as mr
 from minirnn.data.vocabulary import PAD, UNK, Vocabulary
 from minirnn.errors import DataError
+from minirnn.metrics import span_f1
 from minirnn.runs import BEST
 from minirnn.tasks import Line, load, tagger
 from minirnn.tasks.tagger import EncodedSentences, Sentences, TaggedData, Tagger, TaggerConfig, TaggerModel, evaluate
@@ -104,16 +105,75 @@ def test_the_split_keeps_tags_that_occur_once_for_training(tmp_path: Path) -> No
         task(lone)
 
 
-def test_an_unknown_tag_is_reported_by_file_and_line(tmp_path: Path, data: Sentences) -> None:
-    strange = write(tmp_path / "strange.tsv", [[("the", "DET")], [("a", "DET"), ("dog", "HUND"), ("x", "KATZE")]])
-    message = r"strange\.tsv:4: label 'HUND' is none of the 7 known: ADV, AUX, DET"
-    with pytest.raises(DataError, match=message):
-        task(data, Sentences.read([strange]))
+def test_a_tag_that_training_never_saw_is_an_error_and_named_once(
+    tmp_path: Path, data: Sentences, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs accuracy and F1 (one more class, of F1 0); the loss is that of the other words."""
+    known = [[("the", "DET"), ("dog", "NOUN")], [("a", "DET"), ("x", "PUNCT"), ("cat", "NOUN")]]
+    foreign = [known[0], [known[1][0], ("x", "KATZE"), known[1][2]], [("dog", "HUND"), ("x", "KATZE")]]
+    files = [write(tmp_path / name, part) for name, part in (("known.tsv", known), ("foreign.tsv", foreign))]
+    made = task(data)
+    before, after = made.measure(files[:1]), made.measure(files[1:])
+    assert [m.partition("foreign.tsv")[2] for m in caplog.messages] == [
+        ":5: training never saw 3 of the 7 labels, which count as errors: 'KATZE' (2), 'HUND' (1)"
+    ]
+    tags = made.tag([[w for w, _ in s] for s in foreign])
+    pairs = [(p, t) for found, s in zip(tags, foreign, strict=True) for p, (_, t) in zip(found, s, strict=True)]
+    assert after["accuracy"] == pytest.approx(sum(p == t for p, t in pairs) / 7)
+    f1 = [
+        2 * pairs.count((c, c)) / sum((p == c) + (t == c) for p, t in pairs)
+        for c in {c for pair in pairs for c in pair}
+    ]
+    assert after["macro_f1"] == pytest.approx(np.mean(f1))
+    with made.model.evaluating():
+        logits = made.model(EncodedSentences([["a", "x", "cat"]], made.words, made.characters).batch(np.array([0])))
+    x_loss = mr.nn.functional.cross_entropy(logits[1], made.labels.encode(["PUNCT"])[0]).item()
+    assert after["loss"] * 4 == pytest.approx(before["loss"] * 5 - x_loss, rel=1e-5)
+
+    caplog.clear()
+    same = task(data, Sentences.read(files[1:]))
+    assert (
+        same.evaluate()
+        == same.evaluate()
+        == {"val_loss": after["loss"]} | {k: after[k] for k in ("accuracy", "macro_f1")}
+    )
+    assert len(caplog.messages) == 1
+
+
+def test_span_scores_are_those_of_the_predicted_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over several batches of sentences of several lengths, one of them with a type that training never saw."""
+    monkeypatch.setattr(tagger, "EVAL_BATCH_SIZE", 3)
+    kinds = {
+        "DET": "B-NP",
+        "NOUN": "I-NP",
+        "PROPN": "B-NP",
+        "AUX": "B-VP",
+        "VERB": "I-VP",
+        "ADV": "B-ADVP",
+        "PUNCT": "O",
+    }
+    chunks = [[(word, kinds[tag]) for word, tag in sentence] for sentence in language(30)]
+    foreign = [*chunks[20:], [("Oh", "B-INTJ"), ("dear", "I-INTJ"), ("Ann", "B-NP")]]
+    made = task(
+        Sentences.read([write(tmp_path / "train", chunks[:20])]), Sentences.read([write(tmp_path / "v", foreign)])
+    )
+    assert (made.best_metric, made.best_mode) == ("span_f1", "max")
+    for _ in Trainer(made, TrainingConfig(steps=8, lr=2e-2)).fit():
+        pass
+    found = made.evaluate()
+    scores = span_f1(made.tag([[w for w, _ in s] for s in foreign]), [[t for _, t in s] for s in foreign])
+    assert (found["span_precision"], found["span_recall"], found["span_f1"]) == scores
+    assert 0 < scores.f1 < 1
+    assert found.keys() == {"val_loss", "accuracy", "macro_f1", "span_precision", "span_recall", "span_f1"}
+
+
+def test_tags_that_are_all_foreign_are_refused(tmp_path: Path, data: Sentences) -> None:
+    strange = write(tmp_path / "strange.tsv", [[("the", "D")], [("dog", "N")]])
+    message = r"strange\.tsv:1: label 'D' is none of the 7 known: ADV, AUX, DET, NOUN, .*; expected some that are"
     with pytest.raises(DataError, match=message):
         task(data).measure([strange])
-    picked = Sentences.read([strange]).pick(np.array([1]))
     with pytest.raises(DataError, match=message):
-        picked.classes(task(data).labels)
+        task(data, Sentences.read([strange]))
 
 
 # ------------------------------------------------------------------------------------------------------ model
@@ -157,7 +217,7 @@ def test_metrics_count_every_word_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for c in sorted({*best.tolist(), *expected.tolist()}):
         right = ((best == c) & (expected == c)).sum()
         f1.append(2 * right / ((best == c).sum() + (expected == c).sum()))
-    metrics = evaluate(model, text, CLASSES)
+    metrics = evaluate(model, text, CLASSES, list("VWXYZ"))
     assert metrics == {
         "loss": pytest.approx(-log_p[np.arange(10), expected].mean()),
         "accuracy": pytest.approx((best == expected).mean()),
