@@ -211,6 +211,15 @@ def test_generation_stops_when_all_have_ended() -> None:
     assert [one.tokens.size for one in model.generate(FIRST, 6, beam_width=3)] == [6] * 4
 
 
+def test_a_configuration_from_before_there_were_ends_makes_the_same_model() -> None:
+    model = make("start", end=None)
+    config = {name: value for name, value in model.config.items() if name not in ("condition", "end")}
+    again = OneToMany(**config)
+    again.load_state_dict(model.state_dict())
+    assert again.config == model.config
+    np.testing.assert_array_equal(again.generate(FIRST, 6, 1.0, 5), model.generate(FIRST, 6, seed=5))
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(OptionError, match="condition: expected one of start, every_step, got 'always'"):
         make("always")
