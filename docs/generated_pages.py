@@ -10,6 +10,7 @@ from typing import Any
 
 EXAMPLE_BUDGETS = {
     "adding_problem.py": ["--length", "40", "--steps", "600"],
+    "caption_shapes.py": ["--steps", "500"],
     "draw_digit.py": [],
     "feed_forward.py": [],
     "generate_text.py": ["--minutes", "0.15", "--hidden", "128"],
@@ -19,6 +20,7 @@ EXAMPLE_BUDGETS = {
     "own_cell.py": ["--steps", "60"],
     "own_operation.py": [],
     "pos_tags.py": ["--epochs", "3"],
+    "question_answering.py": ["--steps", "1000"],
     "read_digits.py": ["--epochs", "3"],
     "sentiment.py": ["--epochs", "3"],
     "stacked_bidirectional.py": ["--steps", "300"],

@@ -237,6 +237,10 @@ def half_forced(m: Any) -> Tensor:
     return m.loss(TOKENS, TARGETS, LENGTHS, teacher_forcing_ratio=0.5)
 
 
+def captioned(m: Any) -> Tensor:
+    return m.loss(VECTORS[0], TOKENS, LENGTHS)
+
+
 MODELS: dict[str, tuple[Callable, Callable]] = {
     "one to one": model("OneToOne", lambda m: m(VECTORS[0]), 4, 5, 3),
     "last": model("ManyToOne", on_vectors, 4, 3, 2, cell="gru", bidirectional=True),
@@ -246,6 +250,7 @@ MODELS: dict[str, tuple[Callable, Callable]] = {
     "sum": model("ManyToMany", lambda m: on_vectors(m)[0], 4, 3, 2, cell="rnn", bidirectional=True, merge="sum"),
     "one-hot": model("ManyToMany", lambda m: m(TOKENS)[0], 5, 3, 2, cell="gru", embedding_size=0),
     "one to many": model("OneToMany", lambda m: m([1, 3], length=3), 4, 3, 2),
+    "every step": model("OneToMany", captioned, 4, 3, 5, embedding_size=2, condition="every_step", end=2),
     "teacher forcing": model("OneToMany", lambda m: m(VECTORS[0], targets=TOKENS), 4, 3, 5, embedding_size=2),
     "additive": model("EncoderDecoder", forced, 5, 6, 4, attention="additive", bidirectional=True),
     "scheduled sampling": model("EncoderDecoder", half_forced, 5, 6, 4, attention="dot"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from minirnn.data.vocabulary import END, PAD, START
+from minirnn.errors import OptionError
 from minirnn.export._c_layers import Writer, merged, output_size, state_size, total_state, width
 from minirnn.export.network import Kind, Layers, Network
 from minirnn.export.record import Record
@@ -163,6 +164,8 @@ static inline void model_pool({struct} *w, const float *h) {{
 
 
 def one_to_many(writer: Writer, network: Network, record: Record) -> str:
+    if network.options["condition"] != "start":
+        raise OptionError('export to C: condition="every_step" of OneToMany is not supported; use numpy or onnx')
     layers, outputs = network.layers["rnn"], _record(writer, record, input=record["input"])
     writer.define("INPUTS", len(record["input"]))
     tokens = layers.embedding is not None

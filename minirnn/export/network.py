@@ -92,7 +92,7 @@ class Network:
         attention: "additive", "dot" (in an encoder-decoder) or "pooling" (of a classifier), None where there is none;
             its matrices are in ``linear`` as "query", "memory", "score".
         embedding: [V, E] words of a tagger, whose other tokens are embedded by their own layers.
-        options: arguments of the model that are needed besides: "pooling", "activation".
+        options: arguments of the model that are needed besides: "pooling", "activation", "condition", "end".
         task: what the task's ``config()`` says, with the vocabulary; None for a model without a task.
     """
 
@@ -202,7 +202,8 @@ def _(model: ManyToOne) -> Network:
 @describe.register
 def _(model: OneToMany) -> Network:
     linear = {"start": _linear(model.start), "head": _linear(model.head)}
-    return Network("one_to_many", {"rnn": _layers(model.body)}, linear, options={"activation": model.activation})
+    options = {"activation": model.activation, "condition": model.condition, "end": model.end}
+    return Network("one_to_many", {"rnn": _layers(model.body)}, linear, options=options)
 
 
 @describe.register

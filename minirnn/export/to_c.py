@@ -38,7 +38,8 @@ def program(network: Network, record: Record, name: str = "model", int8: bool = 
         name: with which all names of the program begin; what no C identifier holds becomes ``_``.
 
     Raises:
-        OptionError: a weight, or a constant of the cell, is not finite as a float.
+        OptionError: a weight, or a constant of the cell, is not finite as a float; or every step of a
+            :class:`~minirnn.models.OneToMany` reads its first input.
     """
     name = re.sub(r"[^A-Za-z0-9_]", "_", name)
     name = name if name[:1].isalpha() else f"model_{name}"

@@ -222,7 +222,8 @@ def _wrapped(line: str) -> str:
 def _features(network: Network) -> set[str]:
     """What decides which lines and functions of the parts a program gets."""
     main, options = network.layers.get("rnn", network.layers.get("encoder")), network.options
-    found = {network.attention or "", options.get("activation", "")}
+    found = {network.attention or "", options.get("activation", ""), options.get("condition", "")}
+    found |= {"end"} if options.get("end") is not None else set()
     if network.task is None:
         found.add("bare")
     if any(layers.bidirectional for layers in network.layers.values()):
@@ -437,6 +438,7 @@ def program(network: Network, record: Record, name: str = "model") -> bytes:
     if cells:
         constants["CELLS"] = f"{{{', '.join(f'{key!r}: {function}' for key, function in cells.items())}}}"
         constants["SIZES"] = _value({key: _sizes(layers) for key, layers in network.layers.items()})
+    constants |= {"END": repr(network.options["end"])} if "end" in features else {}
     constants |= _constants(network.task) if network.task else {}
     text = [f'"""{_about(network, name)}\n"""', "", "from __future__ import annotations", "", parts.program(), "", ""]
     text += ["# The sizes, the vocabulary and the weights of this model.", ""]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,13 +153,17 @@ def _one_to_many(g: GraphBuilder, network: Network) -> None:
     zeros, N = g("Mul", h if len(rows) == 1 else parts[0], 0.0), g.size(first, 0)
     flat = [state for part in parts for state in (part, *(zeros for _ in rows[0][0].equations.states[1:]))]
     tokens = layers.embedding is not None
-    token = np.array([[size]])  # <begin>
+    token = np.array([[size]])  # <start>
     begin = g("Expand", token, g("Concat", np.array([1]), N, axis=0)) if tokens else g.zeros(1, N, size)
     width, kind = len(rows[0][0].equations.states), np.int64 if tokens else None
     x, step, go_on, carried = g.name("x"), g.name("step"), g.name("go_on"), [g.name("state") for _ in flat]
     with g.body() as nodes:
         states = [[carried[k * width : (k + 1) * width]] for k in range(len(rows))]
-        y, finals = g.layers("rnn", layers, x, None, states)
+        read = x
+        if network.options["condition"] == "every_step":
+            own = x if layers.embedding is None else g.rows("rnn", layers.embedding, x)
+            read, layers = g("Concat", own, g.unsqueezed(first, 0), axis=-1), replace(layers, embedding=None)
+        y, finals = g.layers("rnn", layers, read, None, states)
         output = g.linear("head", y, head)
         if tokens:
             back = g("ArgMax", output, axis=-1, keepdims=0)

@@ -93,6 +93,7 @@ class Body(Module):
         embedding_size: None: inputs are vectors [T, N, I]. E: tokens [T, N], embedded in E numbers. 0: tokens, one-hot;
             a table of input_size^2 numbers is made at every call, so for characters rather than for words.
         dtype: of the parameters, float32 or float64.
+        context_size: C, the size of a vector that every step reads after its input, see :meth:`forward`.
         rates: ``zoneout``, ``recurrent_dropout`` (of the state; of the update if a cell has no recurrent weights) and
             ``weight_drop``, see :class:`~minirnn.nn.Recurrent`.
 
@@ -116,6 +117,7 @@ class Body(Module):
         dropout: float = 0.0,
         embedding_size: int | None = None,
         dtype: DType = "float32",
+        context_size: int = 0,
         **rates: Unpack[Rates],
     ) -> None:
         self.input_size, self.dropout, self.takes_tokens = input_size, Dropout(dropout), embedding_size is not None
@@ -127,7 +129,7 @@ class Body(Module):
                 raise OptionError("cell: a module must have time first, and directions and regularisation of its own")
             self.rnn: Module = Unrolled(cast(CellModule, cell)) if is_cell(cell) else cell
         else:
-            cell, dims = cells.get(cell), (embedding_size or input_size, hidden_size, num_layers)
+            cell, dims = cells.get(cell), ((embedding_size or input_size) + context_size, hidden_size, num_layers)
             on: Literal["state", "update"] = "state" if cell.recurrent_gates else "update"
             self.rnn = Recurrent(
                 cell, *dims, dropout=dropout, bidirectional=bidirectional, dtype=dtype, recurrent_dropout_on=on, **rates
@@ -135,25 +137,30 @@ class Body(Module):
             _open_forget_gates(self.rnn)
         self.output_size = hidden_size * (2 if bidirectional and merge == "concat" else 1)
 
-    def forward(self, x: TensorLike, lengths: Lengths = None, state: State = None) -> tuple[Tensor, State]:
+    def forward(
+        self, x: TensorLike, lengths: Lengths = None, state: State = None, context: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Run the layers over whole sequences.
 
         Args:
             x, lengths: vectors [T, N, I] or tokens [T, N], and [N] integers from 0 to T; all T if None.
             state: what an earlier call returned, to continue from.
+            context: [N, C], which every step reads after its input; None without one.
 
         Returns:
             Outputs of the top layer [T, N, output_size], zero past each length, and the final states of all layers.
         """
         rnn = self.rnn
         drops = self._drops_embeddings and self.embedding is not None and self.training and self.dropout.p > 0
-        if not self.takes_tokens:
-            y, state = rnn(x, state, lengths)
-        elif isinstance(rnn, Recurrent) and not drops:
+        if self.takes_tokens and isinstance(rnn, Recurrent) and not drops and context is None:
             y, state = rnn(ops.as_index("tokens", x), state, lengths, embedding=self.table())
         else:
-            rows = ops.embedding(self.table(), ops.as_index("tokens", x))
-            y, state = rnn(self.dropout(rows) if drops else rows, state, lengths)
+            rows = ops.embedding(self.table(), ops.as_index("tokens", x)) if self.takes_tokens else x
+            rows = self.dropout(rows) if drops else rows
+            if context is not None:
+                rows = ops.as_tensor(rows, context)
+                rows = ops.concatenate([rows, ops.stack([context] * len(rows))], 2)
+            y, state = rnn(rows, state, lengths)
         if isinstance(rnn, Recurrent) and rnn.bidirectional and self.merge != "concat":
             forward, backward = y.chunk(2, dim=-1)
             y = merge_directions(forward, backward, self.merge)
@@ -168,10 +175,11 @@ class Body(Module):
         self.check_one_direction()
         return self.rnn.initial_state(batch_size) if isinstance(self.rnn, SequenceModule) else None
 
-    def step(self, x: TensorLike, state: State = None) -> tuple[Tensor, State]:
+    def step(self, x: TensorLike, state: State = None, context: Tensor | None = None) -> tuple[Tensor, State]:
         """One step in evaluation mode, without a tape: vectors [N, I] or tokens [N] to outputs [N, output_size].
 
         ``state`` is what :meth:`initial_state`, an earlier step or :meth:`forward` returned; it is not changed.
+        ``context`` is as for :meth:`forward`.
 
         Raises:
             OptionError: the layers run in both directions.
@@ -179,6 +187,8 @@ class Body(Module):
         """
         self.check_one_direction()
         x = self._rows(x) if self.takes_tokens else x
+        if context is not None:
+            x = ops.concatenate([ops.as_tensor(x, context), context], 1).detach()
         if isinstance(self.rnn, SequenceModule):
             return self.rnn.step(x, state)
         with self.evaluating():

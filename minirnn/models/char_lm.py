@@ -107,7 +107,7 @@ class CharLM(Body, Model):
         y, state = super().forward(tokens, state=state)
         return self.head(y), state
 
-    def step(self, x: TensorLike, state: State = None) -> tuple[Tensor, State]:
+    def step(self, x: TensorLike, state: State = None) -> tuple[Tensor, State]:  # type: ignore[override]
         """One step in evaluation mode, without a tape: tokens [N] to logits [N, V] of the next token.
 
         ``state`` is what :meth:`initial_state`, an earlier step or :meth:`forward` returned; it is not changed.

@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 SHORTENED = {
     "adding_problem.py": ["--length", "10", "--steps", "8"],
+    "caption_shapes.py": ["--steps", "4", "--condition", "every_step"],
     "draw_digit.py": ["--epochs", "1", "--images", "64"],
     "feed_forward.py": ["--steps", "20"],
     "generate_text.py": ["corpus.txt", "--minutes", "0.02", "--hidden", "16"],
@@ -21,6 +22,7 @@ SHORTENED = {
     "own_cell.py": ["corpus.txt", "--steps", "4", "--hidden", "16"],
     "own_operation.py": ["--steps", "4"],
     "pos_tags.py": ["--epochs", "1", "--data", "tagged.tsv"],
+    "question_answering.py": ["--steps", "4"],
     "read_digits.py": ["--epochs", "1", "--images", "128"],
     "sentiment.py": ["--epochs", "1", "--data", "reviews.tsv"],
     "stacked_bidirectional.py": ["--steps", "4"],

@@ -118,6 +118,8 @@ def every_model() -> dict[str, Callable[[], Any]]:
     return made | {
         "linear": partial(OneToOne, 4, 6, 3, 0),
         "tokens": partial(OneToMany, 3, 5, 4, embedding_size=3),
+        "caption": partial(OneToMany, 3, 5, 4, 2, embedding_size=3, condition="every_step", end=1),
+        "conditioned": partial(OneToMany, 3, 5, 4, 2, "gru", activation="sigmoid", condition="every_step"),
         "probabilities": partial(OneToMany, 3, 5, 4, activation="sigmoid", dtype="float64"),
         "zoneout": partial(TaggerModel, 9, 8, 4, 5, zoneout=0.3, bidirectional=False),
         "float64": partial(ManyToMany, 3, 5, 4, 2, everything, dtype="float64"),
@@ -278,6 +280,20 @@ def test_forecaster_forecasts_the_same(options: dict[str, Any], tmp_path: Path) 
     expected = json_of("predict", f"{tmp_path}/run.safetensors", f"{tmp_path}/series.csv")["horizon"]
     rows = [[float(cell) for cell in reversed(line.split(","))] for line in table.splitlines()[1:]]
     assert asked(tmp_path, "run_model", "m.predict(values)", rows) == close(expected, 1e-5)
+
+
+def test_captions_end(tmp_path: Path) -> None:
+    """``greedy``, for a vector and for a label, is a beam search of width 1."""
+    model = OneToMany(3, 5, 6, 2, embedding_size=3, condition="every_step", end=1)
+    for number, parameter in enumerate(model.parameters()):
+        parameter.data[...] = np.random.default_rng(number).normal(0, 1.5, parameter.shape)
+    mr.export(model, tmp_path / "caption.py")
+    firsts = np.random.default_rng(0).standard_normal((20, 3)).round(3)
+    expected = [one.tokens.tolist() for one in model.generate(firsts, 7, beam_width=1)]
+    assert len({*map(len, expected)}) > 1
+    assert asked(tmp_path, "caption", "[m.greedy(first, 7) for first in values]", firsts.tolist()) == expected
+    expected = [one.tokens.tolist() for one in model.generate([0, 2], 7, beam_width=1)]
+    assert asked(tmp_path, "caption", "[m.greedy(first, 7) for first in values]", [0, 2]) == expected
 
 
 def test_composer_composes_the_same_piece(checkpoints: dict[str, Path]) -> None:

@@ -213,8 +213,10 @@ def test_layers_that_differ_in_size_start_from_zeros() -> None:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize(("cell", "dtype"), [("lstm", "float32"), ("slstm", "float32"), ("gru", "float64")])
 @pytest.mark.parametrize("feedback", ["none", "sigmoid", "tokens", "one-hot"])
-def test_one_to_many(feedback: str, cell: str, dtype: Any, layers: int) -> None:
-    options = {"embedding_size": 0 if feedback == "one-hot" else 3} if feedback in ("tokens", "one-hot") else {}
+@pytest.mark.parametrize("condition", ["start", "every_step"])
+def test_one_to_many(condition: str, feedback: str, cell: str, dtype: Any, layers: int) -> None:
+    options: dict[str, Any] = {"condition": condition}
+    options |= {"embedding_size": 0 if feedback == "one-hot" else 3} if feedback in ("tokens", "one-hot") else {}
     activation = "sigmoid" if feedback == "sigmoid" else "none"
     model = perturbed(mr.models.OneToMany(3, 5, 4, layers, cell, activation=activation, dtype=dtype, **options))
     first = np.random.default_rng(0).standard_normal((N, 3)).astype(dtype)

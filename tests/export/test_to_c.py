@@ -344,6 +344,9 @@ def test_what_c_cannot_hold_is_refused() -> None:
         with pytest.raises(OptionError, match="holds a number that is not finite in float"):
             exported(model, int8=int8)
 
+    with pytest.raises(OptionError, match='export to C: condition="every_step" of OneToMany is not supported'):
+        exported(OneToMany(3, 5, 4, condition="every_step"))
+
     @mr.cell
     def huge(a: Any, /, h: Any) -> Any:
         return tanh(a + 1e300 * h)

@@ -284,6 +284,7 @@ PAIR = [[4], [5]], [[1], [4], [2]]
 MODELS: dict[str, tuple[mr.models.body.Model, tuple[Any, ...]]] = {
     "OneToOne": (mr.models.OneToOne(3, 4, 2, activation="sigmoid"), (np.ones((2, 3), np.float32),)),
     "OneToMany": (mr.models.OneToMany(3, 4, 2, cell="gru", embedding_size=3), ([1], None, 5)),
+    "conditioned": (mr.models.OneToMany(3, 4, 2, embedding_size=3, condition="every_step", end=1), ([1], None, 5)),
     "ManyToOne": (
         mr.models.ManyToOne(6, 4, 2, pooling="attention", bidirectional=True, merge="mul", embedding_size=3),
         (TOKENS,),

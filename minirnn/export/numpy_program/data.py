@@ -13,6 +13,7 @@ DTYPE = "float32"
 WEIGHTS: dict[str, Any] = {}
 RECORD: dict[str, np.ndarray] = {}
 BOUND = 0.0
+END = 0
 
 CHARACTERS = ""
 LABELS: list[str] = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minirnn.export.numpy_program.data import DTYPE, SIZES, WEIGHTS
+from minirnn.export.numpy_program.data import DTYPE, END, SIZES, WEIGHTS
 from minirnn.export.numpy_program.layers import State, linear, run_layers, sigmoid
 from minirnn.export.numpy_program.many_to_many import embed
 
@@ -16,7 +16,10 @@ def state_of(first: Any) -> State:
     w = WEIGHTS["linear"]["start"]
     x = np.eye(w["weight"].shape[1], dtype=DTYPE)[first] if np.ndim(first) == 0 else np.asarray(first, DTYPE)
     h = np.tanh(linear("start", x)).reshape(len(SIZES["rnn"]), -1)
-    return [(row, *(np.zeros(size, DTYPE) for size in sizes[1:])) for row, sizes in zip(h, SIZES["rnn"], strict=True)]
+    zeros = [[np.zeros(size, DTYPE) for size in sizes[1:]] for sizes in SIZES["rnn"]]
+    state = [(row, *others) for row, others in zip(h, zeros, strict=True)]
+    state.append((x,))  # if every_step
+    return state
 
 
 def feedback(output: np.ndarray) -> Any:
@@ -28,7 +31,11 @@ def feedback(output: np.ndarray) -> Any:
 
 def step(x: Any, state: State) -> tuple[np.ndarray, State]:
     """Read what was fed back: the output [O] at this step, and the state to go on from."""
-    y, state = run_layers("rnn", embed([x]), state)
+    read = embed([x])
+    *state, (first,) = state  # if every_step
+    read = np.concatenate([read, first[None]], 1)  # if every_step
+    y, state = run_layers("rnn", read, state)
+    state.append((first,))  # if every_step
     return linear("head", y[0]), state
 
 
@@ -42,6 +49,19 @@ def run(first: Any, length: int) -> np.ndarray:
         outputs.append(output)
         x = feedback(output)
     return np.array(outputs)
+
+
+def greedy(first: Any, length: int) -> list[int]:  # if end
+    """The most likely token after each other, at most so many, up to END."""
+    state, tokens = state_of(first), list[int]()
+    x = len(WEIGHTS["linear"]["head"]["bias"])
+    for _ in range(length):
+        output, state = step(x, state)
+        x = feedback(output)
+        if x == END:
+            break
+        tokens.append(x)
+    return tokens
 
 
 def replay(record: dict[str, np.ndarray]) -> np.ndarray:
