@@ -34,10 +34,10 @@ def _choose(skip, a, b, out):
 
 
 @jit(inline=True)
-def _maximum(pair, values):
-    """The largest element of ``pair`` [2, W], 0 where that is -inf. By halves, which vectorises; in ``values`` [W]."""
+def _maximum(a, b, values):
+    """The largest element of ``a`` and ``b``, 0 where that is -inf. By halves, which vectorises; in ``values``."""
     for k in range(values.size):
-        values[k] = pair[0, k] if pair[0, k] > pair[1, k] else pair[1, k]
+        values[k] = a[k] if a[k] > b[k] else b[k]
     count = values.size
     while count > 1:
         rest = count - count // 2
@@ -49,85 +49,86 @@ def _maximum(pair, values):
 
 
 @jit(inline=True)
+def _shifted(x, shift, out):
+    """out = x + shift."""
+    for k in range(out.size):
+        out[k] = x[k] + shift
+
+
+@jit(inline=True)
 def _forward(log_probs, n, steps, labels, blank, skip, alphas, shifts, work):
     """Fill ``alphas`` [R, 2, W], row t (modulo R) about the first t steps; the log-probability of the labels."""
-    size, impossible = labels.size, cast(-np.inf, log_probs[0, n, 0])
-    entered, values, chosen, emitted = work[0], work[1], work[2, :size], work[3, :size]
-    alphas[0] = impossible
+    size, width, rows = labels.size, labels.size + 1, len(alphas)
+    impossible = cast(-np.inf, log_probs[0, n, 0])
+    entered, values, chosen, emitted = work[0, :width], work[1, :width], work[2, :size], work[3, :size]
+    for k in range(width):
+        alphas[0, 0, k] = alphas[0, 1, k] = impossible
     alphas[0, 0, 0] = 0
     shift = 0.0
     for t in range(steps):
-        before, alpha = alphas[t % len(alphas)], alphas[(t + 1) % len(alphas)]
+        blanks, after = alphas[t % rows, 0, :width], alphas[(t + 1) % rows]
         shifts[t] = shift
-        largest = _maximum(before, values)
+        largest = _maximum(blanks, alphas[t % rows, 1, :width], values)
         shift += largest
-        nothing = log_probs[t, n, blank] - largest
         for k in range(size):
             emitted[k] = log_probs[t, n, labels[k]] - largest
-        _add(before[0], before[1], entered)
-        _choose(skip, entered, before[0], chosen)
-        labelled = alpha[1, 1:]
-        _add(before[1, 1:], chosen, labelled)
+        _add(blanks, alphas[t % rows, 1, :width], entered)
+        _choose(skip, entered, blanks, chosen)
+        _add(alphas[t % rows, 1, 1:width], chosen, values[:size])  # not in place: loops on one array stay scalar
+        _shifted(entered, log_probs[t, n, blank] - largest, after[0, :width])
+        after[1, 0] = impossible
+        after_label = after[1, 1:width]
         for k in range(size):
-            labelled[k] += emitted[k]
-        for k in range(size + 1):
-            alpha[0, k] = entered[k] + nothing
-        alpha[1, 0] = impossible
+            after_label[k] = values[k] + emitted[k]
     shifts[steps] = shift
-    final = alphas[steps % len(alphas)]
-    return shift + logaddexp(final[0, size], final[1, size])
+    return shift + logaddexp(alphas[steps % rows, 0, size], alphas[steps % rows, 1, size])
 
 
 @jit(inline=True, reassociate=True)
-def _posterior(alpha, beta, norm, blanks, labelled):
-    """The probabilities of being in each blank and each label, up to a factor, and the sums of both."""
-    for k in range(blanks.size):
-        blanks[k] = exp(alpha[0, k] + beta[0, k] - norm)
-    after = alpha[1, 1:]
-    for k in range(labelled.size):
-        labelled[k] = exp(after[k] + beta[1, k] - norm)
-    blank_sum, label_sum = cast(0, norm), cast(0, norm)
-    for k in range(blanks.size):
-        blank_sum += blanks[k]
-    for k in range(labelled.size):
-        label_sum += labelled[k]
-    return blank_sum, label_sum
+def _posterior(alpha, beta, norm, out):
+    """out = exp(alpha + beta - norm); returns its sum."""
+    for k in range(out.size):
+        out[k] = exp(alpha[k] + beta[k] - norm)
+    total = cast(0, norm)
+    for k in range(out.size):
+        total += out[k]
+    return total
 
 
 @jit(inline=True)
 def _backward(log_probs, n, steps, labels, blank, skip, alphas, shifts, log_p, factor, grad, work):
     """Fill ``grad`` [:steps, n] with ``factor`` times the gradient."""
-    size, impossible = labels.size, cast(-np.inf, factor)
-    entered, values, chosen, emitted = work[0], work[1], work[2, :size], work[3, :size]
-    beta, emitting = work[4:6], work[6:8]  # of blank k and of label k: the steps after t, and with step t
-    beta[:] = impossible
-    beta[0, size] = 0
+    size, width = labels.size, labels.size + 1
+    entered, values, chosen, emitted = work[0, :width], work[1, :width], work[2, :size], work[3, :size]
+    beta, beta_label = work[4, :width], work[5, :width]  # of the steps after t, from blank k and from label k
+    with_step, with_step_label = work[6, :width], work[7, :width]  # of these and step t
+    for k in range(width):
+        beta[k] = beta_label[k] = with_step_label[k] = cast(-np.inf, factor)
+    beta[size] = 0
     if size > 0:
-        beta[1, size - 1] = 0
+        beta_label[size - 1] = 0
     shift = 0.0
     for t in range(steps - 1, -1, -1):
         row, slope = log_probs[t, n], grad[t, n]
         norm = cast(log_p - shifts[t + 1] - shift, factor)
-        blank_sum, label_sum = _posterior(alphas[t + 1], beta, norm, entered, chosen)
-        scale = factor / (blank_sum + label_sum)  # exactly 1, but for rounding
+        blank_sum = _posterior(alphas[t + 1, 0, :width], beta, norm, entered)
+        label_sum = _posterior(alphas[t + 1, 1, 1:width], beta_label, norm, chosen)
+        scale = factor / (blank_sum + label_sum)  # the sum is 1, but for rounding
         for c in range(row.size):
             slope[c] = exp(row[c]) * factor
         slope[blank] -= blank_sum * scale
         for k in range(size):
             slope[labels[k]] -= chosen[k] * scale
-        largest = _maximum(beta, values)
+        largest = _maximum(beta, beta_label, values)
         shift += largest
-        nothing = row[blank] - largest
         for k in range(size):
             emitted[k] = row[labels[k]] - largest
-        for k in range(size + 1):
-            emitting[0, k] = beta[0, k] + nothing
+        _shifted(beta, row[blank] - largest, with_step)
         for k in range(size):
-            emitting[1, k] = beta[1, k] + emitted[k]
-        emitting[1, size] = impossible
-        _add(emitting[0], emitting[1], beta[0])
-        _choose(skip[1:], beta[0, 1:], emitting[0, 1:], chosen)
-        _add(emitting[1], chosen, beta[1, :size])
+            with_step_label[k] = beta_label[k] + emitted[k]
+        _add(with_step, with_step_label, beta)
+        _choose(skip[1:], beta[1:], with_step[1:], chosen)
+        _add(with_step_label, chosen, beta_label[:size])
 
 
 @jit
@@ -136,16 +137,16 @@ def _ctc_loss(
 ):
     starts, target_lengths = lengths
     zero = cast(0, log_probs[0, 0, 0])
+    alphas, work = history[thread_id], scratch[thread_id]
     shifts = np.empty(log_probs.shape[0] + 1, np.float64)  # what was subtracted from the alphas
     first, last = partition_sequences(starts, thread_id, num_threads)
     for n in range(first, last):
         steps, labels = starts[n + 1] - starts[n], targets[n, : target_lengths[n]]
-        width = labels.size + 1
-        alphas, work = history[thread_id, :, :, :width], scratch[thread_id, :, :width]
-        skip = work[8]
-        for k in range(width):  # whether label k may follow label k - 1 without a blank
-            skip[k] = 1 if 0 < k < labels.size and labels[k] != labels[k - 1] else 0
-        log_p = _forward(log_probs, n, steps, labels, blank, skip[: labels.size], alphas, shifts, work)
+        size = labels.size
+        skip = work[8, : size + 1]
+        for k in range(size + 1):  # whether label k may follow label k - 1 without a blank
+            skip[k] = 1 if 0 < k < size and labels[k] != labels[k - 1] else 0
+        log_p = _forward(log_probs, n, steps, labels, blank, skip, alphas, shifts, work)
         infinite = log_p == -np.inf
         losses[n] = zero if infinite and zero_infinity else cast((0.0 - log_p) * scale[n], zero)
         if grad.size > 0:
