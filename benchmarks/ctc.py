@@ -2,9 +2,9 @@
 
     python benchmarks/ctc.py [--seconds 2] [--dtype float32]
 
-32 sequences of 200 steps with targets of 40 labels, 30 and 100 classes; forward and backward pass of the loss alone, from
-log-probabilities to their gradient, on one thread and on two. The programs alternate, as in `minirnn bench`; the ratio is the
-median over the turns.
+32 sequences of 200 steps with targets of 40 labels, 30 and 100 classes; forward and backward pass of the loss alone,
+from log-probabilities to their gradient, on one thread and on two. The programs alternate, as in `minirnn bench`; the
+ratio is the median over the turns.
 """
 
 from __future__ import annotations

@@ -321,7 +321,9 @@ def test_ctc_loss_matches_cpu(reduction: Any, dtype: np.dtype, gpu: str) -> None
         def compute(device: str, sizes: list[int] = sizes, zero_infinity: bool = zero_infinity) -> list[np.ndarray]:
             x = mr.tensor(logits, True, dtype, device)
             lengths = [12, 9, 10, 6, 0] if zero_infinity else [12, 9, 10, 6, 3]
-            loss = F.ctc_loss(x.log_softmax(2), targets, lengths, sizes, 4 if sizes[1] < 4 else 0, reduction, zero_infinity)
+            loss = F.ctc_loss(
+                x.log_softmax(2), targets, lengths, sizes, 4 if sizes[1] < 4 else 0, reduction, zero_infinity
+            )
             (loss * 3.0).sum().backward()
             assert x.grad is not None
             return [loss.numpy(), x.grad.numpy()]

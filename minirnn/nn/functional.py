@@ -20,7 +20,18 @@ from minirnn.nn.state import check_lengths
 from minirnn.validation import check_choice, check_float, check_int
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "ctc_loss", "dropout"]
-__all__ += ["embedding", "huber_loss", "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss", "one_hot", "relu"]
+__all__ += [
+    "embedding",
+    "huber_loss",
+    "l1_loss",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "nll_loss",
+    "one_hot",
+    "relu",
+]
 __all__ += ["sigmoid", "smooth_l1_loss", "softmax", "softplus", "tanh"]
 
 Reduction = Literal["mean", "sum", "none"]

@@ -160,7 +160,11 @@ def ctc_loss(
     grad = empty(log_probs.shape, dtype) if with_grad else None
     longest, width = int(input_lengths.max()), targets.shape[1] + 1
     rows = max(2, longest + 1) if with_grad else 2
-    buffers = empty((batch, rows, 2, width), dtype), empty((batch, longest + 1), np.float64), empty((batch, 5, width), dtype)
+    buffers = (
+        empty((batch, rows, 2, width), dtype),
+        empty((batch, longest + 1), np.float64),
+        empty((batch, 5, width), dtype),
+    )
     lists = asarray(targets, np.int64), asarray(input_lengths, np.int64), asarray(target_lengths, np.int64)
     inputs = log_probs, *lists, asarray(scale, np.float64)
     slopes = empty((0, 0, 0), dtype) if grad is None else grad
