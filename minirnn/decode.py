@@ -209,8 +209,7 @@ def ctc_greedy(
     ``log_prob`` is that of the path alone, a lower bound of the labels' (best path decoding, Graves et al. 2006).
 
     Args:
-        log_probs: [T, N, C] log-probabilities of the classes, as :func:`minirnn.nn.functional.ctc_loss` takes them; -inf
-            or NaN forbids one.
+        log_probs: [T, N, C] log-probabilities of the classes; -inf or NaN forbids one.
         lengths: [N] steps of each sequence; all T if None.
         blank: the class that stands for no label.
 
@@ -251,7 +250,7 @@ def ctc_beam_search(
         ShapeError, OptionError: shape, lengths, blank or width do not fit.
 
     >>> log_probs = np.log([[[0.6, 0.4]], [[0.6, 0.4]]])  # the best path is two blanks, 0.36
-    >>> [(one.tokens.tolist(), round(np.exp(one.log_prob), 2)) for one in ctc_beam_search(log_probs)[0]]
+    >>> [(one.tokens.tolist(), float(np.exp(one.log_prob).round(2))) for one in ctc_beam_search(log_probs)[0]]
     [([1], 0.64), ([], 0.36)]
     """
     check_int("ctc_beam_search: width", width)

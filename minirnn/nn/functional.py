@@ -246,7 +246,7 @@ def ctc_loss(
     >>> import minirnn as mr
     >>> log_probs = mr.tensor([[0.4, 0.6], [0.3, 0.7]]).log()  # of the blank and one label
     >>> ctc_loss(log_probs, [1], 2, 1).exp()  # 1 / (0.6 * 0.7 + 0.6 * 0.3 + 0.4 * 0.7)
-    tensor(1.13636363)
+    tensor(1.1363636)
     """
     _check_reduction("ctc_loss", reduction)
     scores = ops.as_tensor(log_probs)
