@@ -316,19 +316,22 @@ def test_ctc_loss_matches_cpu(reduction: Any, dtype: np.dtype, gpu: str) -> None
     """More labels and classes than a simulated block has threads; repeated labels, none, and too many."""
     logits = np.random.default_rng(0).standard_normal((12, 5, 7))
     targets = [[1, 1, 3, 1, 6, 6], [5, 2, 5, 1, 0, 0], [3] * 6, [1, 2, 3, 4, 5, 6], [2, 3, 0, 0, 0, 0]]
-    for sizes, zero_infinity in (([6, 4, 6, 5, 1], True), ([6, 3, 6, 0, 0], False), ([0] * 5, False)):
+    cases = [
+        ([12, 9, 10, 6, 0], [6, 4, 6, 5, 1], 0, True),
+        ([12, 9, 10, 6, 3], [6, 3, 6, 0, 0], 4, False),
+        ([12, 9, 10, 6, 3], [0] * 5, 4, False),
+    ]
 
-        def compute(device: str, sizes: list[int] = sizes, zero_infinity: bool = zero_infinity) -> list[np.ndarray]:
-            x = mr.tensor(logits, True, dtype, device)
-            lengths = [12, 9, 10, 6, 0] if zero_infinity else [12, 9, 10, 6, 3]
-            loss = F.ctc_loss(
-                x.log_softmax(2), targets, lengths, sizes, 4 if sizes[1] < 4 else 0, reduction, zero_infinity
-            )
-            (loss * 3.0).sum().backward()
-            assert x.grad is not None
-            return [loss.numpy(), x.grad.numpy()]
+    def compute(device: str, *given: Any) -> list[np.ndarray]:
+        x = mr.tensor(logits, True, dtype, device)
+        loss = F.ctc_loss(x.log_softmax(2), targets, *given)
+        (loss * 3.0).sum().backward()
+        assert x.grad is not None
+        return [loss.numpy(), x.grad.numpy()]
 
-        check_same(compute, gpu, TOLERANCE[str(dtype)], TOLERANCE[str(dtype)])
+    for lengths, sizes, blank, zero_infinity in cases:
+        given = lengths, sizes, blank, reduction, zero_infinity
+        check_same(lambda device, given=given: compute(device, *given), gpu, *[TOLERANCE[str(dtype)]] * 2)
 
 
 def test_command_line_trains_and_samples_on_a_gpu(tmp_path: Path, monkeypatch: Any, gpu: str) -> None:
