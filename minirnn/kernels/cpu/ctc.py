@@ -149,13 +149,14 @@ def _ctc_loss(
         log_p = _forward(log_probs, n, steps, labels, blank, skip, alphas, shifts, work)
         infinite = log_p == -np.inf
         losses[n] = zero if infinite and zero_infinity else cast((0.0 - log_p) * scale[n], zero)
-        if grad.size > 0:
-            grad[:, n] = zero
-            if not infinite:
-                factor = cast(scale[n], zero)
-                _backward(log_probs, n, steps, labels, blank, skip, alphas, shifts, log_p, factor, grad, work)
-            elif not zero_infinity:
-                grad[:steps, n] = cast(np.nan, zero)
+        if grad.size == 0:
+            continue
+        grad[steps:, n] = zero
+        if infinite:
+            grad[:steps, n] = zero if zero_infinity else cast(np.nan, zero)
+        else:
+            factor = cast(scale[n], zero)
+            _backward(log_probs, n, steps, labels, blank, skip, alphas, shifts, log_p, factor, grad, work)
 
 
 def ctc_loss(
