@@ -10,17 +10,7 @@ from minirnn.nn.recurrent import Recurrent
 from minirnn.nn.rnn import GRU, LSTM, RNN
 from minirnn.nn.unrolled import Bidirectional
 
-__all__ = ["GRU", "LSTM", "RNN", "Attention", "BCELoss", "BCEWithLogitsLoss", "Bidirectional", "CTCLoss"]
-__all__ += [
-    "Cell",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Embedding",
-    "GRUCell",
-    "HuberLoss",
-    "L1Loss",
-    "LSTMCell",
-    "LayerNorm",
-]
+__all__ = ["GRU", "LSTM", "RNN", "Attention", "BCELoss", "BCEWithLogitsLoss", "Bidirectional", "CTCLoss", "Cell"]
+__all__ += ["CrossEntropyLoss", "Dropout", "Embedding", "GRUCell", "HuberLoss", "L1Loss", "LSTMCell", "LayerNorm"]
 __all__ += ["Linear", "MSELoss", "Module", "ModuleList", "NLLLoss", "Parameter", "RNNCell", "ReLU", "Recurrent"]
 __all__ += ["RecurrentCell", "Sequential", "Sigmoid", "Tanh", "functional"]

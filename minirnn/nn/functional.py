@@ -20,19 +20,8 @@ from minirnn.nn.state import check_lengths
 from minirnn.validation import check_choice, check_float, check_int
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "ctc_loss", "dropout"]
-__all__ += [
-    "embedding",
-    "huber_loss",
-    "l1_loss",
-    "layer_norm",
-    "linear",
-    "log_softmax",
-    "mse_loss",
-    "nll_loss",
-    "one_hot",
-    "relu",
-]
-__all__ += ["sigmoid", "smooth_l1_loss", "softmax", "softplus", "tanh"]
+__all__ += ["embedding", "huber_loss", "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss"]
+__all__ += ["one_hot", "relu", "sigmoid", "smooth_l1_loss", "softmax", "softplus", "tanh"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -228,7 +217,8 @@ def ctc_loss(
     An alignment gives each of the T steps a label or the blank; the target is what remains when repeated labels are
     merged and blanks removed, so between two equal labels there is a blank. Loss and gradient are computed together, by
     forward-backward on logarithms (Graves, Fernández, Gomez & Schmidhuber 2006). As in PyTorch the gradient is
-    exp(log_probs) - posterior, which is that of the logits where ``log_probs`` are their log-softmax.
+    exp(log_probs) - posterior, which is that of the logits where ``log_probs`` are their log-softmax; NaN where the
+    loss is infinite. Unlike PyTorch's it is 0, not NaN, for a class whose probability is 0.
 
     Args:
         log_probs: [T, N, C] log-probabilities of the classes, or [T, C] of one sequence.
@@ -272,7 +262,7 @@ def ctc_loss(
         padded = np.ascontiguousarray(labels[:, : sizes.max()])
     else:
         raise ShapeError(
-            f"ctc_loss: for target lengths {sizes.tolist()}, expected targets [{batch}, S] or [{sizes.sum()}], "
+            f"ctc_loss: expected targets [{batch}, S], or [{sizes.sum()}], the sum of their lengths, "
             f"got {list(labels.shape)}"
         )
     bad = padded[used & ((padded < 0) | (padded >= classes) | (padded == blank))]

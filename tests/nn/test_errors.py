@@ -92,8 +92,8 @@ SHAPES: list[tuple[str, Callable[[], Any]]] = [
     (r"ctc_loss.*not empty.*\[0, 2, 3\]", lambda: F.ctc_loss(zeros(0, 2, 3), [[1], [1]], [0, 0], [1, 1])),
     (r"ctc_loss input.*length for each of 2.*\[1\]", lambda: F.ctc_loss(X, [[1], [1]], [5], [1, 1])),
     (r"ctc_loss target.*length for each of 2.*\[3\]", lambda: F.ctc_loss(X, [[1], [1]], [5, 5], [1, 1, 1])),
-    (r"ctc_loss.*\[2, 1\].*\[2, S\] or \[3\].*\[4\]", lambda: F.ctc_loss(X, [1, 2, 1, 2], [5, 5], [2, 1])),
-    (r"ctc_loss.*\[2, S\] or \[2\].*\[3, 1\]", lambda: F.ctc_loss(X, [[1], [1], [1]], [5, 5], [1, 1])),
+    (r"ctc_loss.*\[2, S\], or \[3\].*\[4\]", lambda: F.ctc_loss(X, [1, 2, 1, 2], [5, 5], [2, 1])),
+    (r"ctc_loss.*\[2, S\], or \[2\].*\[3, 1\]", lambda: F.ctc_loss(X, [[1], [1], [1]], [5, 5], [1, 1])),
 ]
 
 DTYPES: list[tuple[str, Callable[[], Any]]] = [

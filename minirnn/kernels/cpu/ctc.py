@@ -3,7 +3,7 @@
 A target of S labels has S + 1 blanks around them. With W = S + 1, row 0 of a [2, W] array is about blank k, row 1 about
 a label. Both ways use that label k is entered from whatever enters blank k, unless the label before it is the same, so
 every state takes one addition of logarithms. Rows are kept near zero by subtracting their maximum at each step; what
-was subtracted is added up in float64, so a long sequence costs no precision.
+was subtracted is added up in float64, so float32 does not lose digits to the size of the loss.
 """
 
 from __future__ import annotations
