@@ -97,7 +97,7 @@ class Page:
         return self.each(selector, "e.textContent")
 
     def numbers(self, selector: str) -> list[float]:
-        return [float(text.strip("\u2264\u2265 ").replace("\u2212", "-")) for text in self.texts(selector)]
+        return [float(text.replace("\u2212", "-")) for text in self.texts(selector)]
 
     def colours(self) -> np.ndarray:
         """The values of all symbols, as their colours have them."""
@@ -109,8 +109,10 @@ class Page:
 
 
 def check_colours(page: Page, values: np.ndarray) -> None:
-    [limit] = page.numbers("#high")
-    np.testing.assert_allclose(page.colours(), np.clip(values, -limit, limit), atol=0.002 * limit)
+    [low], [high] = page.numbers("#low"), page.numbers("#high")
+    np.testing.assert_allclose(
+        page.colours(), np.clip(values, low, high), atol=0.001 * (high - low) + 0.05 * (low * high > 0)
+    )
 
 
 def values_of(task: TextGenerator, text: str) -> np.ndarray:

@@ -13,36 +13,46 @@ let cursor = -1;
 let scale = { middle: 0, limit: 1 };
 
 const valuesAt = (n) => states[n].values[chosen.layer][chosen.value];
+const isCellState = () => family === "lstm" && chosen.value === "c";
 const gatesOf = (layer) => layers[layer].values.filter((name) => layers[layer].activations[name] === "sigmoid");
 
 /**
- * Gates are coloured from 0 over 0.5 to 1, anything else from -limit to limit, the next round number above all values;
- * c of an LSTM up to 3, since its output depends on tanh c only.
+ * Gates are coloured from 0 over 0.5 to 1, anything else from -limit to limit, the next round number above all values.
+ * c of an LSTM may be large: where nearly all of its values have one sign, the colours span just these.
  */
-function scaleOf(from = 0) {
+function scaleOf() {
   if (gatesOf(chosen.layer).includes(chosen.value)) return { middle: 0.5, limit: 0.5 };
-  let most = from ? scale.limit : 0.01;
-  const highest = family === "lstm" && chosen.value === "c" ? CELL_LIMIT : Infinity;
-  for (let n = from; n < states.length; n++) most = Math.max(most, Math.abs(valuesAt(n)[chosen.unit]));
-  if (most > highest) return { middle: 0, limit: highest, cut: true };
+  let lowest = 0, highest = 0.01;
+  for (let n = 0; n < states.length; n++) {
+    const value = valuesAt(n)[chosen.unit];
+    lowest = Math.min(lowest, value);
+    highest = Math.max(highest, value);
+  }
+  const most = Math.max(-lowest, highest);
+  if (isCellState() && most > CELL_LIMIT && Math.min(-lowest, highest) < most / 5) {
+    return { middle: (lowest + highest) / 2, limit: (highest - lowest) / 2 };
+  }
   const power = 10 ** Math.floor(Math.log10(most) + 1e-9);
   return { middle: 0, limit: STEPS.map((s) => s * power).find((s) => s >= most * (1 - 1e-6)) ?? most };
 }
 
-function colour(value) {
-  const x = Math.max(-1, Math.min(1, (value - scale.middle) / scale.limit)) || 0;
+/** The scale for many units at once: c of an LSTM has the full colour from 3 on, for its output depends on tanh c. */
+const sharedScale = () => (isCellState() ? { middle: 0, limit: CELL_LIMIT } : scale);
+
+function colour(value, { middle, limit } = scale) {
+  const x = Math.max(-1, Math.min(1, (value - middle) / limit)) || 0;
   return `color-mix(in oklab, var(${x < 0 ? "--low" : "--high"}) ${Math.abs(100 * x).toFixed(1)}%, var(--middle))`;
 }
 
 /** Colours what is shown, from the given place on, or all of it where the scale has changed. */
 function paint(from = 0) {
   const before = scale;
-  scale = scaleOf(from);
+  scale = scaleOf();
   if (before.limit !== scale.limit || before.middle !== scale.middle) from = 0;
   for (let n = from; n < spans.length; n++) spans[n].style.setProperty("--a", colour(valuesAt(n)[chosen.unit]));
   const digits = Math.max(0, 1 - Math.floor(Math.log10(scale.limit)));
-  $("low").textContent = (scale.cut ? "\u2264 " : "") + fixed(scale.middle - scale.limit, digits);
-  $("high").textContent = (scale.cut ? "\u2265 " : "") + fixed(scale.middle + scale.limit, digits);
+  $("low").textContent = fixed(scale.middle - scale.limit, digits);
+  $("high").textContent = fixed(scale.middle + scale.limit, digits);
 }
 
 /** Shows another unit; what does not exist becomes the nearest that does. */
@@ -90,7 +100,7 @@ function showCursor() {
   boxes[cursor].classList.add("here");
   const values = valuesAt(cursor);
   Array.from($("map").children, (square, unit) => {
-    square.style.setProperty("--a", colour(values[unit]));
+    square.style.setProperty("--a", colour(values[unit], sharedScale()));
     square.classList.toggle("here", unit === chosen.unit);
   });
   const all = writes ? tokens.length : states.length;
