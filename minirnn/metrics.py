@@ -1,4 +1,4 @@
-"""Metrics as they are usually reported: accuracy, F1, span F1, exact match, RMSE, MAE, BLEU. Knows NumPy only.
+"""Metrics as they are usually reported: accuracy, F1, span F1, ROC AUC, exact match, RMSE, MAE, BLEU. Knows NumPy only.
 
 Every metric raises :class:`~minirnn.errors.ShapeError` if predictions and targets differ in shape or number, and
 :class:`~minirnn.errors.DataError` if there is nothing to compare.
@@ -59,6 +59,35 @@ def macro_f1(predicted: ArrayLike, target: ArrayLike, classes: int) -> float:
     correct = np.bincount(p[p == t], minlength=classes)
     occurs = total > 0
     return float((2 * correct[occurs] / total[occurs]).mean())
+
+
+def roc_auc(scores: ArrayLike, target: ArrayLike) -> float:
+    """The area under the ROC curve: how likely a positive example has a higher score than a negative one.
+
+    ::
+
+        AUC = (sum of the ranks of the positive scores - P (P + 1) / 2) / (P N)
+
+    for P positive and N negative examples; equal scores share their mean rank, so each pair of them counts one half
+    (Hanley & McNeil 1982). 0.5 is chance.
+
+    Args:
+        scores, target: arrays of one shape; ``target`` is true for positive examples.
+
+    Raises:
+        DataError: all examples are positive, or all negative.
+
+    >>> roc_auc([0.1, 0.4, 0.4, 0.9], [False, False, True, True])
+    0.875
+    """
+    s, t = _flat("roc_auc", scores, target)
+    t = t.astype(bool)
+    positive, negative = int(t.sum()), int((~t).sum())
+    if not positive or not negative:
+        raise DataError(f"roc_auc: expected positive and negative examples, got {positive} and {negative}")
+    _, group, counts = np.unique(s, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group.reshape(-1)]
+    return float((ranks[t].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
 class SpanScores(NamedTuple):
