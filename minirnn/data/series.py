@@ -111,7 +111,8 @@ def parse_sequences(name: str, data: bytes, layout: Layout) -> Sequences:
         raise DataError(f"{name}: there is no sequence")
     for n, values in enumerate(found.values):
         if len(values) < 2:
-            raise DataError(f"{found.where[n]}: sequence {found.ids[n]!r} has {len(values)} steps; expected at least 2")
+            steps = f"{len(values)} step{'s' * (len(values) != 1)}"
+            raise DataError(f"{found.where[n]}: sequence {found.ids[n]!r} has {steps}; expected at least 2")
         if found.labels is not None and len(found.labels[n]) != (expected := len(values) if layout.every_step else 1):
             one = "a label for every step" if layout.every_step else "one label for a sequence"
             raise DataError(f"{found.where[n]}: expected {one} ({expected}), got {len(found.labels[n])}")

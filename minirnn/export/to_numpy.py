@@ -38,6 +38,7 @@ _USES = {
     "tagger": ('predict("words with spaces between them")',),
     "translator": ('translate("a sentence")',),
     "forecaster": ("predict(rows)",),
+    "series": ("predict(rows)",),
     "music": ("sample([[60, 64, 67]], 32, seed=1)", "predict([[60, 64, 67]])"),
     "encoder_decoder": ("greedy(source)",),
     "tagger_model": ("run(words, spellings)",),
@@ -248,6 +249,10 @@ def _features(network: Network) -> set[str]:
     if "series" in task:
         base = task["series"]["base"]
         found |= {"last_value" if base == "last" else base, "log" if task["series"]["log"] else ""}
+    if "preprocessor" in task:
+        made = task["preprocessor"]
+        found |= {"missing" if made["missing"] else "", "steps" if made["every_step"] else "whole"}
+        found.add("classes" if made["kind"] == "class" else "numbers")
     return found
 
 
@@ -295,6 +300,11 @@ def _constants(task: dict[str, Any]) -> dict[str, str]:
             values |= {"STD": series["scaler"]["std"], "SPREAD": series["spread"]}
             values |= {name.upper(): series[name] for name in ("seq_length", "horizon", "season")}
             values["FIRST_ROW"] = Preprocessor.from_config(series).first_row
+        case "series":
+            made = task["preprocessor"]
+            values = {"COLUMNS": made["names"], "MEAN": made["scaler"]["mean"], "STD": made["scaler"]["std"]}
+            values |= {f"TARGET_{name.upper()}": made["target_scaler"][name][0] for name in ("mean", "std")}
+            values |= {"LABELS": task["labels"]["names"]} if "labels" in task else {}
         case "music":
             values = {"STARTS": task["starts"], "SHAPES": task["chords"]["shapes"]}
             values["FREQUENCY"] = task["chords"]["frequency"]

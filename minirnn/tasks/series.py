@@ -261,7 +261,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         task.set_examples([len(values) for values in train.values], config)
         task._train, task._config = (task.inputs(train), task.targets(train)), config
         task._validation = held.take(np.arange(len(held))[base.evenly_spaced(len(held), MAX_EVAL_EXAMPLES)])
-        facts = config.subset("noise", "quantile", "batch_size", "val_fraction", "seed")
+        facts = config.subset("noise", "quantile", "code_size", "batch_size", "val_fraction", "seed")
         flat = None if whole.labels is None else [label for part in whole.labels for label in part]
         lengths, every = np.array([len(values) for values in whole.values]), np.concatenate(whole.values)
         task._data = {"sha256": base.fingerprint(every, lengths, flat), **facts}

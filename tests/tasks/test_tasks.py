@@ -29,6 +29,7 @@ LINES = {
     "tagger": ["The dog barks", "", "Zoe barks ."],
     "translator": ["He runs.", "", "Zoe goes."],
     "forecaster": TASKS["forecaster"].data.splitlines(),
+    "series": TASKS["series"].data.splitlines(),
     "music": ["60,64", "", "[[62], [65]]"],
 }
 OTHER_MODELS: dict[str, dict[str, Any]] = {
@@ -44,6 +45,7 @@ OTHER_MODELS: dict[str, dict[str, Any]] = {
     "tagger": {"cell": "gru", "num_layers": 2, "bidirectional": False, "column": 3},
     "translator": {"cell": "gru", "bidirectional": False, "attention": "none", "level": "char", "lower": True},
     "forecaster": {"cell": "gru", "bidirectional": True, "horizon": 2},
+    "series": {"cell": "gru", "bidirectional": False, "every_step": True},
     "music": {"cell": "rnn"},
 }
 
@@ -159,6 +161,13 @@ REPORTED: dict[tuple[str, str], str | None] = {
     ("forecaster", "season"): "season was 11",
     ("forecaster", "column"): "column 'b' is named twice",
     ("forecaster", "log"): "expected a number above 0",
+    ("series", "id"): "column 'id': expected a number, or nothing, got 's0'",
+    ("series", "label"): "column 'kind': expected a number, or nothing, got 'a'",
+    ("series", "inputs"): "no column 'c'",
+    ("series", "target"): "expected a number as label, got 'a'",
+    ("series", "seq_length"): "seq_length: a label is for a whole sequence",
+    ("series", "anomalies"): "column 'kind': expected a number, or nothing, got 'a'",
+    ("series", "every_step"): OTHER_DATA,
     ("music", "val_fraction"): OTHER_DATA,
     ("music", "seed"): OTHER_DATA,
     **{(name, "freeze"): r'frozen was null, now it is \["(tagging\.)?head.weight"' for name in TASKS},
@@ -191,6 +200,7 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     "tagger": [("dog", "cat"), ("DET", "PRON"), (".\tPUNCT\ty\n\nIt", ".\tPUNCT\ty\nIt")],
     "translator": [("Tom", "Tim"), ("Va !", "Va.")],
     "forecaster": [("d59,2", "d59,3")],
+    "series": [("s0,0", "s0,1"), (",,a", ",0,a"), ("s2,3,1.0", "s2,3,")],
     "music": [("60", "61"), ("[[[60, 64]", "[[[60]")],
 }
 
@@ -230,6 +240,10 @@ BATCHES = [
     *(("translator", {"attention": attention, "num_layers": 2}) for attention in ("additive", "dot", "none")),
     *(("music", {"cell": cell}) for cell in ("rnn", "lstm", "gru")),
     ("forecaster", {"horizon": 2, "penalty": 0.0}),
+    *(("series", {"pooling": pooling}) for pooling in POOLINGS),
+    ("series", {"every_step": True, "num_layers": 2}),
+    ("series", {"anomalies": True, "seq_length": 3, "inputs": ("x", "y"), "label": "kind"}),
+    ("series", {"label": "x", "inputs": ("y",), "target": "number", "every_step": True}),
 ]
 
 
@@ -239,7 +253,9 @@ def test_a_ragged_batch_has_the_mean_loss_and_gradients_of_its_examples(
 ) -> None:
     """Padding changes nothing."""
     monkeypatch.setattr(classifier, "TOKEN_DROPOUT", 0)
-    no_randomness = {"music": {"transpose": 0}, "translator": {"schedule": "constant"}}.get(name, {})
+    no_randomness = {"music": {"transpose": 0}, "translator": {"schedule": "constant"}, "series": {"noise": 0.0}}.get(
+        name, {}
+    )
     task = perturb(made(name, tmp_path, dropout=0.0, **no_randomness, **changed))
     task.model.to("float64")
     if name == "classifier":
