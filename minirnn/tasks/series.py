@@ -60,8 +60,8 @@ class SeriesConfig(base.BidirectionalConfig):
     seq_length: int | None = option(
         None, f"Steps in a window; by default {WINDOW} with --anomalies; with --every-step a sequence is not cut.", 1
     )
-    pooling: Literal["last", "mean", "max", "attention"] = option("mean", "How outputs of all steps become one.")
-    noise: float = option(0.1, "Noise on the scaled inputs in training: its standard deviation.", 0, group="Training")
+    pooling: Literal["last", "mean", "max", "attention"] = option("max", "How outputs of all steps become one.")
+    noise: float = option(0.5, "Noise on the scaled inputs in training: its standard deviation.", 0, group="Training")
     hidden_size: int = 64
     dropout: float | None = 0.3
     batch_size: int = 16
@@ -199,7 +199,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
     example = "minirnn predict {} DATA.csv"
     file_suffixes = (".npz",)
     Config = SeriesConfig
-    training = TrainingConfig(minutes=1, lr=4e-3)
+    training = TrainingConfig(minutes=1, lr=2e-3)
     predicts_whole_input = True
     model: ManyToOne | ManyToMany | Autoencoder
     _train: tuple[list[np.ndarray], list[np.ndarray]]
@@ -416,7 +416,8 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :meth:`metrics`, on files like those of the training; of anomalies, labels are read if it named them."""
         made = self.preprocessor
-        return self.metrics(read_sequences(sources, made.layout(made.kind != "anomaly" or made.label is not None)))
+        labelled = made.kind != "anomaly" or made.label is not None
+        return self.metrics(self._checked(read_sequences(sources, made.layout(labelled))))
 
     def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return one prediction for each sequence of a file whose lines these are; labels are not read."""
@@ -432,11 +433,17 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         """As :meth:`predict_lines`, of a file of any format."""
         return self._of_file(read_sequences([path], self.preprocessor.layout(False)))
 
+    def _checked(self, data: Sequences) -> Sequences:
+        """The sequences, if they have as many columns as the model reads; a :class:`DataError` if not."""
+        names = self.preprocessor.names
+        if len(data.names) != len(names):
+            raise DataError(
+                f"{data.where[0]}: expected {len(names)} columns ({', '.join(names)}), got {len(data.names)}"
+            )
+        return data
+
     def _of_file(self, data: Sequences) -> list[Prediction]:
-        if len(data.names) != len(self.preprocessor.names):
-            expected = f"{len(self.preprocessor.names)} columns ({', '.join(self.preprocessor.names)})"
-            raise DataError(f"{data.where[0]}: expected {expected}, got {len(data.names)}")
-        found = zip(data.ids, self._predictions(data.values), strict=True)
+        found = zip(data.ids, self._predictions(self._checked(data).values), strict=True)
         return [
             Prediction("\n".join(f"{id}\t{line}" for line in one.text.split("\n")), {"id": id, **one.facts})
             for id, one in found
