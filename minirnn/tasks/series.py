@@ -12,7 +12,7 @@ from minirnn import random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.config import option
-from minirnn.data.sequences import Buckets, pad, valid_rows
+from minirnn.data.sequences import Buckets, pad
 from minirnn.data.series import Layout, Sequences, parse_sequences, read_sequences
 from minirnn.data.tables import Scaler, check_columns, parse_number
 from minirnn.data.vocabulary import Labels
@@ -230,7 +230,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         whole, data = data, data if seq_length is None else data.cut(seq_length)
         train, held = (data.take(numbers) for numbers in _split(data, kind, config))
         rows = np.concatenate(train.values)
-        layout = data.names, config.id, data.label or config.label, kind, config.every_step, seq_length
+        layout = data.names, config.id, data.label, kind, config.every_step, seq_length
         if known is None:
             targets = _numbers(train) if kind == "number" else np.zeros(0)
             scalers = _scaler(rows), _scaler(targets[:, None])
@@ -241,23 +241,9 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         if init_from is not None and init_from.labels is not None and labels is not None:
             labels = fine_tuning.merge_labels(init_from.labels, labels)
         random.manual_seed(config.seed)
-        sizes = (
-            made.input_size,
-            config.hidden_size,
-            {"anomaly": len(made.names), "number": 1}.get(kind, len(labels or ())),
-        )
-        options: dict[str, Any] = config.recurrent()
-        del options["hidden_size"]
-        model: ManyToOne | ManyToMany | Autoencoder
-        if kind == "anomaly":
-            model = Autoencoder(*sizes, **options, code_size=config.code_size)
-        else:
-            model = (
-                ManyToMany(*sizes, **options)
-                if config.every_step
-                else ManyToOne(*sizes, **options, pooling=config.pooling)
-            )
-        task = cls(model, made, labels)
+        model, sizes = _network(made, labels)
+        own = {ManyToOne: ("pooling",), Autoencoder: ("code_size",)}.get(model, ())
+        task = cls(model(**sizes, **config.recurrent(), **config.subset(*own)), made, labels)
         task.set_examples([len(values) for values in train.values], config)
         task._train, task._config = (task.inputs(train), task.targets(train)), config
         task._validation = held.take(np.arange(len(held))[base.evenly_spaced(len(held), MAX_EVAL_EXAMPLES)])
@@ -278,10 +264,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
     def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         made = Preprocessor.from_config(config["preprocessor"])
         labels = Labels.from_config(config["labels"]) if made.kind == "class" else None
-        classes: dict[str, Any] = {"anomaly": Autoencoder}
-        model = classes.get(made.kind, ManyToMany if made.every_step else ManyToOne)
-        outputs = {"class": len(labels or ()), "number": 1}.get(made.kind, len(made.names))
-        sizes = {"input_size": made.input_size, "output_size": outputs}
+        model, sizes = _network(made, labels)
         return cls(base.rebuild(model, config["model"] | sizes, arrays), made, labels)
 
     def architecture(self) -> dict[str, Any]:
@@ -321,16 +304,10 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
             values = x[:, :, : len(self.preprocessor.names)]
             values += random.generator().normal(0, self._config.noise, values.shape).astype(x.dtype)
         y = self._forward(x, lengths)
-        if y.ndim == 3:  # of steps, in the order of time
-            valid = valid_rows(len(x), lengths)
-            y = ops.take_rows(y.reshape(-1, y.shape[2]), valid)
-            steps = max(lengths)
-            target = np.stack(
-                [np.concatenate([t, np.zeros((steps - len(t), *t.shape[1:]), t.dtype)]) for t in targets], 1
-            )
-            target = target.reshape(-1, *target.shape[2:])[valid]
-        else:
-            target = np.concatenate(targets)
+        target = np.concatenate(targets)
+        if y.ndim == 3:  # of every step, [T, N, O]: those that are there, sequence by sequence
+            steps = [np.arange(length) * len(lengths) + n for n, length in enumerate(lengths)]
+            y = ops.take_rows(y.reshape(-1, y.shape[2]), np.concatenate(steps))
         if self.preprocessor.kind == "class":
             return F.cross_entropy(y, target), len(target)
         there = ~np.isnan(target)
@@ -505,6 +482,13 @@ def _kind(data: Sequences, config: SeriesConfig) -> Kind:
         return config.target
     numbers = [parse_number(label) for part in data.labels for label in part]
     return "number" if np.isfinite(numbers).all() and any(number % 1 for number in numbers) else "class"
+
+
+def _network(made: Preprocessor, labels: Labels | None) -> tuple[type[Any], dict[str, int]]:
+    """The class of the model, and its sizes that follow from the data."""
+    outputs = {"class": len(labels or ()), "number": 1, "anomaly": len(made.names)}[made.kind]
+    model = ManyToMany if made.every_step else ManyToOne
+    return Autoencoder if made.kind == "anomaly" else model, {"input_size": made.input_size, "output_size": outputs}
 
 
 def _split(data: Sequences, kind: Kind, config: SeriesConfig) -> tuple[np.ndarray, np.ndarray]:
