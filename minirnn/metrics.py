@@ -1,4 +1,4 @@
-"""Metrics as they are usually reported: accuracy, F1, span F1, ROC AUC, exact match, RMSE, MAE, BLEU. Knows NumPy only.
+"""Metrics as they are usually reported: accuracy, F1, AUC, exact match, RMSE, MAE, pinball loss, BLEU. NumPy only.
 
 Every metric raises :class:`~minirnn.errors.ShapeError` if predictions and targets differ in shape or number, and
 :class:`~minirnn.errors.DataError` if there is nothing to compare.
@@ -191,6 +191,27 @@ def mae(predicted: ArrayLike, target: ArrayLike) -> float:
     """Mean absolute error, ``mean(|predicted - target|)``; arrays of one shape."""
     p, t = _flat("mae", predicted, target)
     return float(np.mean(np.abs(p.astype(np.float64) - t)))
+
+
+def pinball_loss(predicted: ArrayLike, target: ArrayLike, quantiles: Sequence[float]) -> float:
+    """The mean pinball loss (quantile loss) of forecasts of quantiles (Koenker & Bassett 1978).
+
+    ::
+
+        L_q(y, t) = max(q (t - y), (q - 1) (t - y))
+
+    The q-quantile of t minimises the expectation of L_q.
+
+    Args:
+        predicted, target: [..., Q] and [...]; the last axis of ``predicted`` is that of the ``quantiles``.
+    """
+    p, t, q = np.asarray(predicted, np.float64), np.asarray(target, np.float64), np.asarray(quantiles, np.float64)
+    if p.shape != (*t.shape, *q.shape):
+        raise ShapeError(f"pinball_loss: expected predicted {[*t.shape, *q.shape]}, got {list(p.shape)}")
+    if p.size == 0:
+        raise DataError("pinball_loss: there is nothing to compare")
+    e = t[..., None] - p
+    return float(np.mean(np.maximum(q * e, (q - 1) * e)))
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:

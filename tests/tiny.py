@@ -148,6 +148,7 @@ def other_value(option: str, info: OptionInfo, value: Any) -> Any:
         "id": "x",
         "label": "y",
         "target": "number",
+        "quantiles": "0.2,0.8",
     }
     special |= {"val": "tagged.tsv", "embeddings": "vectors.txt", "column": 3 if info.types[0] is int else "b"}
     if option in special:

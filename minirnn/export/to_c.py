@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.data.vocabulary import SPECIALS, UNK
+from minirnn.errors import OptionError
 from minirnn.export import _c_models as models
 from minirnn.export import _c_runtime as runtime
 from minirnn.export._c_layers import Writer
@@ -38,7 +39,7 @@ def program(network: Network, record: Record, name: str = "model", int8: bool = 
         name: with which all names of the program begin; what no C identifier holds becomes ``_``.
 
     Raises:
-        OptionError: a weight, or a constant of the cell, is not finite as a float.
+        OptionError: a weight, or a constant of the cell, is not finite as a float; a forecaster has quantiles.
     """
     name = re.sub(r"[^A-Za-z0-9_]", "_", name)
     name = name if name[:1].isalpha() else f"model_{name}"
@@ -130,6 +131,8 @@ def _forecast(writer: Writer, series: dict[str, Any]) -> str:
     See :class:`minirnn.tasks.forecaster.Preprocessor` for the formulas.
     """
     length, horizon, season, log = (series[key] for key in ("seq_length", "horizon", "season", "log"))
+    if "quantiles" in series:
+        raise OptionError("export: c has no forecasters of quantiles; expected numpy or onnx")
     base, columns = series["base"], 1 + len(series["inputs"])
     period = 1 if base == "last" else season
     first = max(length, period + (base == "trend"))

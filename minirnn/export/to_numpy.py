@@ -249,6 +249,7 @@ def _features(network: Network) -> set[str]:
     if "series" in task:
         base = task["series"]["base"]
         found |= {"last_value" if base == "last" else base, "log" if task["series"]["log"] else ""}
+        found.add("quantiles" if "quantiles" in task["series"] else "")
     if "preprocessor" in task:
         made = task["preprocessor"]
         found |= {"missing" if made["missing"] else "", "steps" if made["every_step"] else "whole"}

@@ -6,12 +6,14 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from minirnn import random
+from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import option
 from minirnn.data.sources import normalize_newlines
@@ -20,6 +22,7 @@ from minirnn.data.tables import (
     Table,
     check_columns,
     naive_forecasts,
+    parse_number,
     parse_table,
     read_batches,
     read_table,
@@ -27,7 +30,7 @@ from minirnn.data.tables import (
     windows,
 )
 from minirnn.errors import DataError, OptionError
-from minirnn.metrics import mae, rmse
+from minirnn.metrics import mae, pinball_loss, rmse
 from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
 from minirnn.nn.module import Parameter
@@ -56,12 +59,29 @@ class ForecasterConfig(WindowConfig, BidirectionalConfig):
         "Baseline that the network corrects: the last value, that of a season ago, or that plus the change since then; "
         "by default the best one on the training set.",
     )
+    quantiles: str | None = option(
+        None, "Forecast quantiles, separated by commas, rather than the mean: 0.1,0.5,0.9.", group="Data"
+    )
     log: bool | None = option(None, "Take logarithms; by default where the spread grows.", flags=("--log/--no-log",))
     penalty: float = option(5.0, "Pull of the weights towards 0; counts less in long series.", 0, group="Training")
     bidirectional: bool = False
     hidden_size: int = 32
     seq_length: int = 24
     val_fraction: float = 0.2
+
+
+def parse_quantiles(text: str | None) -> tuple[float, ...]:
+    """Return the numbers of a list with commas; none where it is None.
+
+    Raises:
+        OptionError: they are not numbers between 0 and 1 in increasing order.
+    """
+    if text is None:
+        return ()
+    found = tuple(parse_number(part) for part in text.split(","))
+    if not all(low < high for low, high in pairwise((0, *found, 1))):  # NaN is not below anything
+        raise OptionError(f"quantiles: expected increasing numbers between 0 and 1, with commas, got {text!r}")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------- data
@@ -204,12 +224,15 @@ class Preprocessor:
 
         x[t+k] = base[t+k] + spread_k o_k
 
+    A model of Q quantiles has an output for each, [h Q].
+
     Attributes:
         names: of the columns, the one to forecast first.
         seq_length: L rows in a window. horizon: h steps to forecast at once.
         season: in rows, 1 where there is none. base: see :func:`base_forecasts`. log: x is the logarithm of the column.
         scaler: of the columns.
         spread: [h] root mean squared errors of the baseline on the training rows.
+        quantiles: Q increasing numbers between 0 and 1, or none.
     """
 
     names: tuple[str, ...]
@@ -220,6 +243,7 @@ class Preprocessor:
     log: bool
     scaler: Scaler
     spread: np.ndarray
+    quantiles: tuple[float, ...] = ()
 
     @classmethod
     def fit(cls, train: Series, config: ForecasterConfig) -> Self:
@@ -245,7 +269,7 @@ class Preprocessor:
         examples = made.examples(train, first)
         errors = np.sqrt(np.mean((examples.expected - examples.base) ** 2, axis=0))
         spread = np.where(errors > 1e-9 * scaler.std[0], errors, scaler.std[0])  # a baseline without errors
-        return replace(made, spread=spread)
+        return replace(made, spread=spread, quantiles=parse_quantiles(config.quantiles))
 
     @property
     def first_row(self) -> int:
@@ -265,11 +289,17 @@ class Preprocessor:
     def forecasts(self, x: np.ndarray, model: ManyToOne) -> np.ndarray:
         """Return forecasts [R - first_row + 1, h] in the column's own units, one after each row but the first ones.
 
+        Those of quantiles are [R - first_row + 1, h, Q].
+
         Args:
             x: [R, C] at least :attr:`first_row` rows, see :meth:`Series.transformed`.
         """
         unknown = np.repeat(x[-1:], self.horizon, axis=0)  # in place of the rows to come; nothing reads it
         return self.values(self.cut(np.concatenate([x, unknown]), self.first_row).forecasts(model))
+
+    def middle(self, found: np.ndarray) -> np.ndarray:
+        """Return the middle one [..., h] of the quantiles [..., h, Q]; forecasts of the mean as they are."""
+        return found[..., len(self.quantiles) // 2] if self.quantiles else found
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """Return forecasts in the column's own units."""
@@ -284,7 +314,7 @@ class Preprocessor:
             **{name: getattr(self, name) for name in names},
             "scaler": self.scaler.to_config(),
             "spread": self.spread.tolist(),
-        }
+        } | ({"quantiles": list(self.quantiles)} if self.quantiles else {})
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -300,7 +330,9 @@ class Preprocessor:
             raise DataError(f"series: expected lengths above 0 and a base of {', '.join(get_args(Base))}")
         if len(scaler.mean) != len(names) or spread.shape != (sizes[1],) or not (spread > 0).all():
             raise DataError(f"series: expected {len(names)} scales of columns and {sizes[1]} spreads of steps")
-        return cls(names, sizes[0], sizes[1], sizes[2], config["base"], bool(config["log"]), scaler, spread)
+        quantiles = parse_quantiles(",".join(map(str, config["quantiles"])) if "quantiles" in config else None)
+        base, log = config["base"], bool(config["log"])
+        return cls(names, sizes[0], sizes[1], sizes[2], base, log, scaler, spread, quantiles)
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,11 +363,19 @@ class Examples:
         return (self.expected[numbers] - self.base[numbers]) / self.spread
 
     def forecasts(self, model: ManyToOne) -> np.ndarray:
-        """Return x [N, h] as the model forecasts it."""
+        """Return x [N, h] as the model forecasts it; [N, h, Q] of quantiles.
+
+        Quantiles that cross are put in order, which never makes them worse (Chernozhukov, Fernández-Val & Galichon
+        2010, "Quantile and probability curves without crossing").
+        """
         parts = [slice(start, start + EVAL_BATCH_SIZE) for start in range(0, len(self), EVAL_BATCH_SIZE)]
         with model.evaluating():
             outputs = [model(self.inputs(part)).numpy() for part in parts]
-        return self.base + self.spread * np.concatenate(outputs).astype(np.float64)
+        y = np.concatenate(outputs).astype(np.float64)
+        if y.shape == self.base.shape:
+            return self.base + self.spread * y
+        y = np.sort(y.reshape(*self.base.shape, -1), 2)
+        return self.base[:, :, None] + self.spread[:, None] * y
 
 
 # ------------------------------------------------------------------------------------------------------- task
@@ -343,6 +383,9 @@ class Examples:
 
 class Forecaster(ExampleTask[Series, ForecasterConfig]):
     """A forecaster of a series, trained on windows of it; the last rows are the validation set.
+
+    With ``quantiles`` it forecasts these rather than the mean, by the pinball loss of
+    :func:`~minirnn.metrics.pinball_loss` in the place of the squared error.
 
     The model begins as the baseline itself (its head is zero) and learns to correct it. What is minimised is the mean
     squared error in units of the baseline's own, plus ``penalty / N`` times the sum of all squared weights but biases,
@@ -396,7 +439,9 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         preprocessor = Preprocessor.fit(train, config)
         examples = preprocessor.examples(train, preprocessor.first_row)
         random.manual_seed(config.seed)
-        model = ManyToOne(1 + len(data.names), output_size=config.horizon, **config.recurrent())
+        model = ManyToOne(
+            1 + len(data.names), output_size=config.horizon * max(1, len(preprocessor.quantiles)), **config.recurrent()
+        )
         for parameter in model.head.parameters():
             parameter.data[...] = 0
         facts = {"sha256": fingerprint(data.values), "rows": len(data), "train_rows": count}
@@ -419,7 +464,8 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     def architecture(self) -> dict[str, Any]:
         made = self.preprocessor
-        return super().architecture() | {"horizon": made.horizon, "base": made.base}
+        quantiles = ",".join(map(str, made.quantiles)) or None
+        return super().architecture() | {"horizon": made.horizon, "base": made.base, "quantiles": quantiles}
 
     def vocabulary_config(self) -> dict[str, Any]:
         return {"series": self.preprocessor.to_config()}
@@ -428,7 +474,12 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         targets = self._examples.targets(examples)
-        loss = F.mse_loss(self.model(self._examples.inputs(examples)), targets)
+        y = self.model(self._examples.inputs(examples))
+        if quantiles := self.preprocessor.quantiles:
+            e = -(y.reshape(*targets.shape, len(quantiles)) - targets[:, :, None])
+            loss = ops.maximum(e * quantiles, e * (np.array(quantiles) - 1)).mean()
+        else:
+            loss = F.mse_loss(y, targets)
         if self._penalty:
             for weights in self._weights:
                 loss = loss + (weights * weights).sum() * self._penalty
@@ -436,7 +487,8 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     def evaluate(self) -> dict[str, float]:
         metrics = self.metrics(self._validation, self._data["train_rows"])
-        return {"val_loss": metrics["loss"], "rmse": metrics["rmse"], "mae": metrics["mae"]}
+        shown = [name for name in ("rmse", "mae", "pinball", "coverage") if name in metrics]
+        return {"val_loss": metrics["loss"], **{name: metrics[name] for name in shown}}
 
     # ------------------------------------------------------------------------------------------------ use
 
@@ -446,16 +498,27 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         Returns:
             ``loss``, the mean squared error in units of the spread; ``rmse`` and ``mae`` in units of the column; and
             both of forecasts that need no learning: ``base_`` of the baseline, ``persistence_`` of repeating the last
-            value, ``seasonal_naive_`` of repeating the last season.
+            value, ``seasonal_naive_`` of repeating the last season. Of quantiles, ``loss`` is the pinball loss in units
+            of the spread, ``pinball`` that in units of the column, and ``coverage`` the fraction of values from the
+            lowest to the highest quantile; ``rmse`` and ``mae`` are those of the middle one.
         """
         made = self.preprocessor
         examples = made.examples(series, first)
         x = examples.forecasts(self.model)
         column = series.values[:, 0]
         expected = windows(column[first - 1 :, None], 1, made.horizon)[1]
-        found = made.values(x)
+        found, more = made.values(x), dict[str, float]()
+        if made.quantiles:
+            scaled = ((x - examples.expected[:, :, None]) / made.spread[:, None], np.zeros_like(expected))
+            loss = pinball_loss(*scaled, made.quantiles)
+            inside = (found[:, :, 0] <= expected) & (expected <= found[:, :, -1])
+            more = {"pinball": pinball_loss(found, expected, made.quantiles), "coverage": float(inside.mean())}
+            found = made.middle(found)
+        else:
+            loss = float(np.mean(((x - examples.expected) / made.spread) ** 2))
         metrics = {
-            "loss": float(np.mean(((x - examples.expected) / made.spread) ** 2)),
+            "loss": loss,
+            **more,
             "rmse": rmse(found, expected),
             "mae": mae(found, expected),
             "base_rmse": rmse(made.values(examples.base), expected),
@@ -501,8 +564,8 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         for table in read_batches(name, texts):
             x = np.concatenate([x, self.transformed(table)])
             if len(x) >= made.first_row:
-                found = made.forecasts(x, self.model).tolist()
-                yield [self._facts(steps, "\t".join(f"{value:.6g}" for value in steps)) for steps in found]
+                found = made.forecasts(x, self.model)
+                yield [self._facts(steps, "\t".join(f"{value:.6g}" for value in steps.flat)) for steps in found]
                 x, enough = x[len(x) - made.first_row + 1 :], True
         if not enough:
             self._check_rows(name, x)
@@ -537,11 +600,15 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     def _prediction(self, name: str, x: np.ndarray) -> Prediction:
         self._check_rows(name, x)
-        steps = self.preprocessor.forecasts(x[-self.preprocessor.first_row :], self.model)[0].tolist()
-        return self._facts(steps, "\n".join(f"{number}\t{value:.6g}" for number, value in enumerate(steps, 1)))
+        steps = self.preprocessor.forecasts(x[-self.preprocessor.first_row :], self.model)[0]
+        lines = ["\t".join(f"{value:.6g}" for value in row.flat) for row in steps]
+        return self._facts(steps, "\n".join(f"{number}\t{line}" for number, line in enumerate(lines, 1)))
 
-    def _facts(self, steps: list[float], text: str) -> Prediction:
-        return Prediction(text, {"column": self.preprocessor.names[0], "horizon": steps})
+    def _facts(self, steps: np.ndarray, text: str) -> Prediction:
+        made = self.preprocessor
+        quantiles = dict(zip(map(str, made.quantiles), steps.T.tolist(), strict=False))
+        more = {"quantiles": quantiles} if quantiles else {}
+        return Prediction(text, {"column": made.names[0], "horizon": made.middle(steps).tolist(), **more})
 
     def _check_rows(self, name: str, x: np.ndarray) -> None:
         if len(x) < self.preprocessor.first_row:
@@ -578,7 +645,7 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         if made.log:
             row[0] = np.log(row[0])
         rows = np.concatenate([state, row[None]])[-made.first_row :]
-        return made.forecasts(rows, self.model)[0].tolist() if len(rows) == made.first_row else None, rows
+        return made.middle(made.forecasts(rows, self.model)[0]).tolist() if len(rows) == made.first_row else None, rows
 
 
 def _name(lines: Sequence[Line]) -> str:

@@ -308,4 +308,6 @@ def _(task: Classifier, config: LearnConfig | None = None) -> _ClassLearner:
 
 @learner.register
 def _(task: Forecaster, config: LearnConfig | None = None) -> _SeriesLearner:
+    if task.preprocessor.quantiles:
+        raise OptionError("learn: expected a forecaster of the mean, got one of quantiles")
     return _SeriesLearner(task, config or LearnConfig())

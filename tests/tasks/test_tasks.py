@@ -157,6 +157,7 @@ REPORTED: dict[tuple[str, str], str | None] = {
     ("translator", "attention"): 'attention was "additive", now it is "dot"',
     ("forecaster", "inputs"): "no column 'c'",
     ("forecaster", "horizon"): "output_size was 1, now it is 2",
+    ("forecaster", "quantiles"): "output_size was 1, now it is 2",
     ("forecaster", "val_fraction"): "train_rows was 48, now it is 45",
     ("forecaster", "season"): "season was 11",
     ("forecaster", "column"): "column 'b' is named twice",
@@ -240,6 +241,7 @@ BATCHES = [
     *(("translator", {"attention": attention, "num_layers": 2}) for attention in ("additive", "dot", "none")),
     *(("music", {"cell": cell}) for cell in ("rnn", "lstm", "gru")),
     ("forecaster", {"horizon": 2, "penalty": 0.0}),
+    ("forecaster", {"horizon": 2, "penalty": 0.0, "quantiles": "0.1,0.6"}),
     *(("series", {"pooling": pooling}) for pooling in POOLINGS),
     ("series", {"every_step": True, "num_layers": 2}),
     ("series", {"anomalies": True, "seq_length": 3, "inputs": ("x", "y"), "label": "kind"}),
@@ -338,6 +340,14 @@ def test_predictions_do_not_depend_on_the_other_lines(name: str, changed: dict, 
         ("forecaster", {"season": 0}, "season: expected an int of at least 1, got 0"),
         ("forecaster", {"base": "mean"}, "base: expected one of last, season, trend, got 'mean'"),
         ("forecaster", {"penalty": -1.0}, "penalty: expected a number of at least 0, got -1.0"),
+        *(
+            (
+                "forecaster",
+                {"quantiles": text},
+                "quantiles: expected increasing numbers between 0 and 1, with commas, got",
+            )
+            for text in ("", "0.5,0.5", "0,0.5", "0.5,1", "0.9,0.1", "0.5;0.9", "a", "nan", "0.1,,0.9")
+        ),
         ("music", {"transpose": -1}, "transpose: expected an int from 0 to 87, got -1"),
         ("music", {"seq_length": 0}, "seq_length: expected an int of at least 1, got 0"),
         *((name, {"batch_size": 0}, "batch_size: expected an int of at least 1, got 0") for name in TASKS),
