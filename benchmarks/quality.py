@@ -26,6 +26,7 @@ import numpy as np
 from minirnn.metrics import accuracy, macro_f1
 
 HELD_OUT_SEED = 20_240  # of the random tenths that are test sets
+INTERVAL = ("--quantiles", "0.1,0.5,0.9")
 
 
 def minirnn(*arguments: Any, cwd: Path) -> str:
@@ -164,13 +165,21 @@ def temperatures(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
     return _series(cwd, data / "timeseries/daily-min-temperatures.csv", seed)
 
 
-def _series(cwd: Path, table: Path, seed: int) -> dict[str, Any]:
+def sunspot_intervals(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    return _series(cwd, data / "timeseries/monthly-sunspots.csv", seed, *INTERVAL)
+
+
+def temperature_intervals(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    return _series(cwd, data / "timeseries/daily-min-temperatures.csv", seed, *INTERVAL)
+
+
+def _series(cwd: Path, table: Path, seed: int, *options: str) -> dict[str, Any]:
     """Train on the first two thirds of the rows; ``eval`` on the whole file scores the rows after them."""
     with open(table, encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     with open(cwd / "train.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows[: 1 + (len(rows) - 1) * 2 // 3])
-    return train_and_score(cwd, "train-forecaster", ["train.csv"], table, 1, seed)
+    return train_and_score(cwd, "train-forecaster", ["train.csv"], table, 1, seed, *options)
 
 
 def vowels(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
@@ -204,6 +213,8 @@ ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
     "airline": airline,
     "sunspots": sunspots,
     "temperatures": temperatures,
+    "sunspot-intervals": sunspot_intervals,
+    "temperature-intervals": temperature_intervals,
     "vowels": vowels,
 }
 
