@@ -144,6 +144,7 @@ def other_value(option: str, info: OptionInfo, value: Any) -> Any:
         "base": "last",
         "lower": value is False,
         "inputs": ("c",),
+        "future": ("c",),
         "freeze": ("head",),
         "id": "x",
         "label": "y",

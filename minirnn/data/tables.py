@@ -40,8 +40,10 @@ class Table:
     def __len__(self) -> int:
         return self.rows
 
-    def columns(self, names: Sequence[str]) -> np.ndarray:
+    def columns(self, names: Sequence[str], empty: int = 0) -> np.ndarray:
         """The numbers of C columns, float64 [R, C], in the order of ``names``.
+
+        In the last ``empty`` rows a cell may be empty; it is NaN.
 
         Raises:
             DataError: there is no such column; a cell of it is empty, not a number, NaN or infinite.
@@ -50,7 +52,7 @@ class Table:
         for row, (line, cells) in enumerate(self.cells(names)):
             numbers[row] = [parse_number(cell) for cell in cells]
             for name, cell, number in zip(names, cells, numbers[row], strict=True):
-                if not math.isfinite(number):
+                if not math.isfinite(number) and (cell or row < self.rows - empty):
                     got = f"got {cell!r}" if cell else "the cell is empty"
                     raise DataError(f"{self.name}:{line}: column {name!r}: expected a finite number, {got}")
         return numbers
@@ -130,12 +132,12 @@ def read_batches(name: str, batches: Iterable[Sequence[str]]) -> Iterator[Table]
         parse_table(name, first if read else "")
 
 
-def check_columns(name: str, input: ArrayLike, columns: Sequence[str], missing: bool = False) -> np.ndarray:
+def check_columns(name: str, input: ArrayLike, columns: Sequence[str], missing: int | None = 0) -> np.ndarray:
     """Return rows of numbers, float64 [R, C]; [R] may stand for [R, 1].
 
     Args:
         name, columns: what the array is called; the names of its C columns.
-        missing: NaN may stand for a missing value.
+        missing: rows at the end in which NaN may stand for a missing value; None for all.
 
     Raises:
         DataError: it holds anything but finite numbers.
@@ -154,7 +156,9 @@ def check_columns(name: str, input: ArrayLike, columns: Sequence[str], missing: 
         shape = "[R] or [R, 1]" if len(columns) == 1 else f"[R, {len(columns)}]"
         shape += f" of the columns {', '.join(map(repr, columns))}"
         raise ShapeError(f"{name}: expected {shape}, got {list(values.shape)}; several tables are a list of arrays")
-    for row, column in np.argwhere(np.isinf(values) if missing else ~np.isfinite(values)):
+    complete = 0 if missing is None else max(0, len(values) - missing)
+    wrong = np.concatenate([~np.isfinite(values[:complete]), np.isinf(values[complete:])])
+    for row, column in np.argwhere(wrong):
         where = f"{name}[{row}]: column {columns[column]!r}"
         raise DataError(f"{where}: expected a finite number, got {values[row, column]}")
     return values

@@ -131,8 +131,10 @@ def _forecast(writer: Writer, series: dict[str, Any]) -> str:
     See :class:`minirnn.tasks.forecaster.Preprocessor` for the formulas.
     """
     length, horizon, season, log = (series[key] for key in ("seq_length", "horizon", "season", "log"))
-    if "quantiles" in series:
-        raise OptionError("export: c has no forecasters of quantiles; expected numpy or onnx")
+    if "quantiles" in series or "future" in series:
+        raise OptionError(
+            "export: c has no forecasters with quantiles or future; expected onnx, or numpy for quantiles"
+        )
     base, columns = series["base"], 1 + len(series["inputs"])
     period = 1 if base == "last" else season
     first = max(length, period + (base == "trend"))

@@ -19,6 +19,7 @@ import numpy as np
 
 from minirnn.cells._text import assignments
 from minirnn.data.vocabulary import SPECIALS
+from minirnn.errors import OptionError
 from minirnn.export.network import Layer, Layers, Network
 from minirnn.export.record import Record
 from minirnn.kernels.graph import Node, ancestors
@@ -297,6 +298,8 @@ def _constants(task: dict[str, Any]) -> dict[str, str]:
             numbers = {"SOURCE_NUMBERS": _numbers(task["source"])}
         case "forecaster":
             series = task["series"]
+            if "future" in series:
+                raise OptionError("export: numpy has no forecasters with columns known in advance; expected onnx")
             values = {"COLUMNS": [series["column"], *series["inputs"]], "MEAN": series["scaler"]["mean"]}
             values |= {"STD": series["scaler"]["std"], "SPREAD": series["spread"]}
             values |= {name.upper(): series[name] for name in ("seq_length", "horizon", "season")}

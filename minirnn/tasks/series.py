@@ -440,7 +440,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         ``score``, ``threshold``, ``errors`` [T] and ``anomalies``, the steps, counted from 0, above the threshold.
         """
         names = self.preprocessor.names
-        return self._predictions([check_columns(name, one, names, missing=True) for name, one in inputs.items()])
+        return self._predictions([check_columns(name, one, names, missing=None) for name, one in inputs.items()])
 
     def _predictions(self, sequences: Sequence[np.ndarray]) -> list[Prediction]:
         if isinstance(self.model, Autoencoder):

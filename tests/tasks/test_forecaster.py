@@ -491,7 +491,102 @@ def test_quantiles_in_exported_programs(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     expected = np.array(list(made.predict(rows)["quantiles"].values())).T
     np.testing.assert_allclose(ast.literal_eval(done.stdout), expected, rtol=1e-5)
-    with pytest.raises(OptionError, match="export: c has no forecasters of quantiles; expected numpy or onnx"):
+    with pytest.raises(
+        OptionError, match="export: c has no forecasters with quantiles or future; expected onnx, or numpy for q"
+    ):
         mr.export(made, tmp_path / "model.h")
-    with pytest.raises(OptionError, match="learn: expected a forecaster of the mean, got one of quantiles"):
+    with pytest.raises(
+        OptionError, match="learn: expected a forecaster of the mean, from the past alone; got one with q"
+    ):
         learner(made)
+
+
+# ------------------------------------------------------------------------------------------- known in advance
+
+
+def future_task(**options: Any) -> Forecaster:
+    """The columns a, b and c, of which c is known in advance."""
+    table = parse_table("s.csv", text_of(growing(60), noise(60), noise(60, 1)))
+    settings = {"seq_length": 7, "hidden_size": 5, "batch_size": 8, "horizon": 3, "season": 6, "log": False}
+    return Forecaster.build(Series.of(table, "a", ["b"], ["c"]), ForecasterConfig(**settings | options))
+
+
+def test_inputs_known_in_advance_are_those_of_the_rows_to_forecast() -> None:
+    made = future_task()
+    series = make(growing(60), noise(60), noise(60, 1))
+    inputs = made.preprocessor.examples(series, 20).inputs(np.array([4]))
+    scaler = made.preprocessor.scaler
+    later = np.tanh((series.values[24:27, 2] - scaler.mean[2]) / scaler.std[2] / 2)
+    assert inputs.shape == (7, 1, 1 + 3 + 3)
+    np.testing.assert_allclose(inputs[:, 0, 4:], np.tile(later, (7, 1)), rtol=1e-12)
+    assert made.model.config["input_size"] == 7
+
+
+@pytest.mark.parametrize("options", [{}, {"log": True, "quantiles": "0.1,0.9"}])
+def test_a_table_to_predict_says_what_is_known_of_the_rows_to_come(options: dict[str, Any], tmp_path: Path) -> None:
+    """The forecast is the one that measuring makes at these rows; the other columns may be empty there."""
+    made = perturb(future_task(**options))
+    columns = growing(60), noise(60), noise(60, 1)
+    examples = made.preprocessor.examples(make(*columns), 40)
+    expected = made.preprocessor.values(examples.forecasts(made.model))[0]
+    array = np.stack(columns, 1)[20:43]
+    array[-3:, 0] = array[-2:, 1] = np.nan
+    text = "t,b,c,a\n" + "".join(f"{n},{b},{c},{a}\n" for n, (a, b, c) in enumerate(array.tolist())).replace("nan", "")
+    for table in (array, text):
+        found = made.predict(table)
+        values = np.array(list(found["quantiles"].values())).T if "quantiles" in options else found["horizon"]
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
+    run(Trainer(made, TrainingConfig(steps=1), tmp_path / "run"))
+    loaded = Forecaster.load(tmp_path / "run/last.safetensors")
+    assert loaded.preprocessor.future == ("c",)
+    assert loaded.predict(array) == made.predict(array)
+    other = array.copy()
+    other[-1, 2] += 1
+    assert loaded.predict(other) != loaded.predict(array)
+
+
+def test_rows_to_come_that_are_not_as_expected_are_refused(tmp_path: Path) -> None:
+    made = future_task()
+    rows = np.stack([growing(30), noise(30), noise(30, 1)], 1)
+    message = "the last 3 rows are to be forecast: expected c, and nothing as a"
+    with pytest.raises(DataError, match=rf"input\[27\]: {message}"):
+        made.predict(rows)
+    rows[-3:, 0] = rows[-1, 2] = np.nan
+    with pytest.raises(DataError, match=rf"input\[29\]: {message}"):
+        made.predict(rows)
+    rows[5, 1] = np.nan
+    with pytest.raises(DataError, match=r"input\[5\]: column 'b': expected a finite number"):
+        made.predict(rows)
+    text = "b,c,a\n" + "1,2,3\n" * 20 + "1,,\n" * 3
+    with pytest.raises(DataError, match=rf"input:22: {message}"):
+        made.predict(text)
+    with pytest.raises(DataError, match=r"input:24: column 'a': expected a finite number, got 'x'"):
+        made.predict(text.removesuffix("1,,\n") + "1,1,x\n")
+    with pytest.raises(DataError, match=r"input: expected at least 7 rows, to forecast from, got 1"):
+        made.predict("b,c,a\n1,2,3\n" + ",2,\n" * 3)
+    with pytest.raises(
+        OptionError, match="predict: expected a table as a file, for the model reads columns known in adv"
+    ):
+        list(made.predict_batches([lines(growing(30), noise(30), noise(30))]))
+    with pytest.raises(
+        OptionError, match="step: expected a model that reads the past alone; use predict, for the model"
+    ):
+        made.initial_state()
+    with pytest.raises(
+        OptionError, match="export: numpy has no forecasters with columns known in advance; expected onnx"
+    ):
+        mr.export(made, tmp_path / "model.py")
+    with pytest.raises(OptionError, match="future: expected 1 columns, as the trained model, got 0"):
+        Forecaster.build(make(growing(60), noise(60), noise(60)), ForecasterConfig(seq_length=7), init_from=made)
+
+
+@needs_many_steps
+def test_what_is_known_in_advance_is_used(tmp_path: Path) -> None:
+    """A value that follows from a column in the same row can be forecast only if this column is known."""
+    known = noise(400, 5)
+    table = parse_table("s.csv", text_of(3 * known + 10, known))
+    for inputs, future, bounds in ((["b"], [], (2, 4)), ([], ["b"], (0, 0.6))):
+        config = ForecasterConfig(seq_length=4, hidden_size=16, season=1, log=False, penalty=0.0)
+        made = Forecaster.build(Series.of(table, "a", inputs, future), config)
+        run(Trainer(made, TrainingConfig(steps=300, lr=1e-2), tmp_path / f"run{len(future)}"))
+        assert bounds[0] < made.evaluate()["rmse"] < bounds[1]

@@ -156,6 +156,7 @@ REPORTED: dict[tuple[str, str], str | None] = {
     ("tagger", "column"): OTHER_DATA,
     ("translator", "attention"): 'attention was "additive", now it is "dot"',
     ("forecaster", "inputs"): "no column 'c'",
+    ("forecaster", "future"): "no column 'c'",
     ("forecaster", "horizon"): "output_size was 1, now it is 2",
     ("forecaster", "quantiles"): "output_size was 1, now it is 2",
     ("forecaster", "val_fraction"): "train_rows was 48, now it is 45",
