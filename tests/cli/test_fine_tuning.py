@@ -72,7 +72,7 @@ def test_options_that_the_trained_model_decides_are_refused_by_their_flags(name:
         on, _, off = info.flags[0].partition("/")
         typed = (on if new else off,) if isinstance(new, bool) else (on, str(new))
         known = "not given" if value is None else value
-            message = f"cannot fine-tune {run}: {on} is {known} there, not {new}; leave it out, or train a new model"
+        message = f"cannot fine-tune {run}: {on} is {known} there, not {new}; leave it out, or train a new model"
         assert refusal(*command(name, "--init-from", run, *typed)) == message
     assert not Path("checkpoints").exists()
 
