@@ -227,8 +227,12 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
             data, seq_length = replace(data, labels=None), seq_length or WINDOW
         elif seq_length is not None and not config.every_step:
             raise OptionError("seq_length: a label is for a whole sequence; expected anomalies or every_step as well")
-        whole, data = data, data if seq_length is None else data.cut(seq_length)
+        whole = data
+        if seq_length is not None and len(data) == 1:  # its windows are split; of several sequences, whole ones are
+            data = data.cut(seq_length)
         train, held = (data.take(numbers) for numbers in _split(data, kind, config))
+        if seq_length is not None:
+            train, held = train.cut(seq_length), held.cut(seq_length)
         rows = np.concatenate(train.values)
         layout = data.names, config.id, data.label, kind, config.every_step, seq_length
         if known is None:
@@ -439,8 +443,14 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         of classes, with ``every_step`` ``labels`` and ``probabilities`` of these; ``value`` or ``values``; of anomalies
         ``score``, ``threshold``, ``errors`` [T] and ``anomalies``, the steps, counted from 0, above the threshold.
         """
-        names = self.preprocessor.names
-        return self._predictions([check_columns(name, one, names, missing=None) for name, one in inputs.items()])
+        arrays = []
+        for name, one in inputs.items():
+            if isinstance(one, str):
+                raise DataError(f"{name}: expected an array of numbers, got a text; predict_file reads files")
+            arrays.append(check_columns(name, one, self.preprocessor.names, missing=None))
+            if not len(arrays[-1]):
+                raise DataError(f"{name}: expected at least one step, got none")
+        return self._predictions(arrays)
 
     def _predictions(self, sequences: Sequence[np.ndarray]) -> list[Prediction]:
         if isinstance(self.model, Autoencoder):

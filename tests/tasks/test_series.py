@@ -165,6 +165,10 @@ def test_python_input() -> None:
     assert task.predict([x]) == task.predict(x[None]) == [one]
     assert task.predict([x, x[:2]]) == [close(one, 1e-5), close(task.predict(x[:2]), 1e-5)]
     assert task.predict([]) == []
+    with pytest.raises(DataError, match="input: expected an array of numbers, got a text; predict_file reads files"):
+        task.predict("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"input\[1\]: expected at least one step, got none"):
+        task.predict([x, x[:0]])
     with pytest.raises(ShapeError, match=r"input: expected \[R, 2\] of the columns 'a', 'b', got \[3, 1\]"):
         task.predict(x[:, :1])
     with pytest.raises(DataError, match=r"input\[1\]\[0\]: column 'b': expected a finite number, got inf"):
@@ -235,6 +239,18 @@ def test_an_autoencoder_finds_what_training_has_not_seen(tmp_path: Path) -> None
     object.__setattr__(task.preprocessor, "every_step", True)
     assert task.metrics(Sequences(("a", "b"), test, where[:12], where[:12], labels))["auc"] > 0.9
     assert {20 <= t < 28 for t in task.predict(test[0])["anomalies"]} >= {True}
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_sequences_are_cut_into_windows_after_they_are_split(count: int) -> None:
+    """No window of a sequence that is trained on validates, unless there is but one sequence."""
+    ids = [f"x:{n}" for n in range(count)]
+    values = [np.full((11, 1), float(n)) + np.arange(11)[:, None] / 100 for n in range(count)]
+    task = made(Sequences(("a",), values, ids, ids, None), anomalies=True, seq_length=4, val_fraction=0.4)
+    held = set(task._validation.ids)
+    assert sorted(len(part) for part in task._validation.values) == ([3] if count == 1 else [3, 3, 4, 4, 4, 4])
+    assert len(task._train[0]) + len(task._validation) == 3 * count
+    assert len(held) == (1 if count == 1 else 2)
 
 
 # ------------------------------------------------------------------------------------------------------ export
