@@ -31,6 +31,7 @@ Kind = Literal["class", "number", "anomaly"]
 
 EVAL_BATCH_SIZE = 128
 MAX_EVAL_EXAMPLES = 10_000  # of a larger validation set, evenly spaced ones are evaluated while training
+NOISES: dict[Kind, float] = {"class": 0.5, "number": 0.1, "anomaly": 0.1}
 WINDOW = 32  # steps that an autoencoder reads at once, by default
 NORMAL = frozenset(("0", "0.0", "false", "no", "normal"))
 """Labels, in lower case, of what is no anomaly."""
@@ -61,7 +62,10 @@ class SeriesConfig(base.BidirectionalConfig):
         None, f"Steps in a window; by default {WINDOW} with --anomalies; with --every-step a sequence is not cut.", 1
     )
     pooling: Literal["last", "mean", "max", "attention"] = option("max", "How outputs of all steps become one.")
-    noise: float = option(0.5, "Noise on the scaled inputs in training: its standard deviation.", 0, group="Training")
+    noise: float | None = option(
+        None, "Standard deviation of noise on the scaled inputs in training; 0.5 for classes, else 0.1.", 0,
+        group="Training",
+    )  # fmt: skip
     hidden_size: int = 64
     dropout: float | None = 0.3
     batch_size: int = 16
@@ -247,6 +251,8 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         random.manual_seed(config.seed)
         model, sizes = _network(made, labels)
         own = {ManyToOne: ("pooling",), Autoencoder: ("code_size",)}.get(model, ())
+        if config.noise is None:
+            config = config.replace(noise=NOISES[kind])
         task = cls(model(**sizes, **config.recurrent(), **config.subset(*own)), made, labels)
         task.set_examples([len(values) for values in train.values], config)
         task._train, task._config = (task.inputs(train), task.targets(train)), config
