@@ -26,6 +26,7 @@ import numpy as np
 from minirnn.metrics import accuracy, macro_f1
 
 HELD_OUT_SEED = 20_240  # of the random tenths that are test sets
+INTERVAL = ("--quantiles", "0.1,0.5,0.9")
 
 
 def minirnn(*arguments: Any, cwd: Path) -> str:
@@ -164,13 +165,40 @@ def temperatures(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
     return _series(cwd, data / "timeseries/daily-min-temperatures.csv", seed)
 
 
-def _series(cwd: Path, table: Path, seed: int) -> dict[str, Any]:
+def sunspot_intervals(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    return _series(cwd, data / "timeseries/monthly-sunspots.csv", seed, *INTERVAL)
+
+
+def temperature_intervals(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    return _series(cwd, data / "timeseries/daily-min-temperatures.csv", seed, *INTERVAL)
+
+
+def _series(cwd: Path, table: Path, seed: int, *options: str) -> dict[str, Any]:
     """Train on the first two thirds of the rows; ``eval`` on the whole file scores the rows after them."""
     with open(table, encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     with open(cwd / "train.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows[: 1 + (len(rows) - 1) * 2 // 3])
-    return train_and_score(cwd, "train-forecaster", ["train.csv"], table, 1, seed)
+    return train_and_score(cwd, "train-forecaster", ["train.csv"], table, 1, seed, *options)
+
+
+def vowels(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    """Five-fold cross-validation by utterance: the mean accuracy, and that of each fold."""
+    header, *rows = (data / "series/japanese_vowels_train.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    ids = [row.split(",")[0] for row in rows]
+    shuffled = np.random.default_rng(HELD_OUT_SEED).permutation(sorted({*ids}, key=int))
+    found = []
+    for number, fold in enumerate(np.array_split(shuffled, 5)):
+        held = {*fold.tolist()}
+        folder = cwd / f"fold-{number}"
+        folder.mkdir()
+        for name, inside in (("train.csv", False), ("test.csv", True)):
+            chosen = [row for row, id in zip(rows, ids, strict=True) if (id in held) == inside]
+            (folder / name).write_text("".join([header, *chosen]), encoding="utf-8")
+        options = ("--id", "utterance", "--label", "speaker")
+        found.append(train_and_score(folder, "train-series", ["train.csv"], folder / "test.csv", 1, seed, *options))
+    accuracies = [one["accuracy"] for one in found]
+    return {"accuracy": float(np.mean(accuracies)), "folds": accuracies}
 
 
 ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
@@ -185,6 +213,9 @@ ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
     "airline": airline,
     "sunspots": sunspots,
     "temperatures": temperatures,
+    "sunspot-intervals": sunspot_intervals,
+    "temperature-intervals": temperature_intervals,
+    "vowels": vowels,
 }
 
 

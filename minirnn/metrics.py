@@ -1,4 +1,4 @@
-"""Metrics as they are usually reported: accuracy, F1, span F1, exact match, RMSE, MAE, BLEU. Knows NumPy only.
+"""Metrics as they are usually reported: accuracy, F1, AUC, exact match, RMSE, MAE, pinball loss, BLEU. NumPy only.
 
 Every metric raises :class:`~minirnn.errors.ShapeError` if predictions and targets differ in shape or number, and
 :class:`~minirnn.errors.DataError` if there is nothing to compare.
@@ -61,6 +61,35 @@ def confusion_matrix(predicted: ArrayLike, target: ArrayLike, classes: int) -> n
     """
     p, t = _classes("confusion_matrix", predicted, target, classes)
     return np.bincount(t * classes + p, minlength=classes * classes).reshape(classes, classes)
+
+
+def roc_auc(scores: ArrayLike, target: ArrayLike) -> float:
+    """The area under the ROC curve: how likely a positive example has a higher score than a negative one.
+
+    ::
+
+        AUC = (sum of the ranks of the positive scores - P (P + 1) / 2) / (P N)
+
+    for P positive and N negative examples; equal scores share their mean rank, so each pair of them counts one half
+    (Hanley & McNeil 1982). 0.5 is chance.
+
+    Args:
+        scores, target: arrays of one shape; ``target`` is true for positive examples.
+
+    Raises:
+        DataError: all examples are positive, or all negative.
+
+    >>> roc_auc([0.1, 0.4, 0.4, 0.9], [False, False, True, True])
+    0.875
+    """
+    s, t = _flat("roc_auc", scores, target)
+    t = t.astype(bool)
+    positive, negative = int(t.sum()), int((~t).sum())
+    if not positive or not negative:
+        raise DataError(f"roc_auc: expected positive and negative examples, got {positive} and {negative}")
+    _, group, counts = np.unique(s, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group.reshape(-1)]
+    return float((ranks[t].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
 class SpanScores(NamedTuple):
@@ -164,6 +193,27 @@ def mae(predicted: ArrayLike, target: ArrayLike) -> float:
     """Mean absolute error, ``mean(|predicted - target|)``; arrays of one shape."""
     p, t = _flat("mae", predicted, target)
     return float(np.mean(np.abs(p.astype(np.float64) - t)))
+
+
+def pinball_loss(predicted: ArrayLike, target: ArrayLike, quantiles: Sequence[float]) -> float:
+    """The mean pinball loss (quantile loss) of forecasts of quantiles (Koenker & Bassett 1978).
+
+    ::
+
+        L_q(y, t) = max(q (t - y), (q - 1) (t - y))
+
+    The q-quantile of t minimises the expectation of L_q.
+
+    Args:
+        predicted, target: [..., Q] and [...]; the last axis of ``predicted`` is that of the ``quantiles``.
+    """
+    p, t, q = np.asarray(predicted, np.float64), np.asarray(target, np.float64), np.asarray(quantiles, np.float64)
+    if p.shape != (*t.shape, *q.shape):
+        raise ShapeError(f"pinball_loss: expected predicted {[*t.shape, *q.shape]}, got {list(p.shape)}")
+    if p.size == 0:
+        raise DataError("pinball_loss: there is nothing to compare")
+    e = t[..., None] - p
+    return float(np.mean(np.maximum(q * e, (q - 1) * e)))
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:

@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn.errors import DataError, DTypeError, IndexRangeError, OptionError, ShapeError
-from minirnn.metrics import accuracy, bleu, exact_match, has_spans, macro_f1, mae, rmse, span_f1, spans, words_13a
+from minirnn.metrics import (
+    accuracy,
+    bleu,
+    exact_match,
+    has_spans,
+    macro_f1,
+    mae,
+    rmse,
+    roc_auc,
+    span_f1,
+    spans,
+    words_13a,
+)
 
 CAT = "the cat sat on the mat today"
 PAIRS = [
@@ -31,6 +43,17 @@ def test_accuracy_and_exact_match_by_hand() -> None:
     assert accuracy(["a", "b"], ["a", "b"]) == 1.0
     assert exact_match(["abc", "", "x", "ab"], ["abc", "", "y", "abc"]) == 0.5
     assert exact_match([["a", "b"], []], [["a", "b"], ["a"]]) == 0.5
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=12))
+def test_roc_auc_is_the_fraction_of_pairs_in_order(examples: list[tuple[int, bool]]) -> None:
+    scores, target = zip(*examples, strict=True)
+    if len({*target}) < 2:
+        with pytest.raises(DataError, match=r"roc_auc: expected positive and negative examples, got \d+ and \d+"):
+            roc_auc(scores, target)
+        return
+    pairs = [(p > n) + (p == n) / 2 for p, a in examples if a for n, b in examples if not b]
+    assert roc_auc(scores, target) == pytest.approx(np.mean(pairs))
 
 
 def test_macro_f1_by_hand() -> None:

@@ -71,6 +71,16 @@ def _table(rows: int) -> str:
     return "day,b,a\n" + "".join(f"d{n},{n * 53 % 7 - 3},{n * 37 % 11 + n / 8}\n" for n in range(rows))
 
 
+def _sequences(count: int) -> str:
+    """Sequences of two classes, of different lengths; some values are missing."""
+    rows = (
+        f"s{n},{n * 5 % 7 - t * (n % 2)},{'' if (n + t) % 9 == 0 else t * n * 3 % 5 / 2},{'ab'[n % 2]}\n"
+        for n in range(count)
+        for t in range(2 + n % 4)
+    )
+    return "id,x,y,kind\n" + "".join(rows)
+
+
 _TEXT = "to be or not to be, that is the question.\n"
 _REVIEWS = "a good film\tpos\nso very bad\tneg\nbad , bad !\tneg\nnot a bad film\tpos\nfine\tpos\n"
 _TAGGED = "The\tDET\tx\ndog\tNOUN\ty\nbarks\tVERB\tx\n.\tPUNCT\ty\n\nIt\tPRON\tx\nbarks\tVERB\ty\n\n"
@@ -109,6 +119,7 @@ TASKS: dict[str, Tiny] = {
             _table(61),
             {**_SIZE, "num_layers": 2, "seq_length": 6, "dropout": 0.2, "inputs": ("b",)},
         ),
+        Tiny("series", "sensors.csv", _sequences(30), _sequences(31), {**_SIZE, "id": "id", "pooling": "attention"}),
         Tiny("music", "tunes.json", _pieces(30), _pieces(29), {**_SIZE, "seq_length": 7, "dropout": 0.2}),
     )
 }
@@ -119,6 +130,7 @@ OTHER_DATA: dict[str, str] = {
     "tagger": "Old\tADJ\tx\ndogs\tNOUN\ty\nbark\tVERB\tx\n.\tPUNCT\ty\n\nIt\tPRON\tx\nbarks\tVERB\ty\n\n" * 12,
     "translator": "Go.\tPartez !\nShe runs.\tElle court.\nTom goes.\tTom va.\nWe see.\tNous voyons.\n" * 9,
     "forecaster": "day,x,c\n" + "".join(f"d{n},{n * 31 % 13},{n * 29 % 7 + n / 5}\n" for n in range(70)),
+    "series": "id,x,y,kind\n" + "".join(f"{n},{n % 3},{n * t},{'bcd'[n % 3]}\n" for n in range(30) for t in range(3)),
     "music": "[[[50], [54, 57]], [[52], [], [50, 62]], [[40], [47, 52], [40]]]",
 }
 """Data to fine-tune on, by the task: some words, characters and labels are new, and some known ones are missing."""
@@ -132,7 +144,12 @@ def other_value(option: str, info: OptionInfo, value: Any) -> Any:
         "base": "last",
         "lower": value is False,
         "inputs": ("c",),
+        "future": ("c",),
         "freeze": ("head",),
+        "id": "x",
+        "label": "y",
+        "target": "number",
+        "quantiles": "0.2,0.8",
     }
     special |= {"val": "tagged.tsv", "embeddings": "vectors.txt", "column": 3 if info.types[0] is int else "b"}
     if option in special:

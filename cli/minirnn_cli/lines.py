@@ -15,7 +15,7 @@ from minirnn.tasks import Line
 
 _BATCH_SIZE = 256  # lines that are predicted together
 _BLOCK = 1 << 20  # bytes of a pipe that are read together
-_SUFFIXES = (".csv", ".gz", ".json", ".mid", ".safetensors", ".tsv", ".txt", ".wav")
+_SUFFIXES = (".csv", ".gz", ".json", ".mid", ".npz", ".safetensors", ".ts", ".tsv", ".txt", ".wav")
 
 
 def is_live(input: str) -> bool:

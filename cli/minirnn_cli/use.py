@@ -51,7 +51,9 @@ def predict(
     config = task.PredictConfig.from_dict(given)
     batches = read_batches(input)
     with compile_notes(quiet):
-        if task.predicts_whole_input and not is_live(input):
+        if task.file_suffixes and input.lower().endswith(task.file_suffixes):
+            found = iter([task.predict_file(input, config)])
+        elif task.predicts_whole_input and not is_live(input):
             found = iter([task.predict_lines(list(itertools.chain.from_iterable(batches)), config)])
         else:
             found = task.predict_batches(batches, config)

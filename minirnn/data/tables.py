@@ -40,31 +40,39 @@ class Table:
     def __len__(self) -> int:
         return self.rows
 
-    def columns(self, names: Sequence[str]) -> np.ndarray:
+    def columns(self, names: Sequence[str], empty: int = 0) -> np.ndarray:
         """The numbers of C columns, float64 [R, C], in the order of ``names``.
+
+        In the last ``empty`` rows a cell may be empty; it is NaN.
 
         Raises:
             DataError: there is no such column; a cell of it is empty, not a number, NaN or infinite.
+        """
+        numbers = np.empty((self.rows, len(names)))
+        for row, (line, cells) in enumerate(self.cells(names)):
+            numbers[row] = [parse_number(cell) for cell in cells]
+            for name, cell, number in zip(names, cells, numbers[row], strict=True):
+                if not math.isfinite(number) and (cell or row < self.rows - empty):
+                    got = f"got {cell!r}" if cell else "the cell is empty"
+                    raise DataError(f"{self.name}:{line}: column {name!r}: expected a finite number, {got}")
+        return numbers
+
+    def cells(self, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+        """The line and the cells of C columns, as text, of every row; a :class:`DataError` if there is no such column.
+
+        White space around a cell is no part of it.
         """
         for name in names:
             if name not in self.header:
                 raise DataError(f"{self.name}: no column {name!r}; there are {', '.join(map(repr, self.header))}")
         columns = [self.header.index(name) for name in names]
-        numbers = np.empty((self.rows, len(columns)))
-        for row, (line, cells) in enumerate(self._rows()):
-            numbers[row] = [_number(cells[column]) for column in columns]
-            for column, number in zip(columns, numbers[row], strict=True):
-                if not math.isfinite(number):
-                    got = f"got {cells[column].strip()!r}" if cells[column].strip() else "the cell is empty"
-                    where = f"{self.name}:{line}: column {self.header[column]!r}"
-                    raise DataError(f"{where}: expected a finite number, {got}")
-        return numbers
+        return ((line, [cells[column].strip() for column in columns]) for line, cells in self._rows())
 
     def last_number(self) -> str:
         """The name of the last column whose first cell is a finite number; a :class:`DataError` if there is none."""
         _, cells = next(self._rows())
         for name, cell in zip(reversed(self.header), reversed(cells), strict=True):
-            if math.isfinite(_number(cell)):
+            if math.isfinite(parse_number(cell)):
                 return name
         raise DataError(f"{self.name}: no column holds numbers; there are {', '.join(map(repr, self.header))}")
 
@@ -124,11 +132,12 @@ def read_batches(name: str, batches: Iterable[Sequence[str]]) -> Iterator[Table]
         parse_table(name, first if read else "")
 
 
-def check_columns(name: str, input: ArrayLike, columns: Sequence[str]) -> np.ndarray:
+def check_columns(name: str, input: ArrayLike, columns: Sequence[str], missing: int | None = 0) -> np.ndarray:
     """Return rows of numbers, float64 [R, C]; [R] may stand for [R, 1].
 
     Args:
         name, columns: what the array is called; the names of its C columns.
+        missing: rows at the end in which NaN may stand for a missing value; None for all.
 
     Raises:
         DataError: it holds anything but finite numbers.
@@ -147,7 +156,9 @@ def check_columns(name: str, input: ArrayLike, columns: Sequence[str]) -> np.nda
         shape = "[R] or [R, 1]" if len(columns) == 1 else f"[R, {len(columns)}]"
         shape += f" of the columns {', '.join(map(repr, columns))}"
         raise ShapeError(f"{name}: expected {shape}, got {list(values.shape)}; several tables are a list of arrays")
-    for row, column in np.argwhere(~np.isfinite(values)):
+    complete = 0 if missing is None else max(0, len(values) - missing)
+    wrong = np.concatenate([~np.isfinite(values[:complete]), np.isinf(values[complete:])])
+    for row, column in np.argwhere(wrong):
         where = f"{name}[{row}]: column {columns[column]!r}"
         raise DataError(f"{where}: expected a finite number, got {values[row, column]}")
     return values
@@ -163,7 +174,7 @@ def _header(name: str, text: str) -> tuple[tuple[str, ...], str]:
     for column in header:
         if header.count(column) > 1:
             raise DataError(f"{name}:1: {header.count(column)} columns are called {column!r}")
-    if not any(math.isnan(_number(cell)) for cell in header):
+    if not any(math.isnan(parse_number(cell)) for cell in header):
         raise DataError(f"{name}:1: {_NO_HEADER}, got numbers")
     return header, delimiter
 
@@ -202,7 +213,7 @@ def _width(text: str, delimiter: str) -> int:
         return 0
 
 
-def _number(cell: str) -> float:
+def parse_number(cell: str) -> float:
     """The number in a cell, NaN where there is none; Python allows underscores in numbers, a table does not."""
     try:
         return math.nan if "_" in cell else float(cell)

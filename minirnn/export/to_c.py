@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.data.vocabulary import SPECIALS, UNK
+from minirnn.errors import OptionError
 from minirnn.export import _c_models as models
 from minirnn.export import _c_runtime as runtime
 from minirnn.export._c_layers import Writer
@@ -38,8 +39,8 @@ def program(network: Network, record: Record, name: str = "model", int8: bool = 
         name: with which all names of the program begin; what no C identifier holds becomes ``_``.
 
     Raises:
-        OptionError: a weight, or a constant of the cell, is not finite as a float; or every step of a
-            :class:`~minirnn.models.OneToMany` reads its first input.
+        OptionError: a weight, or a constant of the cell, is not finite as a float; a forecaster has quantiles; or every
+            step of a :class:`~minirnn.models.OneToMany` reads its first input.
     """
     name = re.sub(r"[^A-Za-z0-9_]", "_", name)
     name = name if name[:1].isalpha() else f"model_{name}"
@@ -131,6 +132,10 @@ def _forecast(writer: Writer, series: dict[str, Any]) -> str:
     See :class:`minirnn.tasks.forecaster.Preprocessor` for the formulas.
     """
     length, horizon, season, log = (series[key] for key in ("seq_length", "horizon", "season", "log"))
+    if "quantiles" in series or "future" in series:
+        raise OptionError(
+            "export: c has no forecasters with quantiles or future; expected onnx, or numpy for quantiles"
+        )
     base, columns = series["base"], 1 + len(series["inputs"])
     period = 1 if base == "last" else season
     first = max(length, period + (base == "trend"))

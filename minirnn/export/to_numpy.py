@@ -19,6 +19,7 @@ import numpy as np
 
 from minirnn.cells._text import assignments
 from minirnn.data.vocabulary import SPECIALS
+from minirnn.errors import OptionError
 from minirnn.export.network import Layer, Layers, Network
 from minirnn.export.record import Record
 from minirnn.kernels.graph import Node, ancestors
@@ -38,6 +39,7 @@ _USES = {
     "tagger": ('predict("words with spaces between them")',),
     "translator": ('translate("a sentence")',),
     "forecaster": ("predict(rows)",),
+    "series": ("predict(rows)",),
     "music": ("sample([[60, 64, 67]], 32, seed=1)", "predict([[60, 64, 67]])"),
     "encoder_decoder": ("greedy(source)",),
     "tagger_model": ("run(words, spellings)",),
@@ -249,6 +251,11 @@ def _features(network: Network) -> set[str]:
     if "series" in task:
         base = task["series"]["base"]
         found |= {"last_value" if base == "last" else base, "log" if task["series"]["log"] else ""}
+        found.add("quantiles" if "quantiles" in task["series"] else "")
+    if "preprocessor" in task:
+        made = task["preprocessor"]
+        found |= {"missing" if made["missing"] else "", "steps" if made["every_step"] else "whole"}
+        found.add("classes" if made["kind"] == "class" else "numbers")
     return found
 
 
@@ -292,10 +299,17 @@ def _constants(task: dict[str, Any]) -> dict[str, str]:
             numbers = {"SOURCE_NUMBERS": _numbers(task["source"])}
         case "forecaster":
             series = task["series"]
+            if "future" in series:
+                raise OptionError("export: numpy has no forecasters with columns known in advance; expected onnx")
             values = {"COLUMNS": [series["column"], *series["inputs"]], "MEAN": series["scaler"]["mean"]}
             values |= {"STD": series["scaler"]["std"], "SPREAD": series["spread"]}
             values |= {name.upper(): series[name] for name in ("seq_length", "horizon", "season")}
             values["FIRST_ROW"] = Preprocessor.from_config(series).first_row
+        case "series":
+            made = task["preprocessor"]
+            values = {"COLUMNS": made["names"], "MEAN": made["scaler"]["mean"], "STD": made["scaler"]["std"]}
+            values |= {f"TARGET_{name.upper()}": made["target_scaler"][name][0] for name in ("mean", "std")}
+            values |= {"LABELS": task["labels"]["names"]} if "labels" in task else {}
         case "music":
             values = {"STARTS": task["starts"], "SHAPES": task["chords"]["shapes"]}
             values["FREQUENCY"] = task["chords"]["frequency"]

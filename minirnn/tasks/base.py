@@ -141,6 +141,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         Config, PredictConfig: classes of the options of training and of prediction.
         training: defaults of the options of the training loop.
         predicts_whole_input: all lines of the input are one example, rather than one each.
+        file_suffixes: of files without lines, which :meth:`predict_file` reads.
         model: the network. summary: the training data in words.
     """
 
@@ -155,6 +156,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
     PredictConfig: ClassVar[type[BaseConfig]] = BaseConfig
     training: ClassVar[TrainingConfig]
     predicts_whole_input: ClassVar[bool] = False
+    file_suffixes: ClassVar[tuple[str, ...]] = ()
     model: Any = None
     num_batches: int = 0
     summary: str = ""
@@ -304,6 +306,10 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         """Return the predictions for lines that arrive in batches, as those of a pipe, each batch as it arrives."""
         for batch in batches:
             yield self.predict_lines(batch, options)
+
+    def predict_file(self, path: str, options: Any = None) -> list[Prediction]:
+        """Return the predictions for a file with one of ``file_suffixes``."""
+        raise OptionError(f"{self.description} does not read {path}")
 
     def initial_state(self) -> Any:
         """Return the state before the first input of :meth:`step`."""

@@ -6,12 +6,15 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
 from minirnn import random
+from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import option
 from minirnn.data.sources import normalize_newlines
@@ -20,6 +23,7 @@ from minirnn.data.tables import (
     Table,
     check_columns,
     naive_forecasts,
+    parse_number,
     parse_table,
     read_batches,
     read_table,
@@ -27,7 +31,7 @@ from minirnn.data.tables import (
     windows,
 )
 from minirnn.errors import DataError, OptionError
-from minirnn.metrics import mae, rmse
+from minirnn.metrics import mae, pinball_loss, rmse
 from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
 from minirnn.nn.module import Parameter
@@ -49,6 +53,9 @@ class ForecasterConfig(WindowConfig, BidirectionalConfig):
 
     column: str | None = option(None, "Column to forecast; by default the last one with numbers.", group="Data")
     inputs: tuple[str, ...] | None = option(None, "Further columns to look at, separated by commas.", group="Data")
+    future: tuple[str, ...] | None = option(
+        None, "Columns known in advance, such as prices or holidays, separated by commas.", group="Data"
+    )
     horizon: int = option(1, "Steps to forecast at once.", 1, group="Data")
     season: int | None = option(None, "Rows in a season, 1 for none; estimated by default.", 1, group="Data")
     base: Base | None = option(  # noqa: RUF009 - a field, as the others
@@ -56,12 +63,29 @@ class ForecasterConfig(WindowConfig, BidirectionalConfig):
         "Baseline that the network corrects: the last value, that of a season ago, or that plus the change since then; "
         "by default the best one on the training set.",
     )
+    quantiles: str | None = option(
+        None, "Forecast quantiles, separated by commas, rather than the mean: 0.1,0.5,0.9.", group="Data"
+    )
     log: bool | None = option(None, "Take logarithms; by default where the spread grows.", flags=("--log/--no-log",))
     penalty: float = option(5.0, "Pull of the weights towards 0; counts less in long series.", 0, group="Training")
     bidirectional: bool = False
     hidden_size: int = 32
     seq_length: int = 24
     val_fraction: float = 0.2
+
+
+def parse_quantiles(text: str | None) -> tuple[float, ...]:
+    """Return the numbers of a list with commas; none where it is None.
+
+    Raises:
+        OptionError: they are not numbers between 0 and 1 in increasing order.
+    """
+    if text is None:
+        return ()
+    found = tuple(parse_number(part) for part in text.split(","))
+    if not all(low < high for low, high in pairwise((0, *found, 1))):  # NaN is not below anything
+        raise OptionError(f"quantiles: expected increasing numbers between 0 and 1, with commas, got {text!r}")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------- data
@@ -75,36 +99,52 @@ class Series:
         table: what they were read from.
         names: of the C columns, the one to forecast first. values: [R, C].
         num_validation: rows of the table that are left out here because they are the validation set.
+        num_future: how many of the columns, the last ones, are known in advance.
     """
 
     table: Table
     names: tuple[str, ...]
     values: np.ndarray = field(repr=False)
     num_validation: int = 0
+    num_future: int = 0
 
     @classmethod
-    def of(cls, table: Table, column: str | None = None, inputs: Sequence[str] = ()) -> Self:
+    def of(
+        cls,
+        table: Table,
+        column: str | None = None,
+        inputs: Sequence[str] = (),
+        future: Sequence[str] = (),
+        empty: int = 0,
+    ) -> Self:
         """Select columns of a table.
 
         Args:
             column: the one to forecast; the last one that holds numbers where None.
-            inputs: others; names that contain commas, but are not columns, are several.
+            inputs, future: others, and others that are known in advance; names that contain commas, but are not
+                columns, are several.
+            empty: so many rows at the end may have empty cells, which are NaN.
 
         Raises:
             DataError: there is no such column, or a cell of it is not a finite number; says where.
             OptionError: a column is named twice.
         """
-        parts = (part for name in inputs for part in ([name] if name in table.header else name.split(",")))
-        names = (table.last_number() if column is None else column, *(part.strip() for part in parts))
+        others = [
+            [part.strip() for name in given for part in ([name] if name in table.header else name.split(","))]
+            for given in (inputs, future)
+        ]
+        names = (table.last_number() if column is None else column, *others[0], *others[1])
         for name in names:
             if names.count(name) > 1:
                 raise OptionError(f"column {name!r} is named twice; the column to forecast is always an input")
-        return cls(table, names, table.columns(names))
+        return cls(table, names, table.columns(names, empty), num_future=len(others[1]))
 
     @classmethod
-    def read(cls, source: str, column: str | None = None, inputs: Sequence[str] = ()) -> Self:
+    def read(
+        cls, source: str, column: str | None = None, inputs: Sequence[str] = (), future: Sequence[str] = ()
+    ) -> Self:
         """As :meth:`of`, from a CSV file with a header; ``-`` is standard input."""
-        return cls.of(read_table(source), column, inputs)
+        return cls.of(read_table(source), column, inputs, future)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -200,9 +240,12 @@ class Preprocessor:
 
     With z the columns scaled to mean 0 and standard deviation 1 (after the logarithm, where it is taken), the inputs
     of a window of L rows are z[t] - z[L] of the column to forecast, and tanh(z[t] / 2) of every column: the level,
-    which stays in the range seen in training however far the series grows. The output o_k of the model means ::
+    which stays in the range seen in training however far the series grows; and, the same for all rows of the window,
+    tanh(z / 2) of the columns known in advance in the h rows after it. The output o_k of the model means ::
 
         x[t+k] = base[t+k] + spread_k o_k
+
+    A model of Q quantiles has an output for each, [h Q].
 
     Attributes:
         names: of the columns, the one to forecast first.
@@ -210,6 +253,8 @@ class Preprocessor:
         season: in rows, 1 where there is none. base: see :func:`base_forecasts`. log: x is the logarithm of the column.
         scaler: of the columns.
         spread: [h] root mean squared errors of the baseline on the training rows.
+        quantiles: Q increasing numbers between 0 and 1, or none.
+        num_future: how many of the columns, the last ones, are known in advance.
     """
 
     names: tuple[str, ...]
@@ -220,6 +265,8 @@ class Preprocessor:
     log: bool
     scaler: Scaler
     spread: np.ndarray
+    quantiles: tuple[float, ...] = ()
+    num_future: int = 0
 
     @classmethod
     def fit(cls, train: Series, config: ForecasterConfig) -> Self:
@@ -239,13 +286,21 @@ class Preprocessor:
         x = train.transformed(log)
         base = config.base or _choose_base(x[:, 0], horizon, season)
         scaler = Scaler.fit(x)
-        made = cls(train.names, seq_length, horizon, season, base, log, scaler, np.ones(horizon))
+        quantiles = parse_quantiles(config.quantiles)
+        made = cls(
+            train.names, seq_length, horizon, season, base, log, scaler, np.ones(horizon), quantiles, train.num_future
+        )
         first = made.first_row
         train.check_rows(first + horizon, f"to train on ({first} to look at, {horizon} to forecast)")
         examples = made.examples(train, first)
         errors = np.sqrt(np.mean((examples.expected - examples.base) ** 2, axis=0))
         spread = np.where(errors > 1e-9 * scaler.std[0], errors, scaler.std[0])  # a baseline without errors
         return replace(made, spread=spread)
+
+    @property
+    def future(self) -> tuple[str, ...]:
+        """The names of the columns known in advance."""
+        return self.names[len(self.names) - self.num_future :]
 
     @property
     def first_row(self) -> int:
@@ -260,16 +315,28 @@ class Preprocessor:
         """As :meth:`examples`, of rows x [R, C] as :meth:`Series.transformed` returns them."""
         z, _ = windows(self.scaler.apply(x[first - self.seq_length :]), self.seq_length, self.horizon)
         _, expected = windows(x[first - self.seq_length :], self.seq_length, self.horizon)
-        return Examples(z, base_forecasts(x[:, 0], first, self.horizon, self.base, self.season), expected, self.spread)
+        base = base_forecasts(x[:, 0], first, self.horizon, self.base, self.season)
+        columns = slice(len(self.names) - self.num_future, None)
+        future = sliding_window_view(self.scaler.apply(x[first:])[:, columns], self.horizon, axis=0)
+        return Examples(z, base, expected, self.spread, future.reshape(len(base), self.num_future * self.horizon))
 
-    def forecasts(self, x: np.ndarray, model: ManyToOne) -> np.ndarray:
+    def forecasts(self, x: np.ndarray, model: ManyToOne, future: np.ndarray | None = None) -> np.ndarray:
         """Return forecasts [R - first_row + 1, h] in the column's own units, one after each row but the first ones.
+
+        Those of quantiles are [R - first_row + 1, h, Q].
 
         Args:
             x: [R, C] at least :attr:`first_row` rows, see :meth:`Series.transformed`.
+            future: [h, F] the columns known in advance in the rows after them, of a model that reads some.
         """
-        unknown = np.repeat(x[-1:], self.horizon, axis=0)  # in place of the rows to come; nothing reads it
+        unknown = np.repeat(x[-1:], self.horizon, axis=0)  # in place of the rows to come; nothing else is read
+        if future is not None:
+            unknown[:, len(self.names) - self.num_future :] = future
         return self.values(self.cut(np.concatenate([x, unknown]), self.first_row).forecasts(model))
+
+    def middle(self, found: np.ndarray) -> np.ndarray:
+        """Return the middle one [..., h] of the quantiles [..., h, Q]; forecasts of the mean as they are."""
+        return found[..., len(self.quantiles) // 2] if self.quantiles else found
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """Return forecasts in the column's own units."""
@@ -280,11 +347,11 @@ class Preprocessor:
         names = ("seq_length", "horizon", "season", "base", "log")
         return {
             "column": self.names[0],
-            "inputs": list(self.names[1:]),
+            "inputs": list(self.names[1 : len(self.names) - self.num_future]),
             **{name: getattr(self, name) for name in names},
             "scaler": self.scaler.to_config(),
             "spread": self.spread.tolist(),
-        }
+        } | {name: list(values) for name, values in (("quantiles", self.quantiles), ("future", self.future)) if values}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -294,13 +361,16 @@ class Preprocessor:
             DataError: it does not describe one.
         """
         scaler, spread = Scaler.from_config(config["scaler"]), np.array(config["spread"], np.float64)
-        names = (config["column"], *config["inputs"])
+        future = config.get("future", ())
+        names = (config["column"], *config["inputs"], *future)
         sizes = [config[name] for name in ("seq_length", "horizon", "season")]
         if not all(isinstance(size, int) and size > 0 for size in sizes) or config["base"] not in get_args(Base):
             raise DataError(f"series: expected lengths above 0 and a base of {', '.join(get_args(Base))}")
         if len(scaler.mean) != len(names) or spread.shape != (sizes[1],) or not (spread > 0).all():
             raise DataError(f"series: expected {len(names)} scales of columns and {sizes[1]} spreads of steps")
-        return cls(names, sizes[0], sizes[1], sizes[2], config["base"], bool(config["log"]), scaler, spread)
+        quantiles = parse_quantiles(",".join(map(str, config["quantiles"])) if "quantiles" in config else None)
+        base, log = config["base"], bool(config["log"])
+        return cls(names, sizes[0], sizes[1], sizes[2], base, log, scaler, spread, quantiles, len(future))
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,31 +381,42 @@ class Examples:
         z: [L, N, C] scaled columns.
         base, expected: [N, h] baseline forecasts, and the values that followed.
         spread: [h] see :class:`Preprocessor`.
+        future: [N, F h] scaled columns known in advance in the rows after the windows.
     """
 
     z: np.ndarray
     base: np.ndarray
     expected: np.ndarray
     spread: np.ndarray
+    future: np.ndarray
 
     def __len__(self) -> int:
         return len(self.base)
 
     def inputs(self, numbers: np.ndarray | slice) -> np.ndarray:
-        """Return the model's inputs [L, n, 1 + C] of some windows."""
-        z = self.z[:, numbers]
-        return np.concatenate([z[:, :, :1] - z[-1:, :, :1], np.tanh(z / 2)], axis=2)
+        """Return the model's inputs [L, n, 1 + C + F h] of some windows."""
+        z, future = self.z[:, numbers], np.tanh(self.future[numbers] / 2)
+        future = np.broadcast_to(future, (len(z), *future.shape))
+        return np.concatenate([z[:, :, :1] - z[-1:, :, :1], np.tanh(z / 2), future], axis=2)
 
     def targets(self, numbers: np.ndarray | slice) -> np.ndarray:
         """Return the outputs [n, h] that would make the forecasts right."""
         return (self.expected[numbers] - self.base[numbers]) / self.spread
 
     def forecasts(self, model: ManyToOne) -> np.ndarray:
-        """Return x [N, h] as the model forecasts it."""
+        """Return x [N, h] as the model forecasts it; [N, h, Q] of quantiles.
+
+        Quantiles that cross are put in order, which never makes them worse (Chernozhukov, Fernández-Val & Galichon
+        2010, "Quantile and probability curves without crossing").
+        """
         parts = [slice(start, start + EVAL_BATCH_SIZE) for start in range(0, len(self), EVAL_BATCH_SIZE)]
         with model.evaluating():
             outputs = [model(self.inputs(part)).numpy() for part in parts]
-        return self.base + self.spread * np.concatenate(outputs).astype(np.float64)
+        y = np.concatenate(outputs).astype(np.float64)
+        if y.shape == self.base.shape:
+            return self.base + self.spread * y
+        y = np.sort(y.reshape(*self.base.shape, -1), 2)
+        return self.base[:, :, None] + self.spread[:, None] * y
 
 
 # ------------------------------------------------------------------------------------------------------- task
@@ -343,6 +424,9 @@ class Examples:
 
 class Forecaster(ExampleTask[Series, ForecasterConfig]):
     """A forecaster of a series, trained on windows of it; the last rows are the validation set.
+
+    With ``quantiles`` it forecasts these rather than the mean, by the pinball loss of
+    :func:`~minirnn.metrics.pinball_loss` in the place of the squared error.
 
     The model begins as the baseline itself (its head is zero) and learns to correct it. What is minimised is the mean
     squared error in units of the baseline's own, plus ``penalty / N`` times the sum of all squared weights but biases,
@@ -383,7 +467,7 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     @classmethod
     def read(cls, sources: Sequence[str], config: ForecasterConfig) -> Series:
-        return Series.read(_only(sources), config.column, config.inputs or ())
+        return Series.read(_only(sources), config.column, config.inputs or (), config.future or ())
 
     @classmethod
     def _build(cls, data: Series, config: ForecasterConfig, init_from: Self | None) -> Self:
@@ -391,12 +475,19 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
             known = init_from.preprocessor.names
             columns = f"{len(known)} columns, as the trained model reads ({', '.join(known)})"
             raise OptionError(f"inputs: expected {columns}, got {len(data.names)} ({', '.join(data.names)})")
+        if init_from is not None and data.num_future != init_from.preprocessor.num_future:
+            known = init_from.preprocessor.future
+            raise OptionError(f"future: expected {len(known)} columns, as the trained model, got {data.num_future}")
         count = max(0, len(data) - max(config.horizon, round(len(data) * config.val_fraction)))
         train = data.rows(count, len(data) - count)
         preprocessor = Preprocessor.fit(train, config)
         examples = preprocessor.examples(train, preprocessor.first_row)
         random.manual_seed(config.seed)
-        model = ManyToOne(1 + len(data.names), output_size=config.horizon, **config.recurrent())
+        model = ManyToOne(
+            1 + len(data.names) + data.num_future * config.horizon,
+            output_size=config.horizon * max(1, len(preprocessor.quantiles)),
+            **config.recurrent(),
+        )
         for parameter in model.head.parameters():
             parameter.data[...] = 0
         facts = {"sha256": fingerprint(data.values), "rows": len(data), "train_rows": count}
@@ -419,7 +510,8 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     def architecture(self) -> dict[str, Any]:
         made = self.preprocessor
-        return super().architecture() | {"horizon": made.horizon, "base": made.base}
+        quantiles = ",".join(map(str, made.quantiles)) or None
+        return super().architecture() | {"horizon": made.horizon, "base": made.base, "quantiles": quantiles}
 
     def vocabulary_config(self) -> dict[str, Any]:
         return {"series": self.preprocessor.to_config()}
@@ -428,7 +520,12 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         targets = self._examples.targets(examples)
-        loss = F.mse_loss(self.model(self._examples.inputs(examples)), targets)
+        y = self.model(self._examples.inputs(examples))
+        if quantiles := self.preprocessor.quantiles:
+            e = -(y.reshape(*targets.shape, len(quantiles)) - targets[:, :, None])
+            loss = ops.maximum(e * quantiles, e * (np.array(quantiles) - 1)).mean()
+        else:
+            loss = F.mse_loss(y, targets)
         if self._penalty:
             for weights in self._weights:
                 loss = loss + (weights * weights).sum() * self._penalty
@@ -436,7 +533,8 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
 
     def evaluate(self) -> dict[str, float]:
         metrics = self.metrics(self._validation, self._data["train_rows"])
-        return {"val_loss": metrics["loss"], "rmse": metrics["rmse"], "mae": metrics["mae"]}
+        shown = [name for name in ("rmse", "mae", "pinball", "coverage") if name in metrics]
+        return {"val_loss": metrics["loss"], **{name: metrics[name] for name in shown}}
 
     # ------------------------------------------------------------------------------------------------ use
 
@@ -446,16 +544,27 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         Returns:
             ``loss``, the mean squared error in units of the spread; ``rmse`` and ``mae`` in units of the column; and
             both of forecasts that need no learning: ``base_`` of the baseline, ``persistence_`` of repeating the last
-            value, ``seasonal_naive_`` of repeating the last season.
+            value, ``seasonal_naive_`` of repeating the last season. Of quantiles, ``loss`` is the pinball loss in units
+            of the spread, ``pinball`` that in units of the column, and ``coverage`` the fraction of values from the
+            lowest to the highest quantile; ``rmse`` and ``mae`` are those of the middle one.
         """
         made = self.preprocessor
         examples = made.examples(series, first)
         x = examples.forecasts(self.model)
         column = series.values[:, 0]
         expected = windows(column[first - 1 :, None], 1, made.horizon)[1]
-        found = made.values(x)
+        found, more = made.values(x), dict[str, float]()
+        if made.quantiles:
+            scaled = ((x - examples.expected[:, :, None]) / made.spread[:, None], np.zeros_like(expected))
+            loss = pinball_loss(*scaled, made.quantiles)
+            inside = (found[:, :, 0] <= expected) & (expected <= found[:, :, -1])
+            more = {"pinball": pinball_loss(found, expected, made.quantiles), "coverage": float(inside.mean())}
+            found = made.middle(found)
+        else:
+            loss = float(np.mean(((x - examples.expected) / made.spread) ** 2))
         metrics = {
-            "loss": float(np.mean(((x - examples.expected) / made.spread) ** 2)),
+            "loss": loss,
+            **more,
             "rmse": rmse(found, expected),
             "mae": mae(found, expected),
             "base_rmse": rmse(made.values(examples.base), expected),
@@ -504,7 +613,8 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         """Return one prediction: the ``horizon`` values after the last row of a table, whose lines these are.
 
         Raises:
-            DataError: the lines are no table with the model's columns, or too short a one.
+            DataError: the lines are no table with the model's columns, or too short a one; the last ``horizon`` rows
+                are not those to forecast, where the model reads columns known in advance.
         """
         return [self._prediction(*self._text(_name(lines), "\n".join(line.text for line in lines)))]
 
@@ -515,14 +625,15 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         a forecast: its values with tabs between them. The time it takes does not grow with the rows read before.
         """
         made, batches = self.preprocessor, iter(batches)
+        self._refuse_future("predict: expected a table as a file")
         first = next(batches, [])
         name, x, enough = _name(first), np.empty((0, len(made.names))), False
         texts = ([line.text for line in batch] for batch in itertools.chain([first], batches))
         for table in read_batches(name, texts):
             x = np.concatenate([x, self.transformed(table)])
             if len(x) >= made.first_row:
-                found = made.forecasts(x, self.model).tolist()
-                yield [self._facts(steps, "\t".join(f"{value:.6g}" for value in steps)) for steps in found]
+                found = made.forecasts(x, self.model)
+                yield [self._facts(steps, "\t".join(f"{value:.6g}" for value in steps.flat)) for steps in found]
                 x, enough = x[len(x) - made.first_row + 1 :], True
         if not enough:
             self._check_rows(name, x)
@@ -537,7 +648,8 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         """Return the forecast after each series.
 
         A series is the text of a CSV table with a header, or an array or list: [R, C], rows in the order of time, with
-        the columns in the order of ``preprocessor.names``; [R] where the model reads one column only.
+        the columns in the order of ``preprocessor.names``; [R] where the model reads one column only. Where it reads
+        columns known in advance, ``horizon`` rows more say these, with empty cells (NaN) in the column to forecast.
         """
         read = (
             self._text(name, normalize_newlines(one)) if isinstance(one, str) else self._numbers(name, one)
@@ -545,23 +657,34 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         )
         return [self._prediction(*one) for one in read]
 
-    def _text(self, name: str, text: str) -> tuple[str, np.ndarray]:
-        return name, self.transformed(parse_table(name, text))
+    def _text(self, name: str, text: str) -> tuple[str, np.ndarray, Callable[[int], str]]:
+        series = self._series(parse_table(name, text), self.preprocessor.horizon * bool(self.preprocessor.future))
+        return name, series.values, series.table.where
 
-    def _numbers(self, name: str, input: Any) -> tuple[str, np.ndarray]:
-        columns = self.preprocessor.names
-        values = check_columns(name, input, columns)
-        if self.preprocessor.log:
-            values = _logarithm(values, columns[0], lambda row: f"{name}[{row}]")
-        return name, values
+    def _numbers(self, name: str, input: Any) -> tuple[str, np.ndarray, Callable[[int], str]]:
+        made = self.preprocessor
+        values = check_columns(name, input, made.names, made.horizon if made.future else 0)
+        return name, values, lambda row: f"{name}[{row}]"
 
-    def _prediction(self, name: str, x: np.ndarray) -> Prediction:
+    def _prediction(self, name: str, x: np.ndarray, where: Callable[[int], str]) -> Prediction:
+        made, future = self.preprocessor, None
+        if made.future:
+            x, rows = x[: -made.horizon], x[-made.horizon :]
+            future = rows[:, len(made.names) - made.num_future :]
+            for row in np.flatnonzero(~np.isnan(rows[:, 0]) | np.isnan(future).any(1)):
+                expected = f"the last {made.horizon} rows are to be forecast: expected {', '.join(made.future)}"
+                raise DataError(f"{where(len(x) + int(row))}: {expected}, and nothing as {made.names[0]}")
         self._check_rows(name, x)
-        steps = self.preprocessor.forecasts(x[-self.preprocessor.first_row :], self.model)[0].tolist()
-        return self._facts(steps, "\n".join(f"{number}\t{value:.6g}" for number, value in enumerate(steps, 1)))
+        x = _logarithm(x, made.names[0], where) if made.log else x
+        steps = made.forecasts(x[-made.first_row :], self.model, future)[0]
+        lines = ["\t".join(f"{value:.6g}" for value in row.flat) for row in steps]
+        return self._facts(steps, "\n".join(f"{number}\t{line}" for number, line in enumerate(lines, 1)))
 
-    def _facts(self, steps: list[float], text: str) -> Prediction:
-        return Prediction(text, {"column": self.preprocessor.names[0], "horizon": steps})
+    def _facts(self, steps: np.ndarray, text: str) -> Prediction:
+        made = self.preprocessor
+        quantiles = dict(zip(map(str, made.quantiles), steps.T.tolist(), strict=False))
+        more = {"quantiles": quantiles} if quantiles else {}
+        return Prediction(text, {"column": made.names[0], "horizon": made.middle(steps).tolist(), **more})
 
     def _check_rows(self, name: str, x: np.ndarray) -> None:
         if len(x) < self.preprocessor.first_row:
@@ -572,10 +695,17 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         """Return the model's columns of a table, rows x [R, C] as :meth:`Series.transformed` gives them."""
         return self._series(table).transformed(self.preprocessor.log)
 
-    def _series(self, table: Table) -> Series:
-        return Series.of(table, self.preprocessor.names[0], self.preprocessor.names[1:])
+    def _series(self, table: Table, empty: int = 0) -> Series:
+        made = self.preprocessor
+        return Series.of(table, made.names[0], made.names[1 : len(made.names) - made.num_future], made.future, empty)
+
+    def _refuse_future(self, message: str) -> None:
+        """Raise an :class:`OptionError` where the model reads columns known in advance."""
+        if known := self.preprocessor.future:
+            raise OptionError(f"{message}, for the model reads columns known in advance: {', '.join(known)}")
 
     def initial_state(self) -> np.ndarray:
+        self._refuse_future("step: expected a model that reads the past alone; use predict")
         return np.empty((0, len(self.preprocessor.names)))
 
     def step(self, input: ArrayLike, state: np.ndarray) -> tuple[list[float] | None, np.ndarray]:
@@ -598,7 +728,7 @@ class Forecaster(ExampleTask[Series, ForecasterConfig]):
         if made.log:
             row[0] = np.log(row[0])
         rows = np.concatenate([state, row[None]])[-made.first_row :]
-        return made.forecasts(rows, self.model)[0].tolist() if len(rows) == made.first_row else None, rows
+        return made.middle(made.forecasts(rows, self.model)[0]).tolist() if len(rows) == made.first_row else None, rows
 
 
 def _name(lines: Sequence[Line]) -> str:

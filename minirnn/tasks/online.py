@@ -308,4 +308,8 @@ def _(task: Classifier, config: LearnConfig | None = None) -> _ClassLearner:
 
 @learner.register
 def _(task: Forecaster, config: LearnConfig | None = None) -> _SeriesLearner:
+    if task.preprocessor.quantiles or task.preprocessor.future:
+        raise OptionError(
+            "learn: expected a forecaster of the mean, from the past alone; got one with quantiles or future"
+        )
     return _SeriesLearner(task, config or LearnConfig())

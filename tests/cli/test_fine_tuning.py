@@ -20,6 +20,7 @@ NEW = {
     "tagger": "; 3 new and 5 known words; 6 new and 0 known characters; 1 new and 5 known tags",
     "translator": "; 2 new and 8 known source tokens; 4 new and 9 known target tokens",
     "forecaster": "",
+    "series": "; 2 new and 2 known labels",
     "music": "",
 }
 """What is said of the vocabularies; characters of the tiny tagger are rarer than its ``min_count``."""
@@ -32,7 +33,7 @@ def data(folder: Path) -> None:
 
 
 def command(name: str, *arguments: str) -> tuple[str, ...]:
-    inputs = ("--inputs", "x") if name == "forecaster" else ()
+    inputs = {"forecaster": ("--inputs", "x"), "series": ("--id", "id")}.get(name, ())
     return (f"train-{name}", TASKS[name].name, "--batch-size", "8", *inputs, *arguments)
 
 
@@ -70,7 +71,8 @@ def test_options_that_the_trained_model_decides_are_refused_by_their_flags(name:
         new = other_value(option, info, value)
         on, _, off = info.flags[0].partition("/")
         typed = (on if new else off,) if isinstance(new, bool) else (on, str(new))
-        message = f"cannot fine-tune {run}: {on} is {value} there, not {new}; leave it out, or train a new model"
+        known = "not given" if value is None else value
+        message = f"cannot fine-tune {run}: {on} is {known} there, not {new}; leave it out, or train a new model"
         assert refusal(*command(name, "--init-from", run, *typed)) == message
     assert not Path("checkpoints").exists()
 

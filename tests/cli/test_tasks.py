@@ -31,6 +31,7 @@ TRAINED: dict[str, tuple[str, set[str]]] = {
     "tagger": ("24 sentences, 72 words, 5 tags; vectors for 2 of 9 words\n", LABELS),
     "translator": ("41 pairs to train on, 12 and 13 different tokens\n", {"loss", "exact_match"}),
     "forecaster": ("60 rows, 48 to train on; column 'a', season 11, base trend\n", FORECASTS),
+    "series": ("30 sequences of 2 columns, 2 to 5 steps, 5.8% of the values missing; 2 classes\n", LABELS),
     "music": ("52 pieces of 341 steps; 3 more to validate with\n", {"loss", "nll", "pieces", "steps"}),
 }
 """Of every task: what is said of its data, and the metrics of ``eval``."""
@@ -46,7 +47,7 @@ def test_training_says_what_it_does_and_eval_measures_it(name: str, folder: Path
     assert f"data: {summary}" in done.stderr
     assert f"training for 6 steps in {out}\n" in done.stderr
     assert f"; now try: {tasks.TASKS[name].example.format(f'{out}/best.safetensors')}\n" in done.stderr
-    assert ("\n    | " in done.stderr) == (name not in ("classifier", "forecaster"))  # samples are shown
+    assert ("\n    | " in done.stderr) == (name not in ("classifier", "forecaster", "series"))  # samples are shown
     assert sorted(os.listdir(out)) == ["best.safetensors", "last.safetensors", "metrics.jsonl", "previous.safetensors"]
     measured = json_of("eval", out, data.name)
     assert measured.keys() == metrics
@@ -225,6 +226,7 @@ def test_the_best_tagger_of_spans_has_the_highest_span_f1() -> None:
 # --------------------------------------------------------------------------------------------------- mistakes
 
 REVIEWS, TAGGED, ROWS = TASKS["classifier"].data, TASKS["tagger"].data, "a,b\n1,2\n3,4\n"
+SERIES = ("--id", "i")
 LONG_COLUMN = "a\n" + "1\n2\n" * 20
 MISTAKES: list[tuple[str, str | bytes | dict[str, str] | None, tuple[str, ...], str]] = [
     ("classifier", "a b\tA\nc d\n", (), "bad:2: expected 2 columns separated by a tab, got 1"),
@@ -276,6 +278,26 @@ MISTAKES: list[tuple[str, str | bytes | dict[str, str] | None, tuple[str, ...], 
     ("forecaster", LONG_COLUMN, ("--horizon", "80"), "got 0: of the table's 40 rows 40 validate, 0 are left"),
     ("forecaster", LONG_COLUMN, ("--season", "50"), "bad: expected at least 52 rows, to train on (a season of 50"),
     ("forecaster", LONG_COLUMN.replace("2", "0"), ("--log",), "bad:3: column 'a': expected a number above 0"),
+    ("series", "", (), "nothing to read in bad"),
+    ("series", "i,a,l\n", SERIES, "bad: no row below the header"),
+    ("series", "i,a,l\n1,2,A\n1,x,A\n", SERIES, "bad:3: column 'a': expected a number, or nothing, got 'x'"),
+    ("series", "i,a,l\n1,2,A\n1,2,B\n", SERIES, "bad:3: the label changes from 'A' to 'B' within sequence '1'"),
+    ("series", "i,a,l\n1,2,A\n1,2,\n", SERIES, "bad:3: column 'l': the label is missing"),
+    (
+        "series",
+        "i,a,l\n1,2,A\n1,2,A\n2,1,B\n2,1,B\n1,5,A\n",
+        SERIES,
+        "bad:6: id '1' comes back: line 2 has it too, '2' is between; expected all rows of a sequence together",
+    ),
+    ("series", "i,a,l\n1,2,A\n2,2,B\n2,1,B\n", SERIES, "bad:2: sequence '1' has 1 step; expected at least 2"),
+    ("series", "i,a,l\n1,2,A\n1,2,A\n", SERIES, "bad:2: expected at least 2 sequences"),
+    ("series", "i,a,l\n1,2,A\n1,2,A\n2,2,A\n2,2,A\n", SERIES, "bad:2: every label is 'A'; expected two or more"),
+    ("series", "a,l\n1,A\n2,A\n", (), "bad:2: expected at least 2 sequences"),
+    ("series", "i,a,l\n1,2,A\n1,2,A\n", ("--id", "k"), "bad: no column 'k'; there are 'i', 'a', 'l'"),
+    ("series", "i,l\n1,A\n1,A\n", SERIES, "bad: no column is left to read; there are 'i', 'l'"),
+    ("series", "i,a,l\n1,2,A\n1,2,A\n", (*SERIES, "--inputs", "a,l"), "bad: column 'l' is named twice"),
+    ("series", "i,a,l\n1,2,3\n1,2,3\n2,1,A\n2,1,A\n", (*SERIES, "--target", "number"), "bad:4: expected a number as"),
+    ("series", "i,a,l\n1,2,3\n1,2,3\n2,1,A\n2,1,A\n", (*SERIES, "--seq-length", "2"), "seq_length: a label is for a"),
     ("music", "{", (), "bad:1: not JSON"),
     ("music", "[[60, 62]]", (), "expected at least 2 examples"),
     ("music", "[[60, 62], [60, [64, 10]]]", (), "bad: train[1]: step 1: pitch 10 is outside 21 to 108, the keys of a"),
@@ -305,6 +327,7 @@ CHOICES = {
     "classifier": ("--pooling=sum", "--level=line"),
     "translator": ("--level=byte", "--attention=loud", "--schedule=cosine", "--draw=coin"),
     "forecaster": ("--base=mean", "--optimizer=lion"),
+    "series": ("--pooling=sum", "--target=text"),
 }
 
 
@@ -332,6 +355,11 @@ USES: list[tuple[str, tuple[str, ...], str | bytes, str]] = [
     ("forecaster", ("predict", "--beam", "3"), "", "--beam is not for the model in {}, a forecaster"),
     ("forecaster", ("eval",), "a,b\n1,2\n3,4\n", "input: expected at least 13 rows, 12 before those to score and 1 to"),
     ("forecaster", ("eval",), "a,b\n1,2\n?,4\n", "input:3: column 'a': expected a finite number, got '?'"),
+    ("series", ("predict",), "id,y\n1,2\n1,4\n", "input: no column 'x'; there are 'id', 'y'"),
+    ("series", ("predict",), "id,x,y\n1,2,3\n", "input:2: sequence '1' has 1 step; expected at least 2"),
+    ("series", ("predict", "--beam", "2"), "", "--beam is not for the model in {}, a seriesmodel"),
+    ("series", ("eval",), "id,x,y\n1,2,3\n1,2,3\n", "input: no column 'kind'; there are 'id', 'x', 'y'"),
+    ("series", ("eval",), "id,x,y,kind\n1,2,3,c\n1,2,3,c\n", "input:2: label 'c' is none of the 2 known: a, b"),
     (
         "char",
         ("sample", "--prime", "to", "--top-p", "-1"),

@@ -1,7 +1,10 @@
 """The forecaster: baselines, no look at the future, metrics by hand, learning, columns; see also test_tasks.py."""
 
+import ast
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import needs_many_steps, perturb, run
 
+import minirnn as mr
 from minirnn.data.tables import parse_table
 from minirnn.errors import DataError, OptionError
+from minirnn.metrics import pinball_loss
 from minirnn.nn import functional as F
 from minirnn.tasks import Line
 from minirnn.tasks.forecaster import Forecaster, ForecasterConfig, Preprocessor, Series, _choose_base, base_forecasts
+from minirnn.tasks.online import learner
 from minirnn.training import Trainer, TrainingConfig
 
 
@@ -413,3 +419,174 @@ def test_columns_may_not_be_named_twice() -> None:
         with pytest.raises(OptionError, match="is named twice"):
             Series.of(table, column, inputs)
     assert Series.of(table, "b", ["a"]).names == ("b", "a")
+
+
+# ---------------------------------------------------------------------------------------------------- quantiles
+
+
+def test_quantiles_are_in_order_and_measured_by_hand(tmp_path: Path) -> None:
+    """Coverage is that of the lowest and the highest quantile, the point forecast is the middle one."""
+    columns = growing(60), noise(60)
+    made = perturb(task(*columns, horizon=2, quantiles="0.1,0.5,0.9", log=False, base="last"))
+    series = make(*columns)
+    examples = made.preprocessor.examples(series, 20)
+    with made.model.evaluating():
+        outputs = made.model(examples.inputs(slice(None))).numpy().astype(np.float64).reshape(-1, 2, 3)
+    assert (np.diff(outputs, axis=2) < 0).any()  # they cross
+    x = np.array([[[b + s * y for y in sorted(o)] for b, s, o in zip(bs, made.preprocessor.spread, os, strict=True)]
+                  for bs, os in zip(examples.base, outputs, strict=True)])  # fmt: skip
+    np.testing.assert_allclose(examples.forecasts(made.model), x, rtol=1e-6)
+    column, losses, inside = columns[0], [], []
+    for n, rows in enumerate(x):
+        for k, quantiles in enumerate(rows):
+            e = [column[20 + n + k] - y for y in quantiles]
+            losses += [max(q * d, (q - 1) * d) for q, d in zip((0.1, 0.5, 0.9), e, strict=True)]
+            inside.append(e[0] >= 0 >= e[2])
+    metrics = made.metrics(series, 20)
+    assert metrics["pinball"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert metrics["coverage"] == pytest.approx(np.mean(inside))
+    assert metrics["mae"] == pytest.approx(np.mean(np.abs(x[:, :, 1] - examples.expected)), rel=1e-6)
+
+    run(Trainer(made, TrainingConfig(steps=1), tmp_path / "run"))
+    loaded = Forecaster.load(tmp_path / "run/last.safetensors")
+    found = loaded.predict(text_of(*columns))
+    assert found["quantiles"].keys() == {"0.1", "0.5", "0.9"}
+    assert found["horizon"] == found["quantiles"]["0.5"]
+    low, middle, high = (np.array(values) for values in found["quantiles"].values())
+    assert ((low <= middle) & (middle <= high)).all()
+    (printed,) = loaded.predict_lines(lines(*columns))
+    assert printed.text.splitlines()[1] == f"2\t{low[1]:.6g}\t{middle[1]:.6g}\t{high[1]:.6g}"
+
+
+def test_the_loss_of_quantiles_is_the_pinball_loss() -> None:
+    made = perturb(task(growing(), horizon=2, quantiles="0.25,0.5", penalty=0.0))
+    numbers = np.array([4, 9, 2])
+    loss, _ = made.batch_loss(numbers, 0.0)
+    y = made.model(made._examples.inputs(numbers)).numpy().reshape(3, 2, 2)
+    assert loss.item() == pytest.approx(pinball_loss(y, made._examples.targets(numbers), (0.25, 0.5)), rel=1e-5)
+
+
+@needs_many_steps
+def test_quantiles_learn_the_spread_of_the_noise(tmp_path: Path) -> None:
+    """The 0.1- and 0.9-quantile of independent noise are those of the normal distribution."""
+    made = task(noise(1500), horizon=1, quantiles="0.1,0.5,0.9", season=1, penalty=5.0, batch_size=64)
+    run(Trainer(made, TrainingConfig(steps=400, lr=1e-2), tmp_path / "run"))
+    made = Forecaster.load(tmp_path / "run/best.safetensors")
+    series = make(noise(1500, seed=1))
+    assert made.metrics(series, 10)["coverage"] == pytest.approx(0.8, abs=0.05)
+    low, middle, high = (made.predict(text_of(noise(40, seed=2)))["quantiles"][q][0] for q in ("0.1", "0.5", "0.9"))
+    assert (low, middle, high) == (
+        pytest.approx(-1.28, abs=0.4),
+        pytest.approx(0, abs=0.4),
+        pytest.approx(1.28, abs=0.4),
+    )
+
+
+def test_quantiles_in_exported_programs(tmp_path: Path) -> None:
+    columns = growing(60), noise(60)
+    made = perturb(task(*columns, horizon=2, quantiles="0.1,0.9", log=True))
+    mr.export(made, tmp_path / "model.py")
+    rows = np.stack(columns, 1)[-30:].tolist()
+    code = f"from model import predict; print(predict({rows}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    expected = np.array(list(made.predict(rows)["quantiles"].values())).T
+    np.testing.assert_allclose(ast.literal_eval(done.stdout), expected, rtol=1e-5)
+    with pytest.raises(
+        OptionError, match="export: c has no forecasters with quantiles or future; expected onnx, or numpy for q"
+    ):
+        mr.export(made, tmp_path / "model.h")
+    with pytest.raises(
+        OptionError, match="learn: expected a forecaster of the mean, from the past alone; got one with q"
+    ):
+        learner(made)
+
+
+# ------------------------------------------------------------------------------------------- known in advance
+
+
+def future_task(**options: Any) -> Forecaster:
+    """The columns a, b and c, of which c is known in advance."""
+    table = parse_table("s.csv", text_of(growing(60), noise(60), noise(60, 1)))
+    settings = {"seq_length": 7, "hidden_size": 5, "batch_size": 8, "horizon": 3, "season": 6, "log": False}
+    return Forecaster.build(Series.of(table, "a", ["b"], ["c"]), ForecasterConfig(**settings | options))
+
+
+def test_inputs_known_in_advance_are_those_of_the_rows_to_forecast() -> None:
+    made = future_task()
+    series = make(growing(60), noise(60), noise(60, 1))
+    inputs = made.preprocessor.examples(series, 20).inputs(np.array([4]))
+    scaler = made.preprocessor.scaler
+    later = np.tanh((series.values[24:27, 2] - scaler.mean[2]) / scaler.std[2] / 2)
+    assert inputs.shape == (7, 1, 1 + 3 + 3)
+    np.testing.assert_allclose(inputs[:, 0, 4:], np.tile(later, (7, 1)), rtol=1e-12)
+    assert made.model.config["input_size"] == 7
+
+
+@pytest.mark.parametrize("options", [{}, {"log": True, "quantiles": "0.1,0.9"}])
+def test_a_table_to_predict_says_what_is_known_of_the_rows_to_come(options: dict[str, Any], tmp_path: Path) -> None:
+    """The forecast is the one that measuring makes at these rows; the other columns may be empty there."""
+    made = perturb(future_task(**options))
+    columns = growing(60), noise(60), noise(60, 1)
+    examples = made.preprocessor.examples(make(*columns), 40)
+    expected = made.preprocessor.values(examples.forecasts(made.model))[0]
+    array = np.stack(columns, 1)[20:43]
+    array[-3:, 0] = array[-2:, 1] = np.nan
+    text = "t,b,c,a\n" + "".join(f"{n},{b},{c},{a}\n" for n, (a, b, c) in enumerate(array.tolist())).replace("nan", "")
+    for table in (array, text):
+        found = made.predict(table)
+        values = np.array(list(found["quantiles"].values())).T if "quantiles" in options else found["horizon"]
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
+    run(Trainer(made, TrainingConfig(steps=1), tmp_path / "run"))
+    loaded = Forecaster.load(tmp_path / "run/last.safetensors")
+    assert loaded.preprocessor.future == ("c",)
+    assert loaded.predict(array) == made.predict(array)
+    other = array.copy()
+    other[-1, 2] += 1
+    assert loaded.predict(other) != loaded.predict(array)
+
+
+def test_rows_to_come_that_are_not_as_expected_are_refused(tmp_path: Path) -> None:
+    made = future_task()
+    rows = np.stack([growing(30), noise(30), noise(30, 1)], 1)
+    message = "the last 3 rows are to be forecast: expected c, and nothing as a"
+    with pytest.raises(DataError, match=rf"input\[27\]: {message}"):
+        made.predict(rows)
+    rows[-3:, 0] = rows[-1, 2] = np.nan
+    with pytest.raises(DataError, match=rf"input\[29\]: {message}"):
+        made.predict(rows)
+    rows[5, 1] = np.nan
+    with pytest.raises(DataError, match=r"input\[5\]: column 'b': expected a finite number"):
+        made.predict(rows)
+    text = "b,c,a\n" + "1,2,3\n" * 20 + "1,,\n" * 3
+    with pytest.raises(DataError, match=rf"input:22: {message}"):
+        made.predict(text)
+    with pytest.raises(DataError, match=r"input:24: column 'a': expected a finite number, got 'x'"):
+        made.predict(text.removesuffix("1,,\n") + "1,1,x\n")
+    with pytest.raises(DataError, match=r"input: expected at least 7 rows, to forecast from, got 1"):
+        made.predict("b,c,a\n1,2,3\n" + ",2,\n" * 3)
+    with pytest.raises(
+        OptionError, match="predict: expected a table as a file, for the model reads columns known in adv"
+    ):
+        list(made.predict_batches([lines(growing(30), noise(30), noise(30))]))
+    with pytest.raises(
+        OptionError, match="step: expected a model that reads the past alone; use predict, for the model"
+    ):
+        made.initial_state()
+    with pytest.raises(
+        OptionError, match="export: numpy has no forecasters with columns known in advance; expected onnx"
+    ):
+        mr.export(made, tmp_path / "model.py")
+    with pytest.raises(OptionError, match="future: expected 1 columns, as the trained model, got 0"):
+        Forecaster.build(make(growing(60), noise(60), noise(60)), ForecasterConfig(seq_length=7), init_from=made)
+
+
+@needs_many_steps
+def test_what_is_known_in_advance_is_used(tmp_path: Path) -> None:
+    """A value that follows from a column in the same row can be forecast only if this column is known."""
+    known = noise(400, 5)
+    table = parse_table("s.csv", text_of(3 * known + 10, known))
+    for inputs, future, bounds in ((["b"], [], (2, 4)), ([], ["b"], (0, 0.6))):
+        config = ForecasterConfig(seq_length=4, hidden_size=16, season=1, log=False, penalty=0.0)
+        made = Forecaster.build(Series.of(table, "a", inputs, future), config)
+        run(Trainer(made, TrainingConfig(steps=300, lr=1e-2), tmp_path / f"run{len(future)}"))
+        assert bounds[0] < made.evaluate()["rmse"] < bounds[1]

@@ -29,6 +29,7 @@ LINES = {
     "tagger": ["The dog barks", "", "Zoe barks ."],
     "translator": ["He runs.", "", "Zoe goes."],
     "forecaster": TASKS["forecaster"].data.splitlines(),
+    "series": TASKS["series"].data.splitlines(),
     "music": ["60,64", "", "[[62], [65]]"],
 }
 OTHER_MODELS: dict[str, dict[str, Any]] = {
@@ -44,6 +45,7 @@ OTHER_MODELS: dict[str, dict[str, Any]] = {
     "tagger": {"cell": "gru", "num_layers": 2, "bidirectional": False, "column": 3},
     "translator": {"cell": "gru", "bidirectional": False, "attention": "none", "level": "char", "lower": True},
     "forecaster": {"cell": "gru", "bidirectional": True, "horizon": 2},
+    "series": {"cell": "gru", "bidirectional": False, "every_step": True},
     "music": {"cell": "rnn"},
 }
 
@@ -154,11 +156,20 @@ REPORTED: dict[tuple[str, str], str | None] = {
     ("tagger", "column"): OTHER_DATA,
     ("translator", "attention"): 'attention was "additive", now it is "dot"',
     ("forecaster", "inputs"): "no column 'c'",
+    ("forecaster", "future"): "no column 'c'",
     ("forecaster", "horizon"): "output_size was 1, now it is 2",
+    ("forecaster", "quantiles"): "output_size was 1, now it is 2",
     ("forecaster", "val_fraction"): "train_rows was 48, now it is 45",
     ("forecaster", "season"): "season was 11",
     ("forecaster", "column"): "column 'b' is named twice",
     ("forecaster", "log"): "expected a number above 0",
+    ("series", "id"): "column 'id': expected a number, or nothing, got 's0'",
+    ("series", "label"): "column 'kind': expected a number, or nothing, got 'a'",
+    ("series", "inputs"): "no column 'c'",
+    ("series", "target"): "expected a number as label, got 'a'",
+    ("series", "seq_length"): "seq_length: a label is for a whole sequence",
+    ("series", "anomalies"): "column 'kind': expected a number, or nothing, got 'a'",
+    ("series", "every_step"): OTHER_DATA,
     ("music", "val_fraction"): OTHER_DATA,
     ("music", "seed"): OTHER_DATA,
     **{(name, "freeze"): r'frozen was null, now it is \["(tagging\.)?head.weight"' for name in TASKS},
@@ -191,6 +202,7 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     "tagger": [("dog", "cat"), ("DET", "PRON"), (".\tPUNCT\ty\n\nIt", ".\tPUNCT\ty\nIt")],
     "translator": [("Tom", "Tim"), ("Va !", "Va.")],
     "forecaster": [("d59,2", "d59,3")],
+    "series": [("s0,0", "s0,1"), (",,a", ",0,a"), ("s2,3,1.0", "s2,3,")],
     "music": [("60", "61"), ("[[[60, 64]", "[[[60]")],
 }
 
@@ -230,6 +242,11 @@ BATCHES = [
     *(("translator", {"attention": attention, "num_layers": 2}) for attention in ("additive", "dot", "none")),
     *(("music", {"cell": cell}) for cell in ("rnn", "lstm", "gru")),
     ("forecaster", {"horizon": 2, "penalty": 0.0}),
+    ("forecaster", {"horizon": 2, "penalty": 0.0, "quantiles": "0.1,0.6"}),
+    *(("series", {"pooling": pooling}) for pooling in POOLINGS),
+    ("series", {"every_step": True, "num_layers": 2}),
+    ("series", {"anomalies": True, "seq_length": 3, "inputs": ("x", "y"), "label": "kind"}),
+    ("series", {"label": "x", "inputs": ("y",), "target": "number", "every_step": True}),
 ]
 
 
@@ -239,7 +256,9 @@ def test_a_ragged_batch_has_the_mean_loss_and_gradients_of_its_examples(
 ) -> None:
     """Padding changes nothing."""
     monkeypatch.setattr(classifier, "TOKEN_DROPOUT", 0)
-    no_randomness = {"music": {"transpose": 0}, "translator": {"schedule": "constant"}}.get(name, {})
+    no_randomness = {"music": {"transpose": 0}, "translator": {"schedule": "constant"}, "series": {"noise": 0.0}}.get(
+        name, {}
+    )
     task = perturb(made(name, tmp_path, dropout=0.0, **no_randomness, **changed))
     task.model.to("float64")
     if name == "classifier":
@@ -322,6 +341,14 @@ def test_predictions_do_not_depend_on_the_other_lines(name: str, changed: dict, 
         ("forecaster", {"season": 0}, "season: expected an int of at least 1, got 0"),
         ("forecaster", {"base": "mean"}, "base: expected one of last, season, trend, got 'mean'"),
         ("forecaster", {"penalty": -1.0}, "penalty: expected a number of at least 0, got -1.0"),
+        *(
+            (
+                "forecaster",
+                {"quantiles": text},
+                "quantiles: expected increasing numbers between 0 and 1, with commas, got",
+            )
+            for text in ("", "0.5,0.5", "0,0.5", "0.5,1", "0.9,0.1", "0.5;0.9", "a", "nan", "0.1,,0.9")
+        ),
         ("music", {"transpose": -1}, "transpose: expected an int from 0 to 87, got -1"),
         ("music", {"seq_length": 0}, "seq_length: expected an int of at least 1, got 0"),
         *((name, {"batch_size": 0}, "batch_size: expected an int of at least 1, got 0") for name in TASKS),

@@ -27,6 +27,7 @@ COLUMNS: list[str] = []
 MEAN: list[float] = []
 STD: list[float] = []
 SPREAD: list[float] = []
+TARGET_MEAN = TARGET_STD = 0.0
 SEQ_LENGTH = HORIZON = SEASON = FIRST_ROW = 0
 
 STARTS: list[list[int]] = []

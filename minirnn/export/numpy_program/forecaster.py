@@ -19,8 +19,8 @@ def baseline(x: np.ndarray) -> np.ndarray:
     return x[len(x) - 1 + steps - SEASON * cycles] + cycles * (x[-1] - x[-1 - SEASON])  # if trend
 
 
-def predict(rows: Any) -> list[float]:
-    """The next values of the first column.
+def predict(rows: Any) -> Any:
+    """The next values of the first column; of a model of quantiles all quantiles of each.
 
     Args:
         rows: [R, C], the numbers of COLUMNS, the last row the latest; FIRST_ROW rows at least.
@@ -31,7 +31,10 @@ def predict(rows: Any) -> list[float]:
     x[:, 0] = np.log(x[:, 0])  # if log
     z = ((x - MEAN) / STD)[-SEQ_LENGTH:]
     inputs = np.concatenate([z[:, :1] - z[-1:, :1], np.tanh(z / 2)], 1)
-    found = baseline(x[:, 0]) + np.array(SPREAD) * run(inputs).astype(np.float64)
+    y = run(inputs).astype(np.float64)
+    found = baseline(x[:, 0]) + np.array(SPREAD) * y  # unless quantiles
+    y = np.sort(y.reshape(HORIZON, -1), 1)  # if quantiles
+    found = baseline(x[:, 0])[:, None] + np.array(SPREAD)[:, None] * y  # if quantiles
     found = np.exp(np.minimum(found, 700.0))  # if log
     return found.tolist()
 
