@@ -12,6 +12,7 @@ import typer
 
 from minirnn import random, tasks
 from minirnn.errors import CheckpointError, OptionError
+from minirnn.tasks import Line
 from minirnn.tasks.char import TextGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_live, read_batches
@@ -23,9 +24,11 @@ def predict(
     context: typer.Context,
     checkpoint: o.Checkpoint,
     input: Annotated[
-        str,
-        typer.Argument(help="A file, or the text itself; standard input where neither is given.", show_default=False),
-    ] = "-",
+        list[str] | None,
+        typer.Argument(
+            help="A file, or the text itself; recordings; standard input where nothing is given.", show_default=False
+        ),
+    ] = None,
     threads: o.Threads = None,
     device: o.Device = "cpu",
     quiet: o.Quiet = False,
@@ -49,9 +52,15 @@ def predict(
             raise OptionError(f"{flag} is not for the model in {path}, a {type(task).__name__.lower()}")
     task.model.to(device)
     config = task.PredictConfig.from_dict(given)
-    batches = read_batches(input)
+    inputs = input or ["-"]
+    if task.predicts_files and inputs != ["-"]:
+        batches = iter([[Line(path, path) for path in inputs]])
+    elif len(inputs) == 1:
+        batches = read_batches(inputs[0])
+    else:
+        raise OptionError(f"expected one file or text, got {len(inputs)}; a text of several words needs quotes")
     with compile_notes(quiet):
-        if task.predicts_whole_input and not is_live(input):
+        if task.predicts_whole_input and not is_live(inputs[0]):
             found = iter([task.predict_lines(list(itertools.chain.from_iterable(batches)), config)])
         else:
             found = task.predict_batches(batches, config)

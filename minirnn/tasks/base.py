@@ -141,6 +141,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         Config, PredictConfig: classes of the options of training and of prediction.
         training: defaults of the options of the training loop.
         predicts_whole_input: all lines of the input are one example, rather than one each.
+        predicts_files: every line of the input is the path of a file to predict from.
         model: the network. summary: the training data in words.
     """
 
@@ -155,6 +156,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
     PredictConfig: ClassVar[type[BaseConfig]] = BaseConfig
     training: ClassVar[TrainingConfig]
     predicts_whole_input: ClassVar[bool] = False
+    predicts_files: ClassVar[bool] = False
     model: Any = None
     num_batches: int = 0
     summary: str = ""
