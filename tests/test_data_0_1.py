@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from support import invoke
-from tiny import TASKS
 
 FOLDER = Path(__file__).parent / "data_0_1"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
@@ -22,7 +21,7 @@ def close(value: Any) -> Any:
     return pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_results_are_those_of_version_0_1(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ``predict`` or ``sample``, of ``eval``, and the metrics of a resumed run."""
     shutil.copytree(FOLDER / name, tmp_path, dirs_exist_ok=True)

@@ -23,9 +23,10 @@ MAX_BANDS = 256
 MAX_WINDOW = 0.5  # seconds
 
 _MAX_BYTES = 1 << 30
+_MAX_SAMPLES = 1 << 30
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _HALF_WIDTH, _BETA = 10, 5.0  # of the resampling filter: zero crossings on each side, shape of the Kaiser window
-_MAX_DENOMINATOR = 1000  # of a ratio of rates
+_MAX_DENOMINATOR = 10_000  # of a ratio of rates
 _FLOOR = 1e-5  # of the energy of a band: 50 dB below the mean of the recording
 _DELTA_WIDTH = 2
 
@@ -190,15 +191,20 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """Return ``samples`` [S] at another rate, [ceil(S new_rate / rate)] float32, by a polyphase filter.
 
     The filter is a sinc with ten zero crossings on each side, below half of the lower rate, in a Kaiser window of
-    beta 5 (Crochiere & Rabiner 1983, chapter 2). The ratio of the rates is rounded to a denominator of at most 1000.
+    beta 5 (Crochiere & Rabiner 1983, chapter 2). The ratio of the rates is rounded to a denominator of at most 10000.
+
+    Raises:
+        DataError: there would be more than 2^30 samples.
     """
     ratio = Fraction(check_int("new_rate", new_rate, 1, MAX_RATE), check_int("rate", rate, 1, MAX_RATE))
     ratio = ratio.limit_denominator(_MAX_DENOMINATOR) or Fraction(1, _MAX_DENOMINATOR)
     up, down = ratio.numerator, ratio.denominator
     if up == down:
         return samples.astype(np.float32)
-    taps, reach = _polyphase(up, down)
     count = -(-len(samples) * up // down)
+    if count > _MAX_SAMPLES:
+        raise DataError(f"expected at most {_MAX_SAMPLES:,} samples, got {count:,} at {new_rate:,} per second")
+    taps, reach = _polyphase(up, down)
     padded = np.pad(samples.astype(np.float32), (reach, reach + down))
     windows = np.lib.stride_tricks.sliding_window_view(padded, taps.shape[1])
     found = np.empty(count, np.float32)
@@ -245,6 +251,7 @@ class LogMel:
     hop: float = 0.01
     bands: int = 40
     deltas: bool = False
+    center: bool = True
 
     def __post_init__(self) -> None:
         check_int("rate", self.rate, 1, MAX_RATE)
@@ -270,6 +277,8 @@ class LogMel:
         spectrum = np.fft.rfft(frames, size)
         energy = (spectrum.real**2 + spectrum.imag**2).astype(np.float32) @ bank
         found = np.log(energy + np.float32(_FLOOR))
+        if self.center:
+            found -= found.mean(0)
         return np.concatenate([found, _slopes(found)], 1) if self.deltas else found
 
 

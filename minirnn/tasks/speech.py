@@ -53,6 +53,12 @@ class SpeechConfig(base.BidirectionalConfig):
     hop: float = option(0.01, "Seconds between the beginnings of two windows.", 0.001, MAX_WINDOW, group="Features")
     bands: int = option(40, "Bands of frequencies.", 1, MAX_BANDS, group="Features")
     deltas: bool = option(False, "Add the slope of each band.", flags=("--deltas/--no-deltas",), group="Features")
+    center: bool = option(
+        True,
+        "Subtract from each band its mean over the recording: that of the voice and the microphone.",
+        flags=("--center/--no-center",),
+        group="Features",
+    )
     stack: int = option(2, "Windows that are read in one step.", 1, MAX_STACK, group="Features")
     pooling: Literal["last", "mean", "max", "attention"] = option("mean", "How outputs of all steps become one.")
     speed: float = option(0.15, "Most by which a recording is faster or slower in training.", 0, 0.5, group="Training")
@@ -141,7 +147,7 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
             raise DataError(f"{where[0]}: every recording has the label {texts[0]!r}; expected two or more")
         train, held = base.split_by_label([{text} for text in texts], config.val_fraction, config.seed, "recording", where)
         rate = config.rate or min(16_000, Counter(audio[n][1] for n in train).most_common(1)[0][0])
-        features = LogMel(rate, config.window, config.hop, config.bands, config.deltas)
+        features = LogMel(rate, config.window, config.hop, config.bands, config.deltas, config.center)
         clips = [resample(samples, own, rate) for samples, own in audio]
         labels = Labels.of(texts[n] for n in train)
         if init_from is None:

@@ -38,6 +38,7 @@ INDEXED: dict[str, dict[str, tuple[str, int]]] = {
         "head.bias": ("target", 0),
     },
     "forecaster": {},
+    "speech": dict.fromkeys(("head.weight", "head.bias"), ("labels", 0)),
     "music": {},
 }
 """The parameters that a vocabulary indexes: the task's attribute that holds it, and the axis."""

@@ -29,6 +29,7 @@ LINES = {
     "tagger": ["The dog barks", "", "Zoe barks ."],
     "translator": ["He runs.", "", "Zoe goes."],
     "forecaster": TASKS["forecaster"].data.splitlines(),
+    "speech": ["clips/0.wav", "clips/5.wav"],
     "music": ["60,64", "", "[[62], [65]]"],
 }
 OTHER_MODELS: dict[str, dict[str, Any]] = {
@@ -44,6 +45,7 @@ OTHER_MODELS: dict[str, dict[str, Any]] = {
     "tagger": {"cell": "gru", "num_layers": 2, "bidirectional": False, "column": 3},
     "translator": {"cell": "gru", "bidirectional": False, "attention": "none", "level": "char", "lower": True},
     "forecaster": {"cell": "gru", "bidirectional": True, "horizon": 2},
+    "speech": {"cell": "gru", "deltas": True, "pooling": "attention", "stack": 3, "speed": 0.0, "noise": 0.0},
     "music": {"cell": "rnn"},
 }
 
@@ -70,7 +72,10 @@ def results(task: tasks.Task[Any, Any], name: str) -> Any:
 
 @pytest.mark.parametrize("changed", [{}, OTHER_MODELS], ids=["tiny", "other"])
 @pytest.mark.parametrize("name", TASKS)
-def test_a_loaded_task_gives_the_results_of_the_trained_one(name: str, changed: Any, tmp_path: Path) -> None:
+def test_a_loaded_task_gives_the_results_of_the_trained_one(
+    name: str, changed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     task = made(name, tmp_path, **changed.get(name, {}))
     run(Trainer(task, TrainingConfig(steps=2, lr=0.1, evaluations=1), tmp_path / "run"))
     loaded = tasks.load(tmp_path / "run" / LAST)
@@ -159,6 +164,7 @@ REPORTED: dict[tuple[str, str], str | None] = {
     ("forecaster", "season"): "season was 11",
     ("forecaster", "column"): "column 'b' is named twice",
     ("forecaster", "log"): "expected a number above 0",
+    **{("speech", option): "input_size was 10, now it is " for option in ("bands", "deltas", "stack")},
     ("music", "val_fraction"): OTHER_DATA,
     ("music", "seed"): OTHER_DATA,
     **{(name, "freeze"): r'frozen was null, now it is \["(tagging\.)?head.weight"' for name in TASKS},
@@ -191,6 +197,7 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     "tagger": [("dog", "cat"), ("DET", "PRON"), (".\tPUNCT\ty\n\nIt", ".\tPUNCT\ty\nIt")],
     "translator": [("Tom", "Tim"), ("Va !", "Va.")],
     "forecaster": [("d59,2", "d59,3")],
+    "speech": [("0.wav", "2.wav"), ("yes", "no")],
     "music": [("60", "61"), ("[[[60, 64]", "[[[60]")],
 }
 
@@ -230,6 +237,7 @@ BATCHES = [
     *(("translator", {"attention": attention, "num_layers": 2}) for attention in ("additive", "dot", "none")),
     *(("music", {"cell": cell}) for cell in ("rnn", "lstm", "gru")),
     ("forecaster", {"horizon": 2, "penalty": 0.0}),
+    *(("speech", {"speed": speed, "num_layers": 2}) for speed in (0.0, 1e-9)),
 ]
 
 
@@ -239,7 +247,7 @@ def test_a_ragged_batch_has_the_mean_loss_and_gradients_of_its_examples(
 ) -> None:
     """Padding changes nothing."""
     monkeypatch.setattr(classifier, "TOKEN_DROPOUT", 0)
-    no_randomness = {"music": {"transpose": 0}, "translator": {"schedule": "constant"}}.get(name, {})
+    no_randomness = {"music": {"transpose": 0}, "speech": {"noise": 0.0, "mask": 0.0}, "translator": {"schedule": "constant"}}.get(name, {})
     task = perturb(made(name, tmp_path, dropout=0.0, **no_randomness, **changed))
     task.model.to("float64")
     if name == "classifier":
