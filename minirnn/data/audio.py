@@ -85,7 +85,9 @@ def _layout(fields: bytes) -> tuple[int, int, int, bool]:
     if kind == _EXTENSIBLE and len(fields) >= 26:
         kind = struct.unpack_from("<H", fields, 24)[0]
     if (kind, bits) not in {*((_PCM, bits) for bits in (8, 16, 24, 32)), (_FLOAT, 32), (_FLOAT, 64)}:
-        raise DataError(f"expected samples of 8, 16, 24 or 32 bits, or floating point, got format {kind} of {bits} bits")
+        raise DataError(
+            f"expected samples of 8, 16, 24 or 32 bits, or floating point, got format {kind} of {bits} bits"
+        )
     if channels not in (1, 2):
         raise DataError(f"expected one or two channels, got {channels}")
     if not 1 <= rate <= MAX_RATE:
@@ -98,6 +100,7 @@ def _samples(data: bytes, channels: int, width: int, floating: bool) -> np.ndarr
     if not count:
         raise DataError("there is no sample in the WAV file")
     data = data[: count * width * channels]
+    values: np.ndarray
     if floating:
         values = np.frombuffer(data, f"<f{width}").astype(np.float32)
     elif width == 1:  # unsigned, unlike all others

@@ -65,7 +65,9 @@ class SpeechConfig(base.BidirectionalConfig):
     noise: float = option(
         0.02, "Most noise in training, as a fraction of the loudness of a recording.", 0, 10, group="Training"
     )
-    mask: float = option(0.2, "Most bands, and steps, that are hidden in training, as a fraction.", 0, 1, group="Training")
+    mask: float = option(
+        0.2, "Most bands, and steps, that are hidden in training, as a fraction.", 0, 1, group="Training"
+    )
     hidden_size: int = 128
     num_layers: int = 2
     dropout: float | None = 0.4
@@ -145,7 +147,9 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
         audio, texts, where = data
         if len(set(texts)) == 1:
             raise DataError(f"{where[0]}: every recording has the label {texts[0]!r}; expected two or more")
-        train, held = base.split_by_label([{text} for text in texts], config.val_fraction, config.seed, "recording", where)
+        train, held = base.split_by_label(
+            [{text} for text in texts], config.val_fraction, config.seed, "recording", where
+        )
         rate = config.rate or min(16_000, Counter(audio[n][1] for n in train).most_common(1)[0][0])
         features = LogMel(rate, config.window, config.hop, config.bands, config.deltas, config.center)
         clips = [resample(samples, own, rate) for samples, own in audio]

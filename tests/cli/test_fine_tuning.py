@@ -20,7 +20,7 @@ NEW = {
     "tagger": "; 3 new and 5 known words; 6 new and 0 known characters; 1 new and 5 known tags",
     "translator": "; 2 new and 8 known source tokens; 4 new and 9 known target tokens",
     "forecaster": "",
-    "speech": "; 1 new and 1 known labels",
+    "speech": "; 1 new and 2 known labels",
     "music": "",
 }
 """What is said of the vocabularies; characters of the tiny tagger are rarer than its ``min_count``."""

@@ -106,9 +106,11 @@ def test_no_cut_or_changed_byte_of_a_header_raises_another_error(tmp_path: Path)
 def test_other_formats_need_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soundfile", None)
     (tmp_path / "a.flac").write_bytes(b"fLaC" + bytes(50))
-    with pytest.raises(OptionError, match=r"a\.flac: reading FLAC and OGG needs soundfile: pip install 'minirnn\[audio\]'"):
+    with pytest.raises(
+        OptionError, match=r"a\.flac: reading FLAC and OGG needs soundfile: pip install 'minirnn\[audio\]'"
+    ):
         read_audio(tmp_path / "a.flac")
-    with pytest.raises(DataError, match="cannot read .*: No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*: No such file"):
         read_audio(tmp_path / "b.wav")
 
 

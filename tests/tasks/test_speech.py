@@ -115,7 +115,10 @@ def test_files_and_arrays_are_predicted(tmp_path: Path) -> None:
 MISTAKES: list[tuple[Any, str]] = [
     (5, r"input: expected the path of a recording, or a pair \(samples, rate\), got int"),
     (["no.wav"], r"cannot read no\.wav: No such file"),
-    ((np.zeros(0), 8000), r"input: expected samples \[S\] of a floating-point type, at least one, all finite, got float64"),
+    (
+        (np.zeros(0), 8000),
+        r"input: expected samples \[S\] of a floating-point type, at least one, all finite, got float64",
+    ),
     ((np.zeros(9, np.int16), 8000), r"got int16 \[9\]"),
     ((np.zeros((9, 2)), 8000), r"got float64 \[9, 2\]"),
     ((np.array([np.inf]), 8000), "all finite"),

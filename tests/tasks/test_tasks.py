@@ -247,7 +247,11 @@ def test_a_ragged_batch_has_the_mean_loss_and_gradients_of_its_examples(
 ) -> None:
     """Padding changes nothing."""
     monkeypatch.setattr(classifier, "TOKEN_DROPOUT", 0)
-    no_randomness = {"music": {"transpose": 0}, "speech": {"noise": 0.0, "mask": 0.0}, "translator": {"schedule": "constant"}}.get(name, {})
+    no_randomness = {
+        "music": {"transpose": 0},
+        "speech": {"noise": 0.0, "mask": 0.0},
+        "translator": {"schedule": "constant"},
+    }.get(name, {})
     task = perturb(made(name, tmp_path, dropout=0.0, **no_randomness, **changed))
     task.model.to("float64")
     if name == "classifier":
