@@ -10,6 +10,7 @@ from typing import Any
 
 EXAMPLE_BUDGETS = {
     "adding_problem.py": ["--length", "40", "--steps", "600"],
+    "ctc_strings.py": [],
     "draw_digit.py": [],
     "feed_forward.py": [],
     "generate_text.py": ["--minutes", "0.15", "--hidden", "128"],

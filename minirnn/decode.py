@@ -1,7 +1,7 @@
-"""From a model that scores the next token to whole sequences: greedy and beam search, on arrays.
+"""From scores to whole sequences, on arrays: greedy and beam search, for models of the next token and for CTC.
 
-A model is given as a function ``step(tokens [B], state) -> Scores``, and its state as anything whose rows
-``select(state, rows)`` can pick.
+For :func:`beam_search` a model is given as a function ``step(tokens [B], state) -> Scores``, and its state as anything
+whose rows ``select(state, rows)`` can pick. The functions for CTC take the log-probabilities of all steps at once.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Hypothesis:
     """One decoded sequence.
 
     Attributes:
-        tokens: [T] without start and end.
+        tokens: [T] without start and end, or without blanks.
         log_prob: sum of the tokens' log-probabilities, in nats; with that of the end where it was reached.
-        score: ``log_prob`` divided by the length penalty.
+        score: ``log_prob`` divided by the length penalty; with CTC ``log_prob`` itself.
         attention: [T, S], the weights with which each token was predicted, or None.
     """
 
@@ -199,3 +199,124 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     else:
         found = np.arange(values.size)
     return found[np.argsort(-values[found], kind="stable")[:count]]
+
+
+def ctc_greedy(
+    log_probs: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None, blank: int = 0
+) -> list[Hypothesis]:
+    """The labels of the most likely path of each sequence: the best class of each step, repetitions merged, no blanks.
+
+    ``log_prob`` is that of the path alone, a lower bound of the labels' (best path decoding, Graves et al. 2006).
+
+    Args:
+        log_probs: [T, N, C] log-probabilities of the classes; -inf or NaN forbids one.
+        lengths: [N] steps of each sequence; all T if None.
+        blank: the class that stands for no label.
+
+    Returns:
+        N hypotheses.
+
+    Raises:
+        ShapeError, OptionError: shape, lengths or blank do not fit.
+
+    >>> ctc_greedy(np.log([[[0.1, 0.9]], [[0.2, 0.8]], [[0.6, 0.4]], [[0.3, 0.7]]]))[0].tokens
+    array([1, 1])
+    """
+    found = []
+    for rows in _ctc_sequences("ctc_greedy", log_probs, lengths, blank):
+        path, log_prob = rows.argmax(1), float(rows.max(1, initial=-np.inf).sum())
+        changed = np.append(True, path[1:] != path[:-1])[: len(path)]
+        found.append(Hypothesis(path[changed & (path != blank)], log_prob, log_prob, None))
+    return found
+
+
+def ctc_beam_search(
+    log_probs: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None, blank: int = 0, width: int = 16
+) -> list[list[Hypothesis]]:
+    """The most likely labels of each sequence, best first, by prefix beam search.
+
+    After every step the ``width`` most likely prefixes are kept, each with the probability of its paths that end in a
+    blank and of those that end in a label (Graves 2012; Hannun et al. 2014, arXiv:1408.2873, without a language model).
+    ``log_prob`` sums over all paths that were followed: exact in a beam that holds every prefix, else a lower bound.
+
+    Args:
+        log_probs, lengths, blank: as for :func:`ctc_greedy`.
+        width: prefixes kept.
+
+    Returns:
+        For each of N sequences up to ``width`` hypotheses.
+
+    Raises:
+        ShapeError, OptionError: shape, lengths, blank or width do not fit.
+
+    >>> log_probs = np.log([[[0.6, 0.4]], [[0.6, 0.4]]])  # the best path is two blanks, 0.36
+    >>> [(one.tokens.tolist(), float(np.exp(one.log_prob).round(2))) for one in ctc_beam_search(log_probs)[0]]
+    [([1], 0.64), ([], 0.36)]
+    """
+    check_int("ctc_beam_search: width", width)
+    return [_prefix_search(rows, blank, width) for rows in _ctc_sequences("ctc_beam_search", log_probs, lengths, blank)]
+
+
+def _ctc_sequences(
+    name: str, log_probs: np.ndarray, lengths: Sequence[int] | np.ndarray | None, blank: int
+) -> list[np.ndarray]:
+    """Each sequence's log-probabilities [its length, C], in float64."""
+    log_probs = np.asarray(log_probs, np.float64)
+    log_probs = np.where(np.isnan(log_probs), -np.inf, log_probs)
+    if log_probs.ndim != 3:
+        raise ShapeError(f"{name}: expected log_probs [T, N, C], got {list(log_probs.shape)}")
+    steps, batch, classes = log_probs.shape
+    check_int(f"{name}: blank", blank, 0, classes - 1)
+    counts = np.full(batch, steps) if lengths is None else np.asarray(lengths)
+    if counts.shape != (batch,):
+        raise ShapeError(f"{name}: expected a length for each of {batch} sequences, got {list(counts.shape)}")
+    return [log_probs[: check_int(f"{name}: length", count, 0, steps), n] for n, count in enumerate(counts)]
+
+
+def _prefix_search(log_probs: np.ndarray, blank: int, width: int) -> list[Hypothesis]:
+    """The best prefixes after all steps of ``log_probs`` [T, C].
+
+    A prefix is a node of a tree, with the same number whenever it comes back; node 0 is the empty one.
+    """
+    parents, labels, children = [-1], [-1], dict[tuple[int, int], int]()
+
+    def child(index: int, beam: list[int]) -> int:
+        """The node of a candidate: a prefix of the beam, or one of them and a label."""
+        if index < len(beam):
+            return beam[index]
+        place, label = divmod(index - len(beam), log_probs.shape[1])
+        node = children.setdefault((beam[place], label), len(parents))
+        if node == len(parents):
+            parents.append(beam[place])
+            labels.append(label)
+        return node
+
+    def tokens(node: int) -> np.ndarray:
+        found = []
+        while node:
+            found.append(labels[node])
+            node = parents[node]
+        return np.array(found[::-1], np.int64)
+
+    beam = [0]
+    blanks, labelled = np.zeros(1), np.full(1, -np.inf)  # of the paths that end in a blank, and in a label
+    for row in log_probs:
+        either, last = np.logaddexp(blanks, labelled), np.array([labels[node] for node in beam])
+        extended = either[:, None] + row
+        named = last >= 0  # all but the empty prefix: the last label again is a new one only behind a blank
+        extended[named, last[named]] = blanks[named] + row[last[named]]
+        extended[:, blank] = -np.inf
+        blanks, labelled = either + row[blank], labelled + row[last]
+        place = {node: n for n, node in enumerate(beam)}
+        for n, node in enumerate(beam):  # a prefix that is the extension of another one in the beam
+            if parents[node] in place:
+                source = place[parents[node]], labels[node]
+                labelled[n] = np.logaddexp(labelled[n], extended[source])
+                extended[source] = -np.inf
+        totals = np.append(np.logaddexp(blanks, labelled), extended)
+        best = _largest(totals, width)
+        best = best[: max(1, np.count_nonzero(totals[best] > -np.inf))]
+        blanks, labelled = np.append(blanks, np.full(extended.size, -np.inf)), np.append(labelled, extended)
+        blanks, labelled, beam = blanks[best], labelled[best], [child(int(index), beam) for index in best]
+    found = zip(beam, np.logaddexp(blanks, labelled).tolist(), strict=True)
+    return [Hypothesis(tokens(node), log_prob, log_prob, None) for node, log_prob in found]

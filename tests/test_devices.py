@@ -289,6 +289,7 @@ VALUES = np.random.default_rng(1).random((4, 3)).astype(np.float32)
 LOSSES: dict[str, Callable] = {
     "cross entropy": lambda x: F.cross_entropy(x, CLASSES, weight=[1.0, 2.0, 0.5], label_smoothing=0.1),
     "of each": lambda x: F.cross_entropy(x, CLASSES, reduction="none"),
+    "ctc": lambda x: F.ctc_loss(x.log_softmax(1), [1, 1], 4, 2),
     "nll": lambda x: F.nll_loss(x.log_softmax(1), CLASSES, weight=[1.0, 2.0, 0.5]),
     "binary": lambda x: F.binary_cross_entropy(x.sigmoid(), VALUES),
     "with logits": lambda x: F.binary_cross_entropy_with_logits(x, VALUES, pos_weight=2.0),
@@ -308,6 +309,29 @@ def test_loss_matches_cpu(name: str, gpu: str) -> None:
         return [y.numpy(), x.grad.numpy()]
 
     check_same(compute, gpu, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_ctc_loss_matches_cpu(reduction: Any, dtype: np.dtype, gpu: str) -> None:
+    """More labels and classes than a simulated block has threads; repeated labels, none, and too many."""
+    logits = np.random.default_rng(0).standard_normal((12, 5, 7))
+    targets = [[1, 1, 3, 1, 6, 6], [5, 2, 5, 1, 0, 0], [3] * 6, [1, 2, 3, 4, 5, 6], [2, 3, 0, 0, 0, 0]]
+    cases = [
+        ([12, 9, 10, 6, 0], [6, 4, 6, 5, 1], 0, True),
+        ([12, 9, 10, 6, 3], [6, 3, 6, 0, 0], 4, False),
+        ([12, 9, 10, 6, 3], [0] * 5, 4, False),
+    ]
+
+    def compute(device: str, *given: Any) -> list[np.ndarray]:
+        x = mr.tensor(logits, True, dtype, device)
+        loss = F.ctc_loss(x.log_softmax(2), targets, *given)
+        (loss * 3.0).sum().backward()
+        assert x.grad is not None
+        return [loss.numpy(), x.grad.numpy()]
+
+    for lengths, sizes, blank, zero_infinity in cases:
+        given = lengths, sizes, blank, reduction, zero_infinity
+        check_same(lambda device, given=given: compute(device, *given), gpu, *[TOLERANCE[str(dtype)]] * 2)
 
 
 def test_command_line_trains_and_samples_on_a_gpu(tmp_path: Path, monkeypatch: Any, gpu: str) -> None:

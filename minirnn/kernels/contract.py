@@ -317,6 +317,32 @@ class Backend(Protocol[A]):
             smoothing: label smoothing in [0, 1] (Szegedy et al. 2016).
         """
 
+    def ctc_loss(
+        self,
+        log_probs: A,
+        targets: np.ndarray,
+        input_lengths: np.ndarray,
+        target_lengths: np.ndarray,
+        blank: int,
+        scale: np.ndarray,
+        zero_infinity: bool,
+        with_grad: bool,
+    ) -> tuple[A, A | None]:
+        """Connectionist temporal classification: the loss of each sequence [N], and its gradient [T, N, C].
+
+        The loss is -log of the summed probability of all alignments of a target with the steps of its input (Graves et
+        al. 2006). The gradient ``exp(log_probs) - posterior`` is that of the logits behind a log-softmax, which passes
+        it on unchanged. A sequence without an alignment has an infinite loss and the gradient NaN.
+
+        Args:
+            log_probs: [T, N, C].
+            targets: [N, S] int64 labels, read up to ``target_lengths``; none is the blank.
+            input_lengths, target_lengths: [N] int64, 0 to T and 0 to S.
+            blank: the class that stands for no label.
+            scale: [N] float64, the factor of each sequence's loss and gradient.
+            zero_infinity: infinite losses, and their gradients, are zero.
+        """
+
     def attention_forward(
         self, query: A, keys: A, values: A, score: A | None, lengths: np.ndarray, scale: float
     ) -> tuple[A, A]:

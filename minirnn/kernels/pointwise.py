@@ -231,6 +231,15 @@ def softplus(x):
     return relu(x) + log1p(exp(x if x < cast(0, x) else -x))
 
 
+@scalar
+def logaddexp(a, b):
+    """log(exp(a) + exp(b)) = max + log1p(exp(min - max)); -inf where both are, NaN if either is NaN."""
+    high = a if a > b else b
+    low = b if a > b else a
+    lowest = cast(-3e38, a)  # finite, for -inf - -inf is NaN
+    return high + log1p(exp(low - (high if high > lowest else lowest)))
+
+
 # erf(x) = x + x A(x^2) below 0.9, and 1 - exp(x B(x)) from there to 4, where float32 rounds it to 1; both fitted for
 # the least maximum relative error, 1.2e-8 and 3.1e-9 (Lawson's reweighted least squares).
 _ERF_SPLIT = np.float32(0.9)

@@ -16,11 +16,12 @@ from minirnn.autograd.tape import record
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
 from minirnn.kernels.contract import Array
-from minirnn.validation import check_choice, check_float
+from minirnn.nn.state import check_lengths
+from minirnn.validation import check_choice, check_float, check_int
 
-__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "dropout", "embedding"]
-__all__ += ["huber_loss", "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss", "one_hot", "relu"]
-__all__ += ["sigmoid", "smooth_l1_loss", "softmax", "softplus", "tanh"]
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "ctc_loss", "dropout"]
+__all__ += ["embedding", "huber_loss", "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss"]
+__all__ += ["one_hot", "relu", "sigmoid", "smooth_l1_loss", "softmax", "softplus", "tanh"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -200,6 +201,85 @@ def nll_loss(
         return losses.reshape(shape)
     total = losses.sum()
     return total if reduction == "sum" else total / _total_weight(targets, class_weight)
+
+
+def ctc_loss(
+    log_probs: ArrayLike,
+    targets: ArrayLike,
+    input_lengths: ArrayLike,
+    target_lengths: ArrayLike,
+    blank: int = 0,
+    reduction: Reduction = "mean",
+    zero_infinity: bool = False,
+) -> Tensor:
+    """Connectionist temporal classification: -log p(target | input), summed over all alignments, in nats.
+
+    An alignment gives each of the T steps a label or the blank; the target is what remains when repeated labels are
+    merged and blanks removed, so between two equal labels there is a blank. Loss and gradient are computed together, by
+    forward-backward on logarithms (Graves, Fernández, Gomez & Schmidhuber 2006). As in PyTorch the gradient is
+    exp(log_probs) - posterior, which is that of the logits where ``log_probs`` are their log-softmax; NaN where the
+    loss is infinite. Unlike PyTorch's it is 0, not NaN, for a class whose probability is 0.
+
+    Args:
+        log_probs: [T, N, C] log-probabilities of the classes, or [T, C] of one sequence.
+        targets: labels [N, S], those past a target's length not read; or all targets one after the other, [sum of
+            target_lengths].
+        input_lengths, target_lengths: [N] integers from 0 to T and from 0 to S; for [T, C] one integer each.
+        blank: the class that stands for no label.
+        reduction: "mean" divides each loss by the target's length (at least 1), and takes the mean; "sum"; or "none",
+            the loss of each sequence.
+        zero_infinity: whether the infinite loss of a target that is too long for its input, and its gradient, are zero.
+
+    Raises:
+        ShapeError, IndexRangeError, DTypeError, OptionError: an input does not fit.
+
+    >>> import minirnn as mr
+    >>> log_probs = mr.tensor([[0.4, 0.6], [0.3, 0.7]]).log()  # of the blank and one label
+    >>> ctc_loss(log_probs, [1], 2, 1).exp()  # 1 / (0.6 * 0.7 + 0.6 * 0.3 + 0.4 * 0.7)
+    tensor(1.1363636)
+    """
+    _check_reduction("ctc_loss", reduction)
+    scores = ops.as_tensor(log_probs)
+    ops.check_floating("ctc_loss", scores)
+    if scores.ndim not in (2, 3) or not scores.numel():
+        raise ShapeError(f"ctc_loss: expected log_probs [T, N, C] or [T, C], not empty, got {list(scores.shape)}")
+    x = scores if scores.ndim == 3 else scores.unsqueeze(1)
+    steps, batch, classes = x.shape
+    check_int("ctc_loss: blank", blank, 0, classes - 1)
+    labels = ops.as_index("ctc_loss targets", targets)
+    inputs, sizes = (
+        check_lengths(f"ctc_loss {name}", ops.as_index(f"ctc_loss {name}_lengths", lengths).reshape(-1), limit, batch)
+        for name, lengths, limit in (
+            ("input", input_lengths, steps),
+            ("target", target_lengths, labels.shape[-1] if labels.ndim else 0),
+        )
+    )
+    used = np.arange(sizes.max()) < sizes[:, None]
+    if labels.ndim == 1 and labels.size == sizes.sum():
+        padded = np.zeros(used.shape, np.int64)
+        padded[used] = labels
+    elif labels.ndim == 2 and len(labels) == batch:
+        padded = np.ascontiguousarray(labels[:, : sizes.max()])
+    else:
+        raise ShapeError(
+            f"ctc_loss: expected targets [{batch}, S], or [{sizes.sum()}], the sum of their lengths, "
+            f"got {list(labels.shape)}"
+        )
+    bad = padded[used & ((padded < 0) | (padded >= classes) | (padded == blank))]
+    if bad.size:
+        raise IndexRangeError(f"ctc_loss: expected targets from 0 to {classes - 1} but the blank {blank}, got {bad[0]}")
+    scale = 1 / (np.maximum(sizes, 1.0) * batch) if reduction == "mean" else np.ones(batch)
+    K = kernels.on(x.device)
+    options = padded, inputs, sizes, blank, scale, bool(zero_infinity)
+    losses, slope = K.ctc_loss(K.contiguous(x.data), *options, x.requires_grad)
+
+    def gradients(g: Array) -> tuple[Array]:
+        assert slope is not None  # the input requires a gradient
+        return (slope * g.reshape(1, batch, 1) if reduction == "none" else K.scaled(slope, g),)
+
+    if reduction == "none":
+        return record("ctc_loss", (x,), losses.reshape(scores.shape[1:-1]), gradients)
+    return record("ctc_loss", (x,), K.asarray(losses.sum(dtype=np.float64), losses.dtype), gradients)
 
 
 def _same_shape(name: str, input: ArrayLike, target: ArrayLike) -> tuple[Tensor, Tensor]:

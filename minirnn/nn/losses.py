@@ -1,4 +1,4 @@
-"""Losses as modules: ``loss(input, target)`` calls a function of :mod:`minirnn.nn.functional`."""
+"""Losses as modules: ``loss(input, target)``, or what it takes, calls a function of :mod:`minirnn.nn.functional`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class _Loss(Module):
     def __init_subclass__(cls, function: Callable[..., Tensor]) -> None:
         cls._function = staticmethod(function)
         name = f"minirnn.nn.functional.{function.__name__}"
-        cls.__doc__ = f"``loss(input, target)`` by :func:`{name}`.\n\n{inspect.getdoc(function)}"
         cls._options = list(cls.__annotations__)
+        inputs = ", ".join(one for one in inspect.signature(function).parameters if one not in cls._options)
+        cls.__doc__ = f"``loss({inputs})`` by :func:`{name}`.\n\n{inspect.getdoc(function)}"
         dataclass(eq=False, repr=False)(cls)
 
-    def forward(self, input: ArrayLike, target: ArrayLike) -> Tensor:
-        return self._function(input, target, **{name: getattr(self, name) for name in self._options})
+    def forward(self, *inputs: ArrayLike, **named_inputs: ArrayLike) -> Tensor:
+        return self._function(*inputs, **named_inputs, **{name: getattr(self, name) for name in self._options})
 
 
 class CrossEntropyLoss(_Loss, function=F.cross_entropy):
@@ -68,3 +69,9 @@ class L1Loss(_Loss, function=F.l1_loss):
 class HuberLoss(_Loss, function=F.huber_loss):
     reduction: Reduction = "mean"
     delta: float = 1.0
+
+
+class CTCLoss(_Loss, function=F.ctc_loss):
+    blank: int = 0
+    reduction: Reduction = "mean"
+    zero_infinity: bool = False

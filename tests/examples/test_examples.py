@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 SHORTENED = {
     "adding_problem.py": ["--length", "10", "--steps", "8"],
+    "ctc_strings.py": ["--steps", "3"],
     "draw_digit.py": ["--epochs", "1", "--images", "64"],
     "feed_forward.py": ["--steps", "20"],
     "generate_text.py": ["corpus.txt", "--minutes", "0.02", "--hidden", "16"],

@@ -42,7 +42,7 @@ if "pytest" in sys.modules:
         assert done.returncode == 0, done.stderr
         kernels = {line.split()[0] for line in done.stdout.splitlines()}
         if name == "operations":
-            assert {"binary", "by_blocks", "gemm", "_cross_entropy", "_query_backward"} < kernels
+            assert {"binary", "by_blocks", "gemm", "_cross_entropy", "_ctc_loss", "_query_backward"} < kernels
         else:
             assert kernels == {"forward", "backward"} | ({"generate"} if name != "projected" else set())
 
@@ -186,6 +186,7 @@ def run_operations(array: Any) -> None:
     K.adagrad(p, p, p, 0.1, 1e-8, 0.0)
     K.adam(p, p, p, p, 1, 0.1, 0.9, 0.99, 1e-8, 0.0, True)
     K.cross_entropy(a, rows, vector, 0.1, 1.0, True)
+    K.ctc_loss(array((5, 2, 4)), np.ones((2, 3), int), np.array([5, 0]), np.array([3, 0]), 0, np.ones(2), False, True)
     inputs = array((2, 3, 4)), array((5, 3, 4)), array((5, 3, 6)), vector, np.array([5, 2, 0]), 0.5
     context, weights = K.attention_forward(*inputs)
     K.attention_backward(*inputs, weights, context, weights)

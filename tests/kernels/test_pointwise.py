@@ -104,6 +104,25 @@ def test_tanh_of_every_float32(octave: float) -> None:
     assert y.max() <= (1 if HAS_FMA else 1 + 2**-22)
 
 
+def test_logaddexp(dtype: np.dtype) -> None:
+    rng = np.random.default_rng(1)
+    a, b = (30 * rng.standard_normal((2, 2000))).astype(dtype)
+    a[:4], b[:4] = [-np.inf, -np.inf, 3, np.nan], [-np.inf, 2, -np.inf, 1]
+
+    def loop(a, b, out):  # type: ignore[no-untyped-def]
+        for i in range(a.size):
+            out[i] = pointwise.logaddexp(a[i], b[i])
+
+    compiled = loop if DISABLED else numba.njit(loop, error_model="numpy", fastmath={"contract", "nsz"})
+    tolerance = 1e-15 if dtype == np.float64 else 4e-7
+    for one, two in ((a, b), (b, a)):
+        out = np.empty_like(a)
+        with np.errstate(all="ignore"):
+            compiled(one, two, out)
+            expected = np.logaddexp(a.astype(np.float64), b.astype(np.float64))
+        np.testing.assert_allclose(out, expected, rtol=tolerance, atol=tolerance)
+
+
 def test_exp_in_float32() -> None:
     x = single(np.linspace(-87.33, 88.72, DENSE))
     expected = np.exp(x.astype(np.float64))
@@ -207,11 +226,11 @@ VECTOR_OPERATIONS = {
 
 
 @pytest.mark.needs_jit
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "exp", "relu", "minimum", "maximum", "where", *EXACT])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "exp", "relu", "minimum", "maximum", "where", "logaddexp", *EXACT])
 def test_loops_in_float32_vectorise(name: str) -> None:
     """The optimised loop operates on vectors and stores them, and calls no scalar function."""
     f = getattr(pointwise, name)
-    binary = {"minimum": f, "maximum": f, "where": jit(lambda x, y: f(x > y, x, y), inline=True)}
+    binary = {"minimum": f, "maximum": f, "logaddexp": f, "where": jit(lambda x, y: f(x > y, x, y), inline=True)}
     function = binary.get(name, jit(lambda x, y: f(x), inline=True))
 
     def loop(x, y, out):  # type: ignore[no-untyped-def]

@@ -233,6 +233,14 @@ def losses(dtype: Any) -> list[np.ndarray]:
     return list(cpu.cross_entropy(random(50, 77, dtype=dtype), targets, None, 0.1, 0.5, True))
 
 
+def ctc(dtype: Any) -> list[np.ndarray]:
+    """Ragged, with repeated labels, an empty target and an empty input."""
+    rng = np.random.default_rng(1)
+    inputs, targets = np.array([20, 3, 17, 0, 19, 20, 8]), np.array([9, 1, 8, 0, 0, 4, 2])
+    x = -np.abs(random(20, 7, 13, dtype=dtype))
+    return list(cpu.ctc_loss(x, rng.integers(1, 4, (7, 9)), inputs, targets, 0, rng.random(7), False, True))
+
+
 DENSE, REVERSED = dense_steps(6, 11), dense_steps(6, 11, True)
 RAGGED, RAGGED_REVERSED = ragged_steps(np.array([3, 0, 7, 7, 1, 5, 2, 6, 4, 7, 3]), 7)
 JOBS: dict[str, Callable[[Any], list[np.ndarray]]] = {
@@ -251,6 +259,7 @@ JOBS: dict[str, Callable[[Any], list[np.ndarray]]] = {
     "column_sums": lambda d: [cpu.column_sums(random(200, 83, dtype=d))],
     "dropout": lambda d: [cpu.dropout(random(41, 83, dtype=d), 0.4, 12345)],
     "cross_entropy": losses,
+    "ctc_loss": ctc,
     "square_sum": lambda d: [np.array(cpu.square_sum(random(100_003, dtype=d)))],
 }
 

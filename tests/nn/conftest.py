@@ -26,7 +26,7 @@ def relative_error(ours: Any, theirs: Any, dtype: str) -> float:
     finite = np.isfinite(a) & np.isfinite(b)
     if not finite.any():
         return 0.0
-    return float(np.abs(a - b)[finite].max() / max(np.abs(b[finite]).max(), SMALLEST[dtype]))
+    return float(np.abs(a[finite] - b[finite]).max() / max(np.abs(b[finite]).max(), SMALLEST[dtype]))
 
 
 @pytest.fixture

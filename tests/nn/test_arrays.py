@@ -90,6 +90,7 @@ LOSSES: dict[str, tuple[Any, Any]] = {
     "BCELoss": (nn.BCELoss(weight=[0.5, 1, 2]), abs(X[0])),
     "BCEWithLogitsLoss": (nn.BCEWithLogitsLoss(weight=X[0], pos_weight=X[1]), X[0] > 0),
     "CrossEntropyLoss": (nn.CrossEntropyLoss([0.5, 1, 2]), [0, 2]), "HuberLoss": (nn.HuberLoss(), X[1]),
+    "CTCLoss": (lambda x, labels: nn.CTCLoss()(x, labels, 2, 1), [1]),
     "L1Loss": (nn.L1Loss(), X[1].tolist()), "MSELoss": (nn.MSELoss(), X[1]), "NLLLoss": (nn.NLLLoss(X[0, 0]), [0, 2]),
 }  # fmt: skip
 
@@ -176,7 +177,7 @@ def test_targets_and_weights_take_the_type_of_the_prediction(name: str, dtype: n
     result.backward()
     assert prediction.grad is not None
     assert result.dtype == prediction.grad.dtype == dtype
-    if name not in ("CrossEntropyLoss", "NLLLoss"):
+    if name not in ("CrossEntropyLoss", "CTCLoss", "NLLLoss"):
         wanted = mr.tensor(target, dtype=dtype)
         assert result.item() == loss(prediction, wanted).item()
         assert loss(values, wanted).dtype == dtype, "and the prediction that of a target which is a tensor"

@@ -88,6 +88,12 @@ SHAPES: list[tuple[str, Callable[[], Any]]] = [
     (r"mse_loss.*\[3, 1\].*\[3\]", lambda: F.mse_loss(zeros(3, 1), zeros(3))),
     (r"l1_loss.*\[3\].*\[2\]", lambda: F.l1_loss(zeros(3), zeros(2))),
     (r"huber_loss.*\[3\].*\[2\]", lambda: F.huber_loss(zeros(3), zeros(2))),
+    (r"ctc_loss.*\[T, N, C\] or \[T, C\].*\[3\]", lambda: F.ctc_loss(zeros(3), [1], 3, 1)),
+    (r"ctc_loss.*not empty.*\[0, 2, 3\]", lambda: F.ctc_loss(zeros(0, 2, 3), [[1], [1]], [0, 0], [1, 1])),
+    (r"ctc_loss input.*length for each of 2.*\[1\]", lambda: F.ctc_loss(X, [[1], [1]], [5], [1, 1])),
+    (r"ctc_loss target.*length for each of 2.*\[3\]", lambda: F.ctc_loss(X, [[1], [1]], [5, 5], [1, 1, 1])),
+    (r"ctc_loss.*\[2, S\], or \[3\].*\[4\]", lambda: F.ctc_loss(X, [1, 2, 1, 2], [5, 5], [2, 1])),
+    (r"ctc_loss.*\[2, S\], or \[2\].*\[3, 1\]", lambda: F.ctc_loss(X, [[1], [1], [1]], [5, 5], [1, 1])),
 ]
 
 DTYPES: list[tuple[str, Callable[[], Any]]] = [
@@ -112,6 +118,9 @@ DTYPES: list[tuple[str, Callable[[], Any]]] = [
     ("Attention lengths.*integers.*float64", lambda: nn.Attention(3, 4).keys(MEMORY, [1.5, 2.0])),
     ("cross_entropy target.*integers.*float64", lambda: F.cross_entropy(LOGITS, [0.0, 1.0, 2.0])),
     ("cross_entropy.*floating.*int64", lambda: F.cross_entropy(INTEGERS[0], [0, 1])),
+    ("ctc_loss.*floating.*int64", lambda: F.ctc_loss(INTEGERS, [[1]], [1], [1])),
+    ("ctc_loss targets.*integers.*float64", lambda: F.ctc_loss(X, [[1.0], [1.0]], [5, 5], [1, 1])),
+    ("ctc_loss input_lengths.*integers.*float64", lambda: F.ctc_loss(X, [[1], [1]], [5.0, 5.0], [1, 1])),
 ]
 
 INDICES: list[tuple[str, Callable[[], Any]]] = [
@@ -124,6 +133,9 @@ INDICES: list[tuple[str, Callable[[], Any]]] = [
     ("cross_entropy.*4.*4 classes", lambda: F.cross_entropy(LOGITS, [0, 4, 1])),
     ("cross_entropy.*-1.*4 classes", lambda: F.cross_entropy(LOGITS, [0, -1, 1])),
     ("nll_loss.*9.*4 classes", lambda: F.nll_loss(LOGITS, [0, 1, 9])),
+    ("ctc_loss.*0 to 2.*blank 0, got 3", lambda: F.ctc_loss(X, [[1, 9], [3, 9]], [5, 5], [1, 1])),
+    ("ctc_loss.*0 to 2.*blank 1, got -1", lambda: F.ctc_loss(X, [2, -1], [5, 5], [1, 1], blank=1)),
+    ("ctc_loss.*0 to 2.*blank 0, got 0", lambda: F.ctc_loss(X, [[1, 0], [1, 0]], [5, 5], [1, 2])),
 ]
 
 LOSSES = [
@@ -163,6 +175,11 @@ OPTIONS: list[tuple[str, Callable[[], Any]]] = [
     ("cross_entropy: label_smoothing.*got 2", lambda: F.cross_entropy(LOGITS, [0, 1, 2], label_smoothing=2)),
     ("binary_cross_entropy.*0 to 1", lambda: F.binary_cross_entropy(tensor([1.5]), [1.0])),
     ("binary_cross_entropy.*0 to 1", lambda: F.binary_cross_entropy(tensor([np.nan]), [1.0])),
+    ("ctc_loss: blank.*from 0 to 2, got 3", lambda: F.ctc_loss(X, [[1], [1]], [5, 5], [1, 1], blank=3)),
+    ("ctc_loss: reduction.*got 'max'", lambda: F.ctc_loss(X, [[1], [1]], [5, 5], [1, 1], reduction="max")),
+    ("ctc_loss input: expected lengths from 0 to 5.*6", lambda: F.ctc_loss(X, [[1], [1]], [6, 5], [1, 1])),
+    ("ctc_loss target: expected lengths from 0 to 1.*2", lambda: F.ctc_loss(X, [[1], [1]], [5, 5], [2, 1])),
+    ("ctc_loss target: expected lengths from 0 to 1.*-1", lambda: F.ctc_loss(X, [[1], [1]], [5, 5], [-1, 1])),
     ("huber_loss: delta.*above 0, got 0", lambda: F.huber_loss(zeros(3), zeros(3), delta=0)),
     *(
         (

@@ -8,6 +8,7 @@ import numpy as np
 
 from minirnn.kernels import pointwise
 from minirnn.kernels.cpu.attention import attention_backward, attention_forward
+from minirnn.kernels.cpu.ctc import ctc_loss
 from minirnn.kernels.cpu.generate import Sampler
 from minirnn.kernels.cpu.loss import cross_entropy
 from minirnn.kernels.cpu.matrix import gemm

@@ -3,6 +3,7 @@
 from minirnn.kernels.cuda.array import empty
 from minirnn.kernels.cuda.attention import attention_backward, attention_forward
 from minirnn.kernels.cuda.creation import asarray, ones_like, to_numpy, zeros, zeros_like
+from minirnn.kernels.cuda.ctc import ctc_loss
 from minirnn.kernels.cuda.elementwise import (
     abs,
     add,
