@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import sys
@@ -70,10 +71,10 @@ def predict(
             sys.stdout.flush()
 
 
-o.add_parameters(
-    predict,
-    [one for task in tasks.TASKS.values() for one in o.parameters(task.PredictConfig(), optional=True)],
-)
+_OPTIONS: dict[str, inspect.Parameter] = {}
+for one in (one for task in tasks.TASKS.values() for one in o.parameters(task.PredictConfig(), optional=True)):
+    _OPTIONS.setdefault(one.name, one)  # a beam search has one --beam, whatever it searches
+o.add_parameters(predict, _OPTIONS.values())
 
 
 def evaluate(

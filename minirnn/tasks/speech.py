@@ -1,34 +1,39 @@
-"""Speech: the label of a recording, read as log-mel features."""
+"""Speech: the label or the transcript of a recording, read as log-mel features."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Self
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
-from minirnn.config import option
+from minirnn.config import Config, option
 from minirnn.data.audio import MAX_BANDS, MAX_RATE, MAX_WINDOW, LogMel, read_audio, read_clips, resample
 from minirnn.data.sequences import Buckets, pad
 from minirnn.data.tables import Scaler
 from minirnn.data.vocabulary import Labels
-from minirnn.errors import DataError
-from minirnn.metrics import accuracy, macro_f1
-from minirnn.models import ManyToOne
+from minirnn.decode import ctc_beam_search, ctc_greedy
+from minirnn.errors import DataError, OptionError
+from minirnn.metrics import accuracy, char_error_rate, macro_f1, word_error_rate
+from minirnn.models import ManyToMany, ManyToOne
 from minirnn.nn import functional as F
 from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.tasks.fine_tuning import Indexed
 from minirnn.training import TrainingConfig
-from minirnn.validation import check_int
+from minirnn.validation import check_choice, check_int
+
+Target = Literal["label", "transcript"]
 
 EVAL_BATCH_SIZE = 64
 MAX_EVAL_SECONDS = 1800  # of a larger validation set the beginning is evaluated while training
 MAX_STACK = 16
+DEFAULT_BEAM = 8
 _SPEEDS = 40  # a speed is a multiple of 1/40: few filters, and kept
 
 
@@ -36,6 +41,11 @@ _SPEEDS = 40  # a speed is a multiple of 1/40: few filters, and kept
 class SpeechConfig(base.BidirectionalConfig):
     """Options of :class:`SpeechRecognizer`."""
 
+    target: Literal["auto", "label", "transcript"] = option(
+        "auto",
+        "Learn one label for a recording, or its transcript; auto: the transcript where a file lists the recordings.",
+        group="Data",
+    )
     label_from: Literal["auto", "name", "folder"] = option(
         "auto",
         "Label of a recording in a folder: its name up to the first _, or the sub-folder it lies in; auto: the "
@@ -60,7 +70,9 @@ class SpeechConfig(base.BidirectionalConfig):
         group="Features",
     )
     stack: int = option(2, "Windows that are read in one step.", 1, MAX_STACK, group="Features")
-    pooling: Literal["last", "mean", "max", "attention"] = option("mean", "How outputs of all steps become one.")
+    pooling: Literal["last", "mean", "max", "attention"] = option(
+        "mean", "How outputs of all steps become one, for a label."
+    )
     speed: float = option(0.15, "Most by which a recording is faster or slower in training.", 0, 0.5, group="Training")
     noise: float = option(
         0.02, "Most noise in training, as a fraction of the loudness of a recording.", 0, 10, group="Training"
@@ -73,16 +85,27 @@ class SpeechConfig(base.BidirectionalConfig):
     dropout: float | None = 0.4
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecognizeConfig(Config):
+    """Options of :meth:`SpeechRecognizer.predict_lines`."""
+
+    group = "Speech recogniser"
+    beam: int | None = option(None, "Width of the beam search; 1 is greedy.", 1)
+
+
 class Clips(NamedTuple):
-    """Recordings: samples and rate of each, its label, and where it was read."""
+    """Recordings: samples and rate of each, its label or transcript, and where it was read; and which of both it is."""
 
     audio: Sequence[tuple[np.ndarray, int]]
     texts: Sequence[str]
     where: Sequence[str]
+    target: Target = "label"
 
 
-def read_speech(sources: Sequence[str], label_from: str = "auto") -> Clips:
+def read_speech(sources: Sequence[str], label_from: str = "auto", target: str = "auto") -> Clips:
     """Read recordings, see :func:`~minirnn.data.audio.read_clips` and :func:`~minirnn.data.audio.read_audio`.
+
+    With ``target`` "auto" folders have labels, and files that list recordings transcripts.
 
     Raises:
         DataError, OptionError: as there; of a list of recordings with the line.
@@ -94,11 +117,17 @@ def read_speech(sources: Sequence[str], label_from: str = "auto") -> Clips:
             audio.append(read_audio(path))
         except DataError as error:
             raise DataError(str(error) if place == path else f"{place}: {error}") from None
-    return Clips(audio, texts, where)
+    labelled = target == "label" or (target == "auto" and all(Path(source).is_dir() for source in sources))
+    texts = texts if labelled else [" ".join(text.split()) for text in texts]
+    return Clips(audio, texts, where, "label" if labelled else "transcript")
 
 
 class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
-    """A recogniser of spoken words or sounds: one label for each recording.
+    """A recogniser of speech or other sounds: of each recording one label, or a transcript.
+
+    A label is read from all outputs together (:class:`~minirnn.models.ManyToOne`). A transcript is learnt by
+    connectionist temporal classification, without times: the model gives each step a character or the blank
+    (:class:`~minirnn.models.ManyToMany`, :func:`~minirnn.nn.functional.ctc_loss`).
 
     In training, a recording is read faster or slower by up to ``speed`` (Ko et al. 2015) with white noise of up to
     ``noise`` times its root mean square, and a range of up to ``mask`` of its bands and one of its steps are hidden, as
@@ -107,7 +136,8 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
     Args:
         model: from features to logits of the labels.
         features: of the samples. scaler: gives each column mean 0 and variance 1 on the training set.
-        stack: frames in a step. labels: the classes.
+        stack: frames in a step. labels: the classes; of transcripts the characters, and first "", the blank.
+        target: "label" or "transcript".
 
     >>> recognizer = SpeechRecognizer.load("checkpoints/digits/best.safetensors")  # doctest: +SKIP
     >>> recognizer.predict("7_jackson_32.wav")["label"]  # doctest: +SKIP
@@ -121,61 +151,79 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
     help = "Train a recogniser of speech or other sounds on recordings (WAV; FLAC and OGG with the extra audio)."
     sources_help = (
         "A folder of recordings with a label in each name (7_jackson_32.wav) or a sub-folder for each label; or files "
-        "with the path of a recording, a tab and its label per line (- is standard input)."
+        "with the path of a recording, a tab and its transcript per line (- is standard input)."
     )
     unit = "recordings"
     example = "minirnn predict {} recording.wav"
     Config = SpeechConfig
+    PredictConfig = RecognizeConfig
     training = TrainingConfig(minutes=3, lr=3e-3)
     predicts_files = True
-    model: ManyToOne
+    model: ManyToOne | ManyToMany
     _clips: list[np.ndarray]
     _frames: list[np.ndarray] | None
-    _classes: np.ndarray
-    _validation: tuple[list[np.ndarray], np.ndarray]
+    _targets: list[np.ndarray]
+    _validation: tuple[list[np.ndarray], list[str]]
     _options: SpeechConfig
 
-    def __init__(self, model: ManyToOne, features: LogMel, scaler: Scaler, stack: int, labels: Labels) -> None:
+    def __init__(
+        self,
+        model: ManyToOne | ManyToMany,
+        features: LogMel,
+        scaler: Scaler,
+        stack: int,
+        labels: Labels,
+        target: Target = "label",
+    ) -> None:
         self.model, self.features, self.scaler, self.stack, self.labels = model, features, scaler, stack, labels
+        self.target: Target = target
 
     @classmethod
     def read(cls, sources: Sequence[str], config: SpeechConfig) -> Clips:
-        return read_speech(sources, config.label_from)
+        return read_speech(sources, config.label_from, config.target)
 
     @classmethod
     def _build(cls, data: Clips, config: SpeechConfig, init_from: Self | None) -> Self:
-        audio, texts, where = data
-        if len(set(texts)) == 1:
+        audio, texts, where, target = data
+        spoken: list[list[str]] = [[text] if target == "label" else list(text) for text in texts]
+        if target == "label" and len(set(texts)) == 1:
             raise DataError(f"{where[0]}: every recording has the label {texts[0]!r}; expected two or more")
         train, held = base.split_by_label(
-            [{text} for text in texts], config.val_fraction, config.seed, "recording", where
+            [set(parts) for parts in spoken], config.val_fraction, config.seed, "recording", where
         )
         rate = config.rate or min(16_000, Counter(audio[n][1] for n in train).most_common(1)[0][0])
         features = LogMel(rate, config.window, config.hop, config.bands, config.deltas, config.center)
         clips = [resample(samples, own, rate) for samples, own in audio]
-        labels = Labels.of(texts[n] for n in train)
+        labels = Labels.of([part for n in train for part in spoken[n]] + [""] * (target == "transcript"))
         if init_from is None:
             scaler = Scaler.fit(np.concatenate([features(clips[n]) for n in train]))
         else:
             scaler, labels = init_from.scaler, fine_tuning.merge_labels(init_from.labels, labels)
         random.manual_seed(config.seed)
-        model = ManyToOne(
-            features.size * config.stack, output_size=len(labels), pooling=config.pooling, **config.recurrent()
-        )
-        task = cls(model, features, scaler, config.stack, labels)
+        sizes: dict[str, Any] = {"input_size": features.size * config.stack, "output_size": len(labels)}
+        model: ManyToOne | ManyToMany
+        if target == "label":
+            model = ManyToOne(**sizes, pooling=config.pooling, **config.recurrent())
+        else:
+            model = ManyToMany(**sizes, **config.recurrent())
+        task = cls(model, features, scaler, config.stack, labels, target)
         task._options, task._clips = config, [clips[n] for n in train]
         task._frames = None if config.speed or config.noise else [task.normalized(clip) for clip in task._clips]
-        task._classes = labels.encode([texts[n] for n in train])
+        task._targets = [labels.encode(spoken[n]) for n in train]
+        if target == "transcript":
+            task._check_lengths([where[n] for n in train])
         task.set_examples([len(clip) for clip in task._clips], config)
         seconds = np.cumsum([len(clips[n]) / rate for n in held])
         held = held[: max(1, int((seconds <= MAX_EVAL_SECONDS).sum()))]
-        task._validation = [task.encode(clips[n]) for n in held], labels.encode([texts[n] for n in held])
+        task._validation = [task.encode(clips[n]) for n in held], [texts[n] for n in held]
         names = ("label_from", "speed", "noise", "mask", "batch_size", "val_fraction", "seed")
         rates = np.array([own for _, own in audio])
-        task._data = {"sha256": base.fingerprint(texts, rates, *(one for one, _ in audio)), **config.subset(*names)}
+        hashed = base.fingerprint(texts, rates, *(one for one, _ in audio))
+        task._data = {"sha256": hashed, "target": target, **config.subset(*names)}
         minutes = sum(map(len, clips)) / rate / 60
         task.summary = (
-            f"{len(clips):,} recordings of {len(set(texts)):,} labels, {minutes:.1f} minutes at {rate:,} samples per "
+            f"{len(clips):,} recordings of {len(labels) - (target == 'transcript'):,} "
+            f"{'labels' if target == 'label' else 'characters'}, {minutes:.1f} minutes at {rate:,} samples per "
             f"second; {config.bands} bands every {config.hop * 1000:g} ms"
         )
         return task
@@ -184,16 +232,21 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
     def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         features, scaler = LogMel(**config["features"]), Scaler.from_config(config["scaler"])
         stack, labels = check_int("stack", config["stack"], 1, MAX_STACK), Labels.from_config(config["labels"])
-        if len(scaler.mean) != features.size:
-            raise DataError(f"scaler: expected {features.size} columns, got {len(scaler.mean)}")
+        target: Target = config["target"]
+        check_choice("target", target, get_args(Target))
+        if len(scaler.mean) != features.size or (target == "transcript" and labels.names[0]):
+            raise DataError(
+                f"expected {features.size} columns of the scaler, and the blank as first label of transcripts"
+            )
         sizes = {"input_size": features.size * stack, "output_size": len(labels)}
-        return cls(base.rebuild(ManyToOne, config["model"] | sizes, arrays), features, scaler, stack, labels)
+        model: Any = ManyToOne if target == "label" else ManyToMany
+        return cls(base.rebuild(model, config["model"] | sizes, arrays), features, scaler, stack, labels, target)
 
     def architecture(self) -> dict[str, Any]:
-        return super().architecture() | asdict(self.features) | {"stack": self.stack}
+        return super().architecture() | asdict(self.features) | {"stack": self.stack, "target": self.target}
 
     def indexed(self) -> dict[str, Indexed]:
-        return {"labels": Indexed(self.labels, ("head",))}
+        return {"labels" if self.target == "label" else "characters": Indexed(self.labels, ("head",))}
 
     def vocabulary_config(self) -> dict[str, Any]:
         return {
@@ -201,13 +254,36 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
             "scaler": self.scaler.to_config(),
             "stack": self.stack,
             "labels": self.labels.to_config(),
+            "target": self.target,
         }
 
     # ------------------------------------------------------------------------------------------- training
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
-        logits = self.model(*pad([self._augmented(n) for n in examples]))
-        return F.cross_entropy(logits, self._classes[examples]), len(examples)
+        inputs, lengths = pad([self._augmented(n) for n in examples])
+        return self._loss(self._outputs(inputs, lengths), lengths, [self._targets[n] for n in examples]), len(examples)
+
+    def _outputs(self, inputs: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """Logits [N, C] of labels, or [T, N, C] of characters."""
+        found = self.model(inputs, lengths)
+        return found if isinstance(self.model, ManyToOne) else found[0]
+
+    def _loss(self, outputs: Tensor, lengths: np.ndarray, targets: Sequence[np.ndarray]) -> Tensor:
+        """Mean over the recordings, in nats; of transcripts per character. One that a speed has made too short is 0."""
+        if self.target == "label":
+            return F.cross_entropy(outputs, np.concatenate(targets))
+        counts = [len(one) for one in targets]
+        return F.ctc_loss(F.log_softmax(outputs, -1), np.concatenate(targets), lengths, counts, zero_infinity=True)
+
+    def _check_lengths(self, where: Sequence[str]) -> None:
+        """Refuse a transcript that is too long for its recording: equal characters need a blank between them."""
+        for samples, target, place in zip(self._clips, self._targets, where, strict=True):
+            steps, needed = len(self.encode(samples)), len(target) + int((target[1:] == target[:-1]).sum())
+            if steps < needed:
+                raise DataError(
+                    f"{place}: a transcript of {len(target)} characters needs {needed} steps, but the recording has "
+                    f"{steps}; lower --stack or --hop"
+                )
 
     def _augmented(self, example: int) -> np.ndarray:
         """The inputs of a training example, as it is read this time."""
@@ -245,44 +321,77 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
         """Return the inputs of the model of a recording [S], of another rate where one is given."""
         return self.stacked(self.normalized(samples if rate is None else resample(samples, rate, self.features.rate)))
 
-    def logits(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """Return logits [N, C] of encoded recordings; those of similar length are batched."""
-        found = np.zeros((len(inputs), len(self.labels)), next(self.model.parameters()).dtype)
+    def _evaluated(self, inputs: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+        """The indices of a batch of recordings of similar length, their lengths, and the outputs of the model."""
         with self.model.evaluating():
             for batch in Buckets([len(one) for one in inputs], EVAL_BATCH_SIZE).in_order():
-                found[batch] = self.model(*pad([inputs[n] for n in batch])).numpy()
-        return found
+                padded, lengths = pad([inputs[n] for n in batch])
+                yield batch, lengths, self._outputs(padded, lengths)
 
-    def metrics(self, inputs: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
-        """Return the mean ``loss`` in nats per recording, ``accuracy``, and ``macro_f1``, of encoded recordings.
+    def logits(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the logits of each encoded recording: of its label [C], or of the characters at every step [T, C]."""
+        found: dict[int, np.ndarray] = {}
+        for batch, lengths, outputs in self._evaluated(inputs):
+            rows = outputs.numpy()
+            for place, (n, length) in enumerate(zip(batch.tolist(), lengths, strict=True)):
+                found[n] = rows[place] if self.target == "label" else rows[:length, place]
+        return [found[n] for n in range(len(inputs))]
 
-        Labels that training never saw count as in :meth:`Classifier.metrics <minirnn.tasks.Classifier.metrics>`.
+    def metrics(
+        self, inputs: Sequence[np.ndarray], texts: Sequence[str], where: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """Return how well encoded recordings are recognised.
+
+        Of labels: the mean ``loss`` in nats per recording, ``accuracy``, and ``macro_f1``; labels that training never
+        saw are errors, and not in ``loss``. Of transcripts, on the most likely path: the mean ``loss`` in nats per
+        character, of those whose characters training has seen, and the error rates of characters and words, ``cer``
+        and ``wer``.
+
+        Args:
+            inputs, texts: of each recording. where: their places, for messages.
         """
         logits = self.logits(inputs)
-        predicted = logits.argmax(1)
+        if self.target == "label":
+            classes, _ = base.encode_labels(self.labels, texts, (where or texts).__getitem__)
+            rows = np.stack(logits)
+            predicted = rows.argmax(1)
+            return {
+                "loss": F.cross_entropy(rows, base.mask_unseen(classes, len(self.labels))).item(),
+                "accuracy": accuracy(predicted, classes),
+                "macro_f1": macro_f1(predicted, classes, max(len(self.labels), int(classes.max()) + 1)),
+            }
+        known, losses = set(self.labels.names), []
+        for rows, text in zip(logits, texts, strict=True):
+            if known.issuperset(text):
+                targets = [self.labels.encode(list(text))]
+                losses.append(self._loss(Tensor(rows[:, None]), np.array([len(rows)]), targets).item())
+        found = self._transcribe(logits, 1)
         return {
-            "loss": F.cross_entropy(logits, base.mask_unseen(classes, len(self.labels))).item(),
-            "accuracy": accuracy(predicted, classes),
-            "macro_f1": macro_f1(predicted, classes, max(len(self.labels), int(classes.max()) + 1)),
+            "loss": float(np.mean(losses)) if losses else float("nan"),
+            "cer": char_error_rate([text for text, _ in found], texts),
+            "wer": word_error_rate([text for text, _ in found], texts),
         }
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :meth:`metrics`, on a folder or files, see :func:`read_speech`; labels are found as in training."""
-        audio, texts, where = read_speech(sources, self._data.get("label_from", "auto"))
-        classes, _ = base.encode_labels(self.labels, texts, where.__getitem__)
-        return self.metrics([self.encode(*one) for one in audio], classes)
+        audio, texts, where, _ = read_speech(sources, self._data.get("label_from", "auto"), self.target)
+        return self.metrics([self.encode(*one) for one in audio], texts, where)
 
-    def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
-        """Return the most likely label of the recording whose path each line is, with the probabilities of all."""
-        return self._predictions([(line.text.strip(), self._read(line.text.strip(), line.where)) for line in lines])
+    def predict_lines(self, lines: Sequence[Line], options: RecognizeConfig | None = None) -> list[Prediction]:
+        """Return the most likely label, with the probabilities of all, or the transcript of each line's recording.
+
+        A line is the path of a recording.
+        """
+        found = [(line.text.strip(), self._read(line.text.strip(), line.where)) for line in lines]
+        return self._predictions(found, options or RecognizeConfig())
 
     def is_list_of_inputs(self, input: Any) -> bool:
         """Whether it is a list of recordings; a pair of samples and their rate is one."""
         return isinstance(input, (list, tuple)) and not _is_pair(input)
 
     def predict_inputs(self, inputs: Mapping[str, Any], options: Any) -> list[Prediction]:
-        """Return the label of each recording: the path of a file, or a pair of samples [S], from -1 to 1, and rate."""
-        return self._predictions([self._recording(name, one) for name, one in inputs.items()])
+        """As :meth:`predict_lines`; a recording is the path of a file, or a pair of samples [S], -1 to 1, and rate."""
+        return self._predictions([self._recording(name, one) for name, one in inputs.items()], options)
 
     def _recording(self, name: str, input: Any) -> tuple[str | None, np.ndarray]:
         if not _is_pair(input):
@@ -301,13 +410,31 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
             raise DataError(f"{where}: expected the path of a recording, got an empty text")
         return self.encode(*read_audio(path))
 
-    def _predictions(self, recordings: Sequence[tuple[str | None, np.ndarray]]) -> list[Prediction]:
+    def _predictions(
+        self, recordings: Sequence[tuple[str | None, np.ndarray]], options: RecognizeConfig
+    ) -> list[Prediction]:
+        if self.target == "label" and options.beam is not None:
+            raise OptionError("beam: the model gives labels; only transcripts are searched for")
         found, logits = [], self.logits([inputs for _, inputs in recordings])
+        if self.target == "transcript":
+            transcripts = self._transcribe(logits, options.beam or DEFAULT_BEAM)
+            for (path, _), (text, log_prob) in zip(recordings, transcripts, strict=True):
+                found.append(Prediction(text, {"path": path, "transcript": text, "log_probability": log_prob}))
+            return found
         for (path, _), row in zip(recordings, logits, strict=True):
             probabilities = dict(zip(self.labels.names, base.softmax(row), strict=True))
             label = max(probabilities, key=probabilities.__getitem__)
             facts = {"label": label, "probability": probabilities[label], "probabilities": probabilities}
             found.append(Prediction(label, {"path": path, **facts}))
+        return found
+
+    def _transcribe(self, logits: Sequence[np.ndarray], beam: int) -> list[tuple[str, float]]:
+        """The most likely text of each recording, and its log-probability; with ``beam`` 1 of the best path."""
+        found = []
+        for rows in logits:
+            log_probs = F.log_softmax(rows.astype(np.float64)[:, None], -1).numpy()
+            best = ctc_greedy(log_probs)[0] if beam == 1 else ctc_beam_search(log_probs, width=beam)[0][0]
+            found.append(("".join(self.labels.decode(best.tokens)), float(best.log_prob)))
         return found
 
 

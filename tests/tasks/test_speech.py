@@ -14,7 +14,9 @@ from tiny import TASKS
 
 import minirnn as mr
 from minirnn.data.audio import read_audio, resample
-from minirnn.errors import DataError, MinirnnError
+from minirnn.errors import DataError, MinirnnError, OptionError
+from minirnn.metrics import char_error_rate, word_error_rate
+from minirnn.nn import functional as F
 from minirnn.tasks.speech import Clips, SpeechConfig, SpeechRecognizer
 from minirnn.training import Trainer, TrainingConfig
 
@@ -42,10 +44,69 @@ def test_it_learns_whether_a_tone_rises_or_falls() -> None:
     task = SpeechRecognizer.build(sweeps(120, 0), config)
     run(Trainer(task, TrainingConfig(steps=80, lr=1e-2)))
     new = sweeps(60, 1)
-    metrics = task.metrics([task.encode(*one) for one in new.audio], task.labels.encode(new.texts))
+    metrics = task.metrics([task.encode(*one) for one in new.audio], new.texts)
     assert metrics["accuracy"] > 0.9
     twice = [(resample(samples, RATE, 2 * RATE), 2 * RATE) for samples, _ in new.audio]
     assert [one["label"] for one in task.predict(twice)] == [one["label"] for one in task.predict(new.audio)]
+
+
+def calls(count: int, seed: int) -> Clips:
+    """Up to four low and high tones, with pauses, and their letters: l and h, with a blank where a pause is long."""
+    rng = np.random.default_rng(seed)
+    audio, texts = [], []
+    for _ in range(count):
+        parts, text = [], ""
+        for number in range(rng.integers(1, 5)):
+            long = number > 0 and rng.random() < 0.3
+            letter = rng.choice(["l", "h"])
+            t = np.arange(rng.integers(400, 600)) / RATE
+            tone = np.sin(2 * np.pi * rng.uniform(0.9, 1.1) * {"l": 400, "h": 1100}[letter] * t)
+            parts += [np.zeros(rng.integers(900, 1100) if long else rng.integers(100, 200)), tone]
+            text += " " * long + str(letter)
+        audio.append((np.concatenate(parts).astype(np.float32), RATE))
+        texts.append(text)
+    return Clips(audio, texts, [f"calls.tsv:{n + 1}" for n in range(count)], "transcript")
+
+
+@pytest.mark.slow
+def test_it_learns_to_write_what_it_hears() -> None:
+    config = SpeechConfig(hidden_size=24, num_layers=1, bands=12, batch_size=16, dropout=0.0)
+    task = SpeechRecognizer.build(calls(160, 0), config)
+    assert task.labels.names == ["", " ", "h", "l"]
+    assert "160 recordings of 3 characters" in task.summary
+    run(Trainer(task, TrainingConfig(steps=200, lr=1e-2)))
+    new = calls(40, 1)
+    metrics = task.metrics([task.encode(*one) for one in new.audio], new.texts)
+    assert metrics["cer"] < 0.2
+    found = [one["transcript"] for one in task.predict(new.audio)]
+    assert char_error_rate(found, new.texts) < 0.2
+    greedy = [one["transcript"] for one in task.predict(new.audio, beam=1)]
+    assert (char_error_rate(greedy, new.texts), word_error_rate(greedy, new.texts)) == (metrics["cer"], metrics["wer"])
+
+
+def test_the_loss_of_transcripts_is_that_of_ctc_without_unknown_characters(tmp_path: Path) -> None:
+    task = make(tmp_path, target="transcript", stack=1, hop=0.01)
+    assert task.labels.names == ["", "e", "n", "o", "s", "y"]
+    (tmp_path / "new.tsv").write_text("clips/0.wav\tyes\nclips/1.wav\tno\nclips/2.wav\tnix\n", encoding="utf-8")
+    metrics = task.measure([str(tmp_path / "new.tsv")])
+    losses = []
+    for number, targets in ((0, [5, 1, 4]), (1, [2, 3])):
+        (logits,) = task.logits([task.encode(*read_audio(tmp_path / f"clips/{number}.wav"))])
+        losses.append(F.ctc_loss(F.log_softmax(logits, -1), targets, len(logits), len(targets)).item())
+    assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    found = [one["transcript"] for one in task.predict([str(tmp_path / f"clips/{n}.wav") for n in range(3)], beam=1)]
+    assert metrics["cer"] == char_error_rate(found, ["yes", "no", "nix"])
+
+
+def test_transcripts_that_are_too_long_and_beams_for_labels_are_refused(tmp_path: Path) -> None:
+    tone = (np.ones(1300, np.float32), RATE)
+    clips = Clips([tone] * 3, ["abc", "abcc", "aabbcc" * 4], ["a", "b", "c.tsv:3"], "transcript")
+    with pytest.raises(
+        DataError, match=r"c\.tsv:3: a transcript of 24 characters needs 36 steps, but the recording has 16"
+    ):
+        SpeechRecognizer.build(clips, SpeechConfig(val_fraction=0.01, seed=1))
+    with pytest.raises(OptionError, match="beam: the model gives labels; only transcripts are searched for"):
+        make(tmp_path).predict(tone, beam=3)
 
 
 def noises(**options: Any) -> Any:

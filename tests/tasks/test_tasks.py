@@ -45,7 +45,15 @@ OTHER_MODELS: dict[str, dict[str, Any]] = {
     "tagger": {"cell": "gru", "num_layers": 2, "bidirectional": False, "column": 3},
     "translator": {"cell": "gru", "bidirectional": False, "attention": "none", "level": "char", "lower": True},
     "forecaster": {"cell": "gru", "bidirectional": True, "horizon": 2},
-    "speech": {"cell": "gru", "deltas": True, "pooling": "attention", "stack": 3, "speed": 0.0, "noise": 0.0},
+    "speech": {
+        "cell": "gru",
+        "target": "transcript",
+        "deltas": True,
+        "stack": 1,
+        "hop": 0.01,
+        "speed": 0.0,
+        "noise": 0.0,
+    },
     "music": {"cell": "rnn"},
 }
 
@@ -164,6 +172,7 @@ REPORTED: dict[tuple[str, str], str | None] = {
     ("forecaster", "season"): "season was 11",
     ("forecaster", "column"): "column 'b' is named twice",
     ("forecaster", "log"): "expected a number above 0",
+    ("speech", "target"): "a transcript of 3 characters needs 3 steps",
     **{("speech", option): "input_size was 10, now it is " for option in ("bands", "deltas", "stack")},
     ("music", "val_fraction"): OTHER_DATA,
     ("music", "seed"): OTHER_DATA,
@@ -238,6 +247,7 @@ BATCHES = [
     *(("music", {"cell": cell}) for cell in ("rnn", "lstm", "gru")),
     ("forecaster", {"horizon": 2, "penalty": 0.0}),
     *(("speech", {"speed": speed, "num_layers": 2}) for speed in (0.0, 1e-9)),
+    ("speech", {"target": "transcript", "stack": 1, "hop": 0.01, "speed": 0.0}),
 ]
 
 
