@@ -129,7 +129,7 @@ TASKS: dict[str, Tiny] = {
             "clips.tsv",
             _CLIPS * 8,
             _CLIPS * 8 + "clips/0.wav\tno\n",
-            {**_SIZE, "target": "label", "bands": 5, "hop": 0.02, "num_layers": 1},
+            {**_SIZE, "target": "label", "stack": 2, "bands": 5, "num_layers": 1},
         ),
         Tiny("music", "tunes.json", _pieces(30), _pieces(29), {**_SIZE, "seq_length": 7, "dropout": 0.2}),
     )

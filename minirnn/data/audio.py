@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Sequence
@@ -284,6 +285,28 @@ class LogMel:
             found -= found.mean(0)
         return np.concatenate([found, _slopes(found)], 1) if self.deltas else found
 
+    def warp(self, frames: np.ndarray, factor: float) -> np.ndarray:
+        """Return ``frames`` [T, size] as if all frequencies were divided by ``factor``, float32.
+
+        The bands are interpolated at ``factor`` times their frequencies: the voice of a longer or shorter vocal tract
+        (Jaitly & Hinton 2013).
+        """
+        low, high = _limits(self.rate)
+        distance = (high - low) / (self.bands + 1)
+        mel = low + distance * np.arange(1, self.bands + 1)
+        at = (1127 * np.log1p(factor * np.expm1(mel / 1127)) - low) / distance - 1
+        below = np.clip(at.astype(np.int64), 0, max(0, self.bands - 2))
+        part = np.clip(at - below, 0, 1)
+        parts = frames.reshape(len(frames), -1, self.bands)
+        above = np.minimum(below + 1, self.bands - 1)
+        found = parts[:, :, below] * (1 - part) + parts[:, :, above] * part
+        return found.reshape(frames.shape).astype(np.float32)
+
+
+def _limits(rate: int) -> tuple[float, float]:
+    """The lowest and the highest frequency of a rate, on the mel scale."""
+    return 1127 * math.log1p(min(20, rate / 8) / 700), 1127 * math.log1p(rate / 1400)
+
 
 @lru_cache(maxsize=16)
 def _filters(rate: int, seconds: float, bands: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -291,8 +314,7 @@ def _filters(rate: int, seconds: float, bands: int) -> tuple[np.ndarray, np.ndar
     count = max(2, round(seconds * rate))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(count) + 0.5) / count)
     size = 1 << (count - 1).bit_length()
-    low, high = (1127 * np.log1p(f / 700) for f in (min(20, rate / 8), rate / 2))
-    edges = 700 * np.expm1(np.linspace(low, high, bands + 2) / 1127)
+    edges = 700 * np.expm1(np.linspace(*_limits(rate), bands + 2) / 1127)
     frequencies = np.arange(size // 2 + 1)[:, None] * rate / size
     rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])

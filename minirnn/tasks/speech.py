@@ -69,11 +69,14 @@ class SpeechConfig(base.BidirectionalConfig):
         flags=("--center/--no-center",),
         group="Features",
     )
-    stack: int = option(2, "Windows that are read in one step.", 1, MAX_STACK, group="Features")
+    stack: int = option(3, "Windows that are read in one step.", 1, MAX_STACK, group="Features")
     pooling: Literal["last", "mean", "max", "attention"] = option(
-        "mean", "How outputs of all steps become one, for a label."
+        "max", "How outputs of all steps become one, for a label."
     )
-    speed: float = option(0.15, "Most by which a recording is faster or slower in training.", 0, 0.5, group="Training")
+    speed: float = option(0.2, "Most by which a recording is faster or slower in training.", 0, 0.5, group="Training")
+    warp: float = option(
+        0.2, "Most by which frequencies are scaled in training, besides by the speed.", 0, 1, group="Training"
+    )
     noise: float = option(
         0.02, "Most noise in training, as a fraction of the loudness of a recording.", 0, 10, group="Training"
     )
@@ -82,7 +85,7 @@ class SpeechConfig(base.BidirectionalConfig):
     )
     hidden_size: int = 128
     num_layers: int = 2
-    dropout: float | None = 0.4
+    dropout: float | None = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +132,9 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
     connectionist temporal classification, without times: the model gives each step a character or the blank
     (:class:`~minirnn.models.ManyToMany`, :func:`~minirnn.nn.functional.ctc_loss`).
 
-    In training, a recording is read faster or slower by up to ``speed`` (Ko et al. 2015) with white noise of up to
-    ``noise`` times its root mean square, and a range of up to ``mask`` of its bands and one of its steps are hidden, as
+    In training, a recording is read faster or slower by up to ``speed`` (Ko et al. 2015), its frequencies are scaled by
+    exp(-``warp``) to exp(``warp``) (Jaitly & Hinton 2013), white noise of up to ``noise`` times its root mean square is
+    added, and a range of up to ``mask`` of its bands and one of its steps are hidden, as
     in SpecAugment (Park et al. 2019). With ``speed`` and ``noise`` 0, the features are computed once.
 
     Args:
@@ -216,7 +220,7 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
         seconds = np.cumsum([len(clips[n]) / rate for n in held])
         held = held[: max(1, int((seconds <= MAX_EVAL_SECONDS).sum()))]
         task._validation = [task.encode(clips[n]) for n in held], [texts[n] for n in held]
-        names = ("label_from", "speed", "noise", "mask", "batch_size", "val_fraction", "seed")
+        names = ("label_from", "speed", "warp", "noise", "mask", "batch_size", "val_fraction", "seed")
         rates = np.array([own for _, own in audio])
         hashed = base.fingerprint(texts, rates, *(one for one, _ in audio))
         task._data = {"sha256": hashed, "target": target, **config.subset(*names)}
@@ -295,6 +299,8 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
             clip = resample(clip, round(_SPEEDS * (1 + options.speed * rng.uniform(-1, 1))), _SPEEDS)
             level = options.noise * rng.uniform() * np.sqrt(np.mean(clip**2))
             frames = self.normalized(clip + level * rng.standard_normal(len(clip), np.float32))
+        if options.warp:
+            frames = self.features.warp(frames, float(np.exp(options.warp * rng.uniform(-1, 1))))
         bands = frames.reshape(len(frames), -1, self.features.bands)  # a view: slopes are masked with their bands
         for axis in (0, 2):
             size = bands.shape[axis]

@@ -31,7 +31,7 @@ TRAINED: dict[str, tuple[str, set[str]]] = {
     "tagger": ("24 sentences, 72 words, 5 tags; vectors for 2 of 9 words\n", LABELS),
     "translator": ("41 pairs to train on, 12 and 13 different tokens\n", {"loss", "exact_match"}),
     "forecaster": ("60 rows, 48 to train on; column 'a', season 11, base trend\n", FORECASTS),
-    "speech": ("48 recordings of 2 labels, 0.1 minutes at 8,000 samples per second; 5 bands every 20 ms\n", LABELS),
+    "speech": ("48 recordings of 2 labels, 0.1 minutes at 8,000 samples per second; 5 bands every 10 ms\n", LABELS),
     "music": ("52 pieces of 341 steps; 3 more to validate with\n", {"loss", "nll", "pieces", "steps"}),
 }
 """Of every task: what is said of its data, and the metrics of ``eval``."""

@@ -217,6 +217,21 @@ def test_features_are_those_of_the_formula(deltas: bool, center: bool) -> None:
         np.testing.assert_allclose(found[:, bands:], slopes, atol=2e-5)
 
 
+def test_warped_features_are_those_of_a_tone_of_another_frequency() -> None:
+    features = LogMel(8000, bands=40, center=False)
+    tone = lambda f: np.sin(2 * np.pi * f * np.arange(2000) / 8000).astype(np.float32)  # noqa: E731
+    for factor in (0.8, 1.0, 1.25):
+        frames = features(tone(1500))
+        found, expected = features.warp(frames, factor), features(tone(1500 / factor))
+        assert found.shape == frames.shape
+        assert (np.abs(found.argmax(1) - expected.argmax(1)) <= 1).all()
+        assert (found.argmax(1) != frames.argmax(1)).all() == (factor != 1)
+    np.testing.assert_allclose(features.warp(frames, 1.0), frames, atol=1e-4)
+    for bands in (1, 2):
+        both = LogMel(8000, bands=bands, deltas=True)
+        assert np.isfinite(both.warp(both(tone(300)), 1.1)).all()
+
+
 def test_features_ignore_loudness_and_are_finite_for_silence_and_a_single_sample() -> None:
     features = LogMel(8000, bands=80, center=False)  # some bands lie between two frequencies
     samples = np.random.default_rng(3).normal(size=900).astype(np.float32)

@@ -40,7 +40,7 @@ def sweeps(count: int, seed: int) -> Clips:
 
 
 def test_it_learns_whether_a_tone_rises_or_falls() -> None:
-    config = SpeechConfig(hidden_size=16, num_layers=1, bands=16, batch_size=16)
+    config = SpeechConfig(hidden_size=16, num_layers=1, bands=16, batch_size=16, stack=2, pooling="mean")
     task = SpeechRecognizer.build(sweeps(120, 0), config)
     run(Trainer(task, TrainingConfig(steps=80, lr=1e-2)))
     new = sweeps(60, 1)
@@ -70,7 +70,7 @@ def calls(count: int, seed: int) -> Clips:
 
 @pytest.mark.slow
 def test_it_learns_to_write_what_it_hears() -> None:
-    config = SpeechConfig(hidden_size=24, num_layers=1, bands=12, batch_size=16, dropout=0.0)
+    config = SpeechConfig(hidden_size=24, num_layers=1, bands=12, stack=2, batch_size=16, dropout=0.0)
     task = SpeechRecognizer.build(calls(160, 0), config)
     assert task.labels.names == ["", " ", "h", "l"]
     assert "160 recordings of 3 characters" in task.summary
@@ -104,7 +104,7 @@ def test_transcripts_that_are_too_long_and_beams_for_labels_are_refused(tmp_path
     with pytest.raises(
         DataError, match=r"c\.tsv:3: a transcript of 24 characters needs 36 steps, but the recording has 16"
     ):
-        SpeechRecognizer.build(clips, SpeechConfig(val_fraction=0.01, seed=1))
+        SpeechRecognizer.build(clips, SpeechConfig(val_fraction=0.01, seed=1, stack=2))
     with pytest.raises(OptionError, match="beam: the model gives labels; only transcripts are searched for"):
         make(tmp_path).predict(tone, beam=3)
 
@@ -125,7 +125,7 @@ def test_mean_and_variance_are_those_of_the_training_set() -> None:
 
 
 def test_augmentation_is_off_in_evaluation_and_hides_whole_ranges() -> None:
-    task = noises(speed=0.0, noise=0.0, mask=0.6)
+    task = noises(speed=0.0, noise=0.0, warp=0.0, mask=0.6)
     plain = task._frames[3]
     hidden_bands, hidden_steps = set[int](), set[int]()
     for _ in range(60):

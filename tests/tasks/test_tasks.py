@@ -172,7 +172,7 @@ REPORTED: dict[tuple[str, str], str | None] = {
     ("forecaster", "season"): "season was 11",
     ("forecaster", "column"): "column 'b' is named twice",
     ("forecaster", "log"): "expected a number above 0",
-    ("speech", "target"): "a transcript of 3 characters needs 3 steps",
+    ("speech", "target"): 'target was "label", now it is "transcript"',
     **{("speech", option): "input_size was 10, now it is " for option in ("bands", "deltas", "stack")},
     ("music", "val_fraction"): OTHER_DATA,
     ("music", "seed"): OTHER_DATA,
@@ -259,7 +259,7 @@ def test_a_ragged_batch_has_the_mean_loss_and_gradients_of_its_examples(
     monkeypatch.setattr(classifier, "TOKEN_DROPOUT", 0)
     no_randomness = {
         "music": {"transpose": 0},
-        "speech": {"noise": 0.0, "mask": 0.0},
+        "speech": {"noise": 0.0, "mask": 0.0, "warp": 0.0},
         "translator": {"schedule": "constant"},
     }.get(name, {})
     task = perturb(made(name, tmp_path, dropout=0.0, **no_randomness, **changed))
