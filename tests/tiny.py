@@ -157,6 +157,7 @@ def other_value(option: str, info: OptionInfo, value: Any) -> Any:
         "inputs": ("c",),
         "freeze": ("head",),
         "rate": 16000,
+        "target": "transcript" if value == "label" else "label",
     }
     special |= {"val": "tagged.tsv", "embeddings": "vectors.txt", "column": 3 if info.types[0] is int else "b"}
     if option in special:

@@ -34,6 +34,7 @@ EVAL_BATCH_SIZE = 64
 MAX_EVAL_SECONDS = 1800  # of a larger validation set the beginning is evaluated while training
 MAX_STACK = 16
 DEFAULT_BEAM = 8
+MIN_STD = 0.1  # of a column, so that noise in a band without sound does not become loud
 _SPEEDS = 40  # a speed is a multiple of 1/40: few filters, and kept
 
 
@@ -86,6 +87,7 @@ class SpeechConfig(base.BidirectionalConfig):
     hidden_size: int = 128
     num_layers: int = 2
     dropout: float | None = 0.5
+    batch_size: int = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +192,8 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
     def _build(cls, data: Clips, config: SpeechConfig, init_from: Self | None) -> Self:
         audio, texts, where, target = data
         spoken: list[list[str]] = [[text] if target == "label" else list(text) for text in texts]
+        if init_from is not None and target != init_from.target:
+            raise OptionError(f"target: expected {init_from.target}s, as the trained model gives, got {target}s")
         if target == "label" and len(set(texts)) == 1:
             raise DataError(f"{where[0]}: every recording has the label {texts[0]!r}; expected two or more")
         train, held = base.split_by_label(
@@ -201,6 +205,7 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
         labels = Labels.of([part for n in train for part in spoken[n]] + [""] * (target == "transcript"))
         if init_from is None:
             scaler = Scaler.fit(np.concatenate([features(clips[n]) for n in train]))
+            scaler = Scaler(scaler.mean, np.maximum(scaler.std, MIN_STD))
         else:
             scaler, labels = init_from.scaler, fine_tuning.merge_labels(init_from.labels, labels)
         random.manual_seed(config.seed)

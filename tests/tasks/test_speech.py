@@ -105,6 +105,9 @@ def test_transcripts_that_are_too_long_and_beams_for_labels_are_refused(tmp_path
         DataError, match=r"c\.tsv:3: a transcript of 24 characters needs 36 steps, but the recording has 16"
     ):
         SpeechRecognizer.build(clips, SpeechConfig(val_fraction=0.01, seed=1, stack=2))
+    message = "target: expected labels, as the trained model gives, got transcripts"
+    with pytest.raises(OptionError, match=message):
+        SpeechRecognizer.build(clips, SpeechConfig(), make(tmp_path))
     with pytest.raises(OptionError, match="beam: the model gives labels; only transcripts are searched for"):
         make(tmp_path).predict(tone, beam=3)
 
