@@ -124,6 +124,7 @@ TASKS: dict[str, Tiny] = {
             _table(61),
             {**_SIZE, "num_layers": 2, "seq_length": 6, "dropout": 0.2, "inputs": ("b",)},
         ),
+        Tiny("music", "tunes.json", _pieces(30), _pieces(29), {**_SIZE, "seq_length": 7, "dropout": 0.2}),
         Tiny(
             "speech",
             "clips.tsv",
@@ -131,7 +132,6 @@ TASKS: dict[str, Tiny] = {
             _CLIPS * 8 + "clips/0.wav\tno\n",
             {**_SIZE, "target": "label", "stack": 2, "bands": 5, "num_layers": 1},
         ),
-        Tiny("music", "tunes.json", _pieces(30), _pieces(29), {**_SIZE, "seq_length": 7, "dropout": 0.2}),
     )
 }
 
