@@ -201,6 +201,39 @@ def vowels(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
     return {"accuracy": float(np.mean(accuracies)), "folds": accuracies}
 
 
+def spoken_digits(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    """Known speakers: the first five recordings of each digit and speaker are the test set."""
+    paths = sorted((data / "spoken_digits").glob("*.wav"))
+    return _recordings(cwd, paths, [int(path.stem.split("_")[2]) < 5 for path in paths], seed)
+
+
+def unknown_speaker(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    """Each speaker in turn is the test set: accuracies, and their mean."""
+    paths = sorted((data / "spoken_digits").glob("*.wav"))
+    speakers = [path.stem.split("_")[1] for path in paths]
+    found = {}
+    for speaker in sorted(set(speakers)):
+        (cwd / speaker).mkdir()
+        held = [one == speaker for one in speakers]
+        found[speaker] = _recordings(cwd / speaker, paths, held, seed)["accuracy"]
+    return found | {"accuracy": float(np.mean(list(found.values())))}
+
+
+def _recordings(cwd: Path, paths: Sequence[Path], held: Sequence[bool], seed: int) -> dict[str, Any]:
+    for part in ("train", "test"):
+        (cwd / part).mkdir()
+    for path, out in zip(paths, held, strict=True):
+        (cwd / ("test" if out else "train") / path.name).symlink_to(path)
+    return train_and_score(cwd, "train-speech", ["train"], cwd / "test", 3, seed)
+
+
+def spoken_numbers(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    script = Path(__file__).parents[1] / "examples" / "spoken_digits.py"
+    command = [sys.executable, str(script), "--data", str(data / "spoken_digits"), "--write", "numbers"]
+    subprocess.run(command, cwd=cwd, stdout=sys.stderr, check=True)
+    return train_and_score(cwd, "train-speech", ["numbers/train.tsv"], cwd / "numbers/test.tsv", 5, seed)
+
+
 ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
     "sentiment": sentiment,
     "surnames": surnames,
@@ -216,6 +249,9 @@ ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
     "sunspot-intervals": sunspot_intervals,
     "temperature-intervals": temperature_intervals,
     "vowels": vowels,
+    "spoken-digits": spoken_digits,
+    "unknown-speaker": unknown_speaker,
+    "spoken-numbers": spoken_numbers,
 }
 
 

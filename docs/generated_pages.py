@@ -24,6 +24,7 @@ EXAMPLE_BUDGETS = {
     "question_answering.py": ["--steps", "1000"],
     "read_digits.py": ["--epochs", "3"],
     "sentiment.py": ["--epochs", "3"],
+    "spoken_digits.py": ["--minutes", "0.2"],
     "stacked_bidirectional.py": ["--steps", "300"],
     "translation.py": ["--steps", "150"],
     "vanishing_gradient.py": [],

@@ -1,4 +1,6 @@
-"""Metrics as they are usually reported: accuracy, F1, AUC, exact match, RMSE, MAE, pinball loss, BLEU. NumPy only.
+"""Metrics as they are usually reported: accuracy, F1, span F1, AUC, exact match, CER, RMSE, MAE, pinball loss, BLEU.
+
+Knows NumPy only.
 
 Every metric raises :class:`~minirnn.errors.ShapeError` if predictions and targets differ in shape or number, and
 :class:`~minirnn.errors.DataError` if there is nothing to compare.
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -174,6 +176,40 @@ def exact_match(predicted: Sequence[T], target: Sequence[T]) -> float:
     """The fraction of ``predicted`` sequences (texts, lists of tokens) equal to their ``target`` as a whole."""
     _check_same_number("exact_match", predicted, target)
     return sum(p == t for p, t in zip(predicted, target, strict=True)) / len(target)
+
+
+def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
+    """The fewest insertions, deletions and replacements of items that make ``b`` of ``a`` (Levenshtein 1966).
+
+    >>> edit_distance("kitten", "sitting")
+    3
+    """
+    numbers: dict[Hashable, int] = {}
+    items = np.array([numbers.setdefault(item, len(numbers)) for item in b], np.int64)
+    at = np.arange(len(items) + 1)
+    row = at
+    for item in a:
+        kept = np.append(row[0] + 1, np.minimum(row[1:] + 1, row[:-1] + (items != numbers.get(item, -1))))
+        row = np.minimum.accumulate(kept - at) + at  # insertions, one after the other
+    return int(row[-1])
+
+
+def char_error_rate(predicted: Sequence[str], target: Sequence[str]) -> float:
+    """The edit distances of ``predicted`` texts to their ``target``, summed, per character of the targets: CER."""
+    return _error_rate("char_error_rate", predicted, target)
+
+
+def word_error_rate(predicted: Sequence[str], target: Sequence[str]) -> float:
+    """As :func:`char_error_rate`, of words, which white space separates: WER."""
+    return _error_rate("word_error_rate", [text.split() for text in predicted], [text.split() for text in target])
+
+
+def _error_rate(name: str, predicted: Sequence[Sequence[Hashable]], target: Sequence[Sequence[Hashable]]) -> float:
+    _check_same_number(name, predicted, target)
+    count = sum(map(len, target))
+    if not count:
+        raise DataError(f"{name}: every target is empty")
+    return sum(edit_distance(p, t) for p, t in zip(predicted, target, strict=True)) / count
 
 
 def rmse(predicted: ArrayLike, target: ArrayLike) -> float:

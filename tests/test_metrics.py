@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from minirnn.errors import DataError, DTypeError, IndexRangeError, OptionError, 
 from minirnn.metrics import (
     accuracy,
     bleu,
+    char_error_rate,
+    edit_distance,
     exact_match,
     has_spans,
     macro_f1,
@@ -22,6 +25,7 @@ from minirnn.metrics import (
     roc_auc,
     span_f1,
     spans,
+    word_error_rate,
     words_13a,
 )
 
@@ -54,6 +58,32 @@ def test_roc_auc_is_the_fraction_of_pairs_in_order(examples: list[tuple[int, boo
         return
     pairs = [(p > n) + (p == n) / 2 for p, a in examples if a for n, b in examples if not b]
     assert roc_auc(scores, target) == pytest.approx(np.mean(pairs))
+
+
+def test_edit_distance_is_that_of_its_definition() -> None:
+    @cache
+    def distance(a: str, b: str) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        kept = distance(a[1:], b[1:]) + (a[0] != b[0])
+        return min(kept, 1 + distance(a[1:], b), 1 + distance(a, b[1:]))
+
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        a, b = ("".join(rng.choice(list("abc"), rng.integers(0, 8))) for _ in range(2))
+        assert edit_distance(a, b) == distance(a, b), (a, b)
+    assert edit_distance([5, "x", None], ["x", None, 7]) == 2
+
+
+def test_error_rates_by_hand() -> None:
+    """Characters: 1 replaced, 3 missing, 3 too many, of 8; words: 1, 1 and 1 of 3."""
+    predicted, target = ["a cat", "", "axy"], ["a bat", "ab ", ""]
+    assert char_error_rate(predicted, target) == (1 + 3 + 3) / 8
+    assert word_error_rate(predicted, target) == 3 / 3
+    with pytest.raises(DataError, match="char_error_rate: every target is empty"):
+        char_error_rate(["a"], [""])
+    with pytest.raises(ShapeError, match="word_error_rate: expected as many targets as predictions"):
+        word_error_rate(["a"], [])
 
 
 def test_macro_f1_by_hand() -> None:

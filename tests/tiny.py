@@ -7,9 +7,12 @@ sampling, transpositions, vectors of words from a file.
 from __future__ import annotations
 
 import json
+import wave
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from minirnn import tasks
 from minirnn.config import OptionInfo
@@ -42,8 +45,9 @@ class Tiny:
         return tuple(text for name, value in values.items() for text in (flags[name], value))
 
     def write(self, folder: Path) -> Path:
-        """Write the data, and ``vectors.txt``, to a folder."""
+        """Write the data, ``vectors.txt`` and recordings to a folder."""
         (folder / "vectors.txt").write_text(VECTORS, encoding="utf-8")
+        write_clips(folder)
         path = folder / self.name
         path.write_text(self.data, encoding="utf-8")
         return path
@@ -61,6 +65,16 @@ class Tiny:
         config = self.config(path, **changed)
         task = tasks.TASKS[self.task]
         return task.build(task.read([str(path)], config), config)
+
+
+def write_clips(folder: Path) -> None:
+    """Write six recordings, tones of different lengths, to the folder ``clips`` in another one."""
+    (folder / "clips").mkdir(exist_ok=True)
+    for number in range(6):
+        tone = np.sin(2 * np.pi * (300 + 200 * number) * np.arange(800 + 50 * number) / 8000)
+        with wave.open(str(folder / "clips" / f"{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes((tone * 9000).astype("<i2").tobytes())
 
 
 def _pieces(count: int) -> str:
@@ -85,6 +99,7 @@ _TEXT = "to be or not to be, that is the question.\n"
 _REVIEWS = "a good film\tpos\nso very bad\tneg\nbad , bad !\tneg\nnot a bad film\tpos\nfine\tpos\n"
 _TAGGED = "The\tDET\tx\ndog\tNOUN\ty\nbarks\tVERB\tx\n.\tPUNCT\ty\n\nIt\tPRON\tx\nbarks\tVERB\ty\n\n"
 _PAIRS = "Go.\tVa !\nHe runs.\tIl court.\nHe goes.\tIl va.\nTom runs.\tTom court.\nI see.\tJe vois.\n"
+_CLIPS = "".join(f"clips/{n}.wav\t{label}\n" for n, label in enumerate(["yes", "no"] * 3))
 _SIZE = {"hidden_size": 6, "batch_size": 8}
 
 TASKS: dict[str, Tiny] = {
@@ -121,6 +136,13 @@ TASKS: dict[str, Tiny] = {
         ),
         Tiny("series", "sensors.csv", _sequences(30), _sequences(31), {**_SIZE, "id": "id", "pooling": "attention"}),
         Tiny("music", "tunes.json", _pieces(30), _pieces(29), {**_SIZE, "seq_length": 7, "dropout": 0.2}),
+        Tiny(
+            "speech",
+            "clips.tsv",
+            _CLIPS * 8,
+            _CLIPS * 8 + "clips/0.wav\tno\n",
+            {**_SIZE, "target": "label", "stack": 2, "bands": 5, "num_layers": 1},
+        ),
     )
 }
 
@@ -131,6 +153,7 @@ OTHER_DATA: dict[str, str] = {
     "translator": "Go.\tPartez !\nShe runs.\tElle court.\nTom goes.\tTom va.\nWe see.\tNous voyons.\n" * 9,
     "forecaster": "day,x,c\n" + "".join(f"d{n},{n * 31 % 13},{n * 29 % 7 + n / 5}\n" for n in range(70)),
     "series": "id,x,y,kind\n" + "".join(f"{n},{n % 3},{n * t},{'bcd'[n % 3]}\n" for n in range(30) for t in range(3)),
+    "speech": _CLIPS.replace("yes", "maybe") * 5,
     "music": "[[[50], [54, 57]], [[52], [], [50, 62]], [[40], [47, 52], [40]]]",
 }
 """Data to fine-tune on, by the task: some words, characters and labels are new, and some known ones are missing."""
@@ -148,8 +171,11 @@ def other_value(option: str, info: OptionInfo, value: Any) -> Any:
         "freeze": ("head",),
         "id": "x",
         "label": "y",
-        "target": "number",
         "quantiles": "0.2,0.8",
+        "rate": 16000,
+        "target": next(
+            (one for one in ("number", "transcript", "label") if one in info.choices and one != value), None
+        ),
     }
     special |= {"val": "tagged.tsv", "embeddings": "vectors.txt", "column": 3 if info.types[0] is int else "b"}
     if option in special:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import sys
@@ -12,6 +13,7 @@ import typer
 
 from minirnn import random, tasks
 from minirnn.errors import CheckpointError, OptionError
+from minirnn.tasks import Line
 from minirnn.tasks.char import TextGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_live, read_batches
@@ -23,9 +25,11 @@ def predict(
     context: typer.Context,
     checkpoint: o.Checkpoint,
     input: Annotated[
-        str,
-        typer.Argument(help="A file, or the text itself; standard input where neither is given.", show_default=False),
-    ] = "-",
+        list[str] | None,
+        typer.Argument(
+            help="A file, or the text itself; recordings; standard input where nothing is given.", show_default=False
+        ),
+    ] = None,
     threads: o.Threads = None,
     device: o.Device = "cpu",
     quiet: o.Quiet = False,
@@ -49,11 +53,17 @@ def predict(
             raise OptionError(f"{flag} is not for the model in {path}, a {type(task).__name__.lower()}")
     task.model.to(device)
     config = task.PredictConfig.from_dict(given)
-    batches = read_batches(input)
+    inputs = input or ["-"]
+    if task.predicts_files and inputs != ["-"]:
+        batches = iter([[Line(path, path) for path in inputs]])
+    elif len(inputs) == 1:
+        batches = read_batches(inputs[0])
+    else:
+        raise OptionError(f"expected one file or text, got {len(inputs)}; a text of several words needs quotes")
     with compile_notes(quiet):
-        if task.file_suffixes and input.lower().endswith(task.file_suffixes):
-            found = iter([task.predict_file(input, config)])
-        elif task.predicts_whole_input and not is_live(input):
+        if task.file_suffixes and inputs[0].lower().endswith(task.file_suffixes):
+            found = iter([task.predict_file(inputs[0], config)])
+        elif task.predicts_whole_input and not is_live(inputs[0]):
             found = iter([task.predict_lines(list(itertools.chain.from_iterable(batches)), config)])
         else:
             found = task.predict_batches(batches, config)
@@ -63,10 +73,10 @@ def predict(
             sys.stdout.flush()
 
 
-o.add_parameters(
-    predict,
-    [one for task in tasks.TASKS.values() for one in o.parameters(task.PredictConfig(), optional=True)],
-)
+_OPTIONS: dict[str, inspect.Parameter] = {}
+for one in (one for task in tasks.TASKS.values() for one in o.parameters(task.PredictConfig(), optional=True)):
+    _OPTIONS.setdefault(one.name, one)  # a beam search has one --beam, whatever it searches
+o.add_parameters(predict, _OPTIONS.values())
 
 
 def evaluate(

@@ -1,1 +1,1 @@
-"""Readers of text, tables, music, word vectors and images; vocabularies; batches. Knows NumPy only."""
+"""Readers of text, tables, music, recordings, word vectors and images; vocabularies; batches. Knows NumPy only."""

@@ -12,6 +12,7 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from minirnn.tasks.tagger import MAX_WORD_LENGTH
 _PARTS = "minirnn.export.numpy_program"
 _MODELS = {"char_lm": "many_to_many", "tagger": "tagger_model"}
 _TASKS = {"music": "composer"}
+_MODEL_ONLY = {"speech"}  # tasks whose programs are that of their models: inputs are features, outputs logits
 _CLASSES = {"CharLm": "CharLM", "Tagger": "TaggerModel"}
 _BOUNDS = {"float32": 1e-5, "float64": 1e-10}
 _COLUMNS = 110
@@ -434,6 +436,8 @@ def program(network: Network, record: Record, name: str = "model") -> bytes:
         network, record: a model as data, and its outputs for some input.
         name: of the module, in its own documentation.
     """
+    if network.task and network.task["task"] in _MODEL_ONLY:
+        network = replace(network, task=None)
     features, parts, cells = _features(network), _Parts(), dict[str, str]()
     functions: dict[tuple[Any, float], str] = {}
     for key, layers in network.layers.items():

@@ -13,13 +13,24 @@ from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.forecaster import Forecaster
 from minirnn.tasks.music import Composer
 from minirnn.tasks.series import SeriesModel
+from minirnn.tasks.speech import SpeechRecognizer
 from minirnn.tasks.tagger import Tagger
 from minirnn.tasks.translator import Translator
 
 __all__ = ["TASKS", "Line", "Prediction", "Task", "load"]
 
 TASKS: dict[str, type[Task[Any, Any]]] = {
-    task.name: task for task in (TextGenerator, Classifier, Tagger, Translator, Forecaster, SeriesModel, Composer)
+    task.name: task
+    for task in (
+        TextGenerator,
+        Classifier,
+        Tagger,
+        Translator,
+        Forecaster,
+        SeriesModel,
+        Composer,
+        SpeechRecognizer,
+    )
 }
 """Every task by its name."""
 

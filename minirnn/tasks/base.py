@@ -142,6 +142,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         training: defaults of the options of the training loop.
         predicts_whole_input: all lines of the input are one example, rather than one each.
         file_suffixes: of files without lines, which :meth:`predict_file` reads.
+        predicts_files: every line of the input is the path of a file to predict from.
         model: the network. summary: the training data in words.
     """
 
@@ -157,6 +158,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
     training: ClassVar[TrainingConfig]
     predicts_whole_input: ClassVar[bool] = False
     file_suffixes: ClassVar[tuple[str, ...]] = ()
+    predicts_files: ClassVar[bool] = False
     model: Any = None
     num_batches: int = 0
     summary: str = ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import invoke, json_of, refusal, steps_of
-from tiny import OTHER_DATA, TASKS, other_value
+from tiny import OTHER_DATA, TASKS, other_value, write_clips
 
 from minirnn import checkpoint, tasks
 from minirnn.runs import BEST, LAST
@@ -21,6 +21,7 @@ NEW = {
     "translator": "; 2 new and 8 known source tokens; 4 new and 9 known target tokens",
     "forecaster": "",
     "series": "; 2 new and 2 known labels",
+    "speech": "; 1 new and 2 known labels",
     "music": "",
 }
 """What is said of the vocabularies; characters of the tiny tagger are rarer than its ``min_count``."""
@@ -28,6 +29,7 @@ NEW = {
 
 @pytest.fixture(autouse=True)
 def data(folder: Path) -> None:
+    write_clips(Path())
     for name, text in OTHER_DATA.items():
         Path(TASKS[name].name).write_text(text, encoding="utf-8")
 

@@ -32,6 +32,7 @@ TRAINED: dict[str, tuple[str, set[str]]] = {
     "translator": ("41 pairs to train on, 12 and 13 different tokens\n", {"loss", "exact_match"}),
     "forecaster": ("60 rows, 48 to train on; column 'a', season 11, base trend\n", FORECASTS),
     "series": ("30 sequences of 2 columns, 2 to 5 steps, 5.8% of the values missing; 2 classes\n", LABELS),
+    "speech": ("48 recordings of 2 labels, 0.1 minutes at 8,000 samples per second; 5 bands every 10 ms\n", LABELS),
     "music": ("52 pieces of 341 steps; 3 more to validate with\n", {"loss", "nll", "pieces", "steps"}),
 }
 """Of every task: what is said of its data, and the metrics of ``eval``."""
@@ -47,7 +48,7 @@ def test_training_says_what_it_does_and_eval_measures_it(name: str, folder: Path
     assert f"data: {summary}" in done.stderr
     assert f"training for 6 steps in {out}\n" in done.stderr
     assert f"; now try: {tasks.TASKS[name].example.format(f'{out}/best.safetensors')}\n" in done.stderr
-    assert ("\n    | " in done.stderr) == (name not in ("classifier", "forecaster", "series"))  # samples are shown
+    assert ("\n    | " in done.stderr) == (name not in ("classifier", "forecaster", "series", "speech"))  # samples
     assert sorted(os.listdir(out)) == ["best.safetensors", "last.safetensors", "metrics.jsonl", "previous.safetensors"]
     measured = json_of("eval", out, data.name)
     assert measured.keys() == metrics

@@ -26,6 +26,7 @@ SHORTENED = {
     "question_answering.py": ["--steps", "4"],
     "read_digits.py": ["--epochs", "1", "--images", "128"],
     "sentiment.py": ["--epochs", "1", "--data", "reviews.tsv"],
+    "spoken_digits.py": ["--minutes", "0.02", "--numbers", "24"],
     "stacked_bidirectional.py": ["--steps", "4"],
     "translation.py": ["--steps", "3"],
     "vanishing_gradient.py": ["--steps", "12"],

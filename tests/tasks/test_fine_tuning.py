@@ -39,6 +39,7 @@ INDEXED: dict[str, dict[str, tuple[str, int]]] = {
     },
     "forecaster": {},
     "series": dict.fromkeys(("head.weight", "head.bias"), ("labels", 0)),
+    "speech": dict.fromkeys(("head.weight", "head.bias"), ("labels", 0)),
     "music": {},
 }
 """The parameters that a vocabulary indexes: the task's attribute that holds it, and the axis."""

@@ -30,6 +30,7 @@ LINES = {
     "translator": ["He runs.", "", "Zoe goes."],
     "forecaster": TASKS["forecaster"].data.splitlines(),
     "series": TASKS["series"].data.splitlines(),
+    "speech": ["clips/0.wav", "clips/5.wav"],
     "music": ["60,64", "", "[[62], [65]]"],
 }
 OTHER_MODELS: dict[str, dict[str, Any]] = {
@@ -46,6 +47,15 @@ OTHER_MODELS: dict[str, dict[str, Any]] = {
     "translator": {"cell": "gru", "bidirectional": False, "attention": "none", "level": "char", "lower": True},
     "forecaster": {"cell": "gru", "bidirectional": True, "horizon": 2},
     "series": {"cell": "gru", "bidirectional": False, "every_step": True},
+    "speech": {
+        "cell": "gru",
+        "target": "transcript",
+        "deltas": True,
+        "stack": 1,
+        "hop": 0.01,
+        "speed": 0.0,
+        "noise": 0.0,
+    },
     "music": {"cell": "rnn"},
 }
 
@@ -72,7 +82,10 @@ def results(task: tasks.Task[Any, Any], name: str) -> Any:
 
 @pytest.mark.parametrize("changed", [{}, OTHER_MODELS], ids=["tiny", "other"])
 @pytest.mark.parametrize("name", TASKS)
-def test_a_loaded_task_gives_the_results_of_the_trained_one(name: str, changed: Any, tmp_path: Path) -> None:
+def test_a_loaded_task_gives_the_results_of_the_trained_one(
+    name: str, changed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     task = made(name, tmp_path, **changed.get(name, {}))
     run(Trainer(task, TrainingConfig(steps=2, lr=0.1, evaluations=1), tmp_path / "run"))
     loaded = tasks.load(tmp_path / "run" / LAST)
@@ -170,6 +183,8 @@ REPORTED: dict[tuple[str, str], str | None] = {
     ("series", "seq_length"): "seq_length: a label is for a whole sequence",
     ("series", "anomalies"): "column 'kind': expected a number, or nothing, got 'a'",
     ("series", "every_step"): OTHER_DATA,
+    ("speech", "target"): 'target was "label", now it is "transcript"',
+    **{("speech", option): "input_size was 10, now it is " for option in ("bands", "deltas", "stack")},
     ("music", "val_fraction"): OTHER_DATA,
     ("music", "seed"): OTHER_DATA,
     **{(name, "freeze"): r'frozen was null, now it is \["(tagging\.)?head.weight"' for name in TASKS},
@@ -203,6 +218,7 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     "translator": [("Tom", "Tim"), ("Va !", "Va.")],
     "forecaster": [("d59,2", "d59,3")],
     "series": [("s0,0", "s0,1"), (",,a", ",0,a"), ("s2,3,1.0", "s2,3,")],
+    "speech": [("0.wav", "2.wav"), ("yes", "no")],
     "music": [("60", "61"), ("[[[60, 64]", "[[[60]")],
 }
 
@@ -247,6 +263,8 @@ BATCHES = [
     ("series", {"every_step": True, "num_layers": 2}),
     ("series", {"anomalies": True, "seq_length": 3, "inputs": ("x", "y"), "label": "kind"}),
     ("series", {"label": "x", "inputs": ("y",), "target": "number", "every_step": True}),
+    *(("speech", {"speed": speed, "num_layers": 2}) for speed in (0.0, 1e-9)),
+    ("speech", {"target": "transcript", "stack": 1, "hop": 0.01, "speed": 0.0}),
 ]
 
 
@@ -256,9 +274,12 @@ def test_a_ragged_batch_has_the_mean_loss_and_gradients_of_its_examples(
 ) -> None:
     """Padding changes nothing."""
     monkeypatch.setattr(classifier, "TOKEN_DROPOUT", 0)
-    no_randomness = {"music": {"transpose": 0}, "translator": {"schedule": "constant"}, "series": {"noise": 0.0}}.get(
-        name, {}
-    )
+    no_randomness = {
+        "music": {"transpose": 0},
+        "series": {"noise": 0.0},
+        "speech": {"noise": 0.0, "mask": 0.0, "warp": 0.0},
+        "translator": {"schedule": "constant"},
+    }.get(name, {})
     task = perturb(made(name, tmp_path, dropout=0.0, **no_randomness, **changed))
     task.model.to("float64")
     if name == "classifier":
