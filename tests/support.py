@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -90,3 +93,12 @@ def refusal(*arguments: str, code: int = 2, **options: Any) -> str:
     assert done.stderr.startswith("minirnn: "), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     return done.stderr.removeprefix("minirnn: ").rstrip("\n")
+
+
+def interrupt(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
+    """Send a signal, again after a second if it came just before the process began to wait; return the exit code."""
+    for _ in range(100):
+        process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(1)
+    raise AssertionError("the process does not end")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import invoke, refusal
+from support import interrupt, invoke, refusal
 from tiny import TASKS
 
 from minirnn import tasks
@@ -78,11 +78,11 @@ def test_lines_are_answered_at_once_and_signals_save(
             process.stdin.flush()
             assert select.select([process.stdout], [], [], 100)[0], "no answer"
             assert len(process.stdout.readline().split(b"\t")) == 3
-        process.send_signal(number)
+        ended = interrupt(process, number)
         _, err = process.communicate(timeout=100)
     finally:
         process.kill()
-    assert process.returncode == code, err.decode()
+    assert ended == code, err.decode()
     assert b"learned from 2 lines" in err
     assert "after 2 lines" in invoke("learn", str(folder), input="").stderr
 

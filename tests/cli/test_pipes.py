@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from minirnn_cli import lines
-from support import close, invoke
+from support import close, interrupt, invoke
 from tiny import TASKS
 
 Trained = Callable[[str], Path]
@@ -151,8 +151,7 @@ def test_interrupt_while_waiting(trained: Trained, piped: Callable[..., Piped]) 
     process = piped(trained("classifier"))
     process.write(b"fine\n")
     process.answer()
-    process.process.send_signal(signal.SIGINT)
-    assert process.process.wait(SECONDS) == 130
+    assert interrupt(process.process, signal.SIGINT) == 130
     assert process.end() == (130, "", "")
 
 
