@@ -4,13 +4,13 @@ Spoken numbers: digits in a row, without boundaries
 
 A bidirectional LSTM writes down numbers that were said digit by digit, and is never told where one digit begins. ::
 
-    python examples/spoken_digits.py [--data FOLDER] [--minutes 5] [--write FOLDER] [--plot numbers.png]
+    python examples/spoken_digits.py [--data FOLDER] [--minutes 1.5] [--write FOLDER] [--plot numbers.png]
 
 FOLDER contains recordings named ``{digit}_{speaker}_{index}.wav``, as those of the Free Spoken Digit Dataset; without
 it the script makes sounds up. Three to six recordings of one speaker are joined, with a pause of random length behind
 each; recordings 0 to 4 of every digit and speaker occur in test numbers only. ``--write`` writes the numbers as WAV
-files, with ``train.tsv`` and ``test.tsv`` for ``minirnn train-speech``. Expected digit error rate on sounds that were
-made up, after half a minute: below 0.02.
+files, with ``train.tsv`` and ``test.tsv`` for ``minirnn train-speech``. Expected digit error rate on test numbers:
+0.023 on sounds that were made up, after a minute and a half; 0.023 on 1,200 real recordings, after five minutes.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder with recordings of spoken digits")
     parser.add_argument("--numbers", type=int, default=1000, help="numbers to train on")
-    parser.add_argument("--minutes", type=float, default=0.5)
+    parser.add_argument("--minutes", type=float, default=1.5)
     parser.add_argument("--write", type=Path, help="write the numbers to this folder, and train nothing")
     parser.add_argument("--plot", help="write a picture to this file")
     options = parser.parse_args()

@@ -70,7 +70,7 @@ def calls(count: int, seed: int) -> Clips:
 
 @pytest.mark.slow
 def test_it_learns_to_write_what_it_hears() -> None:
-    config = SpeechConfig(hidden_size=24, num_layers=1, bands=12, stack=2, batch_size=16, dropout=0.0)
+    config = SpeechConfig(hidden_size=24, num_layers=1, bands=12, stack=2, dropout=0.0, warp=0.0, mask=0.1)
     task = SpeechRecognizer.build(calls(160, 0), config)
     assert task.labels.names == ["", " ", "h", "l"]
     assert "160 recordings of 3 characters" in task.summary
