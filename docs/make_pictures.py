@@ -2,6 +2,7 @@
 
     python docs/make_pictures.py              # the drawings, and the pictures of the pages under docs/learn
     python docs/make_pictures.py session      # a real session of three minutes: terminal.svg and loss_curve.svg
+    python docs/make_pictures.py net          # what minirnn draw prints, drawn by Graphviz (its program dot): net.svg
 
 The pages under ``docs/learn`` contain the code that draws their pictures. This script runs that code as it stands, so a
 picture always belongs to the code beside it.
@@ -259,10 +260,22 @@ def _shortened(lines: list[str]) -> list[str]:
     return [*lines[: steps[2]], "...", *lines[steps[-1] :]] if len(steps) > 4 else lines[:12]
 
 
+def draw_net(path: Path) -> None:
+    """A character model, unfolded over three steps."""
+    font = "Helvetica,Arial,sans-serif"
+    style = [f"-Nfontname={font}", f"-Efontname={font}", "-Efontsize=11", "-Gpad=0.2", "-Gbgcolor=white"]
+    text = mr.draw(mr.models.CharLM(65, 128), unfold=3, to="dot")
+    subprocess.run(["dot", "-Tsvg", *style, "-o", str(path)], input=text.encode(), check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["session"], help="record a session instead")
+    parser.add_argument("what", nargs="?", choices=["session", "net"], help="make this instead")
     options = parser.parse_args()
+
+    if options.what == "net":
+        draw_net(STATIC / "net.svg")
+        return
 
     import matplotlib
 
