@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from minirnn.errors import CheckpointError, OptionError
-from minirnn.importing import keras, onnx, pytorch
+from minirnn.importing import pytorch
 from minirnn.importing.parts import KINDS, Part, match, of_kind
 from minirnn.nn.module import Module
 
 __all__ = ["load_weights", "read_parts"]
 
-_READERS = {".keras": keras.read, ".h5": keras.read, ".onnx": onnx.read}
+_READERS = {".keras": "keras", ".h5": "keras", ".onnx": "onnx"}
+"""The module that reads files with this suffix; imported when there is one to read."""
 
 
 def load_weights(module: Module, path: str | Path, prefix: str = "", names: Mapping[str, str] | None = None) -> None:
@@ -44,8 +46,8 @@ def load_weights(module: Module, path: str | Path, prefix: str = "", names: Mapp
     """
     path, own = _checked(path, prefix, names), module.state_dict()
     with _file_named(path):
-        if path.suffix in _READERS:
-            module.load_state_dict(match(module, _READERS[path.suffix](path), own))
+        if reader := _reader(path):
+            module.load_state_dict(match(module, reader(path), own))
             return
         state = _state_dict(path, prefix)
         if unknown := [name for name in names or () if name not in state]:
@@ -64,7 +66,7 @@ def read_parts(path: str | Path, prefix: str = "") -> list[Part]:
     """Return the layers of a file, see :func:`load_weights`: recurrent layers, then linear ones, then embeddings."""
     path = _checked(path, prefix, None)
     with _file_named(path):
-        reader = _READERS.get(path.suffix)
+        reader = _reader(path)
         parts = reader(path) if reader else pytorch.parts(_state_dict(path, prefix), _is_ordered(path))
         return [part for kind in KINDS for part in of_kind(parts, kind)]
 
@@ -93,6 +95,12 @@ def _checked(path: str | Path, prefix: str, names: Mapping[str, str] | None) -> 
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     return path
+
+
+def _reader(path: Path) -> Callable[[Path], list[Part]] | None:
+    """Return what reads a file that is no state dict."""
+    name = _READERS.get(path.suffix)
+    return importlib.import_module(f"minirnn.importing.{name}").read if name else None
 
 
 def _is_ordered(path: Path) -> bool:

@@ -42,9 +42,9 @@ def learning_curves(runs: Sequence[str | Path], x: X = "step", metric: str = "lo
     short = [path.resolve().name for path in paths]
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]
     tables = {name: RunFolder(path).metrics() for name, path in zip(names, paths, strict=True)}
-    wanted = ("val_loss", "train_loss") if metric == "loss" else (metric,)
+    chosen = ("val_loss", "train_loss") if metric == "loss" else (metric,)
     known = {name: None for table in tables.values() for name in table if name not in ("step", "seconds", "tokens")}
-    if not known.keys() & set(wanted):
+    if not known.keys() & set(chosen):
         check_choice("metric", metric, ["loss", *known])
     across = {name: table.get(_COLUMNS[x], np.full(len(table["step"]), np.nan)) for name, table in tables.items()}
     longest = max(np.nanmax(values, initial=0) for values in across.values())
@@ -54,10 +54,10 @@ def learning_curves(runs: Sequence[str | Path], x: X = "step", metric: str = "lo
         unit, divisor = ("seconds", 1) if longest < 2 * _MINUTE else large
     curves = []
     for color, (name, table) in enumerate(tables.items()):
-        for column in wanted:
+        for column in chosen:
             if column in table:
                 filled = np.isfinite(table[column]) & np.isfinite(across[name])
-                label = " ".join([name] * (len(tables) > 1) + [column] * (len(tables) == 1 or len(wanted) > 1))
+                label = " ".join([name] * (len(tables) > 1) + [column] * (len(tables) == 1 or len(chosen) > 1))
                 points = across[name][filled] / divisor, table[column][filled]
                 curves.append(Curve(label, *points, dashed=column == "train_loss", color=color))
     return Chart(curves, f"{x} ({unit})" if unit else x, metric, title=names[0] if len(names) == 1 else "")

@@ -17,7 +17,6 @@ from minirnn.data.corpus import read_bytes, read_characters, renumber
 from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
 from minirnn.models import CharLM
-from minirnn.nn import functional as F
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild, softmax
 from minirnn.tasks.fine_tuning import Indexed, numbers_in
@@ -235,8 +234,8 @@ class TextGenerator(Task[Corpus, CharConfig]):
         with self.model.evaluating():
             for name, text in inputs.items():
                 logits, _ = self.model(self.start(check_text(name, text), name))
-                row = F.softmax(logits[-1].numpy().astype(np.float64), 0).numpy()
-                probabilities = {name_of(n): float(row[n]) for n in np.argsort(-row, kind="stable").tolist()}
+                row = softmax(logits[-1].numpy())
+                probabilities = {name_of(n): row[n] for n in sorted(range(len(row)), key=lambda n: -row[n])}
                 symbol, probability = next(iter(probabilities.items()))
                 facts = {"text": str(text), "symbol": symbol, "probability": probability}
                 found.append(Prediction(symbol, {**facts, "probabilities": probabilities}))
