@@ -29,15 +29,19 @@ WIDE = 4
 
 
 @functools.cache
-def vector_bytes() -> int:
-    """Bytes of the widest vector register the compiler may use on this host: 64, 32 or 16."""
+def cpu_features() -> frozenset[str]:
+    """The features of this host that the compiler may use, by LLVM's names: "avx512f"."""
     features = config.CPU_FEATURES
     if features is None:
         features = codegen.get_host_cpu_features()
-    enabled = set(features.split(","))
-    if "+avx512f" in enabled:
+    return frozenset(feature[1:] for feature in features.split(",") if feature.startswith("+"))
+
+
+def vector_bytes() -> int:
+    """Bytes of the widest vector register the compiler may use on this host: 64, 32 or 16."""
+    if "avx512f" in cpu_features():
         return 64
-    return 32 if "+avx" in enabled else 16
+    return 32 if "avx" in cpu_features() else 16
 
 
 def packed_width(dtype: np.dtype) -> int:
@@ -61,6 +65,7 @@ def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1
 
     It adds A B to C for ``rows`` rows and the first ``columns`` of ``panels * vectors * lanes`` columns; the panels are
     ``panel_size`` apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
+    Where A and the panels are uint32, each element is a pair of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32.
     """
 
     @intrinsic
@@ -83,6 +88,8 @@ def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, ar
     lanes = lanes or vector_bytes() // width
     scalar = ir.FloatType() if width == 4 else ir.DoubleType()
     vector = ir.VectorType(scalar, lanes)
+    pairs = isinstance(panel_type.dtype, types.Integer)
+    operand = ir.VectorType(ir.IntType(32), lanes) if pairs else vector
     mask_type = ir.VectorType(ir.IntType(1), lanes)
     word, index = ir.IntType(32), ir.IntType(64)
     suffix = f"v{lanes}f{8 * width}"
@@ -99,13 +106,16 @@ def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, ar
         zeros = ir.Constant(ir.VectorType(word, lanes), [0] * lanes)
         return builder.shuffle_vector(one, undefined, zeros)
 
-    def vector_at(base, offset):
-        return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+    def vector_at(base, offset, kind=vector):
+        return builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
 
     def constant(value):
         return ir.Constant(index, value)
 
-    fma = declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
+    if pairs:
+        dot = declare("llvm.x86.avx512bf16.dpbf16ps.512", vector, [vector, operand, operand])
+    else:
+        fma = declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
     a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns = args
     a = builder.gep(data(a_type, a), [a_at])
     panel = builder.gep(data(panel_type, panel), [panel_at])
@@ -140,15 +150,18 @@ def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, ar
     for number in range(panels):
         start = builder.add(panel_row, builder.mul(constant(number), panel_size))
         for v in range(vectors):
-            load = builder.load(vector_at(panel, builder.add(start, constant(v * lanes))))
+            load = builder.load(vector_at(panel, builder.add(start, constant(v * lanes)), operand))
             load.align = width
             right.append(load)
     a_k = builder.mul(k, a_column)
     for row in range(rows):
         element = builder.load(builder.gep(a, [builder.add(a_k, builder.mul(constant(row), a_row))]))
-        left = splat(element, vector)
+        left = splat(element, operand)
         for v in range(panels * vectors):
-            total = builder.call(fma, [left, right[v], sums[row, v]])
+            if pairs:
+                total = builder.call(dot, [sums[row, v], left, right[v]])
+            else:
+                total = builder.call(fma, [left, right[v], sums[row, v]])
             sums[row, v].add_incoming(total, body)
     k.add_incoming(builder.add(k, constant(1)), body)
     builder.branch(head)
