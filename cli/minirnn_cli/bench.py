@@ -68,7 +68,7 @@ Runner = Callable[[], int]
 """Does some work and returns how much of it: steps, or symbols sampled."""
 
 
-def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
+def minirnn_runner(work: Work, threads: int, device: str = "cpu", precision: str = "fp32") -> Runner:
     import numpy as np
 
     import minirnn as mr
@@ -86,9 +86,10 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
 
     def step() -> int:
         optimizer.zero_grad()
-        logits, _ = model(inputs)
-        loss = mr.nn.functional.cross_entropy(logits.reshape(-1, work.vocabulary), targets)
-        loss.backward()
+        with mr.matmul_precision(precision):
+            logits, _ = model(inputs)
+            loss = mr.nn.functional.cross_entropy(logits.reshape(-1, work.vocabulary), targets)
+            loss.backward()
         mr.optim.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         loss.item()  # what a training run shows; on a GPU, the end of the work
@@ -97,7 +98,7 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
     return step
 
 
-def torch_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
+def torch_runner(work: Work, threads: int, device: str = "cpu", precision: str = "fp32") -> Runner:
     import torch
 
     torch.set_num_threads(threads)
@@ -126,8 +127,9 @@ def torch_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
 
     def step() -> int:
         optimizer.zero_grad()
-        y, _ = rnn(embedding(inputs))
-        loss = torch.nn.functional.cross_entropy(head(y).reshape(-1, work.vocabulary), targets)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            y, _ = rnn(embedding(inputs))
+            loss = torch.nn.functional.cross_entropy(head(y).reshape(-1, work.vocabulary), targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

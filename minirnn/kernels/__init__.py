@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, cast
 
 from minirnn.errors import DeviceError
+from minirnn.kernels.precision import matmul_precision
 from minirnn.kernels.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     _cpu: Backend[np.ndarray] = cpu  # mypy checks the modules against the contract
     _cuda: Backend[DeviceArray] = cuda
 
-__all__ = ["DEVICES", "get_num_threads", "on", "set_num_threads", "unavailable_reason"]
+__all__ = ["DEVICES", "get_num_threads", "matmul_precision", "on", "set_num_threads", "unavailable_reason"]
 
 DEVICES = ("cpu", "cuda")
 

@@ -19,7 +19,8 @@ from numba import types
 from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic, overload
 
-from minirnn.kernels import memory, threads
+from minirnn.kernels import bfloat16, memory, threads
+from minirnn.kernels.bfloat16 import pair_within_rows
 from minirnn.kernels.jit import DISABLED, chunk_of, jit
 
 ROWS = 6
@@ -253,12 +254,28 @@ def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel
     count = -(-columns // width)
     left = _window(a, a_at, (rows, depth), (a_row, a_column))
     right = _window(panels, panels_at, (count, depth, width), (panel_size, width, 1))
+    if panels.dtype == np.uint32:
+        left, right = bfloat16.unpack(left), bfloat16.unpack(right)
     target = _window(c, c_at, (rows, columns), (c_row, 1))
     target += np.concatenate([left @ panel for panel in right], axis=1)[:, :columns]
 
 
 if DISABLED:
     multiply_add = _multiply_add_plain
+
+
+@jit(inline=True)
+def multiply_add_bfloat16(
+    a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns
+):
+    """:func:`multiply_add` of float32 rows, which are rounded to bfloat16 first, and packed pairs.
+
+    Positions and ``depth`` count elements, not pairs; ``a_column`` is 1, ``panel_size`` not used, and ``panels_at`` even.
+    """
+    pairs, panel_size = (depth + 1) // 2, panels.shape[1] * panels.shape[2]
+    words = np.empty(rows * pairs, np.uint32)
+    pair_within_rows(a.reshape(a.size).view(np.uint32), a_at, a_row, rows, depth, words, 0)
+    multiply_add(words, 0, pairs, 1, rows, panels, panels_at // 2, panel_size, pairs, c, c_at, c_row, columns)
 
 
 def _window(array: np.ndarray, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
@@ -323,8 +340,13 @@ def pack_columns(thread_id, num_threads, b, panels):
                     panels[p, k, j] = 0
 
 
-def pack(b: np.ndarray, transposed: bool) -> np.ndarray:
-    """Packed panels of ``b`` [depth, columns], or of its transpose when ``b`` is [columns, depth]."""
+def pack(b: np.ndarray, transposed: bool, to_bfloat16: bool = False) -> np.ndarray:
+    """Packed panels of ``b`` [depth, columns], or of its transpose when ``b`` is [columns, depth].
+
+    ``to_bfloat16``: of pairs of bfloat16, for float32 ``b``.
+    """
+    if to_bfloat16:
+        b = bfloat16.pairs(b, transposed)
     columns, depth = b.shape if transposed else b.shape[::-1]
     panels = empty_panels(depth, columns, b.dtype)
     threads.run(pack_columns if transposed else pack_rows, 8.0 * b.size, len(panels), b, panels)

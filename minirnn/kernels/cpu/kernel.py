@@ -93,6 +93,12 @@ class Kernel:
         """The kernel as a jitted function, compiled at its first call."""
         return self.compile(FUNCTIONS, f"{self.plan.equations.name}_{self.name}")
 
+    @functools.cached_property
+    def compiled_bfloat16(self) -> Any:
+        """The same with products of bfloat16: its panels are packed as pairs."""
+        functions = FUNCTIONS | {"multiply_add": tile.multiply_add_bfloat16}
+        return self.compile(functions, f"{self.plan.equations.name}_{self.name}_bfloat16")
+
     def compile(self, functions: dict[str, Any], label: str) -> Any:
         """The kernel as a jitted function that calls ``functions``; ``label`` is its name in messages and the cache."""
         names = dict(functions)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from minirnn.kernels import memory, threads, tile
+from minirnn.kernels.bfloat16 import pair
 from minirnn.kernels.jit import chunk_of, jit
-from minirnn.kernels.tile import multiply_add, panel_width
+from minirnn.kernels.precision import uses_bfloat16
+from minirnn.kernels.tile import multiply_add, multiply_add_bfloat16, panel_width
 
 _DEPTH = 2048  # a panel of this depth fits the second-level cache beside the rows
 _ROW_BLOCK_BYTES = 1 << 17
@@ -15,68 +17,100 @@ _GROUP = 192  # its rows of A
 _NO_ROWS = np.empty(0, np.int64)
 
 
-@jit
-def _rows_times_panels(thread_id, num_threads, a, panels, bias, out, block):
-    """out = A B + bias for this thread's rows: A [rows, depth], B packed."""
-    rows, depth = a.shape
-    width, columns = panels.shape[2], out.shape[1]
-    first, last = chunk_of(rows, thread_id, num_threads)
-    for r0 in range(first, last, block):
-        height = min(block, last - r0)
-        for r in range(r0, r0 + height):
-            if bias.size > 0:
-                for j in range(columns):
-                    out[r, j] = bias[j]
-            else:
-                for j in range(columns):
-                    out[r, j] = 0
-        for k0 in range(0, depth, _DEPTH):
-            part, left = k0 * width, r0 * depth + k0
-            count = min(_DEPTH, depth - k0)
-            multiply_add(
-                a, left, depth, 1, height, panels, part, depth * width, count, out, r0 * columns, columns, columns
-            )
+def _make_rows_times_panels(multiply_add):
+    @jit
+    def rows_times_panels(thread_id, num_threads, a, panels, bias, out, block):
+        """out = A B + bias for this thread's rows: A [rows, depth], B packed."""
+        rows, depth = a.shape
+        width, columns = panels.shape[2], out.shape[1]
+        first, last = chunk_of(rows, thread_id, num_threads)
+        for r0 in range(first, last, block):
+            height = min(block, last - r0)
+            for r in range(r0, r0 + height):
+                if bias.size > 0:
+                    for j in range(columns):
+                        out[r, j] = bias[j]
+                else:
+                    for j in range(columns):
+                        out[r, j] = 0
+            for k0 in range(0, depth, _DEPTH):
+                part, left = k0 * width, r0 * depth + k0
+                count = min(_DEPTH, depth - k0)
+                multiply_add(
+                    a, left, depth, 1, height, panels, part, depth * width, count, out, r0 * columns, columns, columns
+                )
+
+    return rows_times_panels
 
 
-@jit
-def _transposed_times_rows(thread_id, num_threads, a, column, b, rows, out, panels, groups):
-    """out[m, :] = sum_k a[k, column + m] b[rows[k], :] for this thread's rows m.
+_rows_times_panels = _make_rows_times_panels(multiply_add)
+_rows_times_panels_bfloat16 = _make_rows_times_panels(multiply_add_bfloat16)
 
-    The depth is divided into chunks; of each, B is packed into panels and A into groups of tiles, both by plain copies,
-    since both are stored row by row.
-    """
-    depth = a.shape[0]
-    count, columns = out.shape
-    width = panel_width(b)
-    _, chunk, group = groups.shape
-    one = groups.strides[2] // groups.itemsize
-    panel_count = panels.shape[1]
-    panels_at, groups_at = thread_id * panel_count * chunk * width, thread_id * chunk * group
-    first, last = chunk_of((count + 5) // 6, thread_id, num_threads)  # in tiles
-    first, last = first * 6, min(count, last * 6)
-    for m in range(first, last):
-        for j in range(columns):
-            out[m, j] = 0
-    for k0 in range(0, depth, chunk):
-        size = min(chunk, depth - k0)
-        for p in range(panel_count):
-            start = p * width
-            used = min(width, columns - start)
-            for k in range(size):
-                source = rows[k0 + k] if rows.size > 0 else k0 + k
-                for j in range(used):
-                    panels[thread_id, p, k, j] = b[source, np.uintp(start + j)]
-                for j in range(used, width):
-                    panels[thread_id, p, k, j] = 0
-        for m0 in range(first, last, group):
-            height = min(group, last - m0)
-            for k in range(size):
-                for i in range(height):
-                    groups[thread_id, k, i] = a[k0 + k, np.uintp(column + m0 + i)]
-            to = m0 * columns
-            multiply_add(
-                groups, groups_at, one, group, height, panels, panels_at, chunk * width, size, out, to, columns, columns
-            )
+
+@jit(inline=True)
+def _copy_row(b, rows, k, start, count, target):
+    """target[j] = b[rows[k], start + j]; without ``rows``, b[k, start + j]."""
+    source = rows[k] if rows.size > 0 else k
+    for j in range(count):
+        target[j] = b[source, np.uintp(start + j)]
+
+
+@jit(inline=True)
+def _pair_rows(b, rows, k, start, count, target):
+    """The same of the rows 2k and 2k + 1 as pairs, for the bits of b."""
+    low = rows[2 * k] if rows.size > 0 else 2 * k
+    if 2 * k + 1 < (rows.size if rows.size > 0 else b.shape[0]):
+        high = rows[2 * k + 1] if rows.size > 0 else 2 * k + 1
+        for j in range(count):
+            target[j] = pair(b[low, np.uintp(start + j)], b[high, np.uintp(start + j)])
+    else:
+        for j in range(count):
+            target[j] = pair(b[low, np.uintp(start + j)], np.uint32(0))
+
+
+def _make_transposed_times_rows(copy_row):
+    @jit
+    def transposed_times_rows(thread_id, num_threads, a, column, b, rows, depth, out, panels, groups):
+        """out[m, :] = sum_k a[k, column + m] b[rows[k], :] for this thread's rows m.
+
+        The depth, in pairs if these are multiplied, is divided into chunks; of each, B is packed into panels and A into
+        groups of tiles, both by plain copies, since both are stored row by row.
+        """
+        count, columns = out.shape
+        width = panel_width(panels)
+        _, chunk, group = groups.shape
+        one = groups.strides[2] // groups.itemsize
+        panel_count = panels.shape[1]
+        panels_at, groups_at = thread_id * panel_count * chunk * width, thread_id * chunk * group
+        first, last = chunk_of((count + 5) // 6, thread_id, num_threads)  # in tiles
+        first, last = first * 6, min(count, last * 6)
+        for m in range(first, last):
+            for j in range(columns):
+                out[m, j] = 0
+        for k0 in range(0, depth, chunk):
+            size = min(chunk, depth - k0)
+            for p in range(panel_count):
+                start = p * width
+                used = min(width, columns - start)
+                for k in range(size):
+                    copy_row(b, rows, k0 + k, start, used, panels[thread_id, p, k])
+                    for j in range(used, width):
+                        panels[thread_id, p, k, j] = 0
+            for m0 in range(first, last, group):
+                height = min(group, last - m0)
+                for k in range(size):
+                    copy_row(a, rows[:0], k0 + k, column + m0, height, groups[thread_id, k])
+                to = m0 * columns
+                multiply_add(
+                    groups, groups_at, one, group, height, panels, panels_at, chunk * width, size, out, to, columns,
+                    columns,
+                )  # fmt: skip
+
+    return transposed_times_rows
+
+
+_transposed_times_rows = _make_transposed_times_rows(_copy_row)
+_transposed_times_rows_bfloat16 = _make_transposed_times_rows(_pair_rows)
 
 
 def gemm(
@@ -95,12 +129,14 @@ def gemm(
     columns = b.shape[0] if transpose_b else b.shape[1]
     if out is None:
         out = memory.empty((a.shape[0], columns), a.dtype)
-    panels = tile.pack(b, transpose_b)
+    bfloat16 = uses_bfloat16(a.dtype)
+    panels = tile.pack(b, transpose_b, bfloat16)
     if bias is None:
         bias = np.empty(0, a.dtype)
     block = max(tile.ROWS * 4, _ROW_BLOCK_BYTES // max(1, depth * a.itemsize) // tile.ROWS * tile.ROWS)
     work = float(a.shape[0]) * depth * columns
-    threads.run(_rows_times_panels, work, a.shape[0], a, panels, bias, out, block)
+    kernel = _rows_times_panels_bfloat16 if bfloat16 else _rows_times_panels
+    threads.run(kernel, work, a.shape[0], a, panels, bias, out, block)
     return out
 
 
@@ -110,11 +146,13 @@ def _transposed_gemm(
     depth, columns = a.shape[0], b.shape[1]
     if out is None:
         out = memory.empty((a.shape[1], columns), a.dtype)
+    work, kernel, dtype = float(depth) * len(out) * columns, _transposed_times_rows, a.dtype
+    if uses_bfloat16(dtype):
+        kernel, depth, a, b = _transposed_times_rows_bfloat16, (depth + 1) // 2, a.view(np.uint32), b.view(np.uint32)
     chunk = max(1, min(depth, _CHUNK))  # by the shape alone, so that sums have one order on any number of threads
-    count = threads.get_num_threads()
-    panels = memory.empty((count, tile.packed_panels(columns, a.dtype), chunk, tile.packed_width(a.dtype)), a.dtype)
-    groups = memory.empty((count, chunk, _GROUP), a.dtype)
-    max_threads = min(count, -(-len(out) // tile.ROWS))
-    work, rows = float(depth) * len(out) * columns, _NO_ROWS if rows is None else rows
-    threads.run(_transposed_times_rows, work, max_threads, a, column, b, rows, out, panels, groups)
+    count, dtype = threads.get_num_threads(), a.dtype
+    panels = memory.empty((count, tile.packed_panels(columns, dtype), chunk, tile.packed_width(dtype)), dtype)
+    groups = memory.empty((count, chunk, _GROUP), dtype)
+    max_threads, rows = min(count, -(-len(out) // tile.ROWS)), _NO_ROWS if rows is None else rows
+    threads.run(kernel, work, max_threads, a, column, b, rows, depth, out, panels, groups)
     return out

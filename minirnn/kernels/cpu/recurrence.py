@@ -13,6 +13,7 @@ from minirnn.kernels.cpu.kernel import Kernel, kernels_of
 from minirnn.kernels.cpu.matrix import gemm
 from minirnn.kernels.cpu.rows import column_sums
 from minirnn.kernels.equations import Equations
+from minirnn.kernels.precision import uses_bfloat16
 from minirnn.kernels.steps import Steps
 
 _NO_TOKENS = np.empty(0, np.int64)
@@ -96,13 +97,15 @@ class Recurrence:
             count = threads.get_num_threads()
             arrays["scratches"] = np.empty((count, temporaries.scratch, size), self._dtype)
             max_threads = min(batch, count)
+        bfloat16 = uses_bfloat16(self._dtype)
         for number, part in enumerate(self._by_run(self._weights.weight_hh)):
-            arrays[f"panels{number}"] = tile.pack(part, forward)
+            arrays[f"panels{number}"] = tile.pack(part, forward, bfloat16)
         for number, weight in enumerate(self._weights.inner):
-            arrays[f"inner{number}"] = tile.pack(weight, forward)
+            arrays[f"inner{number}"] = tile.pack(weight, forward, bfloat16)
         if self._weights.weight_hr is not None:
-            arrays["projection"] = tile.pack(self._weights.weight_hr, forward)
-        threads.run(kernel.compiled, self._work, max_threads, *kernel.pick(arrays))
+            arrays["projection"] = tile.pack(self._weights.weight_hr, forward, bfloat16)
+        compiled = kernel.compiled_bfloat16 if bfloat16 else kernel.compiled
+        threads.run(compiled, self._work, max_threads, *kernel.pick(arrays))
 
     def _by_run(self, weight_hh: np.ndarray | None) -> list[np.ndarray]:
         """The rows of each matrix product with weight_hh."""
