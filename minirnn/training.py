@@ -22,6 +22,7 @@ from minirnn import checkpoint, optim, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
 from minirnn.errors import CheckpointError, DivergedError, OptionError
+from minirnn.kernels.precision import PRECISIONS, check_precision, matmul_precision
 from minirnn.nn.module import Module
 from minirnn.optim.lr_scheduler import WarmupCosine
 from minirnn.runs import BEST, LAST, RunFolder
@@ -126,6 +127,12 @@ class TrainingConfig(Config):
     )
     weight_decay: float = option(0.0, "Weight decay.", minimum=0, group="Training")
     clip: float = option(1.0, "Maximum norm of the gradient; 0 for no clipping.", 0, math.inf, group="Training")
+    precision: str = option(
+        "fp32",
+        "Of matrix products in training: bf16 multiplies bfloat16 and adds in float32, where the CPU has it.",
+        choices=PRECISIONS,
+        group="Training",
+    )
     evaluations: int = option(20, "Evaluations over the whole budget, evenly spaced.", minimum=1, group="Run")
     log_every: int = option(10, "Steps between two lines of metrics.jsonl.", minimum=1, group="Run")
     save_every: int | None = option(
@@ -233,6 +240,7 @@ class Trainer:
 
     Raises:
         CheckpointError: there is nothing to resume, or it does not fit the task.
+        OptionError: the device has no products of ``config.precision``.
     """
 
     def __init__(
@@ -244,6 +252,7 @@ class Trainer:
         notes: Mapping[str, Any] | None = None,
     ) -> None:
         self.task, self.config, self.out, self.notes = task, config, out, dict(notes or {})
+        check_precision(config.precision, next(task.model.parameters()).device)
         self.optimizer = config.make_optimizer(task.model)
         self.schedule = WarmupCosine(self.optimizer, config.lr, config.warmup, config.final_lr)
         self.position = Position()
@@ -324,8 +333,9 @@ class Trainer:
         if self._new_epoch:
             task.start_epoch(position.epoch)
         self.optimizer.zero_grad()
-        loss, tokens = task.loss(position.batch, progress)
-        loss.backward()
+        with matmul_precision(self.config.precision):
+            loss, tokens = task.loss(position.batch, progress)
+            loss.backward()
         grad_norm = float(optim.clip_grad_norm_(task.model.parameters(), self.config.clip or math.inf))
         if self._is_usable(loss.item(), grad_norm):
             self.optimizer.step()

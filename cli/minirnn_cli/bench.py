@@ -7,7 +7,8 @@ turns, a ratio the median of the ratios of neighbouring turns. On a shared machi
 
 GFLOP/s count 6 (I G H + H G H) B T per layer and 6 H V B T for the head, also where a program avoids a part of that
 work; next to them stands their fraction of the rate of minirnn's large matrix products on the same threads, measured
-in the same run. With ``--device cuda`` minirnn and PyTorch run on the GPU, both without TF32.
+in the same run. With ``--device cuda`` minirnn and PyTorch run on the GPU, both without TF32. With ``--precision bf16``
+minirnn multiplies bfloat16, PyTorch runs under ``torch.autocast``, and minirnn with products of float32 is a third program.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from minirnn import cells
+from minirnn.errors import OptionError
 from minirnn_cli import options as o
 
 if TYPE_CHECKING:
@@ -205,11 +208,21 @@ def _tokens(work: Work) -> tuple[np.ndarray, np.ndarray]:
     return inputs, rng.integers(work.vocabulary, size=work.steps * work.batch)
 
 
-PEERS: dict[str, Callable[[Work, int, str], Runner | None]] = {
-    "minirnn": minirnn_runner,
-    "torch": torch_runner,
-    "jax": jax_runner,
-}
+Program = Callable[[Work, int, str], Runner | None]
+"""Makes the runner of a row; None where the program has no such work."""
+
+
+def programs(alone: bool, precision: str) -> dict[str, Program]:
+    """Return the programs to measure, minirnn first."""
+    installed = {name for name in ("torch", "jax") if not alone and importlib.util.find_spec(name)}
+    made: dict[str, Program] = {"minirnn": partial(minirnn_runner, precision=precision)}
+    if precision == "bf16":
+        made["minirnn fp32"] = minirnn_runner
+    if "torch" in installed:
+        made["torch"] = partial(torch_runner, precision=precision)
+    if "jax" in installed and precision == "fp32":
+        made["jax"] = jax_runner
+    return made
 
 
 def measure(runners: dict[str, Runner], seconds: float) -> dict[str, list[float]]:
@@ -230,8 +243,8 @@ def measure(runners: dict[str, Runner], seconds: float) -> dict[str, list[float]
     return times
 
 
-def product_rate(threads: int, device: str = "cpu", seconds: float = 1.0) -> float:
-    """Return GFLOP/s of minirnn's float32 product of square matrices, of size 1024, on a GPU 4096."""
+def product_rate(threads: int, device: str = "cpu", precision: str = "fp32", seconds: float = 1.0) -> float:
+    """Return GFLOP/s of minirnn's product of square matrices, of size 1024, on a GPU 4096."""
     import statistics
 
     import numpy as np
@@ -244,7 +257,8 @@ def product_rate(threads: int, device: str = "cpu", seconds: float = 1.0) -> flo
     a, b = (mr.tensor(np.random.default_rng(n).random((size, size), np.float32), device=device).data for n in (0, 1))
 
     def work() -> None:
-        K.to_numpy(K.gemm(a, b)[0])  # to the host: when it is there, the work is done
+        with mr.matmul_precision(precision):
+            K.to_numpy(K.gemm(a, b)[0])  # to the host: when it is there, the work is done
 
     work()
     times, began = [], time.perf_counter()
@@ -255,12 +269,11 @@ def product_rate(threads: int, device: str = "cpu", seconds: float = 1.0) -> flo
     return 2 * size**3 / statistics.median(times) / 1e9
 
 
-def _machine(device: str, threads: int) -> dict[str, Any]:
+def _machine(device: str, threads: int, precision: str) -> dict[str, Any]:
     """The machine, and the speed of its large matrix products."""
     if device == "cpu":
-        return {
-            "threads": threads, "product_gflops_1_thread": product_rate(1), "product_gflops": product_rate(threads)
-        }  # fmt: skip
+        one, every = product_rate(1, device, precision), product_rate(threads, device, precision)
+        return {"threads": threads, "product_gflops_1_thread": one, "product_gflops": every}
     from minirnn.kernels.cuda.info import device_name, product_library
 
     return {
@@ -276,6 +289,9 @@ def bench(
     alone: Annotated[bool, typer.Option("--alone", help="Do not measure PyTorch and JAX.")] = False,
     threads: o.Threads = None,
     device: o.Device = "cpu",
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Of matrix products in training; bf16 is measured beside fp32.")
+    ] = "fp32",
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -284,13 +300,18 @@ def bench(
     from json import dumps
 
     from minirnn.kernels import get_num_threads, on
+    from minirnn.kernels.precision import check_precision
     from minirnn_cli.show import compile_notes, say
 
     on(device)
-    count = threads or get_num_threads()
-    peers = [name for name in PEERS if name == "minirnn" or (not alone and importlib.util.find_spec(name))]
+    check_precision(precision, device)
+    chosen = rows or [row for row in _STANDARD if precision == "fp32" or not ROWS[row].streams]
+    if precision == "bf16" and any(ROWS[row].streams for row in chosen):
+        raise OptionError("--precision: expected rows of training, sampling has no precision bf16")
+    count, measured = threads or get_num_threads(), programs(alone, precision)
+    peers = list(measured)
     with compile_notes(quiet):
-        machine = _machine(device, count)
+        machine = _machine(device, count, precision)
         every = machine["product_gflops"]
         if json:
             print(dumps(machine), flush=True)
@@ -302,11 +323,11 @@ def bench(
                 print(f"{machine['GPU']}; matrix products by {machine['products_by']}: {every:.0f} GFLOP/s\n")
             heads = ["work", *peers, "of its products' rate", *(f"against {peer}" for peer in peers[1:])]
             print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
-        for row in rows or _STANDARD:
+        for row in chosen:
             if not quiet:
                 say(f"measuring {row.value} ...")
             work = ROWS[row.value]
-            runners = {peer: r for peer in peers if (r := PEERS[peer](work, count, device)) is not None}
+            runners = {peer: r for peer, make in measured.items() if (r := make(work, count, device)) is not None}
             times = measure(runners, seconds)
             medians = {peer: statistics.median(values) for peer, values in times.items()}
             ours = times.pop("minirnn")
