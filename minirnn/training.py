@@ -129,7 +129,7 @@ class TrainingConfig(Config):
     clip: float = option(1.0, "Maximum norm of the gradient; 0 for no clipping.", 0, math.inf, group="Training")
     precision: str = option(
         "fp32",
-        "Of matrix products in training: bf16 multiplies bfloat16 and adds in float32, where the CPU has it.",
+        "Of matrix products in training: bf16 multiplies bfloat16 and adds in float32; needs a CPU with avx512_bf16.",
         choices=PRECISIONS,
         group="Training",
     )

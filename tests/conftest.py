@@ -1,7 +1,8 @@
 """What every test gets: reproducible Hypothesis runs, a known seed, and a check that no global state leaks.
 
-Markers: ``needs_torch``, ``needs_jit`` and ``needs_gpu`` skip with a reason where PyTorch is missing, under
-``NUMBA_DISABLE_JIT=1`` what is about compiling itself, and without a GPU what is not simulated. Fixtures: ``dtype``
+Markers: ``needs_torch``, ``needs_jit``, ``needs_bfloat16`` and ``needs_gpu`` skip with a reason where PyTorch is missing,
+under ``NUMBA_DISABLE_JIT=1`` what is about compiling itself, on a CPU that does not multiply bfloat16, and without a GPU
+what is not simulated. Fixtures: ``dtype``
 (float32 and float64), ``device`` ("cpu" and "cuda"), ``GPU`` ("cuda" alone), ``torch``.
 
 ``NUMBA_BOUNDSCHECK=1`` finds indices out of bounds in compiled code, but for the matrix tile; its plain stand-in is
@@ -46,6 +47,10 @@ settings.load_profile("minirnn")
 _NEEDS = {
     "needs_torch": (importlib.util.find_spec("torch") is None, "PyTorch is not installed (extra: peers)"),
     "needs_jit": (DISABLED, "about compiled code; NUMBA_DISABLE_JIT is set"),
+    "needs_bfloat16": (
+        not (DISABLED or "avx512bf16" in tile.cpu_features()),
+        "this CPU does not multiply bfloat16 (avx512_bf16)",
+    ),
     "needs_gpu": (bool(_NO_GPU) or SIMULATED, "the simulator does not have what is tested, or there is no GPU"),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import SMALL, needs_many_steps, run, steps_of
+from support import SMALL, contents, needs_many_steps, run, steps_of
 
 import minirnn as mr
 from minirnn import checkpoint
@@ -172,6 +172,26 @@ def test_a_resumed_run_takes_new_settings_of_the_training_loop(tmp_path: Path) -
     assert [step.step for step in run(trainer) if step.metrics] == [6, 8]
 
 
+@pytest.mark.needs_bfloat16
+def test_bf16_comes_close_to_fp32_evaluates_in_it_and_resumes_with_the_same_numbers(tmp_path: Path) -> None:
+    def trainer(precision: str, out: str, resume: bool = False) -> Trainer:
+        config = TrainingConfig(steps=8, evaluations=1, log_every=1, precision=precision)
+        return Trainer(_task(cell="rnn"), config, tmp_path / out, resume)
+
+    exact = run(trainer("fp32", "exact"))
+    whole = trainer("bf16", "whole")
+    steps = run(whole)
+    differences = [abs(one.train_loss - other.train_loss) for one, other in zip(steps, exact, strict=True)]
+    assert 0 < max(differences) < 0.02
+    assert steps[-1].metrics == whole.task.evaluate()  # outside of training all products are of float32
+    arrays, config = checkpoint.load(tmp_path / "whole" / LAST)
+    assert {array.dtype for name, array in arrays.items() if name.startswith("model.")} == {np.dtype(np.float32)}
+    assert config["options"]["precision"] == "bf16"
+    run(trainer("bf16", "cut"), 3)
+    run(trainer("bf16", "cut", resume=True))
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
 def test_the_last_state_is_saved_between_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minirnn.training.SAVE_SECONDS", -1)
     trainer = Trainer(_task(), TrainingConfig(steps=9, evaluations=1), tmp_path)
@@ -314,6 +334,7 @@ def test_steps_with_nan_loss_are_skipped() -> None:
         ({"minutes": math.inf}, "minutes: expected a finite number, got inf"),
         ({"steps": 1, "lr": math.nan}, "lr: expected a number above 0, got nan"),
         ({"steps": 1, "optimizer": "lion"}, "optimizer: expected one of adam, adamw"),
+        ({"steps": 1, "precision": "fp16"}, "precision: expected one of fp32, bf16, got 'fp16'"),
         ({"steps": 1, "clip": -1}, "clip: expected a number of at least 0, got -1"),
         ({"steps": 1, "patience": 0}, "patience: expected an int of at least 1, got 0"),
     ],

@@ -8,7 +8,7 @@ turns, a ratio the median of the ratios of neighbouring turns. On a shared machi
 GFLOP/s count 6 (I G H + H G H) B T per layer and 6 H V B T for the head, also where a program avoids a part of that
 work; next to them stands their fraction of the rate of minirnn's large matrix products on the same threads, measured
 in the same run. With ``--device cuda`` minirnn and PyTorch run on the GPU, both without TF32. With ``--precision bf16``
-minirnn multiplies bfloat16, PyTorch runs under ``torch.autocast``, and minirnn with products of float32 is a third program.
+minirnn multiplies bfloat16, PyTorch runs under ``torch.autocast``, and minirnn with float32 products runs beside them.
 """
 
 from __future__ import annotations
@@ -306,8 +306,8 @@ def bench(
     on(device)
     check_precision(precision, device)
     chosen = rows or [row for row in _STANDARD if precision == "fp32" or not ROWS[row].streams]
-    if precision == "bf16" and any(ROWS[row].streams for row in chosen):
-        raise OptionError("--precision: expected rows of training, sampling has no precision bf16")
+    if precision == "bf16" and (sampling := [row.value for row in chosen if ROWS[row].streams]):
+        raise OptionError(f"--precision: sampling has no bf16, got {', '.join(sampling)}")
     count, measured = threads or get_num_threads(), programs(alone, precision)
     peers = list(measured)
     with compile_notes(quiet):

@@ -32,7 +32,7 @@ def pair(low, high):
 
 @jit(inline=True)
 def pair_within_rows(bits, at, row, rows, depth, words, words_at):
-    """Write float32 rows, ``row`` elements apart, given as their bits, one after another as ceil(depth / 2) words each."""
+    """Write float32 rows, given as their bits, ``row`` elements apart, as ceil(depth / 2) words each, without gaps."""
     pairs = (depth + 1) // 2
     for r in range(rows):
         start, target = np.uintp(at + r * row), np.uintp(words_at + r * pairs)

@@ -29,7 +29,9 @@ def check_precision(precision: str, device: str) -> str:
         if device != "cpu":
             raise OptionError(f"precision: bf16 is for the CPU, got device {device}; use fp32")
         if not (DISABLED or "avx512bf16" in cpu_features()):
-            raise OptionError("precision: bf16 needs a CPU that multiplies bfloat16 (avx512_bf16); use fp32 on this one")
+            raise OptionError(
+                "precision: bf16 needs a CPU that multiplies bfloat16 (avx512_bf16); use fp32 on this one"
+            )
     return precision
 
 

@@ -66,7 +66,7 @@ def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1
 
     It adds A B to C for ``rows`` rows and the first ``columns`` of ``panels * vectors * lanes`` columns; the panels are
     ``panel_size`` apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
-    Where A and the panels are uint32, each element is a pair of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32.
+    Elements of A and B that are uint32 are pairs of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32 then.
     """
 
     @intrinsic
@@ -270,7 +270,7 @@ def multiply_add_bfloat16(
 ):
     """:func:`multiply_add` of float32 rows, which are rounded to bfloat16 first, and packed pairs.
 
-    Positions and ``depth`` count elements, not pairs; ``a_column`` is 1, ``panel_size`` not used, and ``panels_at`` even.
+    Positions and ``depth`` count elements, not pairs; ``a_column`` is 1, ``panel_size`` not used, ``panels_at`` even.
     """
     pairs, panel_size = (depth + 1) // 2, panels.shape[1] * panels.shape[2]
     words = np.empty(rows * pairs, np.uint32)

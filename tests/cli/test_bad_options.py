@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import typer
 from minirnn_cli.main import app
-from support import invoke
+from support import invoke, refusal
 from tiny import TASKS
+
+from minirnn.kernels import tile
 
 HUGE = str(10**30)
 UNLIMITED = {
@@ -63,3 +65,14 @@ def test_numbers_out_of_range_are_refused_by_name(name: str) -> None:
             if done.stderr.startswith("minirnn: "):
                 assert done.stderr.count("\n") == 1
             assert not list(Path("run").glob("*")), (flag, value)
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("name", TASKS)
+def test_bf16_is_refused_on_a_cpu_without_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tile, "cpu_features", lambda: frozenset({"avx512f"}))
+    TASKS[name].write(Path())
+    arguments = (f"train-{name}", TASKS[name].name, *TASKS[name].arguments, "--precision", "bf16")
+    message = "precision: bf16 needs a CPU that multiplies bfloat16 (avx512_bf16); use fp32 on this one"
+    assert refusal(*arguments) == message
+    assert refusal("bench", "--precision", "bf16") == message

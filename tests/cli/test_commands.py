@@ -223,3 +223,14 @@ def test_bench_measures_its_rows() -> None:
     assert step["gflop"] == pytest.approx(25 * (6 * 2 * 100 * 400 + 6 * 100 * 65) / 1e9)
     assert 0 < sampling["seconds"]["minirnn"] < 0.1
     assert "measuring lstm-1x100" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.needs_jit
+@pytest.mark.needs_bfloat16
+def test_bench_of_bf16_measures_fp32_beside_it() -> None:
+    _, step = lines(invoke("bench", "lstm-1x100", "--alone", "--seconds", "0.1", "--json", "--precision", "bf16").stdout)
+    assert step["seconds"].keys() == {"minirnn", "minirnn fp32"}
+    assert step["ratio"].keys() == {"minirnn fp32"}
+    message = "--precision: sampling has no bf16, got sample-2x128"
+    assert refusal("bench", "sample-2x128", "--precision", "bf16").splitlines()[-1] == message

@@ -1,9 +1,10 @@
-"""Products of bfloat16 with float32 sums: against float64 products of rounded operands, and layers trained with them."""
+"""Products of bfloat16 with float32 sums: against float64 products of rounded operands; layers made of them."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,6 @@ from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.jit import DISABLED
 from minirnn.kernels.precision import check_precision
 from minirnn.kernels.steps import dense_steps
-
-needs_bfloat16 = pytest.mark.skipif(
-    not (DISABLED or "avx512bf16" in tile.cpu_features()), reason="this CPU does not multiply bfloat16 (avx512_bf16)"
-)
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -85,7 +82,7 @@ def products(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None) -> list[np.n
     return [cpu.gemm(a, b, bias), cpu.gemm(a, bt, bias, transpose_b=True), cpu.gemm(at, b, transpose_a=True)]
 
 
-@needs_bfloat16
+@pytest.mark.needs_bfloat16
 @given(m=EXTENT, k=EXTENT, n=EXTENT)
 def test_gemm_multiplies_rounded_operands(m: int, k: int, n: int) -> None:
     a, b, bias = random(m, k), random(k, n, seed=1), random(n, seed=2)
@@ -96,7 +93,7 @@ def test_gemm_multiplies_rounded_operands(m: int, k: int, n: int) -> None:
     assert_product(transposed, rounded(a), rounded(b))
 
 
-@needs_bfloat16
+@pytest.mark.needs_bfloat16
 def test_gemm_of_chosen_rows_and_a_column() -> None:
     """An odd number of rows, whose pairs are not neighbours."""
     a, b = random(35, 21), random(9, 40, seed=1)
@@ -106,7 +103,7 @@ def test_gemm_of_chosen_rows_and_a_column() -> None:
     assert_product(out, rounded(a[:, 7:17].T), rounded(b[rows]))
 
 
-@needs_bfloat16
+@pytest.mark.needs_bfloat16
 def test_gemm_deeper_than_one_panel() -> None:
     a, b = random(3, 4101), random(4101, 5)
     with mr.matmul_precision("bf16"):
@@ -114,7 +111,7 @@ def test_gemm_deeper_than_one_panel() -> None:
             assert_product(got, rounded(a), rounded(b))
 
 
-@needs_bfloat16
+@pytest.mark.needs_bfloat16
 def test_gemm_keeps_infinities_and_nan() -> None:
     a = np.ones((3, 5), np.float32)
     a[1, 2], a[2, 4] = np.inf, np.nan
@@ -126,7 +123,7 @@ def test_gemm_keeps_infinities_and_nan() -> None:
 # --------------------------------------------------------------------------------------------------- layers
 
 
-@needs_bfloat16
+@pytest.mark.needs_bfloat16
 def test_rnn_matches_numpy_with_rounded_operands() -> None:
     """Forward and backward; a few states may round the other way, so single numbers differ by more than float32."""
     T, N, H = 7, 5, 19
@@ -172,14 +169,14 @@ def gradients(name: str, precision: str) -> list[np.ndarray]:
     return [y.numpy(), *(t.grad.numpy() for t in (inputs, *layer.parameters()))]
 
 
-@needs_bfloat16
+@pytest.mark.needs_bfloat16
 @pytest.mark.parametrize("name", ["projected", pytest.param("masked", marks=pytest.mark.slow)])
 def test_layers_come_close_to_float32(name: str) -> None:
     for got, exact in zip(gradients(name, "bf16"), gradients(name, "fp32"), strict=True):
         assert 0 < np.linalg.norm(got - exact) / np.linalg.norm(exact) < 0.02
 
 
-@needs_bfloat16
+@pytest.mark.needs_bfloat16
 def test_float64_is_not_affected() -> None:
     a, b = random(40, 51).astype(np.float64), random(51, 60).astype(np.float64)
     exact = products(a, b, None)
@@ -188,7 +185,7 @@ def test_float64_is_not_affected() -> None:
             np.testing.assert_array_equal(one, two)
 
 
-@needs_bfloat16
+@pytest.mark.needs_bfloat16
 @pytest.mark.needs_jit
 def test_same_bits_on_one_two_and_three_threads(set_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "MIN_WORK", 1)  # divide even the smallest job
@@ -206,7 +203,10 @@ def test_same_bits_on_one_two_and_three_threads(set_threads: Any, monkeypatch: p
 
 
 def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(OptionError, match="precision: expected one of fp32, bf16, got 'bf15'"), mr.matmul_precision("bf15"):
+    with (
+        pytest.raises(OptionError, match="precision: expected one of fp32, bf16, got 'bf15'"),
+        mr.matmul_precision("bf15"),
+    ):
         pass
 
 
@@ -220,7 +220,7 @@ def test_bf16_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) ->
     assert check_precision("fp32", "cuda") == "fp32"
 
 
-@needs_bfloat16
+@pytest.mark.needs_bfloat16
 def test_precision_ends_with_its_block_and_belongs_to_its_thread() -> None:
     a, b = random(8, 33), random(33, 8)
 
@@ -228,14 +228,17 @@ def test_precision_ends_with_its_block_and_belongs_to_its_thread() -> None:
         return bool(np.array_equal(cpu.gemm(a, b), exact))
 
     exact, seen = cpu.gemm(a, b), []
-    with pytest.raises(KeyError), mr.matmul_precision("bf16"):
-        assert not is_exact()
+    with mr.matmul_precision("bf16"):
         with mr.matmul_precision("fp32"):
             assert is_exact()
+        with suppress(OptionError):
+            mr.matmul_precision("bf15").__enter__()
         assert not is_exact()
         thread = threading.Thread(target=lambda: seen.append(is_exact()))
         thread.start()
         thread.join()
+    assert is_exact()
+    with suppress(KeyError), mr.matmul_precision("bf16"):
         raise KeyError
     assert is_exact()
     assert seen == [True]
