@@ -1,9 +1,9 @@
 """What every test gets: reproducible Hypothesis runs, a known seed, and a check that no global state leaks.
 
-Markers: ``needs_torch``, ``needs_jit``, ``needs_bfloat16`` and ``needs_gpu`` skip with a reason where PyTorch is missing,
-under ``NUMBA_DISABLE_JIT=1`` what is about compiling itself, on a CPU that does not multiply bfloat16, and without a GPU
-what is not simulated. Fixtures: ``dtype``
-(float32 and float64), ``device`` ("cpu" and "cuda"), ``GPU`` ("cuda" alone), ``torch``.
+Markers: ``needs_torch``, ``needs_jit``, ``needs_bfloat16`` and ``needs_gpu`` skip with a reason where PyTorch is
+missing, under ``NUMBA_DISABLE_JIT=1`` what is about compiling itself, where the CPU does not multiply bfloat16, and
+without a GPU what is not simulated. Fixtures: ``dtype`` (float32 and float64), ``device`` ("cpu" and "cuda"), ``GPU``
+("cuda" alone), ``torch``.
 
 ``NUMBA_BOUNDSCHECK=1`` finds indices out of bounds in compiled code, but for the matrix tile; its plain stand-in is
 checked under ``NUMBA_DISABLE_JIT=1``.

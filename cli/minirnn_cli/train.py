@@ -15,6 +15,7 @@ from minirnn import kernels
 from minirnn.config import Config, OptionInfo
 from minirnn.data.sources import file_stamps
 from minirnn.errors import CheckpointError, OptionError
+from minirnn.kernels.precision import check_precision
 from minirnn.runs import BEST, LAST, PREVIOUS
 from minirnn.tasks import Task
 from minirnn.tasks.base import TaskConfig
@@ -89,6 +90,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
             given |= _architecture(source, given, init_from)
         chosen = _override(defaults, given)
         settings, training = _pick(task.Config, chosen), _pick(TrainingConfig, chosen)
+        check_precision(training.precision, device)
 
         data_files = [chosen[field] for field, info in task.Config.options().items() if info.is_data]
         files = [*sources, *(file for file in data_files if file is not None)]

@@ -8,6 +8,7 @@ Rules that hold for every function:
 - Arrays are of the backend's device, C-contiguous unless stated otherwise, float32 or float64; indices are int64 and
   may lie on the host.
 - Arguments are not checked. The caller does that, and raises the errors users see.
+- ``gemm``, ``matmul`` and ``Recurrence`` multiply in the precision of ``matmul_precision``, on the CPU.
 - No result depends on the number of threads: every sum has one order.
 - Only ``to_numpy``, ``has_nan``, ``square_sum``, ``Sampler.run``, and methods named after a Python type wait for a GPU.
 

@@ -75,4 +75,5 @@ def test_bf16_is_refused_on_a_cpu_without_it(name: str, monkeypatch: pytest.Monk
     arguments = (f"train-{name}", TASKS[name].name, *TASKS[name].arguments, "--precision", "bf16")
     message = "precision: bf16 needs a CPU that multiplies bfloat16 (avx512_bf16); use fp32 on this one"
     assert refusal(*arguments) == message
+    assert not Path("checkpoints").exists()
     assert refusal("bench", "--precision", "bf16") == message

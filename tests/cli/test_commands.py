@@ -229,7 +229,9 @@ def test_bench_measures_its_rows() -> None:
 @pytest.mark.needs_jit
 @pytest.mark.needs_bfloat16
 def test_bench_of_bf16_measures_fp32_beside_it() -> None:
-    _, step = lines(invoke("bench", "lstm-1x100", "--alone", "--seconds", "0.1", "--json", "--precision", "bf16").stdout)
+    _, step = lines(
+        invoke("bench", "lstm-1x100", "--alone", "--seconds", "0.1", "--json", "--precision", "bf16").stdout
+    )
     assert step["seconds"].keys() == {"minirnn", "minirnn fp32"}
     assert step["ratio"].keys() == {"minirnn fp32"}
     message = "--precision: sampling has no bf16, got sample-2x128"
