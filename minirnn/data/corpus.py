@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from minirnn.data.sources import Opened, decode_stream, iter_blocks, open_sources
-from minirnn.data.text import Bytes, Characters, code_points, iter_chunks
+from minirnn.data.text import Bytes, Characters, Words, code_points, iter_chunks
 from minirnn.errors import DataError
 
 _MAX_IN_MEMORY = 1 << 27  # bytes of tokens; more go to an unnamed temporary file
@@ -59,6 +59,41 @@ def read_characters(sources: Sequence[str], symbols: Characters | None = None) -
     if tokens.size != size:
         raise DataError(f"{', '.join(sources)} changed while being read; try again")
     return tokens, symbols
+
+
+def read_words(
+    sources: Sequence[str],
+    symbols: Words | None = None,
+    lower: bool = False,
+    min_count: int = 1,
+    max_size: int | None = None,
+) -> tuple[np.ndarray, Words]:
+    """Read the text of ``sources`` as tokens [S], one per word, as :func:`read_characters` does.
+
+    Args:
+        sources: files, ``-`` for standard input, or ``@python``.
+        symbols: the vocabulary to use. None makes one of the text, by the other arguments, see :meth:`Words.of`.
+
+    Raises:
+        DataError: a source cannot be read or is not UTF-8, or all of them are blank.
+    """
+    opened = open_sources(sources)
+    symbols = symbols or Words.of(_whole_words(opened), lower, min_count, max_size)
+    tokens = _store(map(symbols.encode, _whole_words(opened)))
+    if all(symbols.symbol(token).isspace() for token in np.unique(tokens).tolist()):
+        raise DataError(f"nothing to read in {', '.join(sources)}")
+    return tokens, symbols
+
+
+def _whole_words(opened: Sequence[Opened]) -> Iterator[str]:
+    """As :func:`iter_text`, in blocks that end after white space."""
+    rest = ""
+    for block in iter_text(opened):
+        text = rest + block
+        end = max(text.rfind(" "), text.rfind("\n")) + 1
+        rest = text[end:]
+        yield text[:end]
+    yield rest
 
 
 def read_bytes(sources: Sequence[str]) -> tuple[np.ndarray, Bytes]:

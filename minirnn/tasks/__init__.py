@@ -8,7 +8,7 @@ from typing import Any
 from minirnn import checkpoint
 from minirnn.errors import CheckpointError
 from minirnn.tasks.base import Line, Prediction, Task
-from minirnn.tasks.char import TextGenerator
+from minirnn.tasks.char import TextGenerator, WordGenerator
 from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.forecaster import Forecaster
 from minirnn.tasks.music import Composer
@@ -23,6 +23,7 @@ TASKS: dict[str, type[Task[Any, Any]]] = {
     task.name: task
     for task in (
         TextGenerator,
+        WordGenerator,
         Classifier,
         Tagger,
         Translator,

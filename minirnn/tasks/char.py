@@ -1,4 +1,4 @@
-"""Character models: text in contiguous streams, the state carried from chunk to chunk (truncated BPTT)."""
+"""Language models of characters, bytes or words: text in contiguous streams, the state carried from chunk to chunk (truncated BPTT)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
-from minirnn.data.corpus import read_bytes, read_characters, renumber
-from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config, union
+from minirnn.data.corpus import read_bytes, read_characters, read_words, renumber
+from minirnn.data.text import Bytes, Streams, Symbols, Words, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
 from minirnn.models import CharLM
 from minirnn.nn.state import State, pack_state, unpack_state
-from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild, softmax
+from minirnn.tasks.base import Line, Prediction, Task, WindowConfig, check_text, rebuild, softmax
 from minirnn.tasks.fine_tuning import Indexed, numbers_in
-from minirnn.tasks.scoring import Score, Scorer
+from minirnn.tasks.scoring import Score, Scorer, perplexity
 from minirnn.training import TrainingConfig
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
@@ -28,16 +28,46 @@ MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evalua
 
 
 @dataclass(frozen=True, kw_only=True)
-class CharConfig(WindowConfig):
-    """Options of :class:`TextGenerator`."""
+class TextConfig(WindowConfig):
+    """Options of language models."""
 
-    as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
     hidden_size: int = 256
     num_layers: int = 2
     dropout: float = 0.2
     recompute_every: int | None = option(
         None, "Save memory: store every n-th state only, and recompute the others.", 1, flags=("--recompute",)
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CharConfig(TextConfig):
+    """Options of :class:`TextGenerator`."""
+
+    as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsConfig(TextConfig):
+    """Options of :class:`WordGenerator`."""
+
+    lower: bool = option(False, "Lower-case the text.", flags=("--lower/--keep-case",), group="Data")
+    min_count: int = option(2, "Words that occur less often are unknown.", 1, group="Data")
+    max_words: int | None = option(10_000, "Size of the vocabulary: the most frequent words.", 1, group="Data")
+    tie_weights: bool = option(
+        True, "One matrix for input and output embeddings, or two.", flags=("--tie-weights/--two-embeddings",)
+    )
+    num_layers: int = 1
+    dropout: float = 0.5
+
+    def recurrent(self) -> dict[str, Any]:
+        return super().recurrent() | {"tie_weights": self.tie_weights}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextConfig(Config):
+    """Options of :meth:`TextGenerator.predict`."""
+
+    alternatives: int | None = option(None, "The number of most likely next symbols to give; all by default.", 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,30 +88,37 @@ class Corpus(NamedTuple):
     """Text as numbers: tokens [S] and what they stand for."""
 
     tokens: np.ndarray
-    symbols: Characters | Bytes
+    symbols: Symbols
 
 
-def read_corpus(sources: Sequence[str], as_bytes: bool = False) -> Corpus:
+def read_corpus(sources: Sequence[str], symbols: Symbols | None = None) -> Corpus:
     """Read files, ``-`` or ``@python``.
+
+    Args:
+        symbols: what to read them as; as all their characters where None.
 
     Raises:
         DataError: a source cannot be read, is empty, or is not text.
     """
-    return Corpus(*(read_bytes(sources) if as_bytes else read_characters(sources)))
+    if isinstance(symbols, Bytes):
+        return Corpus(*read_bytes(sources))
+    if isinstance(symbols, Words):
+        return Corpus(*read_words(sources, symbols))
+    return Corpus(*read_characters(sources, symbols))
 
 
 def evaluate(model: CharLM, streams: Streams) -> dict[str, float]:
-    """Return the mean ``loss`` in nats per symbol, and in bits; each stream starts from the zero state."""
+    """Return the mean ``loss`` in nats per symbol, also in bits and as perplexity; streams start from the zero state."""
     total, state = 0.0, None
     with model.evaluating():
         for inputs, targets in streams:
             loss, state = model.loss(inputs, targets, state, reduction="sum")
             total += loss.item()
     mean = total / (streams.tokens.size - streams.batch_size)
-    return {"loss": mean, "bits_per_symbol": mean / math.log(2)}
+    return {"loss": mean, "bits_per_symbol": mean / math.log(2), "perplexity": perplexity(mean)}
 
 
-class TextGenerator(Task[Corpus, CharConfig]):
+class TextGenerator(Task[Corpus, TextConfig]):
     """A character model: learns to predict the next symbol of a text, and writes text of its own.
 
     Args:
@@ -98,23 +135,25 @@ class TextGenerator(Task[Corpus, CharConfig]):
     help = "Train a character model on text. The end of the text is the validation set."
     sources_help = "Text files; - is standard input, @python the source of Python's standard library."
     example = "minirnn sample {}"
-    Config = CharConfig
+    Config: ClassVar[type[TextConfig]] = CharConfig
+    PredictConfig = NextConfig
+    metric: ClassVar = "bits_per_symbol"
     training = TrainingConfig(minutes=3, lr=4e-3)
     model: CharLM
     _train: Streams
     _validation: Streams
     _recompute_every: int | None
 
-    def __init__(self, model: CharLM, symbols: Characters | Bytes) -> None:
+    def __init__(self, model: CharLM, symbols: Symbols) -> None:
         self.model, self.symbols, self.unit = model, symbols, symbols.kind
         self._state: State = None
 
     @classmethod
-    def read(cls, sources: Sequence[str], config: CharConfig) -> Corpus:
-        return read_corpus(sources, config.as_bytes)
+    def read(cls, sources: Sequence[str], config: Any) -> Corpus:
+        return read_corpus(sources, Bytes() if config.as_bytes else None)
 
     @classmethod
-    def _build(cls, data: Corpus, config: CharConfig, init_from: Self | None) -> Self:
+    def _build(cls, data: Corpus, config: TextConfig, init_from: Self | None) -> Self:
         tokens, symbols = data
         if init_from is not None:
             symbols = union(init_from.symbols, data.symbols)
@@ -147,7 +186,11 @@ class TextGenerator(Task[Corpus, CharConfig]):
         return cls(rebuild(CharLM, config["model"] | {"vocab_size": len(symbols)}, arrays), symbols)
 
     def architecture(self) -> dict[str, Any]:
-        return super().architecture() | {"as_bytes": isinstance(self.symbols, Bytes)}
+        return super().architecture() | self._reading()
+
+    def _reading(self) -> dict[str, Any]:
+        """The options that say how text is read."""
+        return {"as_bytes": isinstance(self.symbols, Bytes)}
 
     def indexed(self) -> dict[str, Indexed]:
         return {self.symbols.kind: Indexed(self.symbols, ("embedding", "head"))}
@@ -168,7 +211,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
 
     def evaluate(self) -> dict[str, float]:
         metrics = evaluate(self.model, self._validation)
-        return {"val_loss": metrics.pop("loss"), **metrics}
+        return {"val_loss": metrics["loss"], self.metric: metrics[self.metric]}
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {str(number): member.numpy() for number, member in enumerate(unpack_state(self._state))}
@@ -185,11 +228,9 @@ class TextGenerator(Task[Corpus, CharConfig]):
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :func:`evaluate`, on text files; characters that the model does not know are left out."""
-        if isinstance(self.symbols, Bytes):
-            tokens, _ = read_bytes(sources)
-        else:
-            tokens, _ = read_characters(sources, self.symbols)
-        return evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
+        tokens, _ = read_corpus(sources, self.symbols)
+        metrics = evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
+        return {name: metrics[name] for name in ("loss", self.metric)}
 
     def sample(self, prime: str = "", length: int = 1000, **options: Any) -> str:
         """Return a text that continues ``prime``, without it; arguments and errors are those of :meth:`stream`."""
@@ -210,7 +251,8 @@ class TextGenerator(Task[Corpus, CharConfig]):
         """
         config = SampleConfig(prime=prime, length=length, **options)
         sampling = config.subset("length", "temperature", "top_k", "top_p", "seed")
-        return self._decoded(self.model.stream(self.start(prime), **sampling), config.stop)
+        chunks = self.model.stream(self.start(prime), **sampling, exclude=self.symbols.never)
+        return self._decoded(chunks, prime, config.stop)
 
     def start(self, text: str = "", name: str = "the prime") -> np.ndarray:
         """Return the tokens of a text to continue; without one, what :meth:`stream` says.
@@ -221,28 +263,29 @@ class TextGenerator(Task[Corpus, CharConfig]):
         tokens = self.symbols.encode(text or "\n")
         if tokens.size == 0:
             if text:
-                raise DataError(f"no character of {name} {text!r} is in the model's vocabulary")
+                raise DataError(f"no {self.unit.removesuffix('s')} of {name} {text!r} is in the model's vocabulary")
             tokens = np.zeros(1, np.int64)
         return tokens
 
-    def predict_inputs(self, inputs: Mapping[str, Any], options: Any) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: Any = None) -> list[Prediction]:
         """Return the probabilities of all symbols to come next after each text, the most likely first.
 
         Texts are read as the prime of :meth:`stream` is. A byte above 127 is called as in ``\\xff``.
         """
-        found, name_of = [], self.symbols.symbol
+        found, name_of, options = [], self.symbols.symbol, options or NextConfig()
         with self.model.evaluating():
-            for name, text in inputs.items():
-                logits, _ = self.model(self.start(check_text(name, text), name))
+            for line in lines:
+                logits, _ = self.model(self.start(line.text, line.where))
                 row = softmax(logits[-1].numpy())
-                probabilities = {name_of(n): row[n] for n in sorted(range(len(row)), key=lambda n: -row[n])}
-                symbol, probability = next(iter(probabilities.items()))
-                facts = {"text": str(text), "symbol": symbol, "probability": probability}
-                found.append(Prediction(symbol, {**facts, "probabilities": probabilities}))
+                order = sorted(range(len(row)), key=lambda n: -row[n])[: options.alternatives]
+                symbol, facts = name_of(order[0]), {"text": line.text, "probability": row[order[0]]}
+                shown = symbol if symbol.isprintable() else repr(symbol)[1:-1]
+                facts |= {"symbol": symbol, "probabilities": {name_of(n): row[n] for n in order}}
+                found.append(Prediction(shown, facts))
         return found
 
-    def _decoded(self, chunks: Iterator[np.ndarray], stop: str | None) -> Iterator[str]:
-        decode = self.symbols.decoder()
+    def _decoded(self, chunks: Iterator[np.ndarray], prime: str, stop: str | None) -> Iterator[str]:
+        decode = self.symbols.decoder(prime)
         text = ""
         for chunk in chunks:
             piece = decode(chunk)
@@ -293,3 +336,35 @@ class TextGenerator(Task[Corpus, CharConfig]):
         for token in tokens:
             logits, state = self.model.step([token], state)
         return {self.symbols.symbol(n): p for n, p in enumerate(softmax(logits.numpy()[0]))}, state
+
+
+class WordGenerator(TextGenerator):
+    """A language model of words: learns to predict the next word of a text, and writes text of its own.
+
+    Words that are not in its vocabulary are read as ``<unk>``, which it never writes.
+
+    Args:
+        model: predicts the next token.
+        symbols: what the tokens stand for.
+
+    >>> generator = WordGenerator.load("checkpoints/corpus/best.safetensors")  # doctest: +SKIP
+    >>> generator.sample("To be", 50, seed=1)  # doctest: +SKIP
+    """
+
+    name = "words"
+    description = "a word model"
+    help = "Train a language model of words on text. The end of the text is the validation set."
+    Config = WordsConfig
+    metric = "perplexity"
+    training = TrainingConfig(minutes=5, lr=4e-3)
+
+    @classmethod
+    def read(cls, sources: Sequence[str], config: Any) -> Corpus:
+        return Corpus(*read_words(sources, None, config.lower, config.min_count, config.max_words))
+
+    def _reading(self) -> dict[str, Any]:
+        assert isinstance(self.symbols, Words)
+        return {"lower": self.symbols.tokenizer.lower}
+
+    def sample_output(self) -> str:
+        return self.sample(length=100, seed=0)
