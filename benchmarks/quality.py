@@ -29,6 +29,7 @@ from minirnn.metrics import accuracy, macro_f1
 from minirnn.tasks.char import EVAL_STEPS, EVAL_STREAMS, read_corpus
 
 HELD_OUT_SEED = 20_240  # of the random tenths that are test sets
+FALLBACK_DISCOUNTS = [0.0, 0.5, 1.0, 1.5]  # where counts are too few to estimate them (KenLM's)
 INTERVAL = ("--quantiles", "0.1,0.5,0.9")
 
 
@@ -266,8 +267,11 @@ class KneserNey:
         self.discounts, self.totals, self.left_over = [], [], []
         for counts in self.counts:
             of = Counter(counts.values())
-            y = of[1] / (of[1] + 2 * of[2])
-            discounts = [0.0, *(k - (k + 1) * y * of[k + 1] / of[k] for k in (1, 2, 3))]
+            discounts = FALLBACK_DISCOUNTS
+            if all(of[k] for k in (1, 2, 3)):
+                y = of[1] / (of[1] + 2 * of[2])
+                found = [0.0, *(k - (k + 1) * y * of[k + 1] / of[k] for k in (1, 2, 3))]
+                discounts = found if min(found) >= 0 else discounts
             total, left_over = Counter[tuple[int, ...]](), defaultdict[tuple[int, ...], float](float)
             for gram, count in counts.items():
                 total[gram[:-1]] += count

@@ -65,20 +65,19 @@ def read_words(
     sources: Sequence[str],
     symbols: Words | None = None,
     lower: bool = False,
-    min_count: int = 1,
-    max_size: int | None = None,
 ) -> tuple[np.ndarray, Words]:
     """Read the text of ``sources`` as tokens [S], one per word, as :func:`read_characters` does.
 
     Args:
         sources: files, ``-`` for standard input, or ``@python``.
-        symbols: the vocabulary to use. None makes one of the text, by the other arguments, see :meth:`Words.of`.
+        symbols: the vocabulary to use. None makes one of all words of the text.
+        lower: lower-case the text for it.
 
     Raises:
         DataError: a source cannot be read or is not UTF-8, or all of them are blank.
     """
     opened = open_sources(sources)
-    symbols = symbols or Words.of(_whole_words(opened), lower, min_count, max_size)
+    symbols = symbols or Words.of(_whole_words(opened), lower)
     tokens = _store(map(symbols.encode, _whole_words(opened)))
     if all(symbols.symbol(token).isspace() for token in np.unique(tokens).tolist()):
         raise DataError(f"nothing to read in {', '.join(sources)}")

@@ -27,7 +27,6 @@ class Characters:
     """
 
     kind = "characters"
-    without = "left out"
     never: tuple[int, ...] = ()
 
     def __init__(self, characters: str) -> None:
@@ -83,7 +82,6 @@ class Bytes:
     """The 256 byte values: a vocabulary for any file."""
 
     kind = "bytes"
-    without = ""
     never: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -135,17 +133,22 @@ class Words:
     """
 
     kind = "words"
-    without = "read as <unk>"
     never = (0,)
 
     def __init__(self, vocabulary: Vocabulary, lower: bool = False) -> None:
         self.vocabulary, self.tokenizer = vocabulary, Tokenizer(lower=lower)
 
     @classmethod
-    def of(cls, texts: Iterable[str], lower: bool = False, min_count: int = 1, max_size: int | None = None) -> Words:
-        """The vocabulary of ``texts``; the arguments are those of :meth:`Vocabulary.of`."""
-        split = cls(Vocabulary([]), lower).split
-        return cls(Vocabulary.of(map(split, texts), min_count, max_size), lower)
+    def of(cls, texts: Iterable[str], lower: bool = False) -> Words:
+        """The vocabulary of all words of ``texts``."""
+        return cls(Vocabulary.of(map(cls(Vocabulary([]), lower).split, texts)), lower)
+
+    def most_frequent(self, tokens: np.ndarray, min_count: int = 1, max_size: int | None = None) -> Words:
+        """The words that occur in ``tokens`` [S], as :meth:`Vocabulary.of` chooses them."""
+        counts = np.bincount(tokens, minlength=len(self))
+        counts[0] = 0
+        order = np.argsort(-counts, kind="stable")[:max_size].tolist()
+        return Words(Vocabulary(self.symbol(n) for n in order if counts[n] >= min_count), self.tokenizer.lower)
 
     def __len__(self) -> int:
         return len(self.vocabulary) - UNK
@@ -169,7 +172,7 @@ class Words:
 
     def decoder(self, before: str = "") -> Callable[[np.ndarray], str]:
         """Return a function that turns consecutive tokens [S] into text, which follows the text ``before``."""
-        last = "" if before[-1:].isspace() else "".join(self.split(before)[-1:])
+        last = "\n" if not before or before[-1].isspace() else self.split(before)[-1]
 
         def decode(tokens: np.ndarray) -> str:
             nonlocal last

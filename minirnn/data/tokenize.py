@@ -90,7 +90,7 @@ class Tokenizer:
         return cls(rule, lower)
 
 
-def join_words(tokens: Iterable[str], before: str = "") -> Iterator[str]:
+def join_words(tokens: Iterable[str], before: str = "\n") -> Iterator[str]:
     """The text of each of consecutive ``tokens`` of the rule ``word``, with the space before it where there is one.
 
     Args:
@@ -98,7 +98,7 @@ def join_words(tokens: Iterable[str], before: str = "") -> Iterator[str]:
         before: the token before them.
     """
     for token in tokens:
-        touches = not before or before.endswith((GLUE, "\n")) or _ELIDED.match(before)
+        touches = before.endswith((GLUE, "\n")) or _ELIDED.match(before)
         yield " " * (not touches and not token.startswith((GLUE, "\n"))) + token.strip(GLUE)
         before = token
 

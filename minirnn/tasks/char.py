@@ -1,4 +1,7 @@
-"""Language models of characters, bytes or words: text in contiguous streams, the state carried from chunk to chunk (truncated BPTT)."""
+"""Language models of characters, bytes or words.
+
+Text is read in contiguous streams, the state is carried from chunk to chunk (truncated BPTT).
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,10 @@ def read_corpus(sources: Sequence[str], symbols: Symbols | None = None) -> Corpu
 
 
 def evaluate(model: CharLM, streams: Streams) -> dict[str, float]:
-    """Return the mean ``loss`` in nats per symbol, also in bits and as perplexity; streams start from the zero state."""
+    """Return the mean ``loss`` in nats per symbol, also in bits and as perplexity.
+
+    Each stream starts from the zero state.
+    """
     total, state = 0.0, None
     with model.evaluating():
         for inputs, targets in streams:
@@ -154,23 +160,24 @@ class TextGenerator(Task[Corpus, TextConfig]):
 
     @classmethod
     def _build(cls, data: Corpus, config: TextConfig, init_from: Self | None) -> Self:
-        tokens, symbols = data
-        if init_from is not None:
-            symbols = union(init_from.symbols, data.symbols)
-            if len(symbols) > len(data.symbols):
-                tokens = renumber(tokens, numbers_in(symbols, data.symbols))
+        tokens = data.tokens
         cut = tokens.size - max(2, round(tokens.size * config.val_fraction))
         if cut < 2:
             raise DataError(
                 f"the corpus has only {tokens.size} symbols; expected at least 4, and many more to learn from"
             )
+        symbols = cls._vocabulary(data.symbols, tokens[:cut], config)
+        if init_from is not None:
+            symbols = union(init_from.symbols, symbols)
+        if symbols.entries() != data.symbols.entries():
+            tokens = renumber(tokens, np.maximum(numbers_in(symbols, data.symbols), 0))
         train = Streams.of(tokens[:cut], config.batch_size, config.seq_length)
         random.manual_seed(config.seed)
         task = cls(CharLM(len(symbols), **config.recurrent()), symbols)
         task._train, task.num_batches = train, len(train)
         task._validation = Streams.of(tokens[cut:][:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
         task._recompute_every = config.recompute_every
-        digest = hashlib.sha256()
+        digest = hashlib.sha256("\n".join(symbols.vocabulary.tokens).encode() if isinstance(symbols, Words) else b"")
         for piece in iter_chunks(tokens):
             digest.update(np.ascontiguousarray(piece).data)
         task._data = {
@@ -179,6 +186,11 @@ class TextGenerator(Task[Corpus, TextConfig]):
         }
         task.summary = f"{tokens.size:,} {symbols.kind}, {len(symbols)} different"
         return task
+
+    @classmethod
+    def _vocabulary(cls, symbols: Symbols, tokens: np.ndarray, config: TextConfig) -> Symbols:
+        """The vocabulary of the model, of that of all its data and its training tokens."""
+        return symbols
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
@@ -360,7 +372,18 @@ class WordGenerator(TextGenerator):
 
     @classmethod
     def read(cls, sources: Sequence[str], config: Any) -> Corpus:
-        return Corpus(*read_words(sources, None, config.lower, config.min_count, config.max_words))
+        return Corpus(*read_words(sources, None, config.lower))
+
+    @classmethod
+    def _build(cls, data: Corpus, config: Any, init_from: Self | None) -> Self:
+        task = super()._build(data, config, init_from)
+        task._data |= config.subset("lower", "min_count", "max_words")
+        return task
+
+    @classmethod
+    def _vocabulary(cls, symbols: Symbols, tokens: np.ndarray, config: Any) -> Symbols:
+        assert isinstance(symbols, Words)
+        return symbols.most_frequent(tokens, config.min_count, config.max_words)
 
     def _reading(self) -> dict[str, Any]:
         assert isinstance(self.symbols, Words)
