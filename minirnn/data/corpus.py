@@ -119,6 +119,18 @@ def renumber(tokens: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return _store(numbers[chunk] for chunk in iter_chunks(tokens))
 
 
+def split_evenly(tokens: np.ndarray, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Take ``count`` pieces of ``length`` tokens, evenly spaced, out of tokens [S], of which there are as many.
+
+    Returns:
+        ``(rest, pieces)``, each one after the other; the rest is as little in memory as by :func:`read_characters`.
+    """
+    starts = [(2 * number + 1) * tokens.size // (2 * count) - length // 2 for number in range(count)]
+    between = zip([0, *(start + length for start in starts)], [*starts, tokens.size], strict=True)
+    pieces = np.concatenate([tokens[start : start + length] for start in starts])
+    return _store(tokens[start:end] for start, end in between), pieces
+
+
 def _store(blocks: Iterator[np.ndarray]) -> np.ndarray:
     """The blocks as one array, in memory or mapped from an unnamed file that is deleted with the array."""
     kept, size = [np.empty(0, np.uint8)], 0

@@ -16,7 +16,7 @@ import numpy as np
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
-from minirnn.data.corpus import read_bytes, read_characters, read_words, renumber
+from minirnn.data.corpus import read_bytes, read_characters, read_words, renumber, split_evenly
 from minirnn.data.text import Bytes, Streams, Symbols, Words, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
 from minirnn.models import CharLM
@@ -28,6 +28,7 @@ from minirnn.training import TrainingConfig
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
 MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
+VAL_WORDS = 500  # in a piece of the validation set of words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,10 @@ class WordsConfig(TextConfig):
         True, "One matrix for input and output embeddings, or two.", flags=("--tie-weights/--two-embeddings",)
     )
     num_layers: int = 1
-    dropout: float = 0.5
+    dropout: float = 0.6
+    weight_drop: float = 0.4
+    batch_size: int = 16
+    val_fraction: float = 0.05
 
     def recurrent(self) -> dict[str, Any]:
         return super().recurrent() | {"tie_weights": self.tie_weights}
@@ -166,16 +170,17 @@ class TextGenerator(Task[Corpus, TextConfig]):
             raise DataError(
                 f"the corpus has only {tokens.size} symbols; expected at least 4, and many more to learn from"
             )
-        symbols = cls._vocabulary(data.symbols, tokens[:cut], config)
+        symbols = cls._vocabulary(data, config)
         if init_from is not None:
             symbols = union(init_from.symbols, symbols)
         if symbols.entries() != data.symbols.entries():
             tokens = renumber(tokens, np.maximum(numbers_in(symbols, data.symbols), 0))
-        train = Streams.of(tokens[:cut], config.batch_size, config.seq_length)
+        training, validation = cls._split(tokens, cut)
+        train = Streams.of(training, config.batch_size, config.seq_length)
         random.manual_seed(config.seed)
         task = cls(CharLM(len(symbols), **config.recurrent()), symbols)
         task._train, task.num_batches = train, len(train)
-        task._validation = Streams.of(tokens[cut:][:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
+        task._validation = Streams.of(validation[:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
         task._recompute_every = config.recompute_every
         digest = hashlib.sha256("\n".join(symbols.vocabulary.tokens).encode() if isinstance(symbols, Words) else b"")
         for piece in iter_chunks(tokens):
@@ -188,9 +193,14 @@ class TextGenerator(Task[Corpus, TextConfig]):
         return task
 
     @classmethod
-    def _vocabulary(cls, symbols: Symbols, tokens: np.ndarray, config: TextConfig) -> Symbols:
-        """The vocabulary of the model, of that of all its data and its training tokens."""
-        return symbols
+    def _vocabulary(cls, data: Corpus, config: TextConfig) -> Symbols:
+        """The vocabulary of a new model."""
+        return data.symbols
+
+    @classmethod
+    def _split(cls, tokens: np.ndarray, cut: int) -> tuple[np.ndarray, np.ndarray]:
+        """The training tokens, of which there are ``cut``, and the validation set."""
+        return tokens[:cut], tokens[cut:]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
@@ -365,10 +375,10 @@ class WordGenerator(TextGenerator):
 
     name = "words"
     description = "a word model"
-    help = "Train a language model of words on text. The end of the text is the validation set."
+    help = "Train a language model of words on text. Pieces all over the text are the validation set."
     Config = WordsConfig
     metric = "perplexity"
-    training = TrainingConfig(minutes=5, lr=4e-3)
+    training = TrainingConfig(minutes=5, lr=3e-3)
 
     @classmethod
     def read(cls, sources: Sequence[str], config: Any) -> Corpus:
@@ -381,9 +391,15 @@ class WordGenerator(TextGenerator):
         return task
 
     @classmethod
-    def _vocabulary(cls, symbols: Symbols, tokens: np.ndarray, config: Any) -> Symbols:
-        assert isinstance(symbols, Words)
-        return symbols.most_frequent(tokens, config.min_count, config.max_words)
+    def _vocabulary(cls, data: Corpus, config: Any) -> Symbols:
+        assert isinstance(data.symbols, Words)
+        return data.symbols.most_frequent(data.tokens, config.min_count, config.max_words)
+
+    @classmethod
+    def _split(cls, tokens: np.ndarray, cut: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pieces of :data:`VAL_WORDS` words, evenly spaced: much of what the end of a text is about is only there."""
+        count = max(1, round((tokens.size - cut) / VAL_WORDS))
+        return split_evenly(tokens, count, (tokens.size - cut) // count)
 
     def _reading(self) -> dict[str, Any]:
         assert isinstance(self.symbols, Words)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn.data import corpus, sources, text
-from minirnn.data.corpus import iter_text, read_bytes, read_characters, read_words, renumber
+from minirnn.data.corpus import iter_text, read_bytes, read_characters, read_words, renumber, split_evenly
 from minirnn.data.sources import BUILT_IN, decode_text, normalize_newlines, open_sources
 from minirnn.data.text import Bytes, Characters, Streams, Words, iter_chunks
 from minirnn.errors import DataError
@@ -50,6 +50,17 @@ def test_tokens_are_renumbered_in_chunks(monkeypatch: pytest.MonkeyPatch, limit:
     tokens = renumber(np.array([0, 2, 1, 1, 0, 2, 2], np.uint8), np.array([7, 300, 0]))
     assert isinstance(tokens, np.memmap) == (limit == 0)
     assert (tokens.dtype, tokens.tolist()) == (np.uint16, [7, 0, 300, 300, 7, 0, 0])
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.data())
+def test_pieces_are_taken_evenly_out_of_a_text(size: int, count: int, data: st.DataObject) -> None:
+    length = data.draw(st.integers(0, size // count))
+    rest, pieces = split_evenly(np.arange(size, dtype=np.uint8), count, length)
+    assert sorted([*rest, *pieces]) == list(range(size))
+    assert (np.diff(rest.astype(int)) > 0).all()
+    for number, piece in enumerate(pieces.reshape(count, length).tolist()):
+        assert piece == list(range(piece[0], piece[0] + length)) if piece else length == 0
+        assert not piece or abs(piece[0] + length / 2 - (number + 0.5) * size / count) <= 1.5
 
 
 @given(st.text("ab',. \t\n\u00e9"), st.integers(1, 9))
