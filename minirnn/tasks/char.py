@@ -28,7 +28,7 @@ from minirnn.training import TrainingConfig
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
 MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
-VAL_WORDS = 500  # in a piece of the validation set of words
+VAL_WORDS, MAX_VAL_WORDS = 500, 1 << 14  # in a piece of the validation set of words, and in all of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,7 @@ class TextGenerator(Task[Corpus, TextConfig]):
 
     @classmethod
     def _split(cls, tokens: np.ndarray, cut: int) -> tuple[np.ndarray, np.ndarray]:
-        """The training tokens, of which there are ``cut``, and the validation set."""
+        """The training and the validation set; ``cut`` is the size of the first by the options."""
         return tokens[:cut], tokens[cut:]
 
     @classmethod
@@ -249,7 +249,10 @@ class TextGenerator(Task[Corpus, TextConfig]):
     # ------------------------------------------------------------------------------------------------ use
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
-        """As :func:`evaluate`, on text files; characters that the model does not know are left out."""
+        """As :func:`evaluate`, on text files, with the ``metric`` of the task.
+
+        Characters that the model does not know are left out, words are read as ``<unk>``.
+        """
         tokens, _ = read_corpus(sources, self.symbols)
         metrics = evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
         return {name: metrics[name] for name in ("loss", self.metric)}
@@ -300,10 +303,10 @@ class TextGenerator(Task[Corpus, TextConfig]):
                 logits, _ = self.model(self.start(line.text, line.where))
                 row = softmax(logits[-1].numpy())
                 order = sorted(range(len(row)), key=lambda n: -row[n])[: options.alternatives]
-                symbol, facts = name_of(order[0]), {"text": line.text, "probability": row[order[0]]}
+                symbol, probability = name_of(order[0]), row[order[0]]
                 shown = symbol if symbol.isprintable() else repr(symbol)[1:-1]
-                facts |= {"symbol": symbol, "probabilities": {name_of(n): row[n] for n in order}}
-                found.append(Prediction(shown, facts))
+                facts = {"text": line.text, "symbol": symbol, "probability": probability}
+                found.append(Prediction(shown, facts | {"probabilities": {name_of(n): row[n] for n in order}}))
         return found
 
     def _decoded(self, chunks: Iterator[np.ndarray], prime: str, stop: str | None) -> Iterator[str]:
@@ -323,7 +326,7 @@ class TextGenerator(Task[Corpus, TextConfig]):
     def score(self, text: str, alternatives: int = 0) -> Score:
         """Return how likely the model finds ``text``, symbol by symbol, where it starts as :meth:`sample` does.
 
-        Characters that the model does not know are left out.
+        Characters that the model does not know are left out, words are read as ``<unk>``.
 
         Args:
             alternatives: the number of most likely symbols to report for each place.
@@ -345,14 +348,14 @@ class TextGenerator(Task[Corpus, TextConfig]):
         The state is one of the model: ``model.stream(tokens, length, state=state)`` goes on from it.
 
         Raises:
-            DataError: there is no symbol, or one that the model does not know.
+            DataError: there is no symbol, or a character that the model does not know.
 
         >>> state = generator.initial_state()  # doctest: +SKIP
         >>> probabilities, state = generator.step("T", state)  # doctest: +SKIP
         """
         text = check_text("step", input)
         tokens, missing = self.symbols.encode(text), self.symbols.missing(text)
-        if missing or not tokens.size:
+        if not tokens.size or (missing and not isinstance(self.symbols, Words)):
             what = f"{missing[0]!r}, which is not in the model's vocabulary" if missing else "an empty string"
             raise DataError(f"step: expected a symbol, got {what}")
         for token in tokens:
@@ -397,9 +400,13 @@ class WordGenerator(TextGenerator):
 
     @classmethod
     def _split(cls, tokens: np.ndarray, cut: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pieces of :data:`VAL_WORDS` words, evenly spaced: much of what the end of a text is about is only there."""
-        count = max(1, round((tokens.size - cut) / VAL_WORDS))
-        return split_evenly(tokens, count, (tokens.size - cut) // count)
+        """Take pieces of :data:`VAL_WORDS` words, evenly spaced, to validate with, :data:`MAX_VAL_WORDS` at most.
+
+        The end of a text has words of its own, which a model that goes on from there should know.
+        """
+        size = min(tokens.size - cut, MAX_VAL_WORDS)
+        count = max(1, round(size / VAL_WORDS))
+        return split_evenly(tokens, count, size // count)
 
     def _reading(self) -> dict[str, Any]:
         assert isinstance(self.symbols, Words)

@@ -13,6 +13,7 @@ import pytest
 from support import perturb
 from tiny import TASKS
 
+from minirnn.errors import DataError
 from minirnn.tasks.char import WordGenerator
 
 TEXT = "to be, or not to be:\nthat is the question.\n"
@@ -68,6 +69,12 @@ def test_the_unknown_word_is_read_and_predicted_but_never_written(tmp_path: Path
     task.model.head.bias.data[0] = 8.0
     found = task.predict("to fly")
     assert (found["symbol"], sum(found["probabilities"].values())) == ("<unk>", pytest.approx(1))
+    probabilities, _ = task.step("to fly", task.initial_state())
+    assert probabilities == pytest.approx(found["probabilities"], rel=1e-4)
+    with pytest.raises(DataError, match="step: expected a symbol"):
+        task.step(" ", task.initial_state())
+    with pytest.raises(DataError, match="no word of input ' ' is in the model's vocabulary"):
+        task.predict(" ")
     assert list(task.predict("to fly", alternatives=3)["probabilities"]) == list(found["probabilities"])[:3]
     text = task.sample("to fly", 200, seed=1)
     assert "<unk>" not in text
