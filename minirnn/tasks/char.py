@@ -61,8 +61,7 @@ class WordsConfig(TextConfig):
         True, "One matrix for input and output embeddings, or two.", flags=("--tie-weights/--two-embeddings",)
     )
     num_layers: int = 1
-    dropout: float = 0.6
-    weight_drop: float = 0.4
+    dropout: float = 0.5
     batch_size: int = 16
     val_fraction: float = 0.05
 
