@@ -24,8 +24,9 @@ from minirnn.checkpoint import load_config
 from minirnn.data.sources import decode_stream, iter_blocks, normalize_newlines, open_sources
 from minirnn.data.text import Bytes, Characters, Symbols
 from minirnn.errors import DataError, OptionError
-from minirnn.tasks.char import SampleConfig, TextGenerator, WordGenerator
+from minirnn.tasks.char import SampleConfig, TextGenerator
 from minirnn.tasks.scoring import Score, largest, perplexity
+from minirnn.tasks.words import WordGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_file
 from minirnn_cli.runs import find_checkpoint

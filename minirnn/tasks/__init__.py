@@ -8,7 +8,7 @@ from typing import Any
 from minirnn import checkpoint
 from minirnn.errors import CheckpointError
 from minirnn.tasks.base import Line, Prediction, Task
-from minirnn.tasks.char import TextGenerator, WordGenerator
+from minirnn.tasks.char import TextGenerator
 from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.forecaster import Forecaster
 from minirnn.tasks.music import Composer
@@ -16,6 +16,7 @@ from minirnn.tasks.series import SeriesModel
 from minirnn.tasks.speech import SpeechRecognizer
 from minirnn.tasks.tagger import Tagger
 from minirnn.tasks.translator import Translator
+from minirnn.tasks.words import WordGenerator
 
 __all__ = ["TASKS", "Line", "Prediction", "Task", "load"]
 

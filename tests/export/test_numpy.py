@@ -44,10 +44,11 @@ from minirnn.errors import OptionError
 from minirnn.export.record import record
 from minirnn.models import CharLM, EncoderDecoder, ManyToMany, ManyToOne, OneToMany, OneToOne
 from minirnn.nn import LSTM, Recurrent
-from minirnn.tasks.char import TextGenerator, WordGenerator
+from minirnn.tasks.char import TextGenerator
 from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.tagger import TaggerModel
 from minirnn.tasks.translator import Translator
+from minirnn.tasks.words import WordGenerator
 
 DATA = Path(__file__).parents[1] / "data_0_1"
 ALONE = """\

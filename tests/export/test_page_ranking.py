@@ -18,7 +18,8 @@ from minirnn.errors import OptionError
 from minirnn.export.page import look, rank
 from minirnn.export.page.ranking import memory, properties, ranks, separation
 from minirnn.models import CharLM
-from minirnn.tasks.char import TextGenerator, WordGenerator
+from minirnn.tasks.char import TextGenerator
+from minirnn.tasks.words import WordGenerator
 
 DATA = Path(__file__).parents[1] / "data_0_1"
 

@@ -27,9 +27,10 @@ from minirnn.export.to_c import FLOAT_BOUND, INT8_BOUND, program
 from minirnn.models import CharLM, EncoderDecoder, ManyToMany, ManyToOne, OneToMany, OneToOne
 from minirnn.nn.module import Module
 from minirnn.tasks import TASKS
-from minirnn.tasks.char import CharConfig, TextGenerator, WordGenerator
+from minirnn.tasks.char import CharConfig, TextGenerator
 from minirnn.tasks.forecaster import Forecaster, ForecasterConfig, Series
 from minirnn.tasks.tagger import TaggerModel
+from minirnn.tasks.words import WordGenerator
 from minirnn.training import Trainer, TrainingConfig
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, cc")

@@ -14,7 +14,7 @@ from support import perturb
 from tiny import TASKS
 
 from minirnn.errors import DataError
-from minirnn.tasks.char import WordGenerator
+from minirnn.tasks.words import WordGenerator
 
 TEXT = "to be, or not to be:\nthat is the question.\n"
 
