@@ -23,9 +23,13 @@ from typing import Any
 
 import numpy as np
 
+import minirnn as mr
+from minirnn.data.text import Streams
 from minirnn.metrics import accuracy, macro_f1
+from minirnn.tasks.char import EVAL_STEPS, EVAL_STREAMS, read_corpus
 
 HELD_OUT_SEED = 20_240  # of the random tenths that are test sets
+FALLBACK_DISCOUNTS = [0.0, 0.5, 1.0, 1.5]  # where counts are too few to estimate them (KenLM's)
 INTERVAL = ("--quantiles", "0.1,0.5,0.9")
 
 
@@ -234,6 +238,63 @@ def spoken_numbers(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
     return train_and_score(cwd, "train-speech", ["numbers/train.tsv"], cwd / "numbers/test.tsv", 5, seed)
 
 
+def words(data: Path, cwd: Path, seed: int) -> dict[str, Any]:
+    """The last tenth of the lines is the test set; the trigrams are of the same tokens, and predict the same ones."""
+    lines = (data / "tinyshakespeare/input.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, part in (("train.txt", lines[: -(len(lines) // 10)]), ("test.txt", lines[-(len(lines) // 10) :])):
+        (cwd / name).write_text("".join(part), encoding="utf-8")
+    found = train_and_score(cwd, "train-words", ["train.txt"], cwd / "test.txt", 5, seed)
+    symbols = mr.load(cwd / f"run-{seed}").symbols
+    train, test = (read_corpus([str(cwd / name)], symbols).tokens for name in ("train.txt", "test.txt"))
+    trigrams, streams = KneserNey(train.tolist(), len(symbols)), Streams.of(test, EVAL_STREAMS, EVAL_STEPS).tokens
+    predicted = np.arange(streams.size).reshape(streams.shape)[:, 1:].ravel()
+    nats = -np.log([trigrams.probability(test[max(0, n - 2) : n].tolist(), int(test[n])) for n in predicted])
+    return found | {"kneser_ney_perplexity": float(np.exp(nats.mean()))}
+
+
+class KneserNey:
+    """Trigrams by interpolated modified Kneser-Ney smoothing (Chen & Goodman 1999, section 3 and equation 26).
+
+    Args:
+        tokens: of the training set. size: the number of tokens in the vocabulary.
+    """
+
+    def __init__(self, tokens: Sequence[int], size: int) -> None:
+        self.size = size
+        self.counts: list[Counter[tuple[int, ...]]] = [Counter(zip(tokens, tokens[1:], tokens[2:], strict=False))]
+        for _ in range(2):  # lower orders count the different words before
+            self.counts.append(Counter(gram[1:] for gram in self.counts[-1]))
+        self.discounts, self.totals, self.left_over = [], [], []
+        for counts in self.counts:
+            of = Counter(counts.values())
+            discounts = FALLBACK_DISCOUNTS
+            if all(of[k] for k in (1, 2, 3)):
+                y = of[1] / (of[1] + 2 * of[2])
+                found = [0.0, *(k - (k + 1) * y * of[k + 1] / of[k] for k in (1, 2, 3))]
+                discounts = found if min(found) >= 0 else discounts
+            total, left_over = Counter[tuple[int, ...]](), defaultdict[tuple[int, ...], float](float)
+            for gram, count in counts.items():
+                total[gram[:-1]] += count
+                left_over[gram[:-1]] += discounts[min(count, 3)]
+            self.discounts.append(discounts)
+            self.totals.append(total)
+            self.left_over.append(left_over)
+
+    def probability(self, before: Sequence[int], token: int) -> float:
+        """The probability of a token after the tokens ``before``, of which the last two count."""
+        found = 1 / self.size
+        for n in range(min(len(before), 2) + 1):
+            counts, discounts, total, left_over = (
+                part[-1 - n] for part in (self.counts, self.discounts, self.totals, self.left_over)
+            )
+            history = tuple(before[len(before) - n :])
+            if history in total:
+                count = counts[*history, token]
+                kept = count - discounts[min(count, 3)]
+                found = (kept + left_over[history] * found) / total[history]
+        return found
+
+
 ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
     "sentiment": sentiment,
     "surnames": surnames,
@@ -252,6 +313,7 @@ ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
     "spoken-digits": spoken_digits,
     "unknown-speaker": unknown_speaker,
     "spoken-numbers": spoken_numbers,
+    "words": words,
 }
 
 

@@ -113,6 +113,13 @@ TASKS: dict[str, Tiny] = {
             {**_SIZE, "num_layers": 2, "seq_length": 8, "zoneout": 0.1, "weight_drop": 0.2},
         ),
         Tiny(
+            "words",
+            "speech.txt",
+            _TEXT * 12,
+            _TEXT * 13,
+            {**_SIZE, "seq_length": 8, "min_count": 1, "recurrent_dropout": 0.1, "weight_drop": 0.2},
+        ),
+        Tiny(
             "classifier",
             "reviews.tsv",
             _REVIEWS * 9,
@@ -148,6 +155,7 @@ TASKS: dict[str, Tiny] = {
 
 OTHER_DATA: dict[str, str] = {
     "char": "To be? Quite so, or not; a question!\n" * 15,
+    "words": "To be? Quite so, or not; a question!\n" * 15,
     "classifier": "a good film\tpos\nso odd\tmeh\nodd , odd !\tmeh\na very odd film\tgrim\nnot fine\tpos\n" * 9,
     "tagger": "Old\tADJ\tx\ndogs\tNOUN\ty\nbark\tVERB\tx\n.\tPUNCT\ty\n\nIt\tPRON\tx\nbarks\tVERB\ty\n\n" * 12,
     "translator": "Go.\tPartez !\nShe runs.\tElle court.\nTom goes.\tTom va.\nWe see.\tNous voyons.\n" * 9,

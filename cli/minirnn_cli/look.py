@@ -16,8 +16,8 @@ from minirnn.tasks.char import TextGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_file
 from minirnn_cli.runs import find_checkpoint
-from minirnn_cli.show import compile_notes, say
-from minirnn_cli.text import read_text
+from minirnn_cli.show import compile_notes
+from minirnn_cli.text import read_text, say_unknown
 
 
 def look(
@@ -49,7 +49,7 @@ def look(
     if input is not None:
         input = read_text(input, symbols) if input == "-" or is_file(input) else normalize_newlines(input)
         if symbols and (missing := symbols.missing(input)) and not quiet:
-            say(f"the model does not know {missing!r}; left out")
+            say_unknown(symbols, missing)
     name = path.parent.name if path.name in (BEST, LAST) else path.stem
     with compile_notes(quiet):
         contents = page.contents(task, input, int8)

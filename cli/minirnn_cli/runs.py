@@ -49,11 +49,11 @@ def resumed_folder(out: Path | None, name: str) -> Path:
     return max(saved, key=lambda file: file.stat().st_mtime).parent if saved else CHECKPOINTS / name
 
 
-def find_checkpoint(path: Path | None, task: str | None = None) -> Path:
+def find_checkpoint(path: Path | None, *tasks: str) -> Path:
     """Return the checkpoint that ``path`` means: a file, the best of a run's folder, or of the newest run where None.
 
     Args:
-        task: consider only runs of this task where ``path`` is None.
+        tasks: consider only runs of these where ``path`` is None, of any if there is none.
 
     Raises:
         CheckpointError: there is none; says what to run first.
@@ -61,7 +61,7 @@ def find_checkpoint(path: Path | None, task: str | None = None) -> Path:
     if path is None:
         files = [file for name in (BEST, LAST) for file in CHECKPOINTS.glob(f"*/{name}")]
         newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
-        chosen = next((file for file in newest if task is None or _task_of(file) == task), None)
+        chosen = next((file for file in newest if not tasks or _task_of(file) in tasks), None)
         if chosen is None:
             others = " of this kind" if newest else ""
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""``sample`` and ``score``: text written with a trained character model, and how likely it finds given text."""
+"""``sample`` and ``score``: text written with a trained language model, and how likely it finds given text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from json import dumps
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
 
 from minirnn import random
+from minirnn.checkpoint import load_config
 from minirnn.data.sources import decode_stream, iter_blocks, normalize_newlines, open_sources
-from minirnn.data.text import Bytes, Characters
+from minirnn.data.text import Bytes, Characters, Symbols
 from minirnn.errors import DataError, OptionError
 from minirnn.tasks.char import SampleConfig, TextGenerator
-from minirnn.tasks.scoring import Score, largest
+from minirnn.tasks.scoring import Score, largest, perplexity
+from minirnn.tasks.words import WordGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_file
 from minirnn_cli.runs import find_checkpoint
@@ -34,13 +37,29 @@ _MAX_LINE = 1 << 20  # characters; a longer line is scored in pieces
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _ALTERNATIVES = 5
 _CHOICES = 9
-_MAX_WORD = 40  # symbols that the model writes at once
+_MAX_WORD = 40  # characters that the model writes at once
+_MAX_UNKNOWN = 20  # words in a message
 _HOW = """number: take that symbol;  text: write it (a number or q: in quotes "...");  q: end
 Enter: let the model write a word"""
 _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
 
-def _decoded(blocks: Iterable[bytes], name: str, symbols: Characters | Bytes | None) -> Iterator[str]:
+def _generator(checkpoint: Path | None) -> TextGenerator:
+    """The model of a run or a file, or where there is none, of the newest run of a language model."""
+    path = find_checkpoint(checkpoint, TextGenerator.name, WordGenerator.name)
+    return (WordGenerator if load_config(path).get("task") == WordGenerator.name else TextGenerator).load(path)
+
+
+def say_unknown(symbols: Symbols, missing: Iterable[str], of: str = "") -> None:
+    """Tell what the model does not know, and what is done about it."""
+    if isinstance(symbols, Characters):
+        say(f"the model does not know {''.join(missing)!r}; left out{of}")
+    elif words := list(map(repr, missing)):
+        shown = ", ".join(words[:_MAX_UNKNOWN]) + ", ..." * (len(words) > _MAX_UNKNOWN)
+        say(f"the model does not know {shown}; read as <unk>")
+
+
+def _decoded(blocks: Iterable[bytes], name: str, symbols: Symbols | None) -> Iterator[str]:
     """Text as the training data was read: of any bytes, where the model reads bytes."""
     if isinstance(symbols, Bytes):
         return codecs.iterdecode(blocks, "utf-8", "surrogateescape")
@@ -68,20 +87,20 @@ def score(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Score text with a trained character model: how likely is each line?
+    """Score text with a trained language model: how likely is each line?
 
     Columns, separated by tabs: nats per symbol (-ln p), bits per symbol, line.
     The last row is the mean over all symbols of all lines.
 
     A line is scored given all lines before it, the first one as if a line had
     just ended. Its line end is one of its symbols. Characters that the model
-    does not know are left out.
+    does not know are left out, and words read as <unk>.
 
     --per-symbol adds rows that begin with a tab: nats, bits, symbol, and the
     five most likely symbols in its place with their probabilities.
     """
     o.use_threads(threads)
-    generator = TextGenerator.load(find_checkpoint(checkpoint))
+    generator = _generator(checkpoint)
     generator.model.to(device)
     text: Iterable[str]
     if input is None or input == "-":
@@ -102,13 +121,15 @@ def score(
                 sys.stdout.flush()
         finally:  # also after Ctrl-C
             if unknown and symbols and not quiet:
-                say(f"the model does not know {''.join(unknown)!r}; left out")
+                say_unknown(generator.symbols, unknown)
     if not symbols:
         raise DataError(f"there is no text in {name}" if not lines else f"the model knows no symbol of {name}")
     if json:
         print(dumps({"lines": lines, **_means(symbols, nats / symbols)}))
     else:
-        print(f"{_columns(nats / symbols)}\ttotal of {symbols} {generator.unit}")
+        total = f"total of {symbols} {generator.unit}"
+        total += f", perplexity {perplexity(nats / symbols):.2f}" * (generator.metric == "perplexity")
+        print(f"{_columns(nats / symbols)}\t{total}")
 
 
 def _blocks(path: str | None) -> Iterator[bytes]:
@@ -155,7 +176,8 @@ def _as_json(line: Score, per_symbol: bool) -> str:
 
 def _means(symbols: int, nats: float) -> dict[str, Any]:
     bits = nats / math.log(2)
-    return {"symbols": symbols} | ({"nats_per_symbol": nats, "bits_per_symbol": bits} if symbols else {})
+    means = {"nats_per_symbol": nats, "bits_per_symbol": bits, "perplexity": perplexity(nats)}
+    return {"symbols": symbols} | (means if symbols else {})
 
 
 # ------------------------------------------------------------------------------------------------------- sample
@@ -175,7 +197,7 @@ def sample(
     json: o.Json = False,
     **options: Any,
 ) -> None:
-    """Generate text with a trained character model; prints it as it is made.
+    """Generate text with a trained language model; prints it as it is made.
 
     With --interactive you write it together: a number chooses one of the most
     likely next symbols (--top-k of them, 9 by default), other text is taken as
@@ -187,12 +209,12 @@ def sample(
         raise OptionError("expected one of --prime and --prompt-file, got both")
     if prompt_file == "-" and interactive:
         raise OptionError("--prompt-file - reads standard input, which --interactive needs; give a file")
-    generator = TextGenerator.load(find_checkpoint(checkpoint, TextGenerator.name))
+    generator = _generator(checkpoint)
     generator.model.to(device)
     if prompt_file is not None:
         config = config.replace(prime=read_text(prompt_file, generator.symbols))
     if (missing := generator.symbols.missing(config.prime)) and not quiet:
-        say(f"the model does not know {missing!r}; left out of the prime")
+        say_unknown(generator.symbols, missing, " of the prime")
     if config.seed is None:
         random.seed_from_system()
     with compile_notes(quiet):
@@ -211,7 +233,7 @@ def sample(
 o.add_parameters(sample, o.parameters(SampleConfig()))
 
 
-def read_text(path: str, symbols: Characters | Bytes | None = None) -> str:
+def read_text(path: str, symbols: Symbols | None = None) -> str:
     """The text of a file, or of standard input for ``-``; of any bytes, where the model's symbols are bytes."""
     text = ""
     for name, opener in open_sources([path]):
@@ -223,15 +245,22 @@ def read_text(path: str, symbols: Characters | Bytes | None = None) -> str:
 def _written_together(generator: TextGenerator, config: SampleConfig) -> str:
     """The text that a person and the model write in turn; everything that is shown goes to standard error."""
     symbols, scorer = generator.symbols, generator.scorer(prime=config.prime)
-    decode, rng, text = symbols.decoder(), np.random.default_rng(config.seed), ""
+    decode, rng, text, made = symbols.decoder(config.prime), np.random.default_rng(config.seed), "", 0
 
     def write(tokens: np.ndarray) -> str:
+        nonlocal made
+        made += tokens.size
         scorer.read(tokens)
         return decode(tokens)
 
+    def log_probs() -> np.ndarray:
+        found = scorer.log_probs.copy()
+        found[[*symbols.never]] = -np.inf
+        return found
+
     say(_HOW)
-    while len(text) < config.length and not (config.stop and config.stop in text):
-        likely = largest(scorer.log_probs[None], min(config.top_k or _CHOICES, len(symbols)))[0]
+    while made < config.length and not (config.stop and config.stop in text):
+        likely = largest(log_probs()[None], min(config.top_k or _CHOICES, len(symbols) - len(symbols.never)))[0]
         chances = zip(map(symbols.symbol, likely), np.exp(scorer.log_probs[likely]), strict=True)
         _show_choices(config.prime + text, [f"{n} {_visible(one)} {p:.1%}" for n, (one, p) in enumerate(chances, 1)])
         typed = sys.stdin.buffer.readline().decode("utf-8", "replace")
@@ -243,12 +272,14 @@ def _written_together(generator: TextGenerator, config: SampleConfig) -> str:
         elif entry:
             entry = entry[1:-1] if len(entry) > 1 and entry[0] == entry[-1] == '"' else entry
             if missing := symbols.missing(entry):
-                say(f"the model does not know {missing!r}; left out")
+                say_unknown(symbols, missing)
             text += write(symbols.encode(entry))
         else:
-            word = ""
-            while len(word) < min(_MAX_WORD, config.length - len(text)) and not re.search(r"\S\s\Z", word):
-                word += write(np.array([_draw(scorer.log_probs, config, rng)]))
+            word, single = "", generator.unit == "words"
+            while made < config.length and len(word) < _MAX_WORD and not re.search(r"\S\s\Z", word):
+                word += write(np.array([_draw(log_probs(), config, rng)]))
+                if single:
+                    break
             text += word
     sys.stderr.write("\n")
     return text

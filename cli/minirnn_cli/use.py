@@ -12,9 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from minirnn import random, tasks
-from minirnn.errors import CheckpointError, OptionError
+from minirnn.errors import OptionError
 from minirnn.tasks import Line
-from minirnn.tasks.char import TextGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_live, read_batches
 from minirnn_cli.runs import find_checkpoint
@@ -43,10 +42,6 @@ def predict(
         random.seed_from_system()
     path = find_checkpoint(checkpoint)
     task = tasks.load(path)
-    if isinstance(task, TextGenerator):
-        raise CheckpointError(
-            f"{path} holds {task.description}, which writes text rather than predicts: minirnn sample"
-        )
     for name in given:
         if name not in task.PredictConfig.options():
             flag = f"--{name.replace('_', '-')}"

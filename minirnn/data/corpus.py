@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from minirnn.data.sources import Opened, decode_stream, iter_blocks, open_sources
-from minirnn.data.text import Bytes, Characters, code_points, iter_chunks
+from minirnn.data.text import Bytes, Characters, Words, code_points, iter_chunks
 from minirnn.errors import DataError
 
 _MAX_IN_MEMORY = 1 << 27  # bytes of tokens; more go to an unnamed temporary file
@@ -61,6 +61,40 @@ def read_characters(sources: Sequence[str], symbols: Characters | None = None) -
     return tokens, symbols
 
 
+def read_words(
+    sources: Sequence[str],
+    symbols: Words | None = None,
+    lower: bool = False,
+) -> tuple[np.ndarray, Words]:
+    """Read the text of ``sources`` as tokens [S], one per word, as :func:`read_characters` does.
+
+    Args:
+        sources: files, ``-`` for standard input, or ``@python``.
+        symbols: the vocabulary to use. None makes one of all words of the text.
+        lower: lower-case the text for it.
+
+    Raises:
+        DataError: a source cannot be read or is not UTF-8, or all of them are blank.
+    """
+    opened = open_sources(sources)
+    symbols = symbols or Words.of(_whole_words(opened), lower)
+    tokens = _store(map(symbols.encode, _whole_words(opened)))
+    if all(symbols.symbol(token).isspace() for token in np.unique(tokens).tolist()):
+        raise DataError(f"nothing to read in {', '.join(sources)}")
+    return tokens, symbols
+
+
+def _whole_words(opened: Sequence[Opened]) -> Iterator[str]:
+    """As :func:`iter_text`, in blocks that end after white space."""
+    rest = ""
+    for block in iter_text(opened):
+        text = rest + block
+        end = max(text.rfind(" "), text.rfind("\n")) + 1
+        rest = text[end:]
+        yield text[:end]
+    yield rest
+
+
 def read_bytes(sources: Sequence[str]) -> tuple[np.ndarray, Bytes]:
     """Read the bytes of ``sources`` as tokens [S] uint8, one source after the other.
 
@@ -83,6 +117,18 @@ def renumber(tokens: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Tokens [S] with the ``numbers`` [V] in place of their own; as little in memory as by :func:`read_characters`."""
     numbers = numbers.astype(np.min_scalar_type(numbers.max()))
     return _store(numbers[chunk] for chunk in iter_chunks(tokens))
+
+
+def split_evenly(tokens: np.ndarray, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Take ``count`` pieces of ``length`` tokens, evenly spaced, out of tokens [S], of which there are as many.
+
+    Returns:
+        ``(rest, pieces)``, each one after the other; the rest is as little in memory as by :func:`read_characters`.
+    """
+    starts = [(2 * number + 1) * tokens.size // (2 * count) - length // 2 for number in range(count)]
+    between = zip([0, *(start + length for start in starts)], [*starts, tokens.size], strict=True)
+    pieces = np.concatenate([tokens[start : start + length] for start in starts])
+    return _store(tokens[start:end] for start, end in between), pieces
 
 
 def _store(blocks: Iterator[np.ndarray]) -> np.ndarray:

@@ -1,14 +1,17 @@
-"""Vocabularies of characters and bytes, and token sequences cut into parallel streams for training."""
+"""Vocabularies of characters, bytes and words, and token sequences cut into parallel streams for training."""
 
 from __future__ import annotations
 
 import codecs
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from minirnn.data.tokenize import GLUE, Tokenizer, join_words
+from minirnn.data.vocabulary import UNK, Vocabulary
 from minirnn.errors import DataError
 from minirnn.validation import check_int
 
@@ -24,6 +27,7 @@ class Characters:
     """
 
     kind = "characters"
+    never: tuple[int, ...] = ()
 
     def __init__(self, characters: str) -> None:
         points = code_points(characters)
@@ -61,8 +65,8 @@ class Characters:
         """The character that is ``token``."""
         return self.characters[token]
 
-    def decoder(self) -> Callable[[np.ndarray], str]:
-        """Return a function that turns consecutive tokens [S] into text."""
+    def decoder(self, before: str = "") -> Callable[[np.ndarray], str]:
+        """Return a function that turns consecutive tokens [S] into text, which follows the text ``before``."""
         return lambda tokens: self._points[tokens].tobytes().decode("utf-32-le")
 
     def entries(self) -> str:
@@ -78,6 +82,7 @@ class Bytes:
     """The 256 byte values: a vocabulary for any file."""
 
     kind = "bytes"
+    never: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return 256
@@ -94,8 +99,8 @@ class Bytes:
         """The byte as an ASCII character, or written as ``\\xe4``."""
         return chr(token) if token < 128 else f"\\x{token:02x}"
 
-    def decoder(self) -> Callable[[np.ndarray], str]:
-        """Return a function that turns consecutive tokens [S] into text.
+    def decoder(self, before: str = "") -> Callable[[np.ndarray], str]:
+        """Return a function that turns consecutive tokens [S] into text, which follows the text ``before``.
 
         An incomplete character at the end of a call is completed by the next call; bytes that are not UTF-8 become
         replacement characters.
@@ -112,20 +117,102 @@ class Bytes:
         return {"kind": self.kind}
 
 
-def symbols_from_config(config: dict[str, object]) -> Characters | Bytes:
+class Words:
+    """A vocabulary of words and symbols, and what is not in it: ``<unk>``, number 0.
+
+    Text is split by the rule "word" of :class:`~minirnn.data.tokenize.Tokenizer`; the end of a line is a token,
+    ``"\\n"``. Decoded tokens are the text again, but for its unknown words, and for white space: of several blanks one
+    is left, and none at the ends of lines.
+
+    Args:
+        vocabulary: the tokens. lower: lower-case the text.
+
+    >>> words = Words.of(["No, no\\nno"])
+    >>> words.split("No, no"), words.encode("No,\\nyes").tolist()
+    (['No', '\uffed,', 'no'], [2, 3, 4, 0])
+    """
+
+    kind = "words"
+    never = (0,)
+
+    def __init__(self, vocabulary: Vocabulary, lower: bool = False) -> None:
+        self.vocabulary, self.tokenizer = vocabulary, Tokenizer(lower=lower)
+
+    @classmethod
+    def of(cls, texts: Iterable[str], lower: bool = False) -> Words:
+        """The vocabulary of all words of ``texts``."""
+        return cls(Vocabulary.of(map(cls(Vocabulary([]), lower).split, texts)), lower)
+
+    def most_frequent(self, tokens: np.ndarray, min_count: int = 1, max_size: int | None = None) -> Words:
+        """The words that occur in ``tokens`` [S], as :meth:`Vocabulary.of` chooses them."""
+        counts = np.bincount(tokens, minlength=len(self))
+        counts[0] = 0
+        order = np.argsort(-counts, kind="stable")[:max_size].tolist()
+        return Words(Vocabulary(self.symbol(n) for n in order if counts[n] >= min_count), self.tokenizer.lower)
+
+    def __len__(self) -> int:
+        return len(self.vocabulary) - UNK
+
+    def split(self, text: str) -> list[str]:
+        """The tokens of ``text``."""
+        lines = map(self.tokenizer.split, text.split("\n"))
+        return [*next(lines), *(token for line in lines for token in ("\n", *line))]
+
+    def missing(self, text: str) -> list[str]:
+        """The words of ``text`` that are not in the vocabulary, each once."""
+        return list(dict.fromkeys(t.strip(GLUE) for t in self.split(text) if t not in self.vocabulary))
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token numbers [S] of ``text``."""
+        return (self.vocabulary.encode(self.split(text)) - UNK).astype(np.min_scalar_type(len(self) - 1))
+
+    def symbol(self, token: int) -> str:
+        """The word that is ``token``; a symbol has a ``\uffed`` where no space stood."""
+        return self.vocabulary.tokens[token + UNK]
+
+    def decoder(self, before: str = "") -> Callable[[np.ndarray], str]:
+        """Return a function that turns consecutive tokens [S] into text, which follows the text ``before``."""
+        last = "\n" if not before or before[-1].isspace() else self.split(before)[-1]
+
+        def decode(tokens: np.ndarray) -> str:
+            nonlocal last
+            words = [self.symbol(token) for token in tokens.tolist()]
+            text = "".join(join_words(words, last))
+            last = words[-1] if words else last
+            return text
+
+        return decode
+
+    def entries(self) -> list[Hashable]:
+        """What each number stands for, in their order: a special as its number, see :meth:`Vocabulary.entries`."""
+        return self.vocabulary.entries()[UNK:]
+
+    def to_config(self) -> dict[str, Any]:
+        """A description for JSON."""
+        return {"kind": self.kind, "lower": self.tokenizer.lower, **self.vocabulary.to_config()}
+
+
+Symbols = Characters | Bytes | Words
+
+
+def symbols_from_config(config: dict[str, Any]) -> Symbols:
     """Return the vocabulary that ``to_config`` described; a :class:`DataError` if it describes none."""
-    kind, characters = config.get("kind"), config.get("characters")
+    kind, characters, lower = config.get("kind"), config.get("characters"), config.get("lower")
     if kind == Bytes.kind:
         return Bytes()
     if kind == Characters.kind and isinstance(characters, str):
         return Characters(characters)
+    if kind == Words.kind and isinstance(lower, bool):
+        return Words(Vocabulary.from_config(config), lower)
     raise DataError(f"unknown vocabulary {kind!r}")
 
 
-def union(symbols: Characters | Bytes, others: Characters | Bytes) -> Characters | Bytes:
-    """Return the vocabulary of the symbols of both; a :class:`DataError` if only one of them is of bytes."""
+def union(symbols: Symbols, others: Symbols) -> Symbols:
+    """Return the vocabulary of the symbols of both; a :class:`DataError` if they are of different kinds."""
     if isinstance(symbols, Characters) and isinstance(others, Characters):
         return Characters.of(symbols.characters + others.characters)
+    if isinstance(symbols, Words) and isinstance(others, Words):
+        return Words(symbols.vocabulary.union(others.vocabulary), symbols.tokenizer.lower)
     if symbols.kind != others.kind:
         raise DataError(f"vocabulary: expected {symbols.kind}, as the trained model reads, got {others.kind}")
     return symbols

@@ -6,7 +6,7 @@ import functools
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -75,13 +75,7 @@ class Tokenizer:
             return " ".join(tokens)
         if self.rule == "char":
             return "".join(tokens)
-        parts, touches = list[str](), True  # touches: the token before touches the next
-        for token in tokens:
-            if not touches and not token.startswith(GLUE):
-                parts.append(" ")
-            parts.append(token.strip(GLUE))
-            touches = token.endswith(GLUE) or _ELIDED.match(token) is not None
-        return "".join(parts)
+        return "".join(join_words(tokens))
 
     def to_config(self) -> dict[str, str | bool]:
         """A description for JSON."""
@@ -94,6 +88,19 @@ class Tokenizer:
         if rule not in RULES or not isinstance(lower, bool):
             raise DataError(f"tokenizer: expected a rule ({', '.join(RULES)}) and lower, a bool, got {config!r}")
         return cls(rule, lower)
+
+
+def join_words(tokens: Iterable[str], before: str = "\n") -> Iterator[str]:
+    """The text of each of consecutive ``tokens`` of the rule ``word``, with the space before it where there is one.
+
+    Args:
+        tokens: a line break may be one of them.
+        before: the token before them.
+    """
+    for token in tokens:
+        touches = before.endswith((GLUE, "\n")) or _ELIDED.match(before)
+        yield " " * (not touches and not token.startswith((GLUE, "\n"))) + token.strip(GLUE)
+        before = token
 
 
 _ELIDED = re.compile(r"\w.*['\u2019]\Z", re.DOTALL)  # a word with its apostrophe; symbols hold no \w

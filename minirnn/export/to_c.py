@@ -108,6 +108,9 @@ def _strings(writer: Writer, task: dict[str, Any]) -> str | None:
     if "symbols" not in task:
         return None
     kind: str = task["symbols"]["kind"]
+    if kind == "words":
+        _string_table(writer, "word", [_utf8(word) for word in [SPECIALS[UNK], *task["symbols"]["tokens"]]], 1, 0)
+        return None
     symbols = [bytes([n]) for n in range(256)] if kind == "bytes" else map(_utf8, task["symbols"]["characters"])
     _string_table(writer, "symbol", list(symbols))
     return kind

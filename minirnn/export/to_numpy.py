@@ -31,7 +31,7 @@ from minirnn.tasks.tagger import MAX_WORD_LENGTH
 _PARTS = "minirnn.export.numpy_program"
 _MODELS = {"char_lm": "many_to_many", "tagger": "tagger_model"}
 _TASKS = {"music": "composer"}
-_MODEL_ONLY = {"speech"}  # tasks whose programs are that of their models: inputs are features, outputs logits
+_MODEL_ONLY = {"speech", "words"}  # tasks whose programs are that of their models: features or tokens to logits
 _CLASSES = {"CharLm": "CharLM", "Tagger": "TaggerModel"}
 _BOUNDS = {"float32": 1e-5, "float64": 1e-10}
 _COLUMNS = 110

@@ -1,8 +1,8 @@
-"""CharLM: a language model over characters, bytes or any other small vocabulary."""
+"""CharLM: a language model over characters, bytes or words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Self, Unpack
 
@@ -68,6 +68,8 @@ class CharLM(Body, Model):
         cell: name of a cell, a cell, its data, or a recurrent module; see :class:`~minirnn.models.body.Body`.
         embedding_size: ``hidden_size`` if None.
         dropout: probability, in training, on the outputs of every recurrent layer.
+        tie_weights: the head's weight is the embedding (Press & Wolf 2017), which then has ``hidden_size`` columns and
+            is dropped out too: for vocabularies of words, most of them rare.
         dtype, rates: float32 or float64; ``zoneout``, ``recurrent_dropout``, ``weight_drop`` of ``nn.Recurrent``.
 
     >>> import minirnn as mr
@@ -88,12 +90,21 @@ class CharLM(Body, Model):
         embedding_size: int | None = None,
         dropout: float = 0.0,
         dtype: DType = "float32",
+        tie_weights: bool = False,
         **rates: Unpack[Rates],
     ) -> None:
         width = check_int("CharLM: embedding_size", hidden_size if embedding_size is None else embedding_size)
         super().__init__(vocab_size, hidden_size, num_layers, cell, False, "concat", dropout, width, dtype, **rates)
         self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
         self.head = Linear(hidden_size, vocab_size, dtype=dtype)
+        if tie_weights:
+            if width != hidden_size:
+                raise OptionError(
+                    f"CharLM: tied weights are of one size; expected embedding_size {hidden_size}, the hidden_size, "
+                    f"got {width}"
+                )
+            assert self.embedding is not None
+            self.embedding.weight, self._drops_embeddings = self.head.weight, True
 
     def forward(self, tokens: TensorLike, state: State = None) -> tuple[Tensor, State]:  # type: ignore[override]
         """Logits of the next token at every step.
@@ -164,10 +175,11 @@ class CharLM(Body, Model):
         seed: int | None = None,
         state: State = None,
         position: int = 0,
+        exclude: Sequence[int] = (),
     ) -> np.ndarray:
         """As :meth:`stream`, all at once: [length] integers, or [length, N] if ``prime_ids`` is [P, N]."""
         options = temperature, top_k, top_p, seed
-        chunks = list(self.stream(prime_ids, length, *options, state=state, position=position))
+        chunks = list(self.stream(prime_ids, length, *options, state=state, position=position, exclude=exclude))
         return np.concatenate(chunks) if chunks else np.empty((0, *np.shape(prime_ids)[1:]), np.int64)
 
     def stream(
@@ -181,6 +193,7 @@ class CharLM(Body, Model):
         chunk: int = 64,
         state: State = None,
         position: int = 0,
+        exclude: Sequence[int] = (),
     ) -> Stream:
         """Sample in one compiled loop, ``chunk`` tokens at a time, with the weights there are at this call.
 
@@ -192,13 +205,15 @@ class CharLM(Body, Model):
             seed: the same seed gives the same text; drawn from :mod:`minirnn.random` if None.
             state: of :meth:`step`, :meth:`forward` or an earlier stream, to go on from; ``prime_ids`` follow it.
             position: tokens drawn with this seed before, so that a text made in parts is that of one call.
+            exclude: tokens that are never sampled.
 
         Returns:
             An iterator of ``chunk`` integers, or [chunk, N], with the attribute ``state``.
 
         Raises:
             OptionError: an option is out of its range, or the model was made with a module as cell.
-            ShapeError, IndexRangeError: ``prime_ids`` has another shape, or a token outside the vocabulary.
+            ShapeError, IndexRangeError: ``prime_ids`` has another shape, or it or ``exclude`` a token outside the
+                vocabulary.
 
         >>> import minirnn as mr
         >>> lm = mr.models.CharLM(10, 16)
@@ -212,6 +227,8 @@ class CharLM(Body, Model):
         if prime.ndim not in (1, 2) or prime.size == 0:
             raise ShapeError(f"generate: expected prime_ids [P] or [P, N] with P at least 1, got {list(prime.shape)}")
         ops.check_range("generate prime_ids", prime, self.vocab_size)
+        excluded = ops.as_index("generate exclude", np.array(exclude, np.int64))
+        ops.check_range("generate exclude", excluded, self.vocab_size)
         length, chunk = check_int("generate: length", length, 0), check_int("generate: chunk", chunk)
         position = check_int("generate: position", position, 0)
         temperature = check_float("generate: temperature", temperature, finite=True)
@@ -223,24 +240,26 @@ class CharLM(Body, Model):
         given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
         seeds = np.random.SeedSequence(seed).generate_state(given.shape[1], np.uint64)
         with self.evaluating():
-            sampler = self._sampler(state, given.shape[1])
+            sampler = self._sampler(state, given.shape[1], excluded)
 
         def run(given: np.ndarray, count: int, start: int) -> np.ndarray:
             return sampler.run(given, count, temperature, k, p, seeds, position + start)
 
         return Stream(sampler, run, given, length, chunk, prime.ndim == 1, self.head.weight.device)
 
-    def _sampler(self, state: State, batch: int) -> Sampler[Array]:
+    def _sampler(self, state: State, batch: int, excluded: np.ndarray) -> Sampler[Array]:
         """The compiled loop, with the weights as they are, from ``state`` on."""
         K, initial = kernels.on(self.head.weight.device), self.layers.split_state(state, batch)
-        return K.Sampler(self._token_model(), [K.stack(parts, 0) for parts in zip(*initial, strict=True)])
+        return K.Sampler(self._token_model(excluded), [K.stack(parts, 0) for parts in zip(*initial, strict=True)])
 
-    def _token_model(self) -> TokenModel[Array]:
-        """The weights in the form of the compiled sampling loop."""
+    def _token_model(self, excluded: np.ndarray) -> TokenModel[Array]:
+        """The weights in the form of the compiled sampling loop, where excluded tokens have the logit -inf."""
         rnn, layers = self.layers, range(self.num_layers)
         weights = [rnn.weights(layer, 0) for layer in layers]
         first = ops.linear(self.table(), rnn.weight_ih_l0, weights[0].input_bias).data
         assert self.head.bias is not None
+        bias = self.head.bias.numpy().copy()
+        bias[excluded] = -np.inf
         return TokenModel(
             rnn.resolved(),
             first,
@@ -248,7 +267,7 @@ class CharLM(Body, Model):
             [one.input_bias.data for one in weights[1:] if one.input_bias is not None],
             [one.map(lambda tensor: tensor.data) for one in weights],
             self.head.weight.data,
-            self.head.bias.data,
+            kernels.on(self.head.weight.device).asarray(bias),
             rnn.zoneout,
         )
 

@@ -83,17 +83,18 @@ class Module:
         for name, child in self.named_children():
             yield from child._all_modules(f"{prefix}{name}.")
 
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """Iterate over dotted names and parameters, each parameter once; ``prefix`` and a dot precede every name."""
-        names: dict[int, tuple[str, Parameter]] = {}
-        for name, parameter in self._all_parameters(prefix + "." * bool(prefix)):
-            names.setdefault(id(parameter), (name, parameter))
-        return iter(names.values())
+    def named_parameters(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Iterate over dotted names and parameters; ``prefix`` and a dot precede every name.
 
-    def _all_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """All dotted names; a shared parameter has several."""
-        for path, module in self._all_modules(prefix):
-            yield from ((path + name, value) for name, value in vars(module).items() if isinstance(value, Parameter))
+        Each parameter comes once; with ``remove_duplicate=False`` a shared one comes with each of its names.
+        """
+        names: dict[Any, tuple[str, Parameter]] = {}
+        for path, module in self._all_modules(prefix + "." * bool(prefix)):
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    name = path + name
+                    names.setdefault(id(value) if remove_duplicate else name, (name, value))
+        return iter(names.values())
 
     def parameters(self) -> Iterator[Parameter]:
         """Iterate over all parameters, each once."""
@@ -105,7 +106,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter as a NumPy array, by its dotted name."""
-        return {name: parameter.numpy().copy() for name, parameter in self._all_parameters()}
+        return {name: parameter.numpy().copy() for name, parameter in self.named_parameters(remove_duplicate=False)}
 
     def load_state_dict(
         self, state: Mapping[str, ArrayLike], strict: bool = True, assign: bool = False
@@ -123,7 +124,7 @@ class Module:
         Raises:
             CheckpointError: names or shapes do not fit; nothing has been changed then.
         """
-        own = dict(self._all_parameters())
+        own = dict(self.named_parameters(remove_duplicate=False))
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         wrong = (("missing", missing), ("unexpected", unexpected)) if strict else ()

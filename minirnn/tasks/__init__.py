@@ -16,6 +16,7 @@ from minirnn.tasks.series import SeriesModel
 from minirnn.tasks.speech import SpeechRecognizer
 from minirnn.tasks.tagger import Tagger
 from minirnn.tasks.translator import Translator
+from minirnn.tasks.words import WordGenerator
 
 __all__ = ["TASKS", "Line", "Prediction", "Task", "load"]
 
@@ -23,6 +24,7 @@ TASKS: dict[str, type[Task[Any, Any]]] = {
     task.name: task
     for task in (
         TextGenerator,
+        WordGenerator,
         Classifier,
         Tagger,
         Translator,

@@ -1,4 +1,7 @@
-"""Character models: text in contiguous streams, the state carried from chunk to chunk (truncated BPTT)."""
+"""Language models of characters, bytes or words.
+
+Text is read in contiguous streams, the state is carried from chunk to chunk (truncated BPTT).
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,21 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
-from minirnn.data.corpus import read_bytes, read_characters, renumber
-from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config, union
+from minirnn.data.corpus import read_bytes, read_characters, read_words, renumber
+from minirnn.data.text import Bytes, Streams, Symbols, Words, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
 from minirnn.models import CharLM
 from minirnn.nn.state import State, pack_state, unpack_state
-from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild, softmax
+from minirnn.tasks.base import Line, Prediction, Task, WindowConfig, check_text, rebuild, softmax
 from minirnn.tasks.fine_tuning import Indexed, numbers_in
-from minirnn.tasks.scoring import Score, Scorer
+from minirnn.tasks.scoring import Score, Scorer, perplexity
 from minirnn.training import TrainingConfig
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
@@ -28,16 +31,29 @@ MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evalua
 
 
 @dataclass(frozen=True, kw_only=True)
-class CharConfig(WindowConfig):
-    """Options of :class:`TextGenerator`."""
+class TextConfig(WindowConfig):
+    """Options of language models."""
 
-    as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
     hidden_size: int = 256
     num_layers: int = 2
     dropout: float = 0.2
     recompute_every: int | None = option(
         None, "Save memory: store every n-th state only, and recompute the others.", 1, flags=("--recompute",)
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CharConfig(TextConfig):
+    """Options of :class:`TextGenerator`."""
+
+    as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextConfig(Config):
+    """Options of :meth:`TextGenerator.predict`."""
+
+    alternatives: int | None = option(None, "The number of most likely next symbols to give; all by default.", 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,30 +74,40 @@ class Corpus(NamedTuple):
     """Text as numbers: tokens [S] and what they stand for."""
 
     tokens: np.ndarray
-    symbols: Characters | Bytes
+    symbols: Symbols
 
 
-def read_corpus(sources: Sequence[str], as_bytes: bool = False) -> Corpus:
+def read_corpus(sources: Sequence[str], symbols: Symbols | None = None) -> Corpus:
     """Read files, ``-`` or ``@python``.
+
+    Args:
+        symbols: what to read them as; as all their characters where None.
 
     Raises:
         DataError: a source cannot be read, is empty, or is not text.
     """
-    return Corpus(*(read_bytes(sources) if as_bytes else read_characters(sources)))
+    if isinstance(symbols, Bytes):
+        return Corpus(*read_bytes(sources))
+    if isinstance(symbols, Words):
+        return Corpus(*read_words(sources, symbols))
+    return Corpus(*read_characters(sources, symbols))
 
 
 def evaluate(model: CharLM, streams: Streams) -> dict[str, float]:
-    """Return the mean ``loss`` in nats per symbol, and in bits; each stream starts from the zero state."""
+    """Return the mean ``loss`` in nats per symbol, also in bits and as perplexity.
+
+    Each stream starts from the zero state.
+    """
     total, state = 0.0, None
     with model.evaluating():
         for inputs, targets in streams:
             loss, state = model.loss(inputs, targets, state, reduction="sum")
             total += loss.item()
     mean = total / (streams.tokens.size - streams.batch_size)
-    return {"loss": mean, "bits_per_symbol": mean / math.log(2)}
+    return {"loss": mean, "bits_per_symbol": mean / math.log(2), "perplexity": perplexity(mean)}
 
 
-class TextGenerator(Task[Corpus, CharConfig]):
+class TextGenerator(Task[Corpus, TextConfig]):
     """A character model: learns to predict the next symbol of a text, and writes text of its own.
 
     Args:
@@ -98,40 +124,44 @@ class TextGenerator(Task[Corpus, CharConfig]):
     help = "Train a character model on text. The end of the text is the validation set."
     sources_help = "Text files; - is standard input, @python the source of Python's standard library."
     example = "minirnn sample {}"
-    Config = CharConfig
+    Config: ClassVar[type[TextConfig]] = CharConfig
+    PredictConfig = NextConfig
+    metric: ClassVar = "bits_per_symbol"
     training = TrainingConfig(minutes=3, lr=4e-3)
     model: CharLM
     _train: Streams
     _validation: Streams
     _recompute_every: int | None
 
-    def __init__(self, model: CharLM, symbols: Characters | Bytes) -> None:
+    def __init__(self, model: CharLM, symbols: Symbols) -> None:
         self.model, self.symbols, self.unit = model, symbols, symbols.kind
         self._state: State = None
 
     @classmethod
-    def read(cls, sources: Sequence[str], config: CharConfig) -> Corpus:
-        return read_corpus(sources, config.as_bytes)
+    def read(cls, sources: Sequence[str], config: Any) -> Corpus:
+        return read_corpus(sources, Bytes() if config.as_bytes else None)
 
     @classmethod
-    def _build(cls, data: Corpus, config: CharConfig, init_from: Self | None) -> Self:
-        tokens, symbols = data
-        if init_from is not None:
-            symbols = union(init_from.symbols, data.symbols)
-            if len(symbols) > len(data.symbols):
-                tokens = renumber(tokens, numbers_in(symbols, data.symbols))
+    def _build(cls, data: Corpus, config: TextConfig, init_from: Self | None) -> Self:
+        tokens = data.tokens
         cut = tokens.size - max(2, round(tokens.size * config.val_fraction))
         if cut < 2:
             raise DataError(
                 f"the corpus has only {tokens.size} symbols; expected at least 4, and many more to learn from"
             )
-        train = Streams.of(tokens[:cut], config.batch_size, config.seq_length)
+        symbols = cls._vocabulary(data, config)
+        if init_from is not None:
+            symbols = union(init_from.symbols, symbols)
+        if symbols.entries() != data.symbols.entries():
+            tokens = renumber(tokens, np.maximum(numbers_in(symbols, data.symbols), 0))
+        training, validation = cls._split(tokens, cut)
+        train = Streams.of(training, config.batch_size, config.seq_length)
         random.manual_seed(config.seed)
         task = cls(CharLM(len(symbols), **config.recurrent()), symbols)
         task._train, task.num_batches = train, len(train)
-        task._validation = Streams.of(tokens[cut:][:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
+        task._validation = Streams.of(validation[:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
         task._recompute_every = config.recompute_every
-        digest = hashlib.sha256()
+        digest = hashlib.sha256("\n".join(symbols.vocabulary.tokens).encode() if isinstance(symbols, Words) else b"")
         for piece in iter_chunks(tokens):
             digest.update(np.ascontiguousarray(piece).data)
         task._data = {
@@ -142,12 +172,26 @@ class TextGenerator(Task[Corpus, CharConfig]):
         return task
 
     @classmethod
+    def _vocabulary(cls, data: Corpus, config: TextConfig) -> Symbols:
+        """The vocabulary of a new model."""
+        return data.symbols
+
+    @classmethod
+    def _split(cls, tokens: np.ndarray, cut: int) -> tuple[np.ndarray, np.ndarray]:
+        """The training and the validation set; ``cut`` is the size of the first by the options."""
+        return tokens[:cut], tokens[cut:]
+
+    @classmethod
     def from_config(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         symbols = symbols_from_config(config["symbols"])
         return cls(rebuild(CharLM, config["model"] | {"vocab_size": len(symbols)}, arrays), symbols)
 
     def architecture(self) -> dict[str, Any]:
-        return super().architecture() | {"as_bytes": isinstance(self.symbols, Bytes)}
+        return super().architecture() | self._reading()
+
+    def _reading(self) -> dict[str, Any]:
+        """The options that say how text is read."""
+        return {"as_bytes": isinstance(self.symbols, Bytes)}
 
     def indexed(self) -> dict[str, Indexed]:
         return {self.symbols.kind: Indexed(self.symbols, ("embedding", "head"))}
@@ -168,7 +212,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
 
     def evaluate(self) -> dict[str, float]:
         metrics = evaluate(self.model, self._validation)
-        return {"val_loss": metrics.pop("loss"), **metrics}
+        return {"val_loss": metrics["loss"], self.metric: metrics[self.metric]}
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {str(number): member.numpy() for number, member in enumerate(unpack_state(self._state))}
@@ -184,12 +228,13 @@ class TextGenerator(Task[Corpus, CharConfig]):
     # ------------------------------------------------------------------------------------------------ use
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
-        """As :func:`evaluate`, on text files; characters that the model does not know are left out."""
-        if isinstance(self.symbols, Bytes):
-            tokens, _ = read_bytes(sources)
-        else:
-            tokens, _ = read_characters(sources, self.symbols)
-        return evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
+        """As :func:`evaluate`, on text files, with the ``metric`` of the task.
+
+        Characters that the model does not know are left out, words are read as ``<unk>``.
+        """
+        tokens, _ = read_corpus(sources, self.symbols)
+        metrics = evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
+        return {name: metrics[name] for name in ("loss", self.metric)}
 
     def sample(self, prime: str = "", length: int = 1000, **options: Any) -> str:
         """Return a text that continues ``prime``, without it; arguments and errors are those of :meth:`stream`."""
@@ -210,7 +255,8 @@ class TextGenerator(Task[Corpus, CharConfig]):
         """
         config = SampleConfig(prime=prime, length=length, **options)
         sampling = config.subset("length", "temperature", "top_k", "top_p", "seed")
-        return self._decoded(self.model.stream(self.start(prime), **sampling), config.stop)
+        chunks = self.model.stream(self.start(prime), **sampling, exclude=self.symbols.never)
+        return self._decoded(chunks, prime, config.stop)
 
     def start(self, text: str = "", name: str = "the prime") -> np.ndarray:
         """Return the tokens of a text to continue; without one, what :meth:`stream` says.
@@ -221,28 +267,29 @@ class TextGenerator(Task[Corpus, CharConfig]):
         tokens = self.symbols.encode(text or "\n")
         if tokens.size == 0:
             if text:
-                raise DataError(f"no character of {name} {text!r} is in the model's vocabulary")
+                raise DataError(f"no {self.unit.removesuffix('s')} of {name} {text!r} is in the model's vocabulary")
             tokens = np.zeros(1, np.int64)
         return tokens
 
-    def predict_inputs(self, inputs: Mapping[str, Any], options: Any) -> list[Prediction]:
+    def predict_lines(self, lines: Sequence[Line], options: Any = None) -> list[Prediction]:
         """Return the probabilities of all symbols to come next after each text, the most likely first.
 
         Texts are read as the prime of :meth:`stream` is. A byte above 127 is called as in ``\\xff``.
         """
-        found, name_of = [], self.symbols.symbol
+        found, name_of, options = [], self.symbols.symbol, options or NextConfig()
         with self.model.evaluating():
-            for name, text in inputs.items():
-                logits, _ = self.model(self.start(check_text(name, text), name))
+            for line in lines:
+                logits, _ = self.model(self.start(line.text, line.where))
                 row = softmax(logits[-1].numpy())
-                probabilities = {name_of(n): row[n] for n in sorted(range(len(row)), key=lambda n: -row[n])}
-                symbol, probability = next(iter(probabilities.items()))
-                facts = {"text": str(text), "symbol": symbol, "probability": probability}
-                found.append(Prediction(symbol, {**facts, "probabilities": probabilities}))
+                order = sorted(range(len(row)), key=lambda n: -row[n])[: options.alternatives]
+                symbol, probability = name_of(order[0]), row[order[0]]
+                shown = symbol if symbol.isprintable() else repr(symbol)[1:-1]
+                facts = {"text": line.text, "symbol": symbol, "probability": probability}
+                found.append(Prediction(shown, facts | {"probabilities": {name_of(n): row[n] for n in order}}))
         return found
 
-    def _decoded(self, chunks: Iterator[np.ndarray], stop: str | None) -> Iterator[str]:
-        decode = self.symbols.decoder()
+    def _decoded(self, chunks: Iterator[np.ndarray], prime: str, stop: str | None) -> Iterator[str]:
+        decode = self.symbols.decoder(prime)
         text = ""
         for chunk in chunks:
             piece = decode(chunk)
@@ -258,7 +305,7 @@ class TextGenerator(Task[Corpus, CharConfig]):
     def score(self, text: str, alternatives: int = 0) -> Score:
         """Return how likely the model finds ``text``, symbol by symbol, where it starts as :meth:`sample` does.
 
-        Characters that the model does not know are left out.
+        Characters that the model does not know are left out, words are read as ``<unk>``.
 
         Args:
             alternatives: the number of most likely symbols to report for each place.
@@ -280,14 +327,14 @@ class TextGenerator(Task[Corpus, CharConfig]):
         The state is one of the model: ``model.stream(tokens, length, state=state)`` goes on from it.
 
         Raises:
-            DataError: there is no symbol, or one that the model does not know.
+            DataError: there is no symbol, or a character that the model does not know.
 
         >>> state = generator.initial_state()  # doctest: +SKIP
         >>> probabilities, state = generator.step("T", state)  # doctest: +SKIP
         """
         text = check_text("step", input)
         tokens, missing = self.symbols.encode(text), self.symbols.missing(text)
-        if missing or not tokens.size:
+        if not tokens.size or (missing and not isinstance(self.symbols, Words)):
             what = f"{missing[0]!r}, which is not in the model's vocabulary" if missing else "an empty string"
             raise DataError(f"step: expected a symbol, got {what}")
         for token in tokens:

@@ -92,7 +92,7 @@ def freeze(model: Module, parts: Iterable[str]) -> None:
     Raises:
         OptionError: the model has no such part, or nothing is left to train.
     """
-    named = {f"{name}.": parameter for name, parameter in model.named_parameters()}
+    named = {f"{name}.": parameter for name, parameter in model.named_parameters(remove_duplicate=False)}
     for part in parts:
         chosen = [name for name in named if name.startswith(f"{part}.")]
         chosen = chosen or [name for name in named if f".{part}." in name]

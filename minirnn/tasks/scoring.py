@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minirnn.data.text import Bytes, Characters
+from minirnn.data.text import Symbols
 from minirnn.models import CharLM
 from minirnn.nn.functional import log_softmax
 from minirnn.nn.state import State
@@ -23,7 +23,8 @@ class Score:
 
     Attributes:
         text: as it was given.
-        unknown: those of its symbols that the model does not know, each once; they are left out of all that follows.
+        unknown: those of its symbols that the model does not know, each once, as a string of characters or a list of
+            words. Characters are left out of all that follows, words are read as ``<unk>``.
         symbols: [S] strings; a byte that is no ASCII character is written as ``\\xe4``.
         nats: [S] float64, ``-ln p`` of each symbol given all before it.
         alternatives: [S][k], for each place the symbols that the model found most likely there, with their
@@ -31,7 +32,7 @@ class Score:
     """
 
     text: str
-    unknown: str
+    unknown: Sequence[str]
     symbols: list[str]
     nats: np.ndarray
     alternatives: list[list[tuple[str, float]]]
@@ -49,7 +50,12 @@ class Score:
     @property
     def perplexity(self) -> float:
         """``exp(nats_per_symbol)``, the number of equally likely symbols that would be as hard to guess."""
-        return math.inf if self.nats_per_symbol > 700 else math.exp(self.nats_per_symbol)
+        return perplexity(self.nats_per_symbol)
+
+
+def perplexity(nats: float) -> float:
+    """``exp(nats)``, infinite where a float is too small for it."""
+    return math.inf if nats > 700 else math.exp(nats)
 
 
 class Scorer:
@@ -74,7 +80,7 @@ class Scorer:
     >>> [score.bits_per_symbol for score in scorer(["first line\\n", "second line\\n"])]  # doctest: +SKIP
     """
 
-    def __init__(self, model: CharLM, symbols: Characters | Bytes, prime: np.ndarray, alternatives: int = 0) -> None:
+    def __init__(self, model: CharLM, symbols: Symbols, prime: np.ndarray, alternatives: int = 0) -> None:
         self.model, self.symbols = model, symbols
         self._alternatives = min(check_int("score: alternatives", alternatives, 0), len(symbols))
         self.state: State = None

@@ -16,6 +16,7 @@ from minirnn.runs import BEST, LAST
 Trained = Callable[[str], Path]
 NEW = {
     "char": "; 5 new and 16 known characters",
+    "words": "; 7 new and 11 known words",
     "classifier": "; 1 new and 10 known tokens; 2 new and 2 known labels",
     "tagger": "; 3 new and 5 known words; 6 new and 0 known characters; 1 new and 5 known tags",
     "translator": "; 2 new and 8 known source tokens; 4 new and 9 known target tokens",
@@ -45,7 +46,7 @@ def test_it_says_what_is_new_and_resumes_without_the_run_it_began_with(name: str
     done = invoke(*command(name, "--init-from", "source", "--freeze", "head", "--steps", "2", "--out", "run"))
     assert f"weights from source{NEW[name]}\n" in done.stderr
     assert " of them frozen: head; " in done.stderr
-    head = "tagging.head.weight" if name == "tagger" else "head.weight"
+    head = {"tagger": "tagging.head.weight", "words": "embedding.weight"}.get(name, "head.weight")
     assert head in json_of("info", "run")["frozen"]
     resumed = command(name, "--resume", "--steps", "4", "--out", "run")
     message = "cannot resume run: --init-from was source, now it is run; leave it out, or start a new run"

@@ -24,6 +24,7 @@ FORECASTS = {f"{kind}_{metric}" for kind in ("persistence", "seasonal_naive") fo
 FORECASTS |= {"loss", "rmse", "mae", "base_rmse", "scored_rows", "first_row"}
 TRAINED: dict[str, tuple[str, set[str]]] = {
     "char": ("504 characters, 16 different", {"loss", "bits_per_symbol"}),
+    "words": ("156 words, 12 different", {"loss", "perplexity"}),
     "classifier": (
         "45 texts of 2 classes, 3.1 words on average; read as words, 10 different, vectors for 2 of",
         LABELS,
@@ -367,7 +368,8 @@ USES: list[tuple[str, tuple[str, ...], str | bytes, str]] = [
         "",
         "above 0 and at most 1, got -1",
     ),
-    ("char", ("predict",), "", "{} holds a character model, which writes text rather than predicts: minirnn sample"),
+    ("char", ("predict", "--beam", "2"), "", "--beam is not for the model in {}, a textgenerator"),
+    ("words", ("eval",), " \n\n", "nothing to read in input"),
 ]
 
 

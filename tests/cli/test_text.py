@@ -16,6 +16,7 @@ import pytest
 from minirnn_cli import text as command
 from support import close, invoke, json_of, refusal
 
+import minirnn as mr
 from minirnn.tasks.char import SampleConfig, TextGenerator
 
 Trained = Callable[[str], Path]
@@ -29,6 +30,10 @@ def run(trained: Trained) -> str:
 
 def loaded(run: str) -> TextGenerator:
     return TextGenerator.load(Path(run, "best.safetensors"))
+
+
+def loaded_task(run: str) -> TextGenerator:
+    return mr.load(run)  # type: ignore[no-any-return]
 
 
 def lines_of(output: str) -> list[dict[str, Any]]:
@@ -141,6 +146,62 @@ def test_mistakes_of_score_are_one_line(run: str, trained: Trained) -> None:
     assert refusal("score", run, input=b"to\xff") == "standard input is not UTF-8 text (byte 2, line 1)"
     done = invoke("score", run, "☃", code=2)
     assert (done.stdout, done.stderr) == ("nan\tnan\t☃\n", "minirnn: the model knows no symbol of the text given\n")
+
+
+def test_predict_gives_the_next_symbols(trained: Trained) -> None:
+    for name, symbols in (("char", "be "), ("words", "be or")):
+        run = str(trained(name))
+        text = symbols.join(["to ", ""])
+        expected = loaded_task(run).predict([text, ""], alternatives=2)
+        assert json_of("predict", run, text, "--json", "--alternatives", "2") == expected[0]
+        shown = [{"\n": "\\n"}.get(one["symbol"], one["symbol"]) for one in expected]
+        assert invoke("predict", run, input=f"{text}\n\n").stdout.split("\n") == [*shown, ""]
+
+
+# ------------------------------------------------------------------------------------------------------- words
+
+
+def test_words_are_scored_with_unknown_ones(trained: Trained) -> None:
+    run = str(trained("words"))
+    done = invoke("score", run, "to be, or\nhide? to fly", "--json")
+    assert done.stderr == "the model does not know 'hide', '?', 'fly'; read as <unk>\n"
+    *lines, total = lines_of(done.stdout)
+    assert [(one["text"], one["symbols"], one["unknown"]) for one in lines] == [
+        ("to be, or", 5, []),
+        ("hide? to fly", 4, ["hide", "?", "fly"]),
+    ]
+    whole = loaded_task(run).score("to be, or\nhide? to fly")
+    assert whole.symbols == ["to", "be", "￭,", "or", "\n", "<unk>", "<unk>", "to", "<unk>"]
+    assert total == close(
+        {"lines": 2, "symbols": 9, "nats_per_symbol": whole.nats_per_symbol}
+        | {"bits_per_symbol": whole.bits_per_symbol, "perplexity": math.exp(whole.nats_per_symbol)},
+        1e-5,
+    )
+    last = invoke("score", run, "to be", "--per-symbol").stdout.splitlines()[-1]
+    assert last.endswith(f"\ttotal of 2 words, perplexity {loaded_task(run).score('to be').perplexity:.2f}")
+
+
+def test_words_continue_a_prompt(trained: Trained) -> None:
+    run = str(trained("words"))
+    options = ("--length", "30", "--seed", "2", "--temperature", "1")
+    done = invoke("sample", run, "--prime", "To be", *options)
+    assert done.stderr == "the model does not know 'To'; read as <unk>\n"
+    text = loaded_task(run).sample("To be", 30, seed=2, temperature=1)
+    assert done.stdout == f"To be{text}\n"
+    assert text.startswith((" ", "\n", ",", "."))
+    assert "<unk>" not in text
+    Path("checkpoints").mkdir()
+    Path("checkpoints/run").symlink_to(trained("words"))
+    assert invoke("sample", "--prime", "to", *options, "--quiet").stdout.startswith("to")
+
+
+def test_words_are_written_together(trained: Trained) -> None:
+    run = str(trained("words"))
+    done = invoke("sample", run, "--interactive", "--prime", "to", "--length", "4", input="be, or\n\n")
+    words = done.stdout.removeprefix("to be, or")
+    assert "to be, or" in done.stdout
+    assert len(words.split()) <= 1  # a word of the model, and the length is reached
+    assert "<unk>" not in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------- sample

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn.data import corpus, sources, text
-from minirnn.data.corpus import iter_text, read_bytes, read_characters, renumber
+from minirnn.data.corpus import iter_text, read_bytes, read_characters, read_words, renumber, split_evenly
 from minirnn.data.sources import BUILT_IN, decode_text, normalize_newlines, open_sources
-from minirnn.data.text import Bytes, Characters, Streams, iter_chunks
+from minirnn.data.text import Bytes, Characters, Streams, Words, iter_chunks
 from minirnn.errors import DataError
 from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
 
@@ -50,6 +50,34 @@ def test_tokens_are_renumbered_in_chunks(monkeypatch: pytest.MonkeyPatch, limit:
     tokens = renumber(np.array([0, 2, 1, 1, 0, 2, 2], np.uint8), np.array([7, 300, 0]))
     assert isinstance(tokens, np.memmap) == (limit == 0)
     assert (tokens.dtype, tokens.tolist()) == (np.uint16, [7, 0, 300, 300, 7, 0, 0])
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.data())
+def test_pieces_are_taken_evenly_out_of_a_text(size: int, count: int, data: st.DataObject) -> None:
+    length = data.draw(st.integers(0, size // count))
+    rest, pieces = split_evenly(np.arange(size, dtype=np.uint8), count, length)
+    assert sorted([*rest, *pieces]) == list(range(size))
+    assert (np.diff(rest.astype(int)) > 0).all()
+    for number, piece in enumerate(pieces.reshape(count, length).tolist()):
+        assert piece == list(range(piece[0], piece[0] + length)) if piece else length == 0
+        assert not piece or abs(piece[0] + length / 2 - (number + 0.5) * size / count) <= 1.5
+
+
+@given(st.text("ab',. \t\n\u00e9"), st.integers(1, 9))
+def test_words_do_not_depend_on_the_block_size(tmp_path_factory: pytest.TempPathFactory, text: str, size: int) -> None:
+    path = tmp_path_factory.mktemp("corpus") / "text"
+    path.write_bytes(f"a {text}".encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_BLOCK", size)
+        tokens, symbols = read_words([str(path)])
+    whole = Words.of([f"a {text}"])
+    assert (symbols.entries(), tokens.tolist()) == (whole.entries(), whole.encode(f"a {text}").tolist())
+
+
+def test_texts_without_a_word_are_refused(write: Write) -> None:
+    for blank in (b"", b" \n\n\t"):
+        with pytest.raises(DataError, match="nothing to read in"):
+            read_words([write(blank)])
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 28], ids=["in a file", "in memory"])

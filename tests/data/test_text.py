@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirnn.data.text import Bytes, Characters, Streams, symbols_from_config, union
+from minirnn.data.text import Bytes, Characters, Streams, Words, symbols_from_config, union
+from minirnn.data.vocabulary import Vocabulary
 from minirnn.errors import DataError, OptionError
 
 TEXT = st.text().map(lambda text: text.encode("utf-8", "replace").decode())
@@ -40,16 +41,57 @@ def test_bytes_decode_one_at_a_time(text: str) -> None:
     assert isinstance(symbols_from_config(symbols.to_config()), Bytes)
 
 
+@given(st.text("aB\u00e9'-.,( \n\t"), st.integers(1, 4), st.booleans())
+def test_words_are_written_as_they_were_read(text: str, size: int, lower: bool) -> None:
+    """Of white space one blank is left between words, and line ends."""
+    symbols = Words.of([text], lower)
+    tokens, decode = symbols.encode(text), symbols.decoder()
+    expected = "\n".join(" ".join(line.split()) for line in (text.lower() if lower else text).split("\n"))
+    assert "".join(decode(tokens[i : i + size]) for i in range(0, len(tokens), size)) == expected
+    assert symbols.missing(text) == []
+    again = symbols_from_config(symbols.to_config())
+    assert (again.entries(), again.encode(text).tolist()) == (symbols.entries(), tokens.tolist())
+
+
+def test_words_in_parts_are_those_of_the_whole() -> None:
+    """Also what a text that was read is continued by: a space stands where one is missing."""
+    symbols = Words.of(["Go, (or stay) d'or\n\nhere.\n"])
+    assert symbols.split("Go, (or stay)\nd'or") == ["Go", "￭,", "(￭", "or", "stay", "￭)", "\n", "d'", "or"]
+    for before, after, expected in (
+        ("Go", "stay", " stay"), ("Go ", "stay", "stay"), ("Go\n", "stay", "stay"), ("Go", ", or", " or"),
+        ("stay)", "or", " or"), ("", "stay", "stay"), ("Go", "\nstay", "\nstay"), ("Go", "here.", " here."),
+    ):  # fmt: skip
+        tokens = symbols.encode(after)
+        assert symbols.decoder(before)(tokens[after == ", or" :]) == expected, (before, after)
+
+
+def test_the_most_frequent_words_are_kept_and_others_unknown() -> None:
+    symbols = Words.of(["b a c", " a c a\nd"])
+    assert symbols.entries()[1:] == ["a", "c", "b", "\n", "d"]
+    tokens = symbols.encode("b b a c d")
+    assert symbols.most_frequent(tokens).entries() == [3, "b", "a", "c", "d"]
+    assert symbols.most_frequent(tokens, max_size=2).entries() == [3, "b", "a"]
+    few = symbols.most_frequent(tokens, min_count=2)
+    assert (len(few), few.encode("a b c b").tolist(), few.symbol(0)) == (2, [0, 1, 0, 1], "<unk>")
+    assert few.decoder()(np.array([1, 0, 1])) == "b <unk> b"
+    assert few.missing("a, b c a") == ["a", ",", "c"]
+
+
 def test_a_union_has_the_characters_of_both() -> None:
     assert union(Characters("bd"), Characters("abc")).to_config() == Characters("abcd").to_config()
     assert len(union(Bytes(), Bytes())) == 256
+    both = union(Words(Vocabulary(["b", "a"]), True), Words(Vocabulary(["c", "a"]), True))
+    assert (both.encode("C b a x").tolist(), both.to_config()["lower"]) == ([3, 1, 2, 0], True)
     with pytest.raises(DataError, match="vocabulary: expected bytes, as the trained model reads, got characters"):
         union(Bytes(), Characters("a"))
 
 
 def test_unknown_vocabularies_are_refused() -> None:
-    with pytest.raises(DataError, match="unknown vocabulary 'words'"):
-        symbols_from_config({"kind": "words"})
+    for config in ({"kind": "syllables"}, {"kind": "words", "tokens": ["a"]}, {"kind": "characters", "characters": 1}):
+        with pytest.raises(DataError, match=f"unknown vocabulary '{config['kind']}'"):
+            symbols_from_config(config)
+    with pytest.raises(DataError, match="list of strings"):
+        symbols_from_config({"kind": "words", "lower": False})
     for characters in ("ba", "aa", ""):
         with pytest.raises(DataError, match="rising order"):
             symbols_from_config({"kind": "characters", "characters": characters})

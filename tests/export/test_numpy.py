@@ -37,7 +37,7 @@ from minirnn.cells import (
     zoneout,
 )
 from minirnn.cells._cell import Cell
-from minirnn.data.text import Characters
+from minirnn.data.text import Characters, Words
 from minirnn.data.tokenize import Tokenizer
 from minirnn.data.vocabulary import Labels, Vocabulary
 from minirnn.errors import OptionError
@@ -48,6 +48,7 @@ from minirnn.tasks.char import TextGenerator
 from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.tagger import TaggerModel
 from minirnn.tasks.translator import Translator
+from minirnn.tasks.words import WordGenerator
 
 DATA = Path(__file__).parents[1] / "data_0_1"
 ALONE = """\
@@ -235,6 +236,17 @@ def test_character_model_samples_the_same_text(checkpoints: dict[str, Path]) -> 
     p = np.exp(logits / 0.5) / np.exp(logits / 0.5).sum()
     frequency = np.bincount(generator.symbols.encode("".join(counts)), minlength=len(p)) / 3000
     assert (np.abs(frequency - p) < 5 * np.sqrt(p * (1 - p) / 3000) + 1e-3).all()
+
+
+def test_word_model_with_tied_weights(tmp_path: Path) -> None:
+    """The program is that of the model: tokens in, logits out."""
+    symbols = Words.of(["to be, or not"])
+    task = made_different(WordGenerator(CharLM(len(symbols), 5, 1, tie_weights=True).eval(), symbols))
+    task._data = {}
+    mr.export(task, tmp_path / "word_model.py")
+    tokens = symbols.encode("or to be").tolist()
+    found = asked(tmp_path, "word_model", "m.run(m.np.array(values))[0].tolist()", tokens)
+    np.testing.assert_allclose(found, task.model(tokens)[0].numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_byte_model(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import pytest
 from support import invoke, json_of, refusal
 
 import minirnn as mr
-from minirnn.data.text import Characters
+from minirnn.data.text import Characters, Words
 from minirnn.errors import OptionError
 from minirnn.export.page import look, rank
 from minirnn.export.page.ranking import memory, properties, ranks, separation
 from minirnn.models import CharLM
 from minirnn.tasks.char import TextGenerator
+from minirnn.tasks.words import WordGenerator
 
 DATA = Path(__file__).parents[1] / "data_0_1"
 
@@ -176,6 +177,9 @@ def test_what_cannot_be_shown_is_refused_in_one_line() -> None:
     expected = "look: expected a model of one of char, classifier, tagger, translator, got a"
     assert refusal("look", str(DATA / "forecaster" / "run")) == f"{expected} forecaster"
     assert refusal("look", str(DATA / "music" / "run")) == f"{expected} model of music"
+    words = Words.of(["to be"])
+    with pytest.raises(OptionError, match=f"{expected} word model"):
+        look(WordGenerator(CharLM(len(words), 4, 1), words), "words.html")
     lstm: Any = mr.nn.LSTM(4, 4, proj_size=3)
     two_ways: Any = mr.nn.Recurrent("gru", 4, 3, bidirectional=True)
     cases = [

@@ -18,7 +18,7 @@ import minirnn as mr
 from minirnn import cells, nn
 from minirnn.cells import exp, mean, product, sigmoid, tanh, where
 from minirnn.data.tables import parse_table
-from minirnn.data.text import Bytes, Characters
+from minirnn.data.text import Bytes, Characters, Words
 from minirnn.errors import OptionError
 from minirnn.export._c_models import MAX_STEPS
 from minirnn.export.network import describe
@@ -30,6 +30,7 @@ from minirnn.tasks import TASKS
 from minirnn.tasks.char import CharConfig, TextGenerator
 from minirnn.tasks.forecaster import Forecaster, ForecasterConfig, Series
 from minirnn.tasks.tagger import TaggerModel
+from minirnn.tasks.words import WordGenerator
 from minirnn.training import Trainer, TrainingConfig
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, cc")
@@ -240,6 +241,19 @@ def test_any_symbol_is_valid_c_and_found_again(symbols: str, tmp_path: Path) -> 
         program = compiled(tmp_path, None)
         texts = [output(program, "30", prime, "0.05") for prime in ("é~?", "é?", "a")]
         assert texts[0] == texts[1] != texts[2]
+
+
+def test_words_are_found_and_their_weights_are_tied(tmp_path: Path) -> None:
+    symbols = Words.of(["to be, or"])
+    model = prepared(CharLM(len(symbols), 3, 1, tie_weights=True))
+    task = WordGenerator(model, symbols)
+    (tmp_path / "model.h").write_bytes(exported(model, task.vocabulary_config()))
+    body = """int main(void) { int k, n; for (k = 0; k < MODEL_OUTPUTS; k++) puts(model_word(k, &n));
+        printf("%d %d ", model_find_word("or", 2), model_find_word("fly", 3)); return model_test(); }"""
+    source = f'#include <stdio.h>\n#define MODEL_TEST\n#include "model.h"\n{body}'
+    lines = output(compiled(tmp_path, source)).decode().splitlines()
+    assert lines[:5] == ["<unk>", "to", "be", "￭,", "or"]
+    assert lines[5].startswith("4 0 ")
 
 
 def test_samples_follow_the_temperature_and_the_seed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Representative cells; tests/cells covers every one.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,3 +199,73 @@ def test_a_length_of_zero_gives_no_tokens() -> None:
 def test_mistakes_are_named(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(make_model("lstm"))
+
+
+# ------------------------------------------------------------------------------------------------ tied weights
+
+
+def test_tied_weights_have_the_gradients_of_both_uses() -> None:
+    """They are those of an embedding and a head of equal weights, added up."""
+    arguments: dict[str, Any] = {"cell": "gru", "num_layers": 1, "dtype": "float64"}
+    tied, free = (mr.models.CharLM(11, 6, tie_weights=tie, **arguments) for tie in (True, False))
+    free.load_state_dict(tied.state_dict())
+    assert free.num_parameters() - tied.num_parameters() == 66
+    tokens, targets = np.random.default_rng(0).integers(11, size=(2, 9, 5))
+    losses = [model.loss(tokens, targets)[0] for model in (tied, free)]
+    for loss in losses:
+        loss.backward()
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-12)
+    assert tied.embedding is not None
+    assert free.embedding is not None
+    assert tied.head.weight is tied.embedding.weight
+    both = free.embedding.weight.grad + free.head.weight.grad
+    np.testing.assert_allclose(tied.head.weight.grad.numpy(), both.numpy(), rtol=1e-10, atol=1e-14)
+    parameters = dict(free.named_parameters())
+    for name, parameter in tied.named_parameters():
+        if not name.endswith("g.weight"):
+            np.testing.assert_allclose(parameter.grad.numpy(), parameters[name].grad.numpy(), rtol=1e-10, atol=1e-14)
+
+
+def test_tied_weights_stay_tied(tmp_path: Path) -> None:
+    """In training, in another dtype, in a file, and in the model made of it."""
+    model = mr.models.CharLM(11, 6, tie_weights=True, dropout=0.2)
+    optimizer = mr.optim.SGD(model.parameters(), lr=0.5)
+    before, tokens = model.head.weight.numpy().copy(), np.random.default_rng(0).integers(11, size=(9, 5))
+    model.loss(tokens, tokens)[0].backward()
+    optimizer.step()
+    assert (model.head.weight.numpy() != before).all()
+    mr.save(tmp_path / "model.safetensors", model.to("float64").eval())
+    again = mr.load(tmp_path / "model.safetensors")
+    for one in (model, again):
+        assert one.embedding.weight is one.head.weight
+    np.testing.assert_array_equal(again(tokens)[0].numpy(), model(tokens)[0].numpy())
+    with pytest.raises(OptionError, match="expected embedding_size 6, the hidden_size, got 5"):
+        mr.models.CharLM(11, 6, embedding_size=5, tie_weights=True)
+
+
+def test_embeddings_are_dropped_out_only_where_they_are_tied() -> None:
+    """One unit of an embedding that is not zero is dropped or not: of many first states there are two, or one."""
+    for tie, different in ((True, 2), (False, 1)):
+        model = mr.models.CharLM(3, 1, num_layers=1, tie_weights=tie, dropout=0.5)
+        _, (h, _) = model(np.zeros((1, 100), int))
+        assert len(np.unique(h.numpy())) == different
+
+
+# --------------------------------------------------------------------------------------------- excluded tokens
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"top_k": 2}, {"top_p": 0.4}], ids=str)
+def test_excluded_tokens_are_never_sampled(options: dict[str, Any]) -> None:
+    """The others are as likely as they are among themselves: as if the logits of the excluded ones were very low."""
+    model, bias = make_model("gru", layers=1), np.zeros(11, np.float32)
+    assert model.head.bias is not None
+    before, excluded = model.head.bias.numpy().copy(), [7, 0, 3]
+    model.head.bias.data[...] += np.array([3, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0], np.float32)
+    assert set(excluded) <= set(model.generate([1], 200, 2.0, seed=1))
+    found = model.generate([1], 400, seed=1, exclude=excluded, **options)
+    assert not set(excluded) & set(found)
+    bias[excluded] = -1e4
+    model.head.bias.data[...] = before + bias
+    np.testing.assert_array_equal(found, model.generate([1], 400, seed=1, **options))
+    with pytest.raises(IndexRangeError, match="generate exclude"):
+        model.generate([1], 4, exclude=[11])

@@ -20,6 +20,7 @@ from minirnn.training import Trainer, TrainingConfig
 
 INDEXED: dict[str, dict[str, tuple[str, int]]] = {
     "char": dict.fromkeys(("embedding.weight", "head.weight", "head.bias"), ("symbols", 0)),
+    "words": dict.fromkeys(("embedding.weight", "head.weight", "head.bias"), ("symbols", 0)),
     "classifier": {
         "body.embedding.weight": ("vocabulary", 0),
         "head.weight": ("labels", 0),
@@ -71,11 +72,6 @@ def fine_tuned(source: Task, folder: Path, **changed: Any) -> Task:
     return type(source).build(type(source).read([str(path)], config), config, init_from=source)
 
 
-def strings(vocabulary: Any) -> list[str]:
-    """What stands at each number."""
-    return list(getattr(vocabulary, "characters", None) or getattr(vocabulary, "names", None) or vocabulary.tokens)
-
-
 # ---------------------------------------------------------------------------------------------------- weights
 
 
@@ -91,7 +87,7 @@ def test_known_rows_keep_their_weights_and_new_ones_are_those_of_a_new_model(
     for parameter in old.keys() - indexed.keys():
         np.testing.assert_array_equal(new[parameter], old[parameter], parameter)
     for parameter, (vocabulary, axis) in indexed.items():
-        known, entries = (strings(getattr(one, vocabulary)) for one in (source, task))
+        known, entries = (list(getattr(one, vocabulary).entries()) for one in (source, task))
         assert {*known} < {*entries}
         assert new[parameter].shape[axis] == len(entries)
         for number, entry in enumerate(entries):
@@ -114,7 +110,7 @@ def test_a_model_that_is_fine_tuned_begins_with_what_it_knew(
         return
     task = fine_tuned(source, tmp_path)
     [head] = (key for key in indexed if key.endswith("head.bias"))
-    known, entries = (strings(getattr(one, indexed[head][0])) for one in (source, task))
+    known, entries = (list(getattr(one, indexed[head][0]).entries()) for one in (source, task))
     bias = dict(task.model.named_parameters())[head]
     bias.data[[entry not in known for entry in entries]] = -1e9
     assert task.measure([str(path)]) == close(before, rel=1e-5)
@@ -185,6 +181,8 @@ def test_new_words_get_their_pretrained_vectors_and_known_ones_keep_theirs(tmp_p
 
 PARTS = [
     ("char", ("embedding", "rnn"), ("embedding.", "rnn.")),
+    ("words", ("embedding", "rnn"), ("embedding.", "head.weight", "rnn.")),
+    ("words", ("head",), ("embedding.", "head.")),  # their weights are tied
     ("classifier", ("embedding,rnn",), ("body.",)),
     ("classifier", "pooling", ("pooling.",)),
     ("tagger", ("embedding", "rnn"), ("embedding.", "spelling.rnn.", "tagging.body.rnn.")),

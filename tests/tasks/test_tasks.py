@@ -35,6 +35,7 @@ LINES = {
 }
 OTHER_MODELS: dict[str, dict[str, Any]] = {
     "char": {"cell": "gru", "num_layers": 1},
+    "words": {"cell": "gru", "num_layers": 2, "tie_weights": False, "lower": True, "min_count": 13},
     "classifier": {
         "cell": "gru",
         "num_layers": 2,
@@ -70,7 +71,7 @@ def described(task: tasks.Task[Any, Any]) -> Any:
 
 def results(task: tasks.Task[Any, Any], name: str) -> Any:
     """What it makes of ``LINES``, or the text it writes."""
-    if name == "char":
+    if name in ("char", "words"):
         return task.sample("to", 20, seed=1)
     return task.predict_lines(
         [Line(text) for text in LINES[name]], ComposeConfig(length=5, seed=1) if name == "music" else None
@@ -160,8 +161,11 @@ def test_descriptions_that_do_not_fit_are_refused(name: str, change: dict, messa
 
 OTHER_DATA = "the data is not the one the run started with"
 REPORTED: dict[tuple[str, str], str | None] = {
+    **{(name, "freeze"): r'frozen was null, now it is \["(tagging\.)?head.weight"' for name in TASKS},
     ("char", "as_bytes"): OTHER_DATA,
     ("char", "recompute_every"): None,  # the numbers stay the same
+    ("words", "recompute_every"): None,
+    ("words", "freeze"): r'frozen was null, now it is \["embedding.weight", "head.bias"',
     ("classifier", "embeddings"): "the embeddings file is not the one",
     ("classifier", "level"): 'level was "word", now it is "char"',
     ("tagger", "embeddings"): "the embeddings file is not the one",
@@ -187,7 +191,6 @@ REPORTED: dict[tuple[str, str], str | None] = {
     **{("speech", option): "input_size was 10, now it is " for option in ("bands", "deltas", "stack")},
     ("music", "val_fraction"): OTHER_DATA,
     ("music", "seed"): OTHER_DATA,
-    **{(name, "freeze"): r'frozen was null, now it is \["(tagging\.)?head.weight"' for name in TASKS},
 }
 """How another value of an option is reported, where it is not by the option's name; None where it is accepted."""
 
@@ -213,6 +216,7 @@ def test_resuming_with_another_option_is_refused(name: str, tmp_path: Path) -> N
 
 EDITS: dict[str, list[tuple[str, str]]] = {
     "char": [("question", "quession")],
+    "words": [("question", "quession"), ("question.\n", "question. ")],
     "classifier": [("very bad", "very very bad"), ("fine\tpos", "fine\tneg")],
     "tagger": [("dog", "cat"), ("DET", "PRON"), (".\tPUNCT\ty\n\nIt", ".\tPUNCT\ty\nIt")],
     "translator": [("Tom", "Tim"), ("Va !", "Va.")],
