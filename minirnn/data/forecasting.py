@@ -149,19 +149,18 @@ def long_enough(series: Sequence[Series], minimums: Sequence[int], purpose: str)
     Raises:
         DataError: it is none of them.
     """
-    found = [one for one, minimum in zip(series, minimums, strict=True) if one.first >= minimum]
+    pairs = list(zip(series, minimums, strict=True))
+    found = [one for one, minimum in pairs if one.first >= minimum]
     if not found:
-        best = int(np.argmax([one.first - minimum for one, minimum in zip(series, minimums, strict=True)]))
-        one, name = series[best], "" if series[best].id is None else f" (series {series[best].id!r:.80})"
-        of_all = f" of {len(one)}" if one.num_later else ""
-        raise DataError(f"{one.name}: expected at least {minimums[best]} rows{purpose}, got {one.first}{of_all}{name}")
+        one, minimum = max(pairs, key=lambda pair: pair[0].first - pair[1])
+        got = f"{one.first}{f' of {len(one)}' if one.num_later else ''}"
+        got += "" if one.id is None else f" in {one.id!r:.80}, the longest of {len(series)} series"
+        raise DataError(f"{one.name}: expected at least {minimum} rows{purpose}, got {got}")
     if len(found) < len(series):
-        short = [f"{one.id!r:.80}" for one in series if one not in found]
+        short = [f"{one.id!r:.80} ({one.first} of {minimum})" for one, minimum in pairs if one.first < minimum]
         shown = ", ".join(short[:_MAX_SHOWN]) + ", ..." * (len(short) > _MAX_SHOWN)
-        logger.warning(
-            "%s: left out %s of %s series, expected at least %s rows%s: %s",
-            series[0].name, f"{len(short):,}", f"{len(series):,}", max(minimums), purpose, shown,
-        )  # fmt: skip
+        left_out = f"{len(short):,} of {len(series):,} series, which have too few rows{purpose}"
+        logger.warning("%s: left out %s: %s", series[0].name, left_out, shown)
     return found
 
 

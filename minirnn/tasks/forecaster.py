@@ -269,7 +269,7 @@ class Forecaster(ExampleTask[list[Series], ForecasterConfig]):
         series, horizon = self.preprocessor.select(read_table(_only(sources))), self.preprocessor.horizon
         firsts = {one.id: self._first(one) for one in series}
         minimums = [firsts[one.id] + horizon for one in series]
-        return [one.split(firsts[one.id]) for one in long_enough(series, minimums, f", {horizon} of them to score")]
+        return [one.split(firsts[one.id]) for one in long_enough(series, minimums, f" to score {horizon} of them")]
 
     def _first(self, series: Series) -> int:
         """The first row to score."""

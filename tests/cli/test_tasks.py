@@ -359,7 +359,7 @@ USES: list[tuple[str, tuple[str, ...], str | bytes, str]] = [
     ("forecaster", ("predict",), "a,b\n1,2\n3\n", "input:3: expected 2 columns as in the header, got 1"),
     ("forecaster", ("predict",), "", "standard input:1: expected a header"),
     ("forecaster", ("predict", "--beam", "3"), "", "--beam is not for the model in {}, a forecaster"),
-    ("forecaster", ("eval",), "a,b\n1,2\n3,4\n", "input: expected at least 13 rows, 1 of them to score, got 2"),
+    ("forecaster", ("eval",), "a,b\n1,2\n3,4\n", "input: expected at least 13 rows to score 1 of them, got 2"),
     ("forecaster", ("eval",), "a,b\n1,2\n?,4\n", "input:3: column 'a': expected a finite number, got '?'"),
     ("series", ("predict",), "id,y\n1,2\n1,4\n", "input: no column 'x'; there are 'id', 'y'"),
     ("series", ("predict",), "id,x,y\n1,2,3\n", "input:2: sequence '1' has 1 step; expected at least 2"),

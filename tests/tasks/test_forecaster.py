@@ -354,9 +354,9 @@ def test_measure_scores_rows_that_were_not_trained_on(tmp_path: Path) -> None:
     assert same["loss"] == made.evaluate()["val_loss"]
     new = made.measure([write(tmp_path, a[1:], b[1:])])
     assert new == made.metrics([make(a[1:], b[1:]).split(7)]) | {"scored_rows": 112, "first_row": 8}
-    with pytest.raises(DataError, match=r"s\.csv: expected at least 92 rows, 2 of them to score, got 91"):
+    with pytest.raises(DataError, match=r"s\.csv: expected at least 92 rows to score 2 of them, got 91"):
         made.measure([write(tmp_path, a[:91], b[:91])])
-    with pytest.raises(DataError, match=r"s\.csv: expected at least 9 rows, 2 of them to score, got 8"):
+    with pytest.raises(DataError, match=r"s\.csv: expected at least 9 rows to score 2 of them, got 8"):
         made.measure([write(tmp_path, a[-8:], b[-8:])])
     with pytest.raises(OptionError, match="one table at a time, got 2"):
         made.measure(["s.csv", "s.csv"])
