@@ -15,6 +15,7 @@ import numpy as np
 from minirnn.data.sources import decode_text, read_sources
 from minirnn.data.tables import Scaler, parse_number, parse_table
 from minirnn.errors import DataError
+from minirnn.validation import check_int
 
 Kind = Literal["class", "number", "anomaly"]
 
@@ -65,14 +66,14 @@ class Sequences:
         return len(self.values)
 
     def numbers(self) -> np.ndarray:
-        """Return the labels of all sequences, one after another, as numbers; a :class:`DataError` if one is none."""
+        """Return the labels of all sequences, one after another, as numbers [N, 1]; a :class:`DataError` if not."""
         found = []
         for where, part in zip(self.where, self.labels or (), strict=True):
             for label in part:
                 found.append(parse_number(label))
                 if not math.isfinite(found[-1]):
                     raise DataError(f"{where}: expected a number as label, got {label!r:.80}")
-        return np.array(found)
+        return np.array(found)[:, None]
 
     def take(self, numbers: np.ndarray) -> Sequences:
         """Return some of the sequences."""
@@ -339,9 +340,8 @@ class Preprocessor:
         scalers = {name: Scaler.from_config(config[name]) for name in ("scaler", "target_scaler")}
         made = cls(**config | {"names": tuple(config["names"])} | scalers)
         sizes = len(made.names), 1
-        length = made.seq_length
         if made.kind not in get_args(Kind) or sizes != tuple(len(scaler.mean) for scaler in scalers.values()):
             raise DataError(f"preprocessor: expected a kind of {', '.join(get_args(Kind))} and {sizes[0]} scales")
-        if length is not None and not (isinstance(length, int) and length > 0):
-            raise DataError(f"preprocessor: expected seq_length above 0, got {length!r}")
+        if made.seq_length is not None:
+            check_int("preprocessor: seq_length", made.seq_length)
         return made

@@ -277,22 +277,18 @@ class Scaler:
             raise DataError("Scaler.fit: the series holds NaN, infinity, or numbers too large to scale")
         return cls(mean, np.where(std > 0, std, 1.0))
 
-    def apply(self, series: np.ndarray, column: int | None = None) -> np.ndarray:
-        """Scale ``series`` [..., C]; with ``column``, an array of any shape whose numbers are all of that column."""
-        mean, std = self._of("apply", series, column)
-        return (series - mean) / std
+    def apply(self, series: np.ndarray) -> np.ndarray:
+        """Scale ``series`` [..., C]."""
+        return (self._checked("apply", series) - self.mean) / self.std
 
-    def undo(self, scaled: np.ndarray, column: int | None = None) -> np.ndarray:
-        """The inverse of :meth:`apply`, with the same ``column``."""
-        mean, std = self._of("undo", scaled, column)
-        return scaled * std + mean
+    def undo(self, scaled: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`apply`."""
+        return self._checked("undo", scaled) * self.std + self.mean
 
-    def _of(self, name: str, series: np.ndarray, column: int | None) -> tuple[np.ndarray, np.ndarray]:
-        if column is not None:
-            return self.mean[column], self.std[column]
+    def _checked(self, name: str, series: np.ndarray) -> np.ndarray:
         if series.ndim == 0 or series.shape[-1] != len(self.mean):
             raise ShapeError(f"Scaler.{name}: expected [..., {len(self.mean)}], got {list(series.shape)}")
-        return self.mean, self.std
+        return series
 
     def to_config(self) -> dict[str, list[float]]:
         """A description for JSON."""

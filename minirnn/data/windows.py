@@ -161,16 +161,13 @@ class Preprocessor:
         if id is not None:
             scaler.mean[0], scaler.std[0] = 0, 1
         (column, *inputs), future = series[0].names, series[0].future
-        made = cls(
-            column, tuple(inputs[: len(inputs) - len(future)]), seq_length, horizon, season, "last", log, scaler,
-            np.ones(horizon), quantiles, future, id,
-        )  # fmt: skip
-        views = [made.of(x) for x in columns]
-        scaled = [view.scaler.apply(x)[:, 0] for view, x in zip(views, columns, strict=True)]
-        made = replace(made, base=base or choose_base(scaled, horizon, season))
-        parts = [made.of(x).cut(x, made.first_row) for x in columns]
-        squares = [((part.expected - part.base) / part.spread) ** 2 for part in parts]
-        errors = np.sqrt(np.mean(np.concatenate(squares), axis=0))
+        known = column, tuple(inputs[: len(inputs) - len(future)]), seq_length, horizon, season, base or "last", log
+        made = cls(*known, scaler, np.ones(horizon), quantiles, future, id)
+        if base is None:
+            scaled = [made.of(x).scaler.apply(x)[:, 0] for x in columns]
+            made = replace(made, base=choose_base(scaled, horizon, season))
+        targets = [made.of(x).cut(x, made.first_row).targets(slice(None)) for x in columns]
+        errors = np.sqrt(np.mean(np.concatenate(targets) ** 2, axis=0))
         spread = np.where(errors > 1e-9 * scaler.std[0], errors, scaler.std[0])  # a baseline without errors
         return replace(made, spread=spread), series
 
@@ -207,11 +204,8 @@ class Preprocessor:
 
     def examples(self, series: Iterable[Series]) -> Examples:
         """Return all windows whose forecasts are among the rows to forecast, scaled by the rows before these."""
-        found = []
-        for one in series:
-            x = one.transformed(self.log)
-            found.append(self.of(x[: one.first]).cut(x, one.first))
-        return Examples.join(found)
+        pairs = [(one.transformed(self.log), one.first) for one in series]
+        return Examples.join([self.of(x[:first]).cut(x, first) for x, first in pairs])
 
     def cut(self, x: np.ndarray, first: int) -> Examples:
         """Return all windows of rows x [R, C], see :meth:`Series.transformed`, with forecasts at ``first`` or later."""

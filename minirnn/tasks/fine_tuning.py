@@ -55,11 +55,11 @@ def merge_labels(old: Labels, new: Labels) -> Labels:
     return new if old.isdisjoint(new) else old.union(new)
 
 
-def check_columns(known: Sequence[str], given: Sequence[str]) -> None:
-    """Raise an :class:`OptionError` where there are not as many columns as the trained model reads."""
+def check_columns(option: str, known: Sequence[str], given: Sequence[str]) -> None:
+    """Raise an :class:`OptionError` where ``option`` gives not as many columns as the trained model reads."""
     if len(given) != len(known):
         expected = f"{len(known)} columns, as the trained model reads ({', '.join(known)})"
-        raise OptionError(f"inputs: expected {expected}, got {len(given)} ({', '.join(given)})")
+        raise OptionError(f"{option}: expected {expected}, got {len(given)} ({', '.join(given)})")
 
 
 def transfer(model: Module, source: Module, indexed: Iterable[tuple[Indexed, Entries]]) -> None:

@@ -25,7 +25,7 @@ from minirnn.nn import functional as F
 from minirnn.nn.module import Parameter
 from minirnn.tasks import fine_tuning
 from minirnn.tasks.base import BidirectionalConfig, ExampleTask, Line, Prediction, WindowConfig, fingerprint, rebuild
-from minirnn.tasks.outputs import source_of, with_id
+from minirnn.tasks.outputs import joined, with_id
 from minirnn.training import TrainingConfig
 
 EVAL_BATCH_SIZE = 1024
@@ -118,12 +118,8 @@ class Forecaster(ExampleTask[list[Series], ForecasterConfig]):
     def _build(cls, data: list[Series], config: ForecasterConfig, init_from: Self | None) -> Self:
         names, future = data[0].names, data[0].future
         if init_from is not None:
-            known = init_from.preprocessor
-            fine_tuning.check_columns(known.names, names)
-            if len(future) != len(known.future):
-                raise OptionError(
-                    f"future: expected {len(known.future)} columns, as the trained model, got {len(future)}"
-                )
+            fine_tuning.check_columns("inputs", init_from.preprocessor.names, names)
+            fine_tuning.check_columns("future", init_from.preprocessor.future, future)
         counts = [max(config.horizon, round(len(one) * config.val_fraction)) for one in data]
         data = [one.split(max(0, len(one) - count)) for one, count in zip(data, counts, strict=True)]
         options = config.subset("seq_length", "horizon", "season", "base", "log", "id")
@@ -141,8 +137,8 @@ class Forecaster(ExampleTask[list[Series], ForecasterConfig]):
         if config.id is not None:
             facts |= {"series": {one.id: _facts(one) for one in data}}
         task = cls(model, preprocessor, facts)
-        task.set_examples(np.full(len(examples), config.seq_length), config)
         task._examples = examples
+        task.set_examples(np.full(len(examples), config.seq_length), config)
         most = max(MAX_EVAL_ROWS // len(data), config.horizon)
         task._validation = [one.split(one.first, most) for one in data]
         task._weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
@@ -273,7 +269,7 @@ class Forecaster(ExampleTask[list[Series], ForecasterConfig]):
 
     def _first(self, series: Series) -> int:
         """The first row to score."""
-        known = self._data if series.id is None else self._data["series"].get(series.id)
+        known = self._data if series.id is None else self._data.get("series", {}).get(series.id)
         if known and fingerprint(series.values[: known["rows"]]) == known["sha256"]:
             return known["rows"] if len(series) > known["rows"] else known["train_rows"]
         return max(self.preprocessor.first_row, self.preprocessor.season)
@@ -287,7 +283,7 @@ class Forecaster(ExampleTask[list[Series], ForecasterConfig]):
             DataError: the lines are no table with the model's columns, or too short a one; the last ``horizon`` rows
                 are not those to forecast, where the model reads columns known in advance.
         """
-        return self._predictions(self._parsed(source_of(lines), "\n".join(line.text for line in lines)))
+        return self._predictions(self._parsed(*joined(lines)))
 
     def predict_files(self, paths: Sequence[str], options: None = None) -> list[Prediction]:
         """As :meth:`predict_lines`, of the tables in files."""
@@ -307,14 +303,14 @@ class Forecaster(ExampleTask[list[Series], ForecasterConfig]):
             return
         first, x, enough = next(batches := iter(batches), []), np.empty((0, len(made.names))), False
         texts = ([line.text for line in batch] for batch in itertools.chain([first], batches))
-        for table in read_batches(source_of(first), texts):
+        for table in read_batches(name := joined(first)[0], texts):
             x = np.concatenate([x, self.transformed(table)])
             if len(x) >= made.first_row:
                 found = made.values(self.forecasts(made.next_windows(x)))
                 yield [self._prediction(steps, "\t".join(f"{value:.6g}" for value in steps.flat)) for steps in found]
                 x, enough = x[len(x) - made.first_row + 1 :], True
         if not enough:
-            long_enough([Series(source_of(first), made.names, x, str)], [made.first_row], _PURPOSE)
+            long_enough([Series(name, made.names, x, str)], [made.first_row], _PURPOSE)
 
     def is_list_of_inputs(self, input: Any) -> bool:
         """Whether it is a list of arrays and texts; a list of numbers, or of rows of numbers, is one series."""

@@ -34,7 +34,7 @@ from minirnn.tasks.base import Line, Task
 from minirnn.tasks.char import TextGenerator
 from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.forecaster import Forecaster
-from minirnn.tasks.outputs import source_of
+from minirnn.tasks.outputs import joined
 
 ONLINE = "online.safetensors"
 """The checkpoint of a model that goes on learning, in the folder of its run."""
@@ -271,7 +271,7 @@ class _SeriesLearner(Learner[tuple[np.ndarray, np.ndarray]]):
         first, x = made.first_row, np.empty((0, len(made.names)))
         beginning = next(lines, Line("", "standard input"))
         texts = ([line.text] for line in itertools.chain([beginning], lines))
-        for table in read_batches(source_of([beginning]), texts):
+        for table in read_batches(joined([beginning])[0], texts):
             x = np.concatenate([x, self.task.transformed(table)])[-(first + made.horizon) :]
             examples: list[tuple[np.ndarray, np.ndarray]] = []
             loss, facts = None, dict[str, Any]()

@@ -60,7 +60,7 @@ def with_id(id: str, prediction: Prediction) -> Prediction:
     return Prediction(text, {"id": id, **prediction.facts})
 
 
-def source_of(lines: Sequence[Line]) -> str:
-    """Return the name of the file that lines were read from."""
+def joined(lines: Sequence[Line]) -> tuple[str, str]:
+    """Return the name of the file that lines were read from, and its text."""
     where = lines[0].where if lines else "standard input"
-    return where.rpartition(":")[0] or where
+    return where.rpartition(":")[0] or where, "\n".join(line.text for line in lines)

@@ -25,7 +25,7 @@ from minirnn.nn.module import Parameter
 from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.tasks.fine_tuning import Indexed
-from minirnn.tasks.outputs import class_facts, class_metrics, outputs_of, run, source_of, with_id
+from minirnn.tasks.outputs import class_facts, class_metrics, joined, outputs_of, run, with_id
 from minirnn.training import TrainingConfig
 
 EVAL_BATCH_SIZE = 128
@@ -155,7 +155,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
     def _build(cls, data: Sequences, config: SeriesConfig, init_from: Self | None) -> Self:
         known = None if init_from is None else init_from.preprocessor
         if known is not None:
-            fine_tuning.check_columns(known.names, data.names)
+            fine_tuning.check_columns("inputs", known.names, data.names)
         kind, seq_length = _kind(data, config), config.seq_length
         if kind == "anomaly":
             data, seq_length = replace(data, labels=None), seq_length or WINDOW
@@ -170,8 +170,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         rows = np.concatenate(train.values)
         layout = data.names, config.id, data.label, kind, config.every_step, seq_length
         if known is None:
-            targets = train.numbers() if kind == "number" else np.zeros(0)
-            scalers = fit_scaler(rows), fit_scaler(targets[:, None])
+            scalers = fit_scaler(rows), fit_scaler(train.numbers() if kind == "number" else np.zeros((0, 1)))
             made = Preprocessor(*layout, bool(np.isnan(rows).any()), *scalers)
         else:  # weights mean something in the scales they were trained with
             made = Preprocessor(*layout, known.missing, known.scaler, known.target_scaler)
@@ -235,7 +234,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         if self.labels is not None:
             return [self.labels.encode(part) for part in data.labels]
         ends = np.cumsum([len(part) for part in data.labels])
-        return np.split(made.target_scaler.apply(data.numbers(), 0), ends[:-1])
+        return np.split(made.target_scaler.apply(data.numbers())[:, 0], ends[:-1])
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         x, lengths = pad([self._train[0][n] for n in examples])
@@ -296,8 +295,8 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         y = np.concatenate(self.outputs(self.inputs(data)))
         if self.labels is None:
             expected = data.numbers()
-            found = made.target_scaler.undo(y[:, 0], 0)
-            loss = float(np.mean((y[:, 0] - made.target_scaler.apply(expected, 0)) ** 2))
+            found = made.target_scaler.undo(y)
+            loss = float(np.mean((y - made.target_scaler.apply(expected)) ** 2))
             return {"loss": loss, "rmse": rmse(found, expected), "mae": mae(found, expected)}
         names = [name for part in data.labels for name in part]
         where = [place for place, part in zip(data.where, data.labels, strict=True) for _ in part]
@@ -322,8 +321,9 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
 
     def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return one prediction for each sequence of a file whose lines these are; labels are not read."""
-        text = "\n".join(line.text for line in lines).encode("utf-8", "surrogatepass")
-        return self._of_file(parse_sequences(source_of(lines), text, self.preprocessor.layout(False)))
+        name, text = joined(lines)
+        data = parse_sequences(name, text.encode("utf-8", "surrogatepass"), self.preprocessor.layout(False))
+        return self._of_file(data)
 
     def predict_batches(self, batches: Iterable[Sequence[Line]], options: None = None) -> Iterator[list[Prediction]]:
         """As :meth:`predict_lines`, once all batches have arrived: only then is the last sequence known to be whole."""
@@ -380,7 +380,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         return Prediction(f"{score:.6g}\t{','.join(map(str, above))}", facts)
 
     def _values(self, y: np.ndarray) -> Prediction:
-        values = self.preprocessor.target_scaler.undo(y[:, 0], 0).tolist()
+        values = self.preprocessor.target_scaler.undo(y)[:, 0].tolist()
         facts = {"values": values} if self.preprocessor.every_step else {"value": values[0]}
         return Prediction("\n".join(f"{value:.6g}" for value in values), facts)
 

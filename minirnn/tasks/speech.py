@@ -372,7 +372,7 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
 
         A line is the path of a recording.
         """
-        found = [(line.text.strip(), self._read(line.text.strip(), line.where)) for line in lines]
+        found = [self._recording(line.where, line.text.strip()) for line in lines]
         return self._predictions(found, options or RecognizeConfig())
 
     def predict_files(self, paths: Sequence[str], options: RecognizeConfig | None = None) -> list[Prediction]:
@@ -392,17 +392,14 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
             if not isinstance(input, str) and not hasattr(input, "__fspath__"):
                 expected = "the path of a recording, or a pair (samples, rate)"
                 raise DataError(f"{name}: expected {expected}, got {type(input).__name__}")
-            return str(input), self._read(str(input), name)
+            if not input:
+                raise DataError(f"{name}: expected the path of a recording, got an empty text")
+            return str(input), self.encode(*read_audio(input))
         samples, rate = np.asarray(input[0]), check_int(f"{name}: rate", input[1], 1, MAX_RATE)
         if samples.ndim != 1 or not samples.size or samples.dtype.kind != "f" or not np.isfinite(samples).all():
             expected = "samples [S] of a floating-point type, at least one, all finite"
             raise DataError(f"{name}: expected {expected}, got {samples.dtype} {list(samples.shape)}")
         return None, self.encode(samples, rate)
-
-    def _read(self, path: str, where: str) -> np.ndarray:
-        if not path:
-            raise DataError(f"{where}: expected the path of a recording, got an empty text")
-        return self.encode(*read_audio(path))
 
     def _predictions(
         self, recordings: Sequence[tuple[str | None, np.ndarray]], options: RecognizeConfig

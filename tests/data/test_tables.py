@@ -161,8 +161,7 @@ def test_scaling_round_trip(series: np.ndarray) -> None:
             assert scaler.std[column] == 1
         elif np.ptp(x) > 1e-6 * size and size > 1e-290:
             np.testing.assert_allclose([z[:, column].mean(), z[:, column].std()], [0, 1], atol=1e-8)
-        np.testing.assert_allclose(scaler.undo(z[:, column], column), x, rtol=1e-12, atol=1e-12 * size)
-        assert (scaler.apply(x, column) == z[:, column]).all()
+        np.testing.assert_allclose(scaler.undo(z)[:, column], x, rtol=1e-12, atol=1e-12 * size)
     np.testing.assert_allclose(scaler.undo(z), series, rtol=1e-9, atol=1e-12 * np.abs(series).max(initial=0))
     again = Scaler.from_config(json.loads(json.dumps(scaler.to_config())))
     assert (again.mean == scaler.mean).all()
@@ -174,9 +173,7 @@ def test_scaling_by_hand() -> None:
     assert scaler.mean.tolist() == [3, np.float64(np.float32(0.1))]
     assert scaler.std.tolist() == pytest.approx([math.sqrt(8 / 3), 1], rel=1e-15)
     assert scaler.apply(np.array([[3 + math.sqrt(8 / 3), 1]]))[0].tolist() == pytest.approx([1, 0.9])
-    assert scaler.undo(np.array([[0.0, 1], [-1, 2]]), 0)[1].tolist() == pytest.approx(
-        [3 - math.sqrt(8 / 3), 3 + 2 * math.sqrt(8 / 3)]
-    )
+    assert scaler.undo(np.array([[0.0, 1], [-1, 2]]))[1].tolist() == pytest.approx([3 - math.sqrt(8 / 3), 2.1])
     assert Scaler.fit(np.full((7, 1), 0.1)).apply(np.full((7, 1), 0.1)).tolist() == [[0.0]] * 7
 
 

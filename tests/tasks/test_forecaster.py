@@ -573,7 +573,7 @@ def test_rows_to_come_that_are_not_as_expected_are_refused(tmp_path: Path) -> No
         made.initial_state()
     with pytest.raises(OptionError, match="export: numpy has no forecasters with future or id; expected onnx"):
         mr.export(made, tmp_path / "model.py")
-    with pytest.raises(OptionError, match="future: expected 1 columns, as the trained model, got 0"):
+    with pytest.raises(OptionError, match=r"future: expected 1 columns, as the trained model reads \(c\), got 0"):
         Forecaster.build([make(growing(60), noise(60), noise(60))], ForecasterConfig(seq_length=7), init_from=made)
 
 
