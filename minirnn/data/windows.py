@@ -107,7 +107,8 @@ class Preprocessor:
         column, inputs, future: names of columns: the one to forecast, others, and others that are known in advance.
         seq_length: L rows in a window. horizon: h steps to forecast at once.
         season: in rows, 1 where there is none. base: see :func:`base_forecasts`. log: x is the logarithm of the column.
-        scaler: of the columns; where each series has its own scale, with mean 0 and std 1 for the column to forecast.
+        scaler: of the columns; where each series has its own scale, the column to forecast has mean 0, and the median
+            of all standard deviations, which is that of a series that has not changed yet.
         spread: [h] root mean squared errors of the baseline on the training rows, in units of a series' own scale
             where it has one.
         quantiles: Q increasing numbers between 0 and 1, or none.
@@ -159,7 +160,8 @@ class Preprocessor:
         columns = [one.transformed(log) for one in pasts]
         scaler = Scaler.fit(np.concatenate(columns))
         if id is not None:
-            scaler.mean[0], scaler.std[0] = 0, 1
+            scaler.mean[0], scaler.std[0] = 0, np.median([np.std(x[:, 0]) for x in columns if np.ptp(x[:, 0])] or 1)
+        unit = scaler.std[0] if id is None else 1
         (column, *inputs), future = series[0].names, series[0].future
         known = column, tuple(inputs[: len(inputs) - len(future)]), seq_length, horizon, season, base or "last", log
         made = cls(*known, scaler, np.ones(horizon), quantiles, future, id)
@@ -168,7 +170,7 @@ class Preprocessor:
             made = replace(made, base=choose_base(scaled, horizon, season))
         targets = [made.of(x).cut(x, made.first_row).targets(slice(None)) for x in columns]
         errors = np.sqrt(np.mean(np.concatenate(targets) ** 2, axis=0))
-        spread = np.where(errors > 1e-9 * scaler.std[0], errors, scaler.std[0])  # a baseline without errors
+        spread = np.where(errors > 1e-9 * unit, errors, unit)  # a baseline without errors
         return replace(made, spread=spread), series
 
     @property
@@ -198,9 +200,11 @@ class Preprocessor:
         """Return the preprocessor of a series with these rows x [R, C]: with its own scale, where each has its own."""
         if self.id is None:
             return self
-        own = Scaler.fit(past[:, :1])
-        scaler = Scaler(*(np.append(a, b[1:]) for a, b in ((own.mean, self.scaler.mean), (own.std, self.scaler.std))))
-        return replace(self, scaler=scaler, spread=self.spread * own.std)
+        own, mean, std = Scaler.fit(past[:, :1]), self.scaler.mean.copy(), self.scaler.std.copy()
+        mean[0] = own.mean[0]
+        if np.ptp(past[:, 0]):
+            std[0] = own.std[0]
+        return replace(self, scaler=Scaler(mean, std), spread=self.spread * std[0])
 
     def examples(self, series: Iterable[Series]) -> Examples:
         """Return all windows whose forecasts are among the rows to forecast, scaled by the rows before these."""

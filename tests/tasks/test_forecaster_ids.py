@@ -74,7 +74,11 @@ def test_a_series_is_scaled_by_its_own_past_and_other_columns_by_the_training_se
     assert made._data["train_rows"] == 30 + 25 + 45
     pasts = [SERIES["x"][:30], SERIES["y"][:25], SERIES["z"][:45]]
     view = made.preprocessor
-    assert (view.scaler.mean[0], view.scaler.std[0]) == (0, 1)
+    assert view.scaler.mean[0] == 0
+    assert view.scaler.std[0] == pytest.approx(pasts[0][:, 0].std())  # the one in the middle
+    constant = view.of(np.full((9, 2), 7.0))
+    assert (constant.scaler.mean[0], constant.scaler.std[0]) == (7, view.scaler.std[0])
+    np.testing.assert_allclose(constant.spread, view.spread * view.scaler.std[0])
     every = np.concatenate(pasts)[:, 1]
     np.testing.assert_allclose([view.scaler.mean[1], view.scaler.std[1]], [every.mean(), every.std()])
     errors = [(past[6 + k : len(past) - 1 + k, 0] - past[5:-2, 0]) / past[:, 0].std() for past in pasts for k in (0, 1)]
