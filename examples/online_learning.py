@@ -20,8 +20,9 @@ import argparse
 import numpy as np
 
 import minirnn as mr
+from minirnn.data.forecasting import select_series
 from minirnn.data.tables import parse_table
-from minirnn.tasks.forecaster import Forecaster, ForecasterConfig, Series
+from minirnn.tasks.forecaster import Forecaster, ForecasterConfig
 from minirnn.tasks.online import LearnConfig, learner
 from minirnn.training import Trainer, TrainingConfig
 
@@ -76,7 +77,7 @@ def main() -> None:
     rng = np.random.default_rng(1)
     history, stream = table(800, False, rng), table(options.rows, True, rng)
     config = ForecasterConfig(seq_length=12, season=1, hidden_size=16)
-    forecaster = Forecaster.build(Series.of(parse_table("history", "\n".join(history))), config)
+    forecaster = Forecaster.build(select_series(parse_table("history", "\n".join(history))), config)
     for _ in Trainer(forecaster, TrainingConfig(steps=options.steps)).fit():
         pass
     trained = {name: array.copy() for name, array in forecaster.model.state_dict().items()}

@@ -12,7 +12,7 @@ import minirnn as mr
 from minirnn.errors import OptionError
 from minirnn.export import TARGETS, target_of
 from minirnn_cli import options as o
-from minirnn_cli.runs import find_checkpoint
+from minirnn_cli.runs import find_checkpoint, run_name
 from minirnn_cli.show import compile_notes, say
 
 _USE = {"numpy": "python {}", "c": '#include "{}"', "onnx": 'onnxruntime.InferenceSession("{}")'}
@@ -38,7 +38,7 @@ def export(
     target = target_of(out or "", to) if to or out else "numpy"
     if int8 and target != "c":
         raise OptionError(f"--int8 is for --to c, not for {target}")
-    file = out or Path(path.resolve().parent.name + TARGETS[target])
+    file = out or Path(run_name(path) + TARGETS[target])
     given: dict[str, Any] = {"int8": True} if int8 else {}
     with compile_notes(quiet):
         mr.export(mr.load(path), file, target, **given)

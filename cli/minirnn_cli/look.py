@@ -11,11 +11,10 @@ import typer
 from minirnn import tasks
 from minirnn.checkpoint import write_atomically
 from minirnn.data.sources import normalize_newlines
-from minirnn.runs import BEST, LAST
 from minirnn.tasks.char import TextGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_file
-from minirnn_cli.runs import find_checkpoint
+from minirnn_cli.runs import find_checkpoint, run_name
 from minirnn_cli.show import compile_notes
 from minirnn_cli.text import read_text, say_unknown
 
@@ -50,10 +49,10 @@ def look(
         input = read_text(input, symbols) if input == "-" or is_file(input) else normalize_newlines(input)
         if symbols and (missing := symbols.missing(input)) and not quiet:
             say_unknown(symbols, missing)
-    name = path.parent.name if path.name in (BEST, LAST) else path.stem
+    name = run_name(path)
     with compile_notes(quiet):
         contents = page.contents(task, input, int8)
-    data, output = page.render(contents, name or task.name), output or Path(f"{name or task.name}.html")
+    data, output = page.render(contents, name), output or Path(f"{name}.html")
     write_atomically(output, data)
     if json:
         facts = {"file": str(output), "bytes": len(data), "kind": contents["kind"], **contents["about"]}

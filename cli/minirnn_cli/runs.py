@@ -71,6 +71,12 @@ def find_checkpoint(path: Path | None, *tasks: str) -> Path:
     return best_checkpoint(path)
 
 
+def run_name(checkpoint: Path) -> str:
+    """Return the name for what is made of a checkpoint: that of the run it is a state of, else the file's own."""
+    is_state = checkpoint.name in (BEST, LAST, PREVIOUS)
+    return (checkpoint.parent.resolve().name if is_state else "") or checkpoint.stem
+
+
 def _task_of(file: Path) -> str | None:
     try:
         return load_config(file).get("task")

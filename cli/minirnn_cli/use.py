@@ -13,7 +13,6 @@ import typer
 
 from minirnn import random, tasks
 from minirnn.errors import OptionError
-from minirnn.tasks import Line
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_live, read_batches
 from minirnn_cli.runs import find_checkpoint
@@ -49,15 +48,13 @@ def predict(
     task.model.to(device)
     config = task.PredictConfig.from_dict(given)
     inputs = input or ["-"]
-    if task.predicts_files and inputs != ["-"]:
-        batches = iter([[Line(path, path) for path in inputs]])
-    elif len(inputs) == 1:
-        batches = read_batches(inputs[0])
-    else:
+    files = inputs != ["-"] and all(one.lower().endswith(task.file_suffixes) for one in inputs)
+    if len(inputs) > 1 and not files:
         raise OptionError(f"expected one file or text, got {len(inputs)}; a text of several words needs quotes")
+    batches = read_batches(inputs[0])
     with compile_notes(quiet):
-        if task.file_suffixes and inputs[0].lower().endswith(task.file_suffixes):
-            found = iter([task.predict_file(inputs[0], config)])
+        if files:
+            found = iter([task.predict_files(inputs, config)])
         elif task.predicts_whole_input and not is_live(inputs[0]):
             found = iter([task.predict_lines(list(itertools.chain.from_iterable(batches)), config)])
         else:

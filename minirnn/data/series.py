@@ -1,4 +1,4 @@
-"""Read numeric sequences with labels: CSV tables, the ``.ts`` files of the UEA archive, and NumPy's ``.npz`` files."""
+"""Read numeric sequences with labels: CSV tables, the ``.ts`` files of the UEA archive, NumPy's ``.npz``; inputs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
 from minirnn.data.sources import decode_text, read_sources
-from minirnn.data.tables import parse_number, parse_table
+from minirnn.data.tables import Scaler, parse_number, parse_table
 from minirnn.errors import DataError
+from minirnn.validation import check_int
+
+Kind = Literal["class", "number", "anomaly"]
 
 MISSING = frozenset(("", "?", "na", "n/a", "nan", "null", "none"))
 """Cells, in lower case, that stand for a missing value."""
@@ -60,6 +64,16 @@ class Sequences:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def numbers(self) -> np.ndarray:
+        """Return the labels of all sequences, one after another, as numbers [N, 1]; a :class:`DataError` if not."""
+        found = []
+        for where, part in zip(self.where, self.labels or (), strict=True):
+            for label in part:
+                found.append(parse_number(label))
+                if not math.isfinite(found[-1]):
+                    raise DataError(f"{where}: expected a number as label, got {label!r:.80}")
+        return np.array(found)[:, None]
 
     def take(self, numbers: np.ndarray) -> Sequences:
         """Return some of the sequences."""
@@ -124,40 +138,36 @@ def _parse_table(name: str, text: str, layout: Layout) -> Sequences:
     label = layout.label if layout.label is not None or not layout.labelled else table.header[-1]
     keys = [column for column in (layout.id, label if layout.labelled else None) if column is not None]
     given = layout.inputs or tuple(column for column in table.header if column not in (layout.id, label))
-    inputs = [p.strip() for one in given for p in ([one] if one in table.header else one.split(","))]
+    inputs = table.names(given)
     for column in (*keys, *inputs):
         if [*keys, *inputs].count(column) > 1:
             raise DataError(f"{name}: column {column!r} is named twice; ids and labels are no inputs")
     if not inputs:
         raise DataError(f"{name}: no column is left to read; there are {', '.join(map(repr, table.header))}")
-    rows, labels, ids, where = list[list[list[float]]](), list[list[str]](), dict[str, int](), list[str]()
-    current = None
-    for line, cells in table.cells([*keys, *inputs]):
-        id = cells[0] if layout.id is not None else name
-        if id != current:
-            if id in ids:
-                before = f"line {ids[id]} has it too, {current!r} is between"
-                raise DataError(
-                    f"{name}:{line}: id {id!r} comes back: {before}; expected all rows of a sequence together"
-                )
-            current, ids[id] = id, line
-            where.append(f"{name}:{line}")
-            rows.append([])
-            labels.append([])
-        rows[-1].append(
-            [_value(cell, f"{name}:{line}", column) for column, cell in zip(inputs, cells[len(keys) :], strict=True)]
-        )
+    groups = table.groups(layout.id)
+    lines, rows, labels = list[int](), list[list[float]](), list[str]()
+    for line, cells in table.cells([*inputs, *keys]):
+        rows.append([_value(cell, f"{name}:{line}", column) for column, cell in zip(inputs, cells, strict=False)])
+        lines.append(line)
         if layout.labelled:
-            found = cells[len(keys) - 1]
-            if not found:
+            labels.append(cells[-1])
+            if not cells[-1]:
                 raise DataError(f"{name}:{line}: column {label!r}: the label is missing")
-            if not layout.every_step and labels[-1] and found != labels[-1][0]:
-                change = f"the label changes from {labels[-1][0]!r} to {found!r} within sequence {id!r}"
-                raise DataError(f"{name}:{line}: {change}; expected one label, or with --every-step one for each row")
-            if layout.every_step or not labels[-1]:
-                labels[-1].append(found)
-    values = [np.array(one, np.float64) for one in rows]
-    return Sequences(tuple(inputs), values, list(ids), where, labels if layout.labelled else None, label)
+    every = np.array(rows, np.float64)
+    values, parts = (
+        [every[start:stop] for *_, start, stop in groups],
+        [labels[start:stop] for *_, start, stop in groups],
+    )
+    if layout.labelled and not layout.every_step:
+        for (id, *_, start, _), part in zip(groups, parts, strict=True):
+            for row, found in enumerate(part, start):
+                if found != part[0]:
+                    change = f"the label changes from {part[0]!r} to {found!r} within sequence {id!r}"
+                    expected = "expected one label, or with --every-step one for each row"
+                    raise DataError(f"{name}:{lines[row]}: {change}; {expected}")
+        parts = [part[:1] for part in parts]
+    ids, where = [id for id, *_ in groups], [f"{name}:{line}" for _, line, *_ in groups]
+    return Sequences(inputs, values, ids, where, parts if layout.labelled else None, label)
 
 
 def _value(cell: str, where: str, column: str) -> float:
@@ -261,3 +271,77 @@ def _arrays(name: str, data: bytes) -> dict[str, np.ndarray]:
     except (ValueError, KeyError, EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{name}: not a NumPy .npz file, or damaged: {error}") from None
     return found
+
+
+def fit_scaler(rows: np.ndarray) -> Scaler:
+    """Return the scaler of each column [R, C], of the values that are there; one that has none stays as it is."""
+    columns = [column[~np.isnan(column)] for column in rows.T]
+    parts = [Scaler.fit(one[:, None]) if one.size else Scaler(np.zeros(1), np.ones(1)) for one in columns]
+    return Scaler(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "std")))
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessor:
+    """Turns sequences into inputs of the model.
+
+    The inputs of a step are its C values, scaled to mean 0 and standard deviation 1; a missing one is the last value of
+    its column before (0, the mean, where there is none), and if any was missing in training, C numbers more say which
+    are there (1) and which are missing (0): the simple form of Che et al. 2018, "Recurrent neural networks for
+    multivariate time series with missing values", section 2.3.1, without time intervals.
+
+    Attributes:
+        names: of the columns. id, label: columns of tables, see :class:`~minirnn.data.series.Layout`.
+        kind: what is predicted. every_step: for each step.
+        seq_length: steps in a window, None where sequences are not cut.
+        missing: whether the model reads which values are missing.
+        scaler: of the columns. target_scaler: of labels that are numbers; fitted on the training set.
+    """
+
+    names: tuple[str, ...]
+    id: str | None
+    label: str | None
+    kind: Kind
+    every_step: bool
+    seq_length: int | None
+    missing: bool
+    scaler: Scaler
+    target_scaler: Scaler
+
+    @property
+    def input_size(self) -> int:
+        """Numbers in a step of the model's inputs."""
+        return len(self.names) * (1 + self.missing)
+
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """Return values [T, C] scaled, with missing ones filled in; the model's inputs [T, C] or [T, 2 C], float32."""
+        z = self.scaler.apply(values)
+        there = ~np.isnan(z)
+        last = np.maximum.accumulate(np.where(there, np.arange(len(z))[:, None], -1), axis=0)
+        z = np.where(last >= 0, np.take_along_axis(z, np.maximum(last, 0), 0), 0.0)
+        return (np.concatenate([z, there], 1) if self.missing else z).astype(np.float32)
+
+    def starts(self, steps: int) -> list[int]:
+        """Return where the windows of a sequence of T steps begin; the last one ends with it."""
+        size = self.seq_length or steps
+        return [*range(0, steps - size, size), max(0, steps - size)]
+
+    def layout(self, labelled: bool) -> Layout:
+        """Return what is read of a file, with its labels or without."""
+        return Layout(self.id, self.label, self.names, labelled, self.every_step)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return a description for JSON."""
+        scalers = {name: getattr(self, name).to_config() for name in ("scaler", "target_scaler")}
+        return vars(self) | {"names": list(self.names)} | scalers
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make one of what :meth:`to_config` described; a :class:`DataError` where it describes none."""
+        scalers = {name: Scaler.from_config(config[name]) for name in ("scaler", "target_scaler")}
+        made = cls(**config | {"names": tuple(config["names"])} | scalers)
+        sizes = len(made.names), 1
+        if made.kind not in get_args(Kind) or sizes != tuple(len(scaler.mean) for scaler in scalers.values()):
+            raise DataError(f"preprocessor: expected a kind of {', '.join(get_args(Kind))} and {sizes[0]} scales")
+        if made.seq_length is not None:
+            check_int("preprocessor: seq_length", made.seq_length)
+        return made

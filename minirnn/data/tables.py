@@ -1,4 +1,4 @@
-"""Read CSV tables; scale series, cut them into windows, and forecast without a model."""
+"""Read CSV tables, and scale their columns."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
 from minirnn.data.sources import decode_text, read_sources
 from minirnn.errors import DataError, ShapeError
-from minirnn.validation import check_int
 
 _DELIMITERS = (",", ";", "\t")
 _NO_HEADER = "expected a header with the names of the columns"
@@ -40,10 +38,10 @@ class Table:
     def __len__(self) -> int:
         return self.rows
 
-    def columns(self, names: Sequence[str], empty: int = 0) -> np.ndarray:
+    def columns(self, names: Sequence[str], empty: np.ndarray | None = None) -> np.ndarray:
         """The numbers of C columns, float64 [R, C], in the order of ``names``.
 
-        In the last ``empty`` rows a cell may be empty; it is NaN.
+        In rows where ``empty`` [R] is true a cell may be empty; it is NaN.
 
         Raises:
             DataError: there is no such column; a cell of it is empty, not a number, NaN or infinite.
@@ -52,7 +50,7 @@ class Table:
         for row, (line, cells) in enumerate(self.cells(names)):
             numbers[row] = [parse_number(cell) for cell in cells]
             for name, cell, number in zip(names, cells, numbers[row], strict=True):
-                if not math.isfinite(number) and (cell or row < self.rows - empty):
+                if not math.isfinite(number) and (cell or empty is None or not empty[row]):
                     got = f"got {cell!r}" if cell else "the cell is empty"
                     raise DataError(f"{self.name}:{line}: column {name!r}: expected a finite number, {got}")
         return numbers
@@ -68,17 +66,41 @@ class Table:
         columns = [self.header.index(name) for name in names]
         return ((line, [cells[column].strip() for column in columns]) for line, cells in self._rows())
 
-    def last_number(self) -> str:
-        """The name of the last column whose first cell is a finite number; a :class:`DataError` if there is none."""
+    def groups(self, column: str | None) -> list[tuple[str, int, int, int]]:
+        """The ids in a column, all rows of one together: ``(id, line, start, stop)``, the line of the first row.
+
+        Where the column is None, all rows are one group with the name of the table.
+
+        Raises:
+            DataError: there is no such column; an id comes back after another; says where.
+        """
+        found, current = dict[str, tuple[int, int]](), None
+        for row, (line, cells) in enumerate(self.cells([] if column is None else [column])):
+            id = cells[0] if cells else self.name
+            if id != current:
+                if id in found:
+                    before = f"line {found[id][0]} has it too, {current!r} is between"
+                    together = "expected all rows of a sequence together"
+                    raise DataError(f"{self.name}:{line}: id {id!r} comes back: {before}; {together}")
+                current, found[id] = id, (line, row)
+        stops = [*(row for _, row in found.values()), self.rows][1:]
+        return [(id, *place, stop) for (id, place), stop in zip(found.items(), stops, strict=True)]
+
+    def names(self, given: Iterable[str]) -> tuple[str, ...]:
+        """Names of columns, where a name that contains commas, but is no column, is several."""
+        return tuple(part.strip() for one in given for part in ([one] if one in self.header else one.split(",")))
+
+    def last_number(self, but: str | None = None) -> str:
+        """The name of the last column but ``but`` whose first cell is a finite number; a :class:`DataError` if none."""
         _, cells = next(self._rows())
         for name, cell in zip(reversed(self.header), reversed(cells), strict=True):
-            if math.isfinite(parse_number(cell)):
+            if name != but and math.isfinite(parse_number(cell)):
                 return name
         raise DataError(f"{self.name}: no column holds numbers; there are {', '.join(map(repr, self.header))}")
 
-    def where(self, row: int) -> str:
-        """File and line of a row, counted from 0: ``series.csv:17``."""
-        line, _ = next(islice(self._rows(), row, None))
+    def where(self, row: int, start: int = 0) -> str:
+        """File and line of a row, counted from 0, or from the row ``start``: ``series.csv:17``."""
+        line, _ = next(islice(self._rows(), start + row, None))
         return f"{self.name}:{line}"
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
@@ -241,7 +263,8 @@ class Scaler:
         Raises:
             ShapeError, DataError: ``series`` is not [R, C]; has no row, or a number that is not finite or too large.
         """
-        _check_dims("Scaler.fit: expected a series [R, C]", series, 2)
+        if series.ndim != 2:
+            raise ShapeError(f"Scaler.fit: expected a series [R, C], got {list(series.shape)}")
         if not len(series):
             raise DataError("Scaler.fit: expected at least one row, got none")
         x = series.astype(np.float64)
@@ -254,22 +277,18 @@ class Scaler:
             raise DataError("Scaler.fit: the series holds NaN, infinity, or numbers too large to scale")
         return cls(mean, np.where(std > 0, std, 1.0))
 
-    def apply(self, series: np.ndarray, column: int | None = None) -> np.ndarray:
-        """Scale ``series`` [..., C]; with ``column``, an array of any shape whose numbers are all of that column."""
-        mean, std = self._of("apply", series, column)
-        return (series - mean) / std
+    def apply(self, series: np.ndarray) -> np.ndarray:
+        """Scale ``series`` [..., C]."""
+        return (self._checked("apply", series) - self.mean) / self.std
 
-    def undo(self, scaled: np.ndarray, column: int | None = None) -> np.ndarray:
-        """The inverse of :meth:`apply`, with the same ``column``."""
-        mean, std = self._of("undo", scaled, column)
-        return scaled * std + mean
+    def undo(self, scaled: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`apply`."""
+        return self._checked("undo", scaled) * self.std + self.mean
 
-    def _of(self, name: str, series: np.ndarray, column: int | None) -> tuple[np.ndarray, np.ndarray]:
-        if column is not None:
-            return self.mean[column], self.std[column]
+    def _checked(self, name: str, series: np.ndarray) -> np.ndarray:
         if series.ndim == 0 or series.shape[-1] != len(self.mean):
             raise ShapeError(f"Scaler.{name}: expected [..., {len(self.mean)}], got {list(series.shape)}")
-        return self.mean, self.std
+        return series
 
     def to_config(self) -> dict[str, list[float]]:
         """A description for JSON."""
@@ -285,109 +304,3 @@ class Scaler:
         if mean.ndim != 1 or mean.shape != std.shape or not (np.isfinite(mean) & np.isfinite(std) & (std > 0)).all():
             raise DataError("Scaler.from_config: expected finite means and as many standard deviations above 0")
         return cls(mean, std)
-
-
-def windows(series: np.ndarray, seq_length: int, horizon: int = 1, target: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a series into all windows of L rows, with the values of one column in the h rows after each as targets.
-
-    Window i holds the rows i to i+L-1, its targets are those of the rows i+L to i+L+h-1; so no window sees a row it
-    has to forecast. Both are read-only views of ``series``: a batch of windows is ``inputs[:, numbers]``.
-
-    Args:
-        series, target: [R, C]; the column to forecast.
-        seq_length, horizon: L rows per window, and h rows to forecast.
-
-    Returns:
-        ``(inputs, targets)``: [L, N, C] and [N, h] for the N = R-L-h+1 windows.
-
-    Raises:
-        ShapeError, DataError: ``series`` is not [R, C]; there are fewer than L+h rows.
-        OptionError: a number is below 1, or there is no such column.
-    """
-    _check_dims("windows: expected a series [R, C]", series, 2)
-    check_int("windows: seq_length", seq_length)
-    check_int("windows: horizon", horizon)
-    rows, columns = series.shape
-    check_int("windows: target", target, 0, columns - 1)
-    if rows < seq_length + horizon:
-        parts = f"{seq_length} to look at, {horizon} to forecast"
-        raise DataError(f"expected at least {seq_length + horizon} rows ({parts}), got {rows}")
-    inputs = sliding_window_view(series[: rows - horizon], seq_length, axis=0).transpose(2, 0, 1)
-    return inputs, sliding_window_view(series[seq_length:, target], horizon)
-
-
-def naive_forecasts(values: np.ndarray, first: int, horizon: int = 1, period: int = 1) -> np.ndarray:
-    """Seasonal-naive forecasts, the baseline of a model.
-
-    The forecast of row t+k from row t is ``values[t + k - period * ceil(k / period)]``: the value of the same
-    season of the last cycle (Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", 3rd ed., section
-    5.2); with period 1 it is the last value (persistence).
-
-    Args:
-        values, period: one column [R]; rows per season.
-        first, horizon: the first row to forecast, those before it are known; h rows to forecast from each row.
-
-    Returns:
-        [N, h] for the N = R-first-h+1 targets of ``windows(series[first - L :], L, h)``.
-
-    Raises:
-        ShapeError, OptionError: ``values`` is not [R]; a number is below 1.
-        DataError: fewer than ``period`` rows are known, or fewer than ``horizon`` are left.
-    """
-    _check_dims("naive_forecasts: expected values [R]", values, 1)
-    for name, number in {"first": first, "horizon": horizon, "period": period}.items():
-        check_int(f"naive_forecasts: {name}", number)
-    if first < period:
-        raise DataError(f"naive_forecasts: expected at least one season of {period} rows before row {first}")
-    count = len(values) - first - horizon + 1
-    if count < 1:
-        left = max(0, len(values) - first)
-        raise DataError(f"naive_forecasts: expected at least {horizon} rows from row {first} on, got {left}")
-    steps = np.arange(1, horizon + 1)
-    return values[first - 1 + np.arange(count)[:, None] + steps - period * -(-steps // period)]
-
-
-def seasonal_period(values: np.ndarray) -> int:
-    """The number of rows per season, found by autocorrelation; 1 where there is none.
-
-    It is the lag of the highest peak of the autocorrelation r, from where r first is below 0 to K = R/3, of the
-    values without their linear trend, or where that has none, of their differences. The peak must be significant:
-    above ``sqrt(2 ln(2K) v)``, about the largest of 2K normal deviates, with Bartlett's variance at lag k
-    ``v = (1 + 2 sum r[j]**2) (R - k) / R**2`` over the lags j up to where r first is below 0 (Box, Jenkins & Reinsel,
-    "Time Series Analysis", 3rd ed., section 2.1.6). Multiples of a season are peaks too; the shortest is returned of
-    those that are higher only by chance. ``values`` is the training set of one column [R].
-    """
-    _check_dims("seasonal_period: expected values [R]", values, 1)
-    top = len(values) // 3
-    if top < 2:
-        return 1
-    x = values / (np.abs(values).max() or 1.0)
-    x = x - x.mean()
-    steps = np.arange(len(x)) - (len(x) - 1) / 2
-    for changes in (x - steps * (steps @ x / (steps @ steps)), np.diff(x)):
-        changes -= changes.mean()
-        if np.abs(changes).max() <= 1e-12:  # nothing but rounding
-            continue
-        r = _autocorrelation(changes)[: top + 2]
-        below = np.flatnonzero(r[: top + 1] < 0)
-        if not below.size:
-            continue
-        short = r[1 : below[0] + 1]
-        lags = np.arange(max(2, below[0]), min(top, len(r) - 2) + 1)
-        chance = np.sqrt(2 * math.log(2 * top) * (1 + 2 * (short @ short)) * (len(x) - lags)) / len(x)
-        peak = (r[lags] > r[lags - 1]) & (r[lags] >= r[lags + 1]) & (r[lags] > chance)
-        if peak.any():
-            best = max(lags[peak], key=lambda lag: r[lag])
-            return int(min(k for k in lags[peak] if best % k == 0 and r[k] >= r[best] - 2 / math.sqrt(len(x))))
-    return 1
-
-
-def _autocorrelation(x: np.ndarray) -> np.ndarray:
-    """r[k] = sum_t x[t] x[t+k] / sum_t x[t]**2 for every lag k, by Fourier transform, padded against wrapping."""
-    spectrum = np.fft.rfft(x, 2 * len(x))
-    return np.fft.irfft(np.abs(spectrum) ** 2, 2 * len(x))[: len(x)] / (x @ x)
-
-
-def _check_dims(expected: str, array: np.ndarray, dims: int) -> None:
-    if array.ndim != dims:
-        raise ShapeError(f"{expected}, got {list(array.shape)}")

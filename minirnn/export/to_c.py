@@ -132,12 +132,12 @@ def _string_table(writer: Writer, name: str, strings: Sequence[bytes], first: in
 def _forecast(writer: Writer, series: dict[str, Any]) -> str:
     """Write ``model_forecast`` with the preprocessing of a forecaster; returns how it is used.
 
-    See :class:`minirnn.tasks.forecaster.Preprocessor` for the formulas.
+    See :class:`minirnn.data.windows.Preprocessor` for the formulas.
     """
     length, horizon, season, log = (series[key] for key in ("seq_length", "horizon", "season", "log"))
-    if "quantiles" in series or "future" in series:
+    if {"quantiles", "future", "id"} & series.keys():
         raise OptionError(
-            "export: c has no forecasters with quantiles or future; expected onnx, or numpy for quantiles"
+            "export: c has no forecasters with quantiles, future or id; expected onnx, or numpy for quantiles"
         )
     base, columns = series["base"], 1 + len(series["inputs"])
     period = 1 if base == "last" else season

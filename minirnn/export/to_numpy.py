@@ -20,12 +20,12 @@ import numpy as np
 
 from minirnn.cells._text import assignments
 from minirnn.data.vocabulary import SPECIALS
+from minirnn.data.windows import Preprocessor
 from minirnn.errors import OptionError
 from minirnn.export.network import Layer, Layers, Network
 from minirnn.export.record import Record
 from minirnn.kernels.graph import Node, ancestors
 from minirnn.tasks import TASKS
-from minirnn.tasks.forecaster import Preprocessor
 from minirnn.tasks.tagger import MAX_WORD_LENGTH
 
 _PARTS = "minirnn.export.numpy_program"
@@ -301,8 +301,8 @@ def _constants(task: dict[str, Any]) -> dict[str, str]:
             numbers = {"SOURCE_NUMBERS": _numbers(task["source"])}
         case "forecaster":
             series = task["series"]
-            if "future" in series:
-                raise OptionError("export: numpy has no forecasters with columns known in advance; expected onnx")
+            if "future" in series or "id" in series:
+                raise OptionError("export: numpy has no forecasters with future or id; expected onnx")
             values = {"COLUMNS": [series["column"], *series["inputs"]], "MEAN": series["scaler"]["mean"]}
             values |= {"STD": series["scaler"]["std"], "SPREAD": series["spread"]}
             values |= {name.upper(): series[name] for name in ("seq_length", "horizon", "season")}

@@ -141,8 +141,7 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         Config, PredictConfig: classes of the options of training and of prediction.
         training: defaults of the options of the training loop.
         predicts_whole_input: all lines of the input are one example, rather than one each.
-        file_suffixes: of files without lines, which :meth:`predict_file` reads.
-        predicts_files: every line of the input is the path of a file to predict from.
+        file_suffixes: ends of the names of files without lines, which :meth:`predict_files` reads; "" is that of all.
         model: the network. summary: the training data in words.
     """
 
@@ -158,7 +157,6 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
     training: ClassVar[TrainingConfig]
     predicts_whole_input: ClassVar[bool] = False
     file_suffixes: ClassVar[tuple[str, ...]] = ()
-    predicts_files: ClassVar[bool] = False
     model: Any = None
     num_batches: int = 0
     summary: str = ""
@@ -309,9 +307,9 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         for batch in batches:
             yield self.predict_lines(batch, options)
 
-    def predict_file(self, path: str, options: Any = None) -> list[Prediction]:
-        """Return the predictions for a file with one of ``file_suffixes``."""
-        raise OptionError(f"{self.description} does not read {path}")
+    def predict_files(self, paths: Sequence[str], options: Any = None) -> list[Prediction]:
+        """Return the predictions for files whose names have one of ``file_suffixes``."""
+        raise OptionError(f"{self.description} does not read files without lines: {', '.join(paths)}")
 
     def initial_state(self) -> Any:
         """Return the state before the first input of :meth:`step`."""

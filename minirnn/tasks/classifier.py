@@ -13,17 +13,18 @@ from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import option
 from minirnn.data.lines import Locations, read_classes, read_pairs
-from minirnn.data.sequences import Buckets, pad
+from minirnn.data.sequences import pad
 from minirnn.data.tokenize import GLUE, Tokenizer
 from minirnn.data.vocabulary import PAD, SPECIALS, UNK, Labels, Vocabulary
 from minirnn.errors import DataError
-from minirnn.metrics import accuracy, confusion_matrix, macro_f1
+from minirnn.metrics import confusion_matrix
 from minirnn.models import ManyToOne
 from minirnn.nn import functional as F
 from minirnn.nn.state import State
 from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.tasks.fine_tuning import Indexed
+from minirnn.tasks.outputs import class_facts, class_metrics, outputs_of
 from minirnn.training import TrainingConfig
 
 EVAL_BATCH_SIZE = 128
@@ -203,25 +204,12 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
 
     def logits(self, texts: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [N, C] of encoded texts; texts of similar length are batched."""
-        found = np.zeros((len(texts), len(self.labels)), next(self.model.parameters()).dtype)
-        with self.model.evaluating():
-            for batch in Buckets([len(text) for text in texts], EVAL_BATCH_SIZE).in_order():
-                found[batch] = self.model(*pad([texts[n] for n in batch], PAD)).numpy()
-        return found
+        none = np.zeros((0, len(self.labels)), next(self.model.parameters()).dtype)
+        return np.concatenate([none, *outputs_of(self.model, texts, EVAL_BATCH_SIZE)])
 
     def metrics(self, texts: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
-        """Return the mean ``loss`` in nats per text, ``accuracy``, and ``macro_f1``, of encoded texts.
-
-        Labels that training never saw, with numbers as in :func:`~minirnn.tasks.base.encode_labels`, are errors in
-        ``accuracy`` and ``macro_f1``. ``loss`` is the mean over the others: that of an impossible label is infinite.
-        """
-        logits = self.logits(texts)
-        predicted = logits.argmax(1)
-        return {
-            "loss": F.cross_entropy(logits, base.mask_unseen(classes, len(self.labels))).item(),
-            "accuracy": accuracy(predicted, classes),
-            "macro_f1": macro_f1(predicted, classes, max(len(self.labels), int(classes.max()) + 1)),
-        }
+        """Return ``loss``, ``accuracy`` and ``macro_f1`` of encoded texts, see :func:`.outputs.class_metrics`."""
+        return class_metrics(self.logits(texts), classes, len(self.labels))
 
     def measure(self, sources: Sequence[str]) -> dict[str, float]:
         """As :meth:`metrics`, on files or a folder, see :func:`read_texts`."""
@@ -247,11 +235,9 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
         found = [Prediction("", {"text": line.text, **blank}) for line in lines]
         filled = [n for n, line in enumerate(lines) if line.text.strip()]
         logits = self.logits([self.encode(lines[n].text) for n in filled])
-        for n, row in zip(filled, F.softmax(logits.astype(np.float64), 1).numpy().tolist(), strict=True):
-            probabilities = dict(zip(self.labels.names, row, strict=True))
-            label = max(probabilities, key=probabilities.__getitem__)
-            facts = {"label": label, "probability": probabilities[label], "probabilities": probabilities}
-            found[n] = Prediction(label, {"text": lines[n].text, **facts})
+        for n, row in zip(filled, logits, strict=True):
+            facts = class_facts(self.labels.names, row)
+            found[n] = Prediction(facts["label"], {"text": lines[n].text, **facts})
         return found
 
     def initial_state(self) -> State:

@@ -55,6 +55,13 @@ def merge_labels(old: Labels, new: Labels) -> Labels:
     return new if old.isdisjoint(new) else old.union(new)
 
 
+def check_columns(option: str, known: Sequence[str], given: Sequence[str]) -> None:
+    """Raise an :class:`OptionError` where ``option`` gives not as many columns as the trained model reads."""
+    if len(given) != len(known):
+        expected = f"{len(known)} columns, as the trained model reads ({', '.join(known)})"
+        raise OptionError(f"{option}: expected {expected}, got {len(given)} ({', '.join(given)})")
+
+
 def transfer(model: Module, source: Module, indexed: Iterable[tuple[Indexed, Entries]]) -> None:
     """Copy the weights of ``source`` to ``model``; rows of entries that ``source`` does not know keep their values.
 

@@ -34,6 +34,7 @@ from minirnn.tasks.base import Line, Task
 from minirnn.tasks.char import TextGenerator
 from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.forecaster import Forecaster
+from minirnn.tasks.outputs import joined
 
 ONLINE = "online.safetensors"
 """The checkpoint of a model that goes on learning, in the folder of its run."""
@@ -266,11 +267,11 @@ class _SeriesLearner(Learner[tuple[np.ndarray, np.ndarray]]):
     task: Forecaster
 
     def _examine(self, lines: Iterator[Line]) -> Iterator[_Seen[tuple[np.ndarray, np.ndarray]]]:
-        made, model, issued = self.task.preprocessor, self.task.model, deque[np.ndarray]()
+        made, issued = self.task.preprocessor, deque[np.ndarray]()
         first, x = made.first_row, np.empty((0, len(made.names)))
         beginning = next(lines, Line("", "standard input"))
         texts = ([line.text] for line in itertools.chain([beginning], lines))
-        for table in read_batches(beginning.where.rpartition(":")[0] or beginning.where, texts):
+        for table in read_batches(joined([beginning])[0], texts):
             x = np.concatenate([x, self.task.transformed(table)])[-(first + made.horizon) :]
             examples: list[tuple[np.ndarray, np.ndarray]] = []
             loss, facts = None, dict[str, Any]()
@@ -281,8 +282,7 @@ class _SeriesLearner(Learner[tuple[np.ndarray, np.ndarray]]):
                 examples = [(past.inputs(slice(None)), past.targets(slice(None)))]
             if len(x) < first:
                 continue
-            unknown = np.repeat(x[-1:], made.horizon, axis=0)
-            issued.append(made.cut(np.concatenate([x[-first:], unknown]), first).forecasts(model)[0])
+            issued.append(self.task.forecasts(made.next_windows(x[-first:]))[0])
             values = made.values(issued[-1]).tolist()
             facts |= {"column": made.names[0], "horizon": values}
             yield "\t".join(f"{value:.6g}" for value in values), loss, facts, examples
@@ -308,8 +308,7 @@ def _(task: Classifier, config: LearnConfig | None = None) -> _ClassLearner:
 
 @learner.register
 def _(task: Forecaster, config: LearnConfig | None = None) -> _SeriesLearner:
-    if task.preprocessor.quantiles or task.preprocessor.future:
-        raise OptionError(
-            "learn: expected a forecaster of the mean, from the past alone; got one with quantiles or future"
-        )
+    if task.preprocessor.quantiles or task.reads_whole:
+        expected = "expected a forecaster of the mean of one series, from the past alone"
+        raise OptionError(f"learn: {expected}; got one with quantiles, future or id")
     return _SeriesLearner(task, config or LearnConfig())

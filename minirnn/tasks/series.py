@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, Unpack, get_args
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 
@@ -12,12 +12,12 @@ from minirnn import random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.config import option
-from minirnn.data.sequences import Buckets, pad
-from minirnn.data.series import Layout, Sequences, parse_sequences, read_sequences
-from minirnn.data.tables import Scaler, check_columns, parse_number
+from minirnn.data.sequences import pad
+from minirnn.data.series import Kind, Layout, Preprocessor, Sequences, fit_scaler, parse_sequences, read_sequences
+from minirnn.data.tables import check_columns, parse_number
 from minirnn.data.vocabulary import Labels
 from minirnn.errors import DataError, OptionError
-from minirnn.metrics import accuracy, macro_f1, mae, rmse, roc_auc
+from minirnn.metrics import mae, rmse, roc_auc
 from minirnn.models import ManyToMany, ManyToOne
 from minirnn.models.body import CellLike, Lengths, Model, Rates, TensorLike
 from minirnn.nn import functional as F
@@ -25,9 +25,8 @@ from minirnn.nn.module import Parameter
 from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.tasks.fine_tuning import Indexed
+from minirnn.tasks.outputs import class_facts, class_metrics, joined, outputs_of, run, with_id
 from minirnn.training import TrainingConfig
-
-Kind = Literal["class", "number", "anomaly"]
 
 EVAL_BATCH_SIZE = 128
 MAX_EVAL_EXAMPLES = 10_000  # of a larger validation set, evenly spaced ones are evaluated while training
@@ -113,74 +112,6 @@ class Autoencoder(Model):
         return y
 
 
-@dataclass(frozen=True, eq=False)
-class Preprocessor:
-    """Turns sequences into inputs of the model.
-
-    The inputs of a step are its C values, scaled to mean 0 and standard deviation 1; a missing one is the last value of
-    its column before (0, the mean, where there is none), and if any was missing in training, C numbers more say which
-    are there (1) and which are missing (0): the simple form of Che et al. 2018, "Recurrent neural networks for
-    multivariate time series with missing values", section 2.3.1, without time intervals.
-
-    Attributes:
-        names: of the columns. id, label: columns of tables, see :class:`~minirnn.data.series.Layout`.
-        kind: what is predicted. every_step: for each step.
-        seq_length: steps in a window, None where sequences are not cut.
-        missing: whether the model reads which values are missing.
-        scaler: of the columns. target_scaler: of labels that are numbers; fitted on the training set.
-    """
-
-    names: tuple[str, ...]
-    id: str | None
-    label: str | None
-    kind: Kind
-    every_step: bool
-    seq_length: int | None
-    missing: bool
-    scaler: Scaler
-    target_scaler: Scaler
-
-    @property
-    def input_size(self) -> int:
-        """Numbers in a step of the model's inputs."""
-        return len(self.names) * (1 + self.missing)
-
-    def scaled(self, values: np.ndarray) -> np.ndarray:
-        """Return values [T, C] scaled, with missing ones filled in; the model's inputs [T, C] or [T, 2 C], float32."""
-        z = self.scaler.apply(values)
-        there = ~np.isnan(z)
-        last = np.maximum.accumulate(np.where(there, np.arange(len(z))[:, None], -1), axis=0)
-        z = np.where(last >= 0, np.take_along_axis(z, np.maximum(last, 0), 0), 0.0)
-        return (np.concatenate([z, there], 1) if self.missing else z).astype(np.float32)
-
-    def starts(self, steps: int) -> list[int]:
-        """Return where the windows of a sequence of T steps begin; the last one ends with it."""
-        size = self.seq_length or steps
-        return [*range(0, steps - size, size), max(0, steps - size)]
-
-    def layout(self, labelled: bool) -> Layout:
-        """Return what is read of a file, with its labels or without."""
-        return Layout(self.id, self.label, self.names, labelled, self.every_step)
-
-    def to_config(self) -> dict[str, Any]:
-        """Return a description for JSON."""
-        scalers = {name: getattr(self, name).to_config() for name in ("scaler", "target_scaler")}
-        return vars(self) | {"names": list(self.names)} | scalers
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make one of what :meth:`to_config` described; a :class:`DataError` where it describes none."""
-        scalers = {name: Scaler.from_config(config[name]) for name in ("scaler", "target_scaler")}
-        made = cls(**config | {"names": tuple(config["names"])} | scalers)
-        sizes = len(made.names), 1
-        length = made.seq_length
-        if made.kind not in get_args(Kind) or sizes != tuple(len(scaler.mean) for scaler in scalers.values()):
-            raise DataError(f"preprocessor: expected a kind of {', '.join(get_args(Kind))} and {sizes[0]} scales")
-        if length is not None and not (isinstance(length, int) and length > 0):
-            raise DataError(f"preprocessor: expected seq_length above 0, got {length!r}")
-        return made
-
-
 class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
     """Numeric sequences to a class, a number, or an anomaly score; of a whole sequence, or of every step.
 
@@ -223,9 +154,8 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
     @classmethod
     def _build(cls, data: Sequences, config: SeriesConfig, init_from: Self | None) -> Self:
         known = None if init_from is None else init_from.preprocessor
-        if known is not None and len(data.names) != len(known.names):
-            columns = f"{len(known.names)} columns, as the trained model reads ({', '.join(known.names)})"
-            raise OptionError(f"inputs: expected {columns}, got {len(data.names)} ({', '.join(data.names)})")
+        if known is not None:
+            fine_tuning.check_columns("inputs", known.names, data.names)
         kind, seq_length = _kind(data, config), config.seq_length
         if kind == "anomaly":
             data, seq_length = replace(data, labels=None), seq_length or WINDOW
@@ -240,8 +170,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         rows = np.concatenate(train.values)
         layout = data.names, config.id, data.label, kind, config.every_step, seq_length
         if known is None:
-            targets = _numbers(train) if kind == "number" else np.zeros(0)
-            scalers = _scaler(rows), _scaler(targets[:, None])
+            scalers = fit_scaler(rows), fit_scaler(train.numbers() if kind == "number" else np.zeros((0, 1)))
             made = Preprocessor(*layout, bool(np.isnan(rows).any()), *scalers)
         else:  # weights mean something in the scales they were trained with
             made = Preprocessor(*layout, known.missing, known.scaler, known.target_scaler)
@@ -305,7 +234,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         if self.labels is not None:
             return [self.labels.encode(part) for part in data.labels]
         ends = np.cumsum([len(part) for part in data.labels])
-        return np.split(made.target_scaler.apply(_numbers(data), 0), ends[:-1])
+        return np.split(made.target_scaler.apply(data.numbers())[:, 0], ends[:-1])
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         x, lengths = pad([self._train[0][n] for n in examples])
@@ -313,7 +242,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         if self._config.noise:
             values = x[:, :, : len(self.preprocessor.names)]
             values += random.generator().normal(0, self._config.noise, values.shape).astype(x.dtype)
-        y = self._forward(x, lengths)
+        y = run(self.model, x, lengths)
         target = np.concatenate(targets)
         if y.ndim == 3:  # of every step, [T, N, O]: those that are there, sequence by sequence
             steps = [np.arange(length) * len(lengths) + n for n, length in enumerate(lengths)]
@@ -333,21 +262,9 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
 
     # ------------------------------------------------------------------------------------------------ use
 
-    def _forward(self, x: np.ndarray, lengths: np.ndarray) -> Tensor:
-        y = self.model(x, lengths)
-        found: Tensor = y[0] if isinstance(y, tuple) else y
-        return found
-
     def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs [1, O], or of every step [T, O], of each of the model's inputs, float64."""
-        found = [np.empty(0)] * len(inputs)
-        with self.model.evaluating():
-            for batch in Buckets([len(x) for x in inputs], EVAL_BATCH_SIZE).in_order():
-                x, lengths = pad([inputs[n] for n in batch])
-                y = self._forward(x, lengths).numpy().astype(np.float64)
-                for k, n in enumerate(batch):
-                    found[n] = y[: lengths[k], k] if y.ndim == 3 else y[k : k + 1]
-        return found
+        return [y.astype(np.float64) for y in outputs_of(self.model, inputs, EVAL_BATCH_SIZE)]
 
     def errors(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the reconstruction error [T] of every step of each sequence [T, C]; 0 where no value is there."""
@@ -377,18 +294,14 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
             raise DataError(f"{data.where[0]}: expected labels to measure with, got none")
         y = np.concatenate(self.outputs(self.inputs(data)))
         if self.labels is None:
-            expected = _numbers(data)
-            found = made.target_scaler.undo(y[:, 0], 0)
-            loss = float(np.mean((y[:, 0] - made.target_scaler.apply(expected, 0)) ** 2))
+            expected = data.numbers()
+            found = made.target_scaler.undo(y)
+            loss = float(np.mean((y - made.target_scaler.apply(expected)) ** 2))
             return {"loss": loss, "rmse": rmse(found, expected), "mae": mae(found, expected)}
         names = [name for part in data.labels for name in part]
         where = [place for place, part in zip(data.where, data.labels, strict=True) for _ in part]
-        classes, known = base.encode_labels(self.labels, names, where.__getitem__)
-        return {
-            "loss": F.cross_entropy(y, base.mask_unseen(classes, len(self.labels))).item(),
-            "accuracy": accuracy(y.argmax(1), classes),
-            "macro_f1": macro_f1(y.argmax(1), classes, len(known)),
-        }
+        classes, _ = base.encode_labels(self.labels, names, where.__getitem__)
+        return class_metrics(y, classes, len(self.labels))
 
     def _anomaly_metrics(self, data: Sequences) -> dict[str, float]:
         assert isinstance(self.model, Autoencoder)
@@ -408,17 +321,17 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
 
     def predict_lines(self, lines: Sequence[Line], options: None = None) -> list[Prediction]:
         """Return one prediction for each sequence of a file whose lines these are; labels are not read."""
-        where = lines[0].where if lines else "standard input"
-        text = "\n".join(line.text for line in lines).encode("utf-8", "surrogatepass")
-        return self._of_file(parse_sequences(where.rpartition(":")[0] or where, text, self.preprocessor.layout(False)))
+        name, text = joined(lines)
+        data = parse_sequences(name, text.encode("utf-8", "surrogatepass"), self.preprocessor.layout(False))
+        return self._of_file(data)
 
     def predict_batches(self, batches: Iterable[Sequence[Line]], options: None = None) -> Iterator[list[Prediction]]:
         """As :meth:`predict_lines`, once all batches have arrived: only then is the last sequence known to be whole."""
         yield self.predict_lines([line for batch in batches for line in batch])
 
-    def predict_file(self, path: str, options: None = None) -> list[Prediction]:
-        """As :meth:`predict_lines`, of a file of any format."""
-        return self._of_file(read_sequences([path], self.preprocessor.layout(False)))
+    def predict_files(self, paths: Sequence[str], options: None = None) -> list[Prediction]:
+        """As :meth:`predict_lines`, of files of any format."""
+        return self._of_file(read_sequences(paths, self.preprocessor.layout(False)))
 
     def _checked(self, data: Sequences) -> Sequences:
         """The sequences, if they have as many columns as the model reads; a :class:`DataError` if not."""
@@ -430,11 +343,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         return data
 
     def _of_file(self, data: Sequences) -> list[Prediction]:
-        found = zip(data.ids, self._predictions(self._checked(data).values), strict=True)
-        return [
-            Prediction("\n".join(f"{id}\t{line}" for line in one.text.split("\n")), {"id": id, **one.facts})
-            for id, one in found
-        ]
+        return list(map(with_id, data.ids, self._predictions(self._checked(data).values)))
 
     def is_list_of_inputs(self, input: Any) -> bool:
         """Whether it is a list of arrays, or an array [N, T, C]; a list of numbers, or of rows, is one input."""
@@ -452,7 +361,7 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         arrays = []
         for name, one in inputs.items():
             if isinstance(one, str):
-                raise DataError(f"{name}: expected an array of numbers, got a text; predict_file reads files")
+                raise DataError(f"{name}: expected an array of numbers, got a text; predict_files reads files")
             arrays.append(check_columns(name, one, self.preprocessor.names, missing=None))
             if not len(arrays[-1]):
                 raise DataError(f"{name}: expected at least one step, got none")
@@ -471,17 +380,15 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         return Prediction(f"{score:.6g}\t{','.join(map(str, above))}", facts)
 
     def _values(self, y: np.ndarray) -> Prediction:
-        values = self.preprocessor.target_scaler.undo(y[:, 0], 0).tolist()
+        values = self.preprocessor.target_scaler.undo(y)[:, 0].tolist()
         facts = {"values": values} if self.preprocessor.every_step else {"value": values[0]}
         return Prediction("\n".join(f"{value:.6g}" for value in values), facts)
 
     def _classes(self, y: np.ndarray, names: Sequence[str]) -> Prediction:
-        rows = [base.softmax(row) for row in y]
-        labels, best = [names[n] for n in y.argmax(1)], [max(row) for row in rows]
-        if self.preprocessor.every_step:
-            return Prediction("\n".join(labels), {"labels": labels, "probabilities": best})
-        every = dict(zip(names, rows[0], strict=True))
-        return Prediction(labels[0], {"label": labels[0], "probability": best[0], "probabilities": every})
+        rows = [class_facts(names, row) for row in y]
+        labels, best = ([row[key] for row in rows] for key in ("label", "probability"))
+        facts = {"labels": labels, "probabilities": best} if self.preprocessor.every_step else rows[0]
+        return Prediction("\n".join(labels), facts)
 
 
 def _kind(data: Sequences, config: SeriesConfig) -> Kind:
@@ -518,21 +425,3 @@ def _split(data: Sequences, kind: Kind, config: SeriesConfig) -> tuple[np.ndarra
     if len(set().union(*labels)) == 1:
         raise DataError(f"{data.where[0]}: every label is {data.labels[0][0]!r}; expected two or more")
     return base.split_by_label(labels, config.val_fraction, config.seed, "sequence", data.where)
-
-
-def _numbers(data: Sequences) -> np.ndarray:
-    """The labels as numbers, those of all sequences one after another."""
-    numbers = []
-    for where, part in zip(data.where, data.labels or (), strict=True):
-        for label in part:
-            numbers.append(parse_number(label))
-            if not np.isfinite(numbers[-1]):
-                raise DataError(f"{where}: expected a number as label, got {label!r:.80}")
-    return np.array(numbers)
-
-
-def _scaler(rows: np.ndarray) -> Scaler:
-    """The scaler of each column [R, C], of the values that are there; one that has none stays as it is."""
-    columns = [column[~np.isnan(column)] for column in rows.T]
-    parts = [Scaler.fit(one[:, None]) if one.size else Scaler(np.zeros(1), np.ones(1)) for one in columns]
-    return Scaler(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "std")))

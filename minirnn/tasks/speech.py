@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -14,17 +14,18 @@ from minirnn import random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
 from minirnn.data.audio import MAX_BANDS, MAX_RATE, MAX_WINDOW, LogMel, read_audio, read_clips, resample
-from minirnn.data.sequences import Buckets, pad
+from minirnn.data.sequences import pad
 from minirnn.data.tables import Scaler
 from minirnn.data.vocabulary import Labels
 from minirnn.decode import ctc_beam_search, ctc_greedy
 from minirnn.errors import DataError, OptionError
-from minirnn.metrics import accuracy, char_error_rate, macro_f1, word_error_rate
+from minirnn.metrics import char_error_rate, word_error_rate
 from minirnn.models import ManyToMany, ManyToOne
 from minirnn.nn import functional as F
 from minirnn.tasks import base, fine_tuning
 from minirnn.tasks.base import ExampleTask, Line, Prediction
 from minirnn.tasks.fine_tuning import Indexed
+from minirnn.tasks.outputs import class_facts, class_metrics, outputs_of, run
 from minirnn.training import TrainingConfig
 from minirnn.validation import check_choice, check_int
 
@@ -164,7 +165,7 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
     Config = SpeechConfig
     PredictConfig = RecognizeConfig
     training = TrainingConfig(minutes=3, lr=3e-3)
-    predicts_files = True
+    file_suffixes = ("",)
     model: ManyToOne | ManyToMany
     _clips: list[np.ndarray]
     _frames: list[np.ndarray] | None
@@ -270,12 +271,8 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         inputs, lengths = pad([self._augmented(n) for n in examples])
-        return self._loss(self._outputs(inputs, lengths), lengths, [self._targets[n] for n in examples]), len(examples)
-
-    def _outputs(self, inputs: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """Logits [N, C] of labels, or [T, N, C] of characters."""
-        found = self.model(inputs, lengths)
-        return found if isinstance(self.model, ManyToOne) else found[0]
+        outputs = run(self.model, inputs, lengths)
+        return self._loss(outputs, lengths, [self._targets[n] for n in examples]), len(examples)
 
     def _loss(self, outputs: Tensor, lengths: np.ndarray, targets: Sequence[np.ndarray]) -> Tensor:
         """Mean over the recordings, in nats; of transcripts per character. One that a speed has made too short is 0."""
@@ -332,21 +329,9 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
         """Return the inputs of the model of a recording [S], of another rate where one is given."""
         return self.stacked(self.normalized(samples if rate is None else resample(samples, rate, self.features.rate)))
 
-    def _evaluated(self, inputs: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
-        """The indices of a batch of recordings of similar length, their lengths, and the outputs of the model."""
-        with self.model.evaluating():
-            for batch in Buckets([len(one) for one in inputs], EVAL_BATCH_SIZE).in_order():
-                padded, lengths = pad([inputs[n] for n in batch])
-                yield batch, lengths, self._outputs(padded, lengths)
-
     def logits(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the logits of each encoded recording: of its label [C], or of the characters at every step [T, C]."""
-        found: dict[int, np.ndarray] = {}
-        for batch, lengths, outputs in self._evaluated(inputs):
-            rows = outputs.numpy()
-            for place, (n, length) in enumerate(zip(batch.tolist(), lengths, strict=True)):
-                found[n] = rows[place] if self.target == "label" else rows[:length, place]
-        return [found[n] for n in range(len(inputs))]
+        """Return the logits of each encoded recording: of its label [1, C], or of characters at every step [T, C]."""
+        return outputs_of(self.model, inputs, EVAL_BATCH_SIZE)
 
     def metrics(
         self, inputs: Sequence[np.ndarray], texts: Sequence[str], where: Sequence[str] = ()
@@ -364,13 +349,7 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
         logits = self.logits(inputs)
         if self.target == "label":
             classes, _ = base.encode_labels(self.labels, texts, (where or texts).__getitem__)
-            rows = np.stack(logits)
-            predicted = rows.argmax(1)
-            return {
-                "loss": F.cross_entropy(rows, base.mask_unseen(classes, len(self.labels))).item(),
-                "accuracy": accuracy(predicted, classes),
-                "macro_f1": macro_f1(predicted, classes, max(len(self.labels), int(classes.max()) + 1)),
-            }
+            return class_metrics(np.concatenate(logits), classes, len(self.labels))
         known, losses = set(self.labels.names), []
         for rows, text in zip(logits, texts, strict=True):
             if known.issuperset(text):
@@ -393,8 +372,12 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
 
         A line is the path of a recording.
         """
-        found = [(line.text.strip(), self._read(line.text.strip(), line.where)) for line in lines]
+        found = [self._recording(line.where, line.text.strip()) for line in lines]
         return self._predictions(found, options or RecognizeConfig())
+
+    def predict_files(self, paths: Sequence[str], options: RecognizeConfig | None = None) -> list[Prediction]:
+        """As :meth:`predict_lines`, of recordings with these paths."""
+        return self.predict_lines([Line(path, path) for path in paths], options)
 
     def is_list_of_inputs(self, input: Any) -> bool:
         """Whether it is a list of recordings; a pair of samples and their rate is one."""
@@ -409,17 +392,14 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
             if not isinstance(input, str) and not hasattr(input, "__fspath__"):
                 expected = "the path of a recording, or a pair (samples, rate)"
                 raise DataError(f"{name}: expected {expected}, got {type(input).__name__}")
-            return str(input), self._read(str(input), name)
+            if not input:
+                raise DataError(f"{name}: expected the path of a recording, got an empty text")
+            return str(input), self.encode(*read_audio(input))
         samples, rate = np.asarray(input[0]), check_int(f"{name}: rate", input[1], 1, MAX_RATE)
         if samples.ndim != 1 or not samples.size or samples.dtype.kind != "f" or not np.isfinite(samples).all():
             expected = "samples [S] of a floating-point type, at least one, all finite"
             raise DataError(f"{name}: expected {expected}, got {samples.dtype} {list(samples.shape)}")
         return None, self.encode(samples, rate)
-
-    def _read(self, path: str, where: str) -> np.ndarray:
-        if not path:
-            raise DataError(f"{where}: expected the path of a recording, got an empty text")
-        return self.encode(*read_audio(path))
 
     def _predictions(
         self, recordings: Sequence[tuple[str | None, np.ndarray]], options: RecognizeConfig
@@ -432,11 +412,9 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
             for (path, _), (text, log_prob) in zip(recordings, transcripts, strict=True):
                 found.append(Prediction(text, {"path": path, "transcript": text, "log_probability": log_prob}))
             return found
-        for (path, _), row in zip(recordings, logits, strict=True):
-            probabilities = dict(zip(self.labels.names, base.softmax(row), strict=True))
-            label = max(probabilities, key=probabilities.__getitem__)
-            facts = {"label": label, "probability": probabilities[label], "probabilities": probabilities}
-            found.append(Prediction(label, {"path": path, **facts}))
+        for (path, _), rows in zip(recordings, logits, strict=True):
+            facts = class_facts(self.labels.names, rows[0])
+            found.append(Prediction(facts["label"], {"path": path, **facts}))
         return found
 
     def _transcribe(self, logits: Sequence[np.ndarray], beam: int) -> list[tuple[str, float]]:

@@ -1,5 +1,6 @@
 """The command line in general: files made, streams kept apart, exit codes, one clear line for a mistake."""
 
+import contextlib
 import json
 import math
 import os
@@ -9,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from minirnn_cli.runs import run_name
 from support import invoke, json_of, metrics_of, refusal
+
+from minirnn.runs import BEST, LAST
 
 SMALL = bool(os.environ.get("NUMBA_DISABLE_JIT"))
 SIZES = ("--hidden", "8", "--layers", "1", "--batch-size", "4", "--seq-length", "8")
@@ -236,3 +240,11 @@ def test_bench_of_bf16_measures_fp32_beside_it() -> None:
     assert step["ratio"].keys() == {"minirnn fp32"}
     message = "--precision: sampling has no bf16, got sample-2x128"
     assert refusal("bench", "sample-2x128", "--precision", "bf16").splitlines()[-1] == message
+
+
+def test_what_is_made_of_a_checkpoint_has_the_name_of_its_run_or_its_own(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for file, name in ((BEST, "run"), (LAST, "run"), ("previous.safetensors", "run"), ("kept.safetensors", "kept")):
+        assert run_name(tmp_path / "run" / file) == run_name(tmp_path / "run/../run" / file) == name
+    with contextlib.chdir(tmp_path / "run"):
+        assert run_name(Path(BEST)) == "run"

@@ -7,6 +7,7 @@ import pytest
 from support import invoke, json_of, metrics_of, refusal
 
 TRAIN = ("--hidden", "4", "--batch-size", "8", "--seq-length", "6", "--steps", "5")
+NAMES = ("north", "south")
 ROWS = [(round(n * 37 % 11 + n / 8 + n * n * 7 % 13 / 9, 2), n * 53 % 7 - 3) for n in range(60)]
 
 
@@ -66,3 +67,29 @@ def test_logarithms_need_numbers_above_0() -> None:
     message = "zero.csv:62: column 'a': expected a number above 0, since the model takes logarithms"
     assert refusal("predict", "checkpoints/grows", "zero.csv").startswith(message)
     assert json.loads(invoke("predict", "checkpoints/grows-2", "zero.csv", "--json").stdout)["column"] == "a"
+
+
+def test_several_series_in_one_file() -> None:
+    """Every forecast has its id; a run is resumed, and its model trained further."""
+    rows = [f"{shop},{a + 50 * n},{b}" for n, shop in enumerate(NAMES) for a, b in ROWS[: 60 - 7 * n]]
+    Path("shops.csv").write_text("\n".join(["shop,a,b", *rows, "west,3,4"]), encoding="utf-8")
+    options = ("--id", "shop", "--column", "a", "--inputs", "b", "--horizon", "2", "--season", "1", "--no-log")
+    said = train("shops.csv", *options)
+    assert "left out 1 of 3 series, which have too few rows before the validation set, to train on" in said
+    assert "2 series, 113 rows, 90 to train on; column 'a', season 1" in said
+    run = "checkpoints/shops"
+    done = invoke("predict", run, "shops.csv")
+    assert [line.split("\t")[:2] for line in done.stdout.splitlines()] == [[s, k] for s in NAMES for k in "12"]
+    assert "left out 1 of 3 series, which have too few rows, to forecast from: 'west' (1 of 6)" in done.stderr
+    facts = [json.loads(line) for line in invoke("predict", run, "shops.csv", "--json").stdout.splitlines()]
+    printed = "".join(f"{one['id']}\t{k}\t{y:.6g}\n" for one in facts for k, y in enumerate(one["horizon"], 1))
+    assert printed == done.stdout == invoke("predict", run, input=Path("shops.csv").read_bytes()).stdout
+    measured = json_of("eval", run, "shops.csv")
+    assert (measured["series"], measured["scored_rows"]) == (2, 23)
+    invoke("train-forecaster", "shops.csv", *options, "--resume", *TRAIN[:-1], "7")
+    train("shops.csv", *options[:6], "--init-from", run, "--out", "again")
+    assert json_of("info", "again")["series"]["id"] == "shop"
+    Path("shops.csv").write_text("\n".join(["shop,a,b", *rows[55:65], rows[0]]), encoding="utf-8")
+    message = "shops.csv:12: id 'north' comes back: line 2 has it too, 'south' is between; expected all rows"
+    assert refusal("train-forecaster", "shops.csv", *options).startswith(message)
+    assert refusal("predict", run, "shops.csv").startswith(message)

@@ -1,4 +1,4 @@
-"""Tables and series: numbers as written, errors with lines, windows without future rows, forecasts by their formula."""
+"""Tables and series: numbers as written, errors with lines, scales, seasons, forecasts by their formula."""
 
 import csv
 import io
@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from minirnn.data.tables import Scaler, naive_forecasts, parse_table, read_table, seasonal_period, windows
-from minirnn.errors import DataError, OptionError, ShapeError
+from minirnn.data.forecasting import base_forecasts, seasonal_period
+from minirnn.data.tables import Scaler, parse_table, read_table
+from minirnn.errors import DataError, ShapeError
 
 # Monthly totals of airline passengers 1949 to 1960 in thousands (Box & Jenkins 1976, series G).
 AIRLINE = np.array([
@@ -160,8 +161,7 @@ def test_scaling_round_trip(series: np.ndarray) -> None:
             assert scaler.std[column] == 1
         elif np.ptp(x) > 1e-6 * size and size > 1e-290:
             np.testing.assert_allclose([z[:, column].mean(), z[:, column].std()], [0, 1], atol=1e-8)
-        np.testing.assert_allclose(scaler.undo(z[:, column], column), x, rtol=1e-12, atol=1e-12 * size)
-        assert (scaler.apply(x, column) == z[:, column]).all()
+        np.testing.assert_allclose(scaler.undo(z)[:, column], x, rtol=1e-12, atol=1e-12 * size)
     np.testing.assert_allclose(scaler.undo(z), series, rtol=1e-9, atol=1e-12 * np.abs(series).max(initial=0))
     again = Scaler.from_config(json.loads(json.dumps(scaler.to_config())))
     assert (again.mean == scaler.mean).all()
@@ -173,57 +173,21 @@ def test_scaling_by_hand() -> None:
     assert scaler.mean.tolist() == [3, np.float64(np.float32(0.1))]
     assert scaler.std.tolist() == pytest.approx([math.sqrt(8 / 3), 1], rel=1e-15)
     assert scaler.apply(np.array([[3 + math.sqrt(8 / 3), 1]]))[0].tolist() == pytest.approx([1, 0.9])
-    assert scaler.undo(np.array([[0.0, 1], [-1, 2]]), 0)[1].tolist() == pytest.approx(
-        [3 - math.sqrt(8 / 3), 3 + 2 * math.sqrt(8 / 3)]
-    )
+    assert scaler.undo(np.array([[0.0, 1], [-1, 2]]))[1].tolist() == pytest.approx([3 - math.sqrt(8 / 3), 2.1])
     assert Scaler.fit(np.full((7, 1), 0.1)).apply(np.full((7, 1), 0.1)).tolist() == [[0.0]] * 7
 
 
-@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(0, 9), st.data())
-def test_windows_hold_the_rows_in_order(L: int, h: int, C: int, extra: int, data: st.DataObject) -> None:
-    rows, target = L + h + extra, data.draw(st.integers(0, C - 1))
-    whole = np.arange(2.0 * rows * 2 * C).reshape(2 * rows, 2 * C)
-    series = whole[::2, ::2]  # every second row and column: not contiguous
-    inputs, targets = windows(series, L, h, target)
-    assert inputs.shape == (L, extra + 1, C)
-    assert targets.shape == (extra + 1, h)
-    for i in range(extra + 1):
-        assert (inputs[:, i] == series[i : i + L]).all()
-        assert (targets[i] == series[i + L : i + L + h, target]).all()
-    assert np.shares_memory(inputs, series)
-    assert not inputs.flags.writeable
-
-
-@given(st.integers(1, 9), st.integers(1, 7), st.integers(1, 5), st.integers(0, 9))
-def test_naive_forecasts_match_their_formula(first: int, h: int, period: int, extra: int) -> None:
-    """One by one as Hyndman & Athanasopoulos write it, for the targets of the windows, from known rows alone."""
-    values = np.arange(100.0, 100 + first + h + extra)
-    if first < period:
-        with pytest.raises(DataError, match=f"at least one season of {period} rows before row {first}"):
-            naive_forecasts(values, first, h, period)
-        return
-    forecasts = naive_forecasts(values, first, h, period)
-    assert forecasts.shape == windows(values[first - 1 :, None], 1, h)[1].shape == (extra + 1, h)
-    for i in range(extra + 1):
-        known = values[: first + i]
-        for k in range(1, h + 1):
-            at = len(known) - 1 + k
-            while at >= len(known):
-                at -= period
-            assert forecasts[i, k - 1] == known[at]
-
-
-def test_naive_forecasts_by_hand() -> None:
+def test_seasonal_naive_forecasts_by_hand() -> None:
     values = np.array([1.0, 2, 3, 4, 5, 6])
-    assert naive_forecasts(values, 3, 3, 2).tolist() == [[2, 3, 2]]
-    assert naive_forecasts(values, 3, 2).tolist() == [[3, 3], [4, 4]]
-    assert naive_forecasts(values, 3, 1, 3).tolist() == [[1], [2], [3]]
+    assert base_forecasts(values, 3, 3, "season", 2).tolist() == [[2, 3, 2]]
+    assert base_forecasts(values, 3, 2, "last", 1).tolist() == [[3, 3], [4, 4]]
+    assert base_forecasts(values, 3, 1, "season", 3).tolist() == [[1], [2], [3]]
 
 
-def test_naive_forecasts_of_airline_passengers() -> None:
+def test_seasonal_naive_forecasts_of_airline_passengers() -> None:
     """Last third, one step ahead; the errors of both forecasts, computed with two lines of NumPy."""
     for period, expected in ((1, 48.04121494), (12, 41.85366372)):
-        forecasts = naive_forecasts(AIRLINE, 96, 1, period)[:, 0]
+        forecasts = base_forecasts(AIRLINE, 96, 1, "season", period)[:, 0]
         rmse = math.sqrt(np.mean((forecasts - AIRLINE[96:]) ** 2))
         assert rmse == pytest.approx(
             math.sqrt(np.mean((AIRLINE[96 - period : -period] - AIRLINE[96:]) ** 2)), rel=1e-14
@@ -302,21 +266,6 @@ def _config(mean: object, std: object) -> dict[str, Any]:
             (lambda config=config: Scaler.from_config(_config(*config)), DataError, "expected finite means")
             for config in (([0], [0]), ([0], [-1]), ([0, 1], [1]), ([math.nan], [1]), ([0], [math.inf]), (0, 1))
         ),
-        (
-            lambda: windows(np.zeros((12, 1)), 12),
-            DataError,
-            r"at least 13 rows \(12 to look at, 1 to forecast\), got 12",
-        ),
-        (lambda: windows(np.zeros((0, 1)), 1), DataError, "got 0"),
-        (lambda: windows(np.zeros(12), 2), ShapeError, r"windows: expected a series \[R, C\], got \[12\]"),
-        (lambda: windows(np.zeros((12, 2)), 2, target=-1), OptionError, "target: expected an int from 0 to 1, got -1"),
-        (lambda: windows(np.zeros((12, 2)), 2, target=2), OptionError, "target: expected an int from 0 to 1, got 2"),
-        (lambda: windows(np.zeros((12, 2)), 0), OptionError, "seq_length: expected an int of at least 1, got 0"),
-        (lambda: windows(np.zeros((12, 2)), 2, 0), OptionError, "horizon: expected an int of at least 1, got 0"),
-        (lambda: naive_forecasts(AIRLINE, 143, 2), DataError, "expected at least 2 rows from row 143 on, got 1"),
-        (lambda: naive_forecasts(AIRLINE, 150), DataError, "expected at least 1 rows from row 150 on, got 0"),
-        (lambda: naive_forecasts(AIRLINE, 3, 1, 0), OptionError, "period: expected an int of at least 1, got 0"),
-        (lambda: naive_forecasts(AIRLINE[:, None], 3), ShapeError, r"expected values \[R\], got \[144, 1\]"),
         (lambda: seasonal_period(np.zeros((4, 1))), ShapeError, r"expected values \[R\], got \[4, 1\]"),
     ],
 )

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -343,7 +344,7 @@ def test_hostile_strings_stay_strings(tmp_path: Path) -> None:
     characters = "".join(sorted({*"".join(HOSTILE)}))
     generator = TextGenerator(CharLM(len(characters), 3, 1), Characters(characters))
     forecaster: Any = tasks.load(DATA / "forecaster" / "run" / "last.safetensors")
-    object.__setattr__(forecaster.preprocessor, "names", (HOSTILE[14], HOSTILE[15]))
+    forecaster.preprocessor = replace(forecaster.preprocessor, column=HOSTILE[14], inputs=(HOSTILE[15],))
     for name, task in {"texts": classifier, "chars": generator, "columns": forecaster}.items():
         task._data = {**getattr(task, "_data", {})}
         mr.export(task, tmp_path / f"model_{name}.py")

@@ -17,6 +17,7 @@ from support import perturb, run
 import minirnn as mr
 from minirnn import cells, nn
 from minirnn.cells import exp, mean, product, sigmoid, tanh, where
+from minirnn.data.forecasting import select_series
 from minirnn.data.tables import parse_table
 from minirnn.data.text import Bytes, Characters, Words
 from minirnn.errors import OptionError
@@ -28,7 +29,7 @@ from minirnn.models import CharLM, EncoderDecoder, ManyToMany, ManyToOne, OneToM
 from minirnn.nn.module import Module
 from minirnn.tasks import TASKS
 from minirnn.tasks.char import CharConfig, TextGenerator
-from minirnn.tasks.forecaster import Forecaster, ForecasterConfig, Series
+from minirnn.tasks.forecaster import Forecaster, ForecasterConfig
 from minirnn.tasks.tagger import TaggerModel
 from minirnn.tasks.words import WordGenerator
 from minirnn.training import Trainer, TrainingConfig
@@ -280,10 +281,10 @@ def test_forecasts_in_the_units_of_the_column(base: Any, options: dict[str, Any]
     table = parse_table("s.csv", "b,a\n" + "\n".join(f"{b!r},{a!r}" for a, b in rows.tolist()))
     options = {name: value for name, value in options.items() if name != "pooling"}
     config = ForecasterConfig(seq_length=9, horizon=8, season=6, base=base, inputs=("b",), hidden_size=5, **options)
-    task = perturb(Forecaster.build(Series.of(table, "a", ("b",)), config))
-    longer = Series.of(table, "a", ("b",))
+    task = perturb(Forecaster.build(select_series(table, "a", ("b",)), config))
+    (longer,) = select_series(table, "a", ("b",))
     longer = replace(longer, values=np.concatenate([rows, rows[-1:].repeat(8, 0)]))
-    expected = task.preprocessor.values(task.preprocessor.examples(longer, 60).forecasts(task.model))[0]
+    expected = task.preprocessor.values(task.forecasts(task.preprocessor.examples([longer.split(60)])))[0]
     (tmp_path / "model.h").write_bytes(exported(task.model, task.config()))
     first, workspace = ("&w, ", "static model_workspace w;") if config.bidirectional else ("", "")
     values = ", ".join(map(repr, rows.ravel().tolist()))

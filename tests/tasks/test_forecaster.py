@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from support import needs_many_steps, perturb, run
 
 import minirnn as mr
-from minirnn.data.tables import parse_table
+from minirnn.data.forecasting import Series, base_forecasts, choose_base, select_series
+from minirnn.data.tables import Scaler, parse_table
+from minirnn.data.windows import Preprocessor
 from minirnn.errors import DataError, OptionError
 from minirnn.metrics import pinball_loss
 from minirnn.nn import functional as F
 from minirnn.tasks import Line
-from minirnn.tasks.forecaster import Forecaster, ForecasterConfig, Preprocessor, Series, _choose_base, base_forecasts
+from minirnn.tasks.forecaster import Forecaster, ForecasterConfig
 from minirnn.tasks.online import learner
 from minirnn.training import Trainer, TrainingConfig
 
@@ -34,7 +36,7 @@ def text_of(*columns: Any) -> str:
 
 
 def make(*columns: Any) -> Series:
-    return Series.of(parse_table("s.csv", text_of(*columns)), None, tuple("bcd"[: len(columns) - 1]))
+    return select_series(parse_table("s.csv", text_of(*columns)), None, tuple("bcd"[: len(columns) - 1]))[0]
 
 
 def write(folder: Path, *columns: Any) -> str:
@@ -58,11 +60,11 @@ def growing(count: int = 90) -> np.ndarray:
 
 def task(*columns: Any, **options: Any) -> Forecaster:
     settings = {"seq_length": 7, "hidden_size": 5, "batch_size": 8, "seed": 0}
-    return Forecaster.build(make(*columns), ForecasterConfig(**settings | options))
+    return Forecaster.build([make(*columns)], ForecasterConfig(**settings | options))
 
 
 def fit(series: Series, seq_length: int, horizon: int, season: int | None = None, **options: Any) -> Preprocessor:
-    return Preprocessor.fit(series, ForecasterConfig(seq_length=seq_length, horizon=horizon, season=season, **options))
+    return Preprocessor.fit([series], seq_length, horizon, season, **options)[0]
 
 
 # --------------------------------------------------------------------------------------------- plain forecasts
@@ -125,7 +127,7 @@ def test_the_base_with_the_smallest_error_on_the_training_rows_is_chosen(
 
 def test_a_base_is_chosen_even_where_squares_overflow() -> None:
     values = np.tile([1, 5, 2.0], 20) * 1e300
-    made = [_choose_base(values * scale, 1, 3) for scale in (1, 1e-300)]
+    made = [choose_base([Scaler.fit(x).apply(x)[:, 0]], 1, 3) for x in (values[:, None], values[:, None] / 1e300)]
     assert made == ["season", "season"]
 
 
@@ -167,7 +169,7 @@ def test_logarithms_are_taken_where_the_spread_grows_with_the_level(values: np.n
 def test_inputs_and_targets_of_an_example() -> None:
     a, b = np.array([1.0, 3, 2, 6, 4, 8]), np.array([10.0, 20, 10, 20, 10, 20])
     view = fit(make(a, b), 3, 2, 2, base="season")
-    examples = view.examples(make(a, b), 3)
+    examples = view.examples([make(a, b).split(3)])
     assert len(examples) == 2
     scaled = (a - a.mean()) / a.std(), (b - 15) / 5
     seen = examples.inputs(slice(None))
@@ -190,12 +192,12 @@ def test_forecasts_are_in_units_of_the_column() -> None:
     view, series = trained.preprocessor, make(growing(), noise(90))
     assert view.log
     assert view.base == "trend"
-    examples = view.examples(series, 60)
+    examples = view.examples([series.split(60)])
     x = examples.base + view.spread * examples.targets(slice(None))
     np.testing.assert_allclose(view.values(x)[:, 2], growing()[62:])
     outputs = trained.model(examples.inputs(slice(None)).astype(np.float32)).numpy()
     assert np.abs(outputs).min() > 0
-    np.testing.assert_allclose(examples.forecasts(trained.model), examples.base + view.spread * outputs, rtol=1e-6)
+    np.testing.assert_allclose(trained.forecasts(examples), examples.base + view.spread * outputs, rtol=1e-6)
     assert Preprocessor.from_config(json.loads(json.dumps(view.to_config()))).to_config() == view.to_config()
 
 
@@ -208,10 +210,10 @@ def test_huge_forecasts_stay_finite() -> None:
 def test_inputs_and_base_do_not_depend_on_later_rows(row: int, column: int, value: float) -> None:
     values = [noise(40), noise(40, 1)]
     before = fit(make(*values), 5, 2, 7, base="trend")
-    examples = before.examples(make(*values), 8)
+    examples = before.examples([make(*values).split(8)])
     values[column] = values[column].copy()
     values[column][row:] = value
-    changed = before.examples(make(*values), 8)
+    changed = before.examples([make(*values).split(8)])
     count = max(0, row - 8 + 1)  # windows whose last row is before it
     assert changed.inputs(slice(None))[:, :count].tobytes() == examples.inputs(slice(None))[:, :count].tobytes()
     assert changed.base[:count].tobytes() == examples.base[:count].tobytes()
@@ -271,7 +273,7 @@ def test_the_loss_is_the_squared_error_and_a_penalty_on_weights_per_window() -> 
 def test_an_untrained_model_forecasts_its_base() -> None:
     """In units of the base's own error the loss on the training rows is 1."""
     made = task(growing())
-    found = made.metrics(make(growing()[:72]), made.preprocessor.first_row)
+    found = made.metrics([make(growing()[:72]).split(made.preprocessor.first_row)])
     assert found["loss"] == pytest.approx(1)
     assert found["rmse"] == pytest.approx(found["base_rmse"])
     assert made._examples.targets(slice(None)).std() > 0.9
@@ -281,7 +283,7 @@ def test_metrics_match_a_computation_by_hand() -> None:
     a, b = growing(), noise(90)
     made = perturb(task(a, b, horizon=2, season=6))
     model, view = made.model, made.preprocessor
-    found = made.metrics(make(a, b), 72)
+    found = made.metrics([make(a, b).split(72)])
     x = np.log(a)
     scaled = np.stack([x, b], 1) - view.scaler.mean
     scaled /= view.scaler.std
@@ -309,7 +311,7 @@ def test_the_beginning_of_a_long_validation_set_is_evaluated(monkeypatch: pytest
     monkeypatch.setattr("minirnn.tasks.forecaster.MAX_EVAL_ROWS", 4)
     monkeypatch.setattr("minirnn.tasks.forecaster.EVAL_BATCH_SIZE", 3)
     made = perturb(task(growing()))
-    assert made.evaluate()["rmse"] == made.metrics(make(growing()[:76]), 72)["rmse"]
+    assert made.evaluate()["rmse"] == made.metrics([make(growing()[:76]).split(72)])["rmse"]
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -322,7 +324,7 @@ def test_it_learns_what_no_baseline_can() -> None:
     made = task(other[:-1], other[1:], seq_length=4, hidden_size=16, batch_size=32)
     assert made.preprocessor.base == "last"
     steps = list(Trainer(made, TrainingConfig(steps=400, lr=1e-2)).fit())
-    found = made.metrics(make(other[:-1], other[1:]), made._data["train_rows"])
+    found = made.metrics([make(other[:-1], other[1:]).split(made._data["train_rows"])])
     assert found["persistence_rmse"] > 1.2
     assert found["rmse"] < 0.3
     assert steps[-1].metrics == {"val_loss": found["loss"], "rmse": found["rmse"], "mae": found["mae"]}
@@ -335,7 +337,7 @@ def test_it_does_not_overfit_a_short_random_walk() -> None:
     made = task(walk, hidden_size=16)
     for _ in Trainer(made, TrainingConfig(steps=600, lr=1e-2, final_lr=0.001, evaluations=1)).fit():
         pass
-    found = made.metrics(make(walk), made._data["train_rows"])
+    found = made.metrics([make(walk).split(made._data["train_rows"])])
     assert found["rmse"] == pytest.approx(found["persistence_rmse"], rel=0.03)
 
 
@@ -346,15 +348,15 @@ def test_measure_scores_rows_that_were_not_trained_on(tmp_path: Path) -> None:
     a, b = growing(120), noise(120)
     made = perturb(task(a[:90], b[:90], horizon=2))
     later = made.measure([write(tmp_path, a, b)])
-    assert later == made.metrics(make(a, b), 90) | {"scored_rows": 30, "first_row": 91}
+    assert later == made.metrics([make(a, b).split(90)]) | {"scored_rows": 30, "first_row": 91}
     same = made.measure([write(tmp_path, a[:90], b[:90])])
-    assert same == made.metrics(make(a[:90], b[:90]), 72) | {"scored_rows": 18, "first_row": 73}
+    assert same == made.metrics([make(a[:90], b[:90]).split(72)]) | {"scored_rows": 18, "first_row": 73}
     assert same["loss"] == made.evaluate()["val_loss"]
     new = made.measure([write(tmp_path, a[1:], b[1:])])
-    assert new == made.metrics(make(a[1:], b[1:]), 7) | {"scored_rows": 112, "first_row": 8}
-    with pytest.raises(DataError, match=r"s\.csv: expected at least 92 rows, 90 before those to score and 2 to fore"):
+    assert new == made.metrics([make(a[1:], b[1:]).split(7)]) | {"scored_rows": 112, "first_row": 8}
+    with pytest.raises(DataError, match=r"s\.csv: expected at least 92 rows to score 2 of them, got 91"):
         made.measure([write(tmp_path, a[:91], b[:91])])
-    with pytest.raises(DataError, match=r"s\.csv: expected at least 9 rows, 7 before .*, got 8"):
+    with pytest.raises(DataError, match=r"s\.csv: expected at least 9 rows to score 2 of them, got 8"):
         made.measure([write(tmp_path, a[-8:], b[-8:])])
     with pytest.raises(OptionError, match="one table at a time, got 2"):
         made.measure(["s.csv", "s.csv"])
@@ -383,8 +385,8 @@ def test_predict_forecasts_the_rows_after_the_table(tmp_path: Path) -> None:
     a, b = growing(91), noise(91)
     made = perturb(task(a[:60], b[:60], horizon=3))
     (prediction,) = made.predict_lines(lines(a[:88], b[:88]))
-    examples = made.preprocessor.examples(make(a, b), 88)
-    expected = made.preprocessor.values(examples.forecasts(made.model))
+    examples = made.preprocessor.examples([make(a, b).split(88)])
+    expected = made.preprocessor.values(made.forecasts(examples))
     assert prediction.facts == {"column": "a", "horizon": expected[0].tolist()}
     assert prediction.text == "\n".join(f"{k}\t{value:.6g}" for k, value in enumerate(expected[0], 1))
     needed = lines(a[88 - made.preprocessor.first_row : 88], b[88 - made.preprocessor.first_row : 88])
@@ -417,8 +419,8 @@ def test_columns_may_not_be_named_twice() -> None:
     table = parse_table("s.csv", text_of(noise(5), noise(5)))
     for column, inputs in ((None, ["a"]), ("b", ["b"]), ("a", ["b", "b"])):
         with pytest.raises(OptionError, match="is named twice"):
-            Series.of(table, column, inputs)
-    assert Series.of(table, "b", ["a"]).names == ("b", "a")
+            select_series(table, column, inputs)
+    assert select_series(table, "b", ["a"])[0].names == ("b", "a")
 
 
 # ---------------------------------------------------------------------------------------------------- quantiles
@@ -429,20 +431,20 @@ def test_quantiles_are_in_order_and_measured_by_hand(tmp_path: Path) -> None:
     columns = growing(60), noise(60)
     made = perturb(task(*columns, horizon=2, quantiles="0.1,0.5,0.9", log=False, base="last"))
     series = make(*columns)
-    examples = made.preprocessor.examples(series, 20)
+    examples = made.preprocessor.examples([series.split(20)])
     with made.model.evaluating():
         outputs = made.model(examples.inputs(slice(None))).numpy().astype(np.float64).reshape(-1, 2, 3)
     assert (np.diff(outputs, axis=2) < 0).any()  # they cross
     x = np.array([[[b + s * y for y in sorted(o)] for b, s, o in zip(bs, made.preprocessor.spread, os, strict=True)]
                   for bs, os in zip(examples.base, outputs, strict=True)])  # fmt: skip
-    np.testing.assert_allclose(examples.forecasts(made.model), x, rtol=1e-6)
+    np.testing.assert_allclose(made.forecasts(examples), x, rtol=1e-6)
     column, losses, inside = columns[0], [], []
     for n, rows in enumerate(x):
         for k, quantiles in enumerate(rows):
             e = [column[20 + n + k] - y for y in quantiles]
             losses += [max(q * d, (q - 1) * d) for q, d in zip((0.1, 0.5, 0.9), e, strict=True)]
             inside.append(e[0] >= 0 >= e[2])
-    metrics = made.metrics(series, 20)
+    metrics = made.metrics([series.split(20)])
     assert metrics["pinball"] == pytest.approx(np.mean(losses), rel=1e-6)
     assert metrics["coverage"] == pytest.approx(np.mean(inside))
     assert metrics["mae"] == pytest.approx(np.mean(np.abs(x[:, :, 1] - examples.expected)), rel=1e-6)
@@ -473,7 +475,7 @@ def test_quantiles_learn_the_spread_of_the_noise(tmp_path: Path) -> None:
     run(Trainer(made, TrainingConfig(steps=400, lr=1e-2), tmp_path / "run"))
     made = Forecaster.load(tmp_path / "run/best.safetensors")
     series = make(noise(1500, seed=1))
-    assert made.metrics(series, 10)["coverage"] == pytest.approx(0.8, abs=0.05)
+    assert made.metrics([series.split(10)])["coverage"] == pytest.approx(0.8, abs=0.05)
     low, middle, high = (made.predict(text_of(noise(40, seed=2)))["quantiles"][q][0] for q in ("0.1", "0.5", "0.9"))
     assert (low, middle, high) == (
         pytest.approx(-1.28, abs=0.4),
@@ -492,11 +494,11 @@ def test_quantiles_in_exported_programs(tmp_path: Path) -> None:
     expected = np.array(list(made.predict(rows)["quantiles"].values())).T
     np.testing.assert_allclose(ast.literal_eval(done.stdout), expected, rtol=1e-5)
     with pytest.raises(
-        OptionError, match="export: c has no forecasters with quantiles or future; expected onnx, or numpy for q"
+        OptionError, match="export: c has no forecasters with quantiles, future or id; expected onnx, or numpy for q"
     ):
         mr.export(made, tmp_path / "model.h")
     with pytest.raises(
-        OptionError, match="learn: expected a forecaster of the mean, from the past alone; got one with q"
+        OptionError, match="learn: expected a forecaster of the mean of one series, from the past alone; got one with q"
     ):
         learner(made)
 
@@ -508,13 +510,13 @@ def future_task(**options: Any) -> Forecaster:
     """The columns a, b and c, of which c is known in advance."""
     table = parse_table("s.csv", text_of(growing(60), noise(60), noise(60, 1)))
     settings = {"seq_length": 7, "hidden_size": 5, "batch_size": 8, "horizon": 3, "season": 6, "log": False}
-    return Forecaster.build(Series.of(table, "a", ["b"], ["c"]), ForecasterConfig(**settings | options))
+    return Forecaster.build(select_series(table, "a", ["b"], ["c"]), ForecasterConfig(**settings | options))
 
 
 def test_inputs_known_in_advance_are_those_of_the_rows_to_forecast() -> None:
     made = future_task()
     series = make(growing(60), noise(60), noise(60, 1))
-    inputs = made.preprocessor.examples(series, 20).inputs(np.array([4]))
+    inputs = made.preprocessor.examples([series.split(20)]).inputs(np.array([4]))
     scaler = made.preprocessor.scaler
     later = np.tanh((series.values[24:27, 2] - scaler.mean[2]) / scaler.std[2] / 2)
     assert inputs.shape == (7, 1, 1 + 3 + 3)
@@ -527,8 +529,8 @@ def test_a_table_to_predict_says_what_is_known_of_the_rows_to_come(options: dict
     """The forecast is the one that measuring makes at these rows; the other columns may be empty there."""
     made = perturb(future_task(**options))
     columns = growing(60), noise(60), noise(60, 1)
-    examples = made.preprocessor.examples(make(*columns), 40)
-    expected = made.preprocessor.values(examples.forecasts(made.model))[0]
+    examples = made.preprocessor.examples([make(*columns).split(40)])
+    expected = made.preprocessor.values(made.forecasts(examples))[0]
     array = np.stack(columns, 1)[20:43]
     array[-3:, 0] = array[-2:, 1] = np.nan
     text = "t,b,c,a\n" + "".join(f"{n},{b},{c},{a}\n" for n, (a, b, c) in enumerate(array.tolist())).replace("nan", "")
@@ -564,20 +566,15 @@ def test_rows_to_come_that_are_not_as_expected_are_refused(tmp_path: Path) -> No
         made.predict(text.removesuffix("1,,\n") + "1,1,x\n")
     with pytest.raises(DataError, match=r"input: expected at least 7 rows, to forecast from, got 1"):
         made.predict("b,c,a\n1,2,3\n" + ",2,\n" * 3)
-    with pytest.raises(
-        OptionError, match="predict: expected a table as a file, for the model reads columns known in adv"
-    ):
-        list(made.predict_batches([lines(growing(30), noise(30), noise(30))]))
-    with pytest.raises(
-        OptionError, match="step: expected a model that reads the past alone; use predict, for the model"
-    ):
+    batches = [[Line(line, f"x:{n}")] for n, line in enumerate(("b,c,a\n" + "1,2,3\n" * 20 + "1,4,\n" * 3).split(), 1)]
+    (found,) = made.predict_batches(batches)
+    assert found == made.predict_lines([line for (line,) in batches])
+    with pytest.raises(OptionError, match="step: expected a model of one row after another; use predict, for"):
         made.initial_state()
-    with pytest.raises(
-        OptionError, match="export: numpy has no forecasters with columns known in advance; expected onnx"
-    ):
+    with pytest.raises(OptionError, match="export: numpy has no forecasters with future or id; expected onnx"):
         mr.export(made, tmp_path / "model.py")
-    with pytest.raises(OptionError, match="future: expected 1 columns, as the trained model, got 0"):
-        Forecaster.build(make(growing(60), noise(60), noise(60)), ForecasterConfig(seq_length=7), init_from=made)
+    with pytest.raises(OptionError, match=r"future: expected 1 columns, as the trained model reads \(c\), got 0"):
+        Forecaster.build([make(growing(60), noise(60), noise(60))], ForecasterConfig(seq_length=7), init_from=made)
 
 
 @needs_many_steps
@@ -587,6 +584,6 @@ def test_what_is_known_in_advance_is_used(tmp_path: Path) -> None:
     table = parse_table("s.csv", text_of(3 * known + 10, known))
     for inputs, future, bounds in ((["b"], [], (2, 4)), ([], ["b"], (0, 0.6))):
         config = ForecasterConfig(seq_length=4, hidden_size=16, season=1, log=False, penalty=0.0)
-        made = Forecaster.build(Series.of(table, "a", inputs, future), config)
+        made = Forecaster.build(select_series(table, "a", inputs, future), config)
         run(Trainer(made, TrainingConfig(steps=300, lr=1e-2), tmp_path / f"run{len(future)}"))
         assert bounds[0] < made.evaluate()["rmse"] < bounds[1]

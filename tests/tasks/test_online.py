@@ -14,9 +14,9 @@ from tiny import TASKS
 
 import minirnn as mr
 from minirnn import checkpoint, tasks
+from minirnn.data.forecasting import select_series
 from minirnn.data.tables import parse_table
 from minirnn.errors import CheckpointError, DataError, OptionError
-from minirnn.tasks.forecaster import Series
 from minirnn.tasks.online import ONLINE, LearnConfig, learner
 
 FROZEN = LearnConfig(lr=0)
@@ -57,11 +57,11 @@ def test_losses_of_texts_are_those_of_their_labels(tmp_path: Path) -> None:
 def test_losses_of_rows_are_those_of_eval(horizon: int, tmp_path: Path) -> None:
     task, text = make("forecaster", tmp_path, horizon=horizon), TASKS["forecaster"].data
     names, first = task.preprocessor.names, task.preprocessor.first_row
-    series = Series.of(parse_table("x", text), names[0], names[1:])
+    (series,) = select_series(parse_table("x", text), names[0], names[1:])
     found = list(learner(task, FROZEN).run(text.splitlines()))
     scored = [outcome.loss for outcome in found if outcome.loss is not None]
     assert len(scored) == len(series) - first - horizon + 1
-    assert np.mean(scored) == pytest.approx(task.metrics(series, first)["loss"], rel=1e-5)
+    assert np.mean(scored) == pytest.approx(task.metrics([series.split(first)])["loss"], rel=1e-5)
     assert found[-1].facts["value"] == pytest.approx(series.values[-1, 0])
     assert found[-1].facts["horizon"] == pytest.approx(task.predict(text)["horizon"])
 

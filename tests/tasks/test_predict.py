@@ -18,6 +18,7 @@ from support import close, perturb
 from tiny import TASKS
 
 from minirnn import tasks
+from minirnn.data.forecasting import select_series
 from minirnn.data.tables import parse_table, read_batches
 from minirnn.data.text import Bytes, Characters
 from minirnn.errors import DataError, MinirnnError, OptionError
@@ -179,7 +180,7 @@ def test_every_row_that_arrives_has_the_forecast_of_the_table_so_far(base: str, 
         hidden_size=4, seq_length=5, horizon=2, season=7, base=base, log=log, batch_size=8
     )
     lines = positive(30).splitlines()
-    task = perturb(Forecaster.build(tasks.forecaster.Series.of(parse_table("x", positive(50))), config))
+    task = perturb(Forecaster.build(select_series(parse_table("x", positive(50))), config))
     needed = task.preprocessor.first_row
     assert needed == {"last": 5, "season": 7, "trend": 8}[base]
     expected = [facts(task, *["\n".join(lines[: 1 + rows])])[0] for rows in range(needed, 31)]
@@ -200,7 +201,8 @@ def test_every_row_that_arrives_has_the_forecast_of_the_table_so_far(base: str, 
 
 def test_a_forecaster_keeps_the_last_rows_only(made: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     task, seen = made["forecaster"], []
-    monkeypatch.setattr(type(task.preprocessor), "forecasts", lambda self, x, model: seen.append(len(x)) or x[:1])
+    own = type(task.preprocessor).next_windows
+    monkeypatch.setattr(type(task.preprocessor), "next_windows", lambda self, x: seen.append(len(x)) or own(self, x))
     for _ in task.predict_batches([[Line(line)] for line in TASKS["forecaster"].data.splitlines()]):
         pass
     assert seen == [task.preprocessor.first_row] * (60 - task.preprocessor.first_row + 1)
@@ -333,7 +335,7 @@ def test_a_mistake_names_the_input_or_the_option(
 
 def test_logarithms_of_an_array_need_numbers_above_0() -> None:
     config = tasks.TASKS["forecaster"].Config(hidden_size=4, seq_length=5, season=3, log=True)
-    task = Forecaster.build(tasks.forecaster.Series.of(parse_table("x", positive(50))), config)
+    task = Forecaster.build(select_series(parse_table("x", positive(50))), config)
     with pytest.raises(DataError, match=r"input\[6\]: column 'a': expected a number above 0, since the model takes"):
         task.predict([1, 2, 3, 4, 5, 6, 0, 7])
 

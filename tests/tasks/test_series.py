@@ -15,12 +15,12 @@ from support import close, needs_many_steps, perturb, run
 
 import minirnn as mr
 from minirnn import tasks
-from minirnn.data.series import Layout, Sequences, parse_sequences
+from minirnn.data.series import Layout, Preprocessor, Sequences, parse_sequences
 from minirnn.data.tables import Scaler
 from minirnn.errors import DataError, OptionError, ShapeError
 from minirnn.nn import functional as F
 from minirnn.runs import BEST
-from minirnn.tasks.series import Autoencoder, Preprocessor, SeriesConfig, SeriesModel
+from minirnn.tasks.series import Autoencoder, SeriesConfig, SeriesModel
 from minirnn.training import Trainer, TrainingConfig
 
 NAN = np.nan
@@ -165,7 +165,7 @@ def test_python_input() -> None:
     assert task.predict([x]) == task.predict(x[None]) == [one]
     assert task.predict([x, x[:2]]) == [close(one, 1e-5), close(task.predict(x[:2]), 1e-5)]
     assert task.predict([]) == []
-    with pytest.raises(DataError, match="input: expected an array of numbers, got a text; predict_file reads files"):
+    with pytest.raises(DataError, match="input: expected an array of numbers, got a text; predict_files reads files"):
         task.predict("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"input\[1\]: expected at least one step, got none"):
         task.predict([x, x[:0]])

@@ -214,4 +214,4 @@ def test_the_exported_program_computes_the_model_of_features(tmp_path: Path) -> 
     np.save(tmp_path / "x.npy", task.encode(samples))
     code = "import numpy, recognizer; print(recognizer.run(numpy.load('x.npy')).tolist())"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    np.testing.assert_allclose(eval(done.stdout), task.logits([task.encode(samples)])[0], atol=1e-5)
+    np.testing.assert_allclose([eval(done.stdout)], task.logits([task.encode(samples)])[0], atol=1e-5)

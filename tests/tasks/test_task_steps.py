@@ -12,10 +12,10 @@ from support import perturb
 from tiny import TASKS
 
 from minirnn import tasks
+from minirnn.data.forecasting import select_series
 from minirnn.data.tables import parse_table
 from minirnn.errors import DataError, OptionError
 from minirnn.nn import functional as F
-from minirnn.tasks.forecaster import Series
 
 OPTIONS: dict[str, dict[str, Any]] = {"classifier": {"bidirectional": False, "max_length": 3}}
 
@@ -84,12 +84,12 @@ def test_forecaster(make: Any, options: dict[str, Any], log: bool) -> None:
     """From the first row on that has enough before it, the forecasts of all windows of the table."""
     task = make("forecaster", **options)
     made = task.preprocessor = replace(task.preprocessor, log=log)
-    series = Series.of(parse_table("series.csv", TASKS["forecaster"].data), "a", ["b"])
-    series = Series(series.table, series.names, series.values + np.array([1, 0]))  # above 0
+    (series,) = select_series(parse_table("series.csv", TASKS["forecaster"].data), "a", ["b"])
+    series = replace(series, values=series.values + np.array([1, 0]))  # above 0
     rows = series.values.copy()
     found, state = outputs(task, rows)
     assert found[: made.first_row - 1] == [None] * (made.first_row - 1)
-    expected = made.values(made.examples(series, made.first_row).forecasts(task.model))
+    expected = made.values(task.forecasts(made.examples([series.split(made.first_row)])))
     np.testing.assert_allclose(found[made.first_row - 1 : -made.horizon], expected, rtol=1e-6)
     assert state.shape == (made.first_row, 2)
     np.testing.assert_array_equal(rows, series.values)
