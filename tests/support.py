@@ -96,9 +96,9 @@ def refusal(*arguments: str, code: int = 2, **options: Any) -> str:
 
 
 def interrupt(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
-    """Send a signal, again after a second if it came just before the process began to wait; return the exit code."""
+    """Send a signal, again after five seconds if it came just before the process began to wait; return the exit code."""
     for _ in range(100):
         process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
-            return process.wait(1)
+            return process.wait(5)
     raise AssertionError("the process does not end")
