@@ -278,6 +278,7 @@ class Backend(Protocol[A]):
         transpose_b: bool = False,
         rows: Any = None,
         column: int = 0,
+        accumulate: bool = False,
     ) -> A:
         """A B + bias, where A is ``a`` or its transpose, B is ``b`` or its transpose (not both transposed).
 
@@ -288,6 +289,7 @@ class Backend(Protocol[A]):
             out: [M, N], overwritten; a new array if None. With ``transpose_a`` it may have fewer rows than ``a`` has
                 columns: it then takes those from ``column`` on.
             rows: [K] integers, with ``transpose_a``: row k of B is ``b[rows[k]]``.
+            accumulate: with ``transpose_a``: add to ``out``.
         """
 
     def take_rows(self, table: A, rows: Any) -> A:
@@ -303,7 +305,14 @@ class Backend(Protocol[A]):
         """``x`` times a random mask of 0 and 1 / (1 - p), a function of ``seed`` alone; p in steps of 1 / 65536."""
 
     def cross_entropy(
-        self, logits: A, targets: Any, weight: A | None, smoothing: float, scale: float, with_grad: bool
+        self,
+        logits: A,
+        targets: Any,
+        weight: A | None,
+        smoothing: float,
+        scale: float,
+        with_grad: bool,
+        in_place: bool = False,
     ) -> tuple[A, A | None]:
         """Softmax cross-entropy: the loss of each row [S], and the gradient [S, V] of their sum, both times ``scale``.
 
@@ -315,6 +324,7 @@ class Backend(Protocol[A]):
             targets: [S] class numbers; rows with a negative one are ignored.
             weight: [V], weights of the classes; None for ones.
             smoothing: label smoothing in [0, 1] (Szegedy et al. 2016).
+            in_place: whether the gradient overwrites the logits.
         """
 
     def ctc_loss(

@@ -247,6 +247,9 @@ JOBS: dict[str, Callable[[Any], list[np.ndarray]]] = {
     "gemm": lambda d: [cpu.gemm(random(61, 45, dtype=d), random(45, 83, dtype=d), random(83, dtype=d))],
     "gemm with transposed B": lambda d: gemm(61, 45, 83, d, transpose_b=True),
     "gemm with transposed A": lambda d: gemm(300, 61, 300, d, transpose_a=True),
+    "gemm added to its result": lambda d: gemm(
+        300, 61, 300, d, transpose_a=True, out=random(61, 45, dtype=d, seed=2), accumulate=True
+    ),
     "gemm of chosen rows": lambda d: gemm(300, 61, 9, d, transpose_a=True, rows=np.arange(300) % 9),
     "rnn": lambda d: recurrent("rnn", DENSE, d),
     "rnn ragged": lambda d: recurrent("rnn", RAGGED_REVERSED, d),

@@ -39,8 +39,8 @@ def _rows_times_panels(thread_id, num_threads, a, panels, bias, out, block):
 
 
 @jit
-def _transposed_times_rows(thread_id, num_threads, a, column, b, rows, out, panels, groups):
-    """out[m, :] = sum_k a[k, column + m] b[rows[k], :] for this thread's rows m.
+def _transposed_times_rows(thread_id, num_threads, a, column, b, rows, out, accumulate, panels, groups):
+    """out[m, :] (+)= sum_k a[k, column + m] b[rows[k], :] for this thread's rows m.
 
     The depth is divided into chunks; of each, B is packed into panels and A into groups of tiles, both by plain copies,
     since both are stored row by row.
@@ -54,9 +54,10 @@ def _transposed_times_rows(thread_id, num_threads, a, column, b, rows, out, pane
     panels_at, groups_at = thread_id * panel_count * chunk * width, thread_id * chunk * group
     first, last = chunk_of((count + 5) // 6, thread_id, num_threads)  # in tiles
     first, last = first * 6, min(count, last * 6)
-    for m in range(first, last):
-        for j in range(columns):
-            out[m, j] = 0
+    if not accumulate:
+        for m in range(first, last):
+            for j in range(columns):
+                out[m, j] = 0
     for k0 in range(0, depth, chunk):
         size = min(chunk, depth - k0)
         for p in range(panel_count):
@@ -88,9 +89,10 @@ def gemm(
     transpose_b: bool = False,
     rows: np.ndarray | None = None,
     column: int = 0,
+    accumulate: bool = False,
 ) -> np.ndarray:
     if transpose_a:
-        return _transposed_gemm(a, b, out, rows, column)
+        return _transposed_gemm(a, b, out, rows, column, accumulate)
     depth = a.shape[1]
     columns = b.shape[0] if transpose_b else b.shape[1]
     if out is None:
@@ -105,7 +107,7 @@ def gemm(
 
 
 def _transposed_gemm(
-    a: np.ndarray, b: np.ndarray, out: np.ndarray | None, rows: np.ndarray | None, column: int
+    a: np.ndarray, b: np.ndarray, out: np.ndarray | None, rows: np.ndarray | None, column: int, accumulate: bool
 ) -> np.ndarray:
     depth, columns = a.shape[0], b.shape[1]
     if out is None:
@@ -116,5 +118,5 @@ def _transposed_gemm(
     groups = memory.empty((count, chunk, _GROUP), a.dtype)
     max_threads = min(count, -(-len(out) // tile.ROWS))
     work, rows = float(depth) * len(out) * columns, _NO_ROWS if rows is None else rows
-    threads.run(_transposed_times_rows, work, max_threads, a, column, b, rows, out, panels, groups)
+    threads.run(_transposed_times_rows, work, max_threads, a, column, b, rows, out, accumulate, panels, groups)
     return out
