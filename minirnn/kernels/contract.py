@@ -295,7 +295,7 @@ class Backend(Protocol[A]):
     def take_rows(self, table: A, rows: Any) -> A:
         """``table[rows]``: table [V, ...], rows [S], result [S, ...]."""
 
-    def scatter_add_rows(self, values: A, rows: Any, count: int) -> A:
+    def scatter_add_rows(self, values: A, rows: Any, count: int, out: A | None = None) -> A:
         """out [count, H], zero but for ``out[rows[s]] += values[s]`` in order; values [S, H], rows [S]."""
 
     def column_sums(self, x: A) -> A:

@@ -271,15 +271,17 @@ def pack_rows(thread_id, num_threads, b, panels):
     """Pack b [depth, columns]: panels[p, k, j] = b[k, p * width + j]."""
     count, depth, width = panels.shape
     columns = b.shape[1]
+    block = 16  # rows of b, read along their length
     first, last = chunk_of(count, thread_id, num_threads)
-    for p in range(first, last):
-        start = p * width
-        used = min(width, columns - start)
-        for k in range(depth):
-            for j in range(used):
-                panels[p, k, j] = b[k, np.uintp(start + j)]  # uintp: a sign check would keep the loop scalar
-            for j in range(used, width):
-                panels[p, k, np.uintp(j)] = 0
+    for k0 in range(0, depth, block):
+        for p in range(first, last):
+            start = p * width
+            used = min(width, columns - start)
+            for k in range(k0, min(k0 + block, depth)):
+                for j in range(used):
+                    panels[p, k, j] = b[k, np.uintp(start + j)]  # uintp: a sign check would keep the loop scalar
+                for j in range(used, width):
+                    panels[p, k, np.uintp(j)] = 0
 
 
 @jit

@@ -9,9 +9,9 @@ from minirnn.kernels.jit import chunk_of, jit
 from minirnn.kernels.tile import multiply_add, panel_width
 
 _DEPTH = 2048  # a panel of this depth fits the second-level cache beside the rows
-_ROW_BLOCK_BYTES = 1 << 17
-_CHUNK = 256  # depth of one packed chunk of a transposed product
-_GROUP = 192  # its rows of A
+_ROW_BLOCK_BYTES = 1 << 19  # so are these: each panel is loaded once for so many bytes of rows
+_CHUNK = 768  # largest depth of a packed chunk of a transposed product
+_GROUP = 96  # its rows of A
 _NO_ROWS = np.empty(0, np.int64)
 
 
@@ -54,11 +54,7 @@ def _transposed_times_rows(thread_id, num_threads, a, column, b, rows, out, accu
     panels_at, groups_at = thread_id * panel_count * chunk * width, thread_id * chunk * group
     first, last = chunk_of((count + 5) // 6, thread_id, num_threads)  # in tiles
     first, last = first * 6, min(count, last * 6)
-    if not accumulate:
-        for m in range(first, last):
-            for j in range(columns):
-                out[m, j] = 0
-    for k0 in range(0, depth, chunk):
+    for k0 in range(0, max(depth, 1), chunk):
         size = min(chunk, depth - k0)
         for p in range(panel_count):
             start = p * width
@@ -71,6 +67,10 @@ def _transposed_times_rows(thread_id, num_threads, a, column, b, rows, out, accu
                     panels[thread_id, p, k, j] = 0
         for m0 in range(first, last, group):
             height = min(group, last - m0)
+            if k0 == 0 and not accumulate:
+                for m in range(m0, m0 + height):
+                    for j in range(columns):
+                        out[m, j] = 0
             for k in range(size):
                 for i in range(height):
                     groups[thread_id, k, i] = a[k0 + k, np.uintp(column + m0 + i)]
@@ -100,7 +100,7 @@ def gemm(
     panels = tile.pack(b, transpose_b)
     if bias is None:
         bias = np.empty(0, a.dtype)
-    block = max(tile.ROWS * 4, _ROW_BLOCK_BYTES // max(1, depth * a.itemsize) // tile.ROWS * tile.ROWS)
+    block = max(tile.ROWS * 4, _ROW_BLOCK_BYTES // (min(max(1, depth), _DEPTH) * a.itemsize) // tile.ROWS * tile.ROWS)
     work = float(a.shape[0]) * depth * columns
     threads.run(_rows_times_panels, work, a.shape[0], a, panels, bias, out, block)
     return out
@@ -112,7 +112,8 @@ def _transposed_gemm(
     depth, columns = a.shape[0], b.shape[1]
     if out is None:
         out = memory.empty((a.shape[1], columns), a.dtype)
-    chunk = max(1, min(depth, _CHUNK))  # by the shape alone, so that sums have one order on any number of threads
+    chunks = max(1, -(-depth // _CHUNK))  # by the shape alone, so that sums have one order on any number of threads
+    chunk = max(1, -(-depth // chunks))
     count = threads.get_num_threads()
     panels = memory.empty((count, tile.packed_panels(columns, a.dtype), chunk, tile.packed_width(a.dtype)), a.dtype)
     groups = memory.empty((count, chunk, _GROUP), a.dtype)
