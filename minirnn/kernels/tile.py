@@ -56,11 +56,14 @@ def _panel_width(array):
     return lambda array: width
 
 
-def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1) -> Any:
+def emit_tile(
+    rows: int, vectors: int, lanes: int | None = None, panels: int = 1, panel_vectors: int | None = None
+) -> Any:
     """An intrinsic ``tile(a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns)``.
 
     It adds A B to C for ``rows`` rows and the first ``columns`` of ``panels * vectors * lanes`` columns; the panels are
     ``panel_size`` apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
+    A row of a panel is ``panel_vectors`` wide, of which the tile uses the first ``vectors``; these alone if None.
     """
 
     @intrinsic
@@ -69,7 +72,7 @@ def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1
         signature = types.void(a, size, size, size, panel, size, size, c, size, size, size, size)
 
         def generate(context, builder, signature, args):
-            _generate_tile(rows, vectors, lanes, panels, context, builder, signature, args)
+            _generate_tile(rows, vectors, lanes, panels, panel_vectors or vectors, context, builder, signature, args)
             return context.get_dummy_value()
 
         return signature, generate
@@ -77,7 +80,7 @@ def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1
     return tile
 
 
-def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, args):
+def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder, signature, args):
     a_type, panel_type, c_type = signature.args[0], signature.args[4], signature.args[7]
     width = a_type.dtype.bitwidth // 8
     lanes = lanes or vector_bytes() // width
@@ -135,7 +138,7 @@ def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, ar
     builder.cbranch(builder.icmp_signed("<", k, depth), body, done)
 
     builder.position_at_end(body)
-    panel_row = builder.mul(k, constant(vectors * lanes))
+    panel_row = builder.mul(k, constant(panel_vectors * lanes))
     right = []
     for number in range(panels):
         start = builder.add(panel_row, builder.mul(constant(number), panel_size))
@@ -182,6 +185,7 @@ def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, ar
 
 
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (emit_tile(rows, VECTORS) for rows in range(1, ROWS + 1))
+_half_tile6 = emit_tile(ROWS, VECTORS // 2, panel_vectors=VECTORS)
 _wide_tile1 = emit_tile(1, VECTORS, panels=WIDE)
 
 
@@ -192,7 +196,9 @@ def _row_tiles(a, a_at, a_row, a_column, rows, panel, panel_at, c, c_at, c_row, 
     while left > 0:
         tiles = (left + 5) // 6
         height = (left + tiles - 1) // tiles
-        if height == 6:
+        if height == 6 and 2 * columns <= panel_width(panel):
+            _half_tile6(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
+        elif height == 6:
             _tile6(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
         elif height == 5:
             _tile5(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
