@@ -442,6 +442,9 @@ class Backend(Protocol[A]):
     ) -> None:
         """``p -= lr m' / (sqrt(v') + eps)`` with bias-corrected moments m' and v'; AdamW if ``decoupled``."""
 
+    def scale(self, x: A, factor: float) -> None:
+        """``x *= factor``, in place."""
+
     def square_sum(self, x: A) -> float:
         """Sum of squares of a flat array."""
 

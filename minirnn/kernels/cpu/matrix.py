@@ -10,32 +10,35 @@ from minirnn.kernels.tile import multiply_add, panel_width
 
 _DEPTH = 2048  # a panel of this depth fits the second-level cache beside the rows
 _ROW_BLOCK_BYTES = 1 << 19  # so are these: each panel is loaded once for so many bytes of rows
+_PACKED_BYTES = 1 << 22  # of a packed B at a time, which stay in the third-level cache
 _CHUNK = 768  # largest depth of a packed chunk of a transposed product
 _GROUP = 96  # its rows of A
 _NO_ROWS = np.empty(0, np.int64)
 
 
 @jit
-def _rows_times_panels(thread_id, num_threads, a, panels, bias, out, block):
-    """out = A B + bias for this thread's rows: A [rows, depth], B packed."""
-    rows, depth = a.shape
-    width, columns = panels.shape[2], out.shape[1]
+def _rows_times_panels(thread_id, num_threads, a, k0, panels, bias, out, c0, block):
+    """out = A B + bias for this thread's rows and a packed part of B, from column c0 or from row k0 on.
+
+    It reaches as far as the panels do; where k0 > 0, the product is added to what there is.
+    """
+    (rows, lead), columns = a.shape, out.shape[1]
+    count, depth, width = panels.shape
+    used = min(count * width, columns - c0)
     first, last = chunk_of(rows, thread_id, num_threads)
     for r0 in range(first, last, block):
         height = min(block, last - r0)
-        for r in range(r0, r0 + height):
+        for r in range(r0, r0 + height if k0 == 0 else r0):
             if bias.size > 0:
-                for j in range(columns):
-                    out[r, j] = bias[j]
+                for j in range(c0, c0 + used):
+                    out[r, np.uintp(j)] = bias[np.uintp(j)]
             else:
-                for j in range(columns):
-                    out[r, j] = 0
-        for k0 in range(0, depth, _DEPTH):
-            part, left = k0 * width, r0 * depth + k0
-            count = min(_DEPTH, depth - k0)
-            multiply_add(
-                a, left, depth, 1, height, panels, part, depth * width, count, out, r0 * columns, columns, columns
-            )
+                for j in range(c0, c0 + used):
+                    out[r, np.uintp(j)] = 0
+        left, to = r0 * lead + k0, r0 * columns + c0
+        for k in range(0, depth, _DEPTH):
+            size = min(_DEPTH, depth - k)
+            multiply_add(a, left + k, lead, 1, height, panels, k * width, depth * width, size, out, to, columns, used)
 
 
 @jit
@@ -97,12 +100,18 @@ def gemm(
     columns = b.shape[0] if transpose_b else b.shape[1]
     if out is None:
         out = memory.empty((a.shape[0], columns), a.dtype)
-    panels = tile.pack(b, transpose_b)
     if bias is None:
         bias = np.empty(0, a.dtype)
     block = max(tile.ROWS * 4, _ROW_BLOCK_BYTES // (min(max(1, depth), _DEPTH) * a.itemsize) // tile.ROWS * tile.ROWS)
-    work = float(a.shape[0]) * depth * columns
-    threads.run(_rows_times_panels, work, a.shape[0], a, panels, bias, out, block)
+    width, step = tile.packed_width(a.dtype), _DEPTH
+    if transpose_b:
+        step = max(1, _PACKED_BYTES // max(1, depth * width * a.itemsize)) * width
+    for start in range(0, max(1, len(b)), step):
+        k0, c0 = (0, start) if transpose_b else (start, 0)
+        panels = tile.pack(b[start : start + step], transpose_b)
+        work = float(a.shape[0]) * panels.size
+        threads.run(_rows_times_panels, work, a.shape[0], a, k0, panels, bias, out, c0, block)
+        del panels  # before the next ones are made, which take its memory
     return out
 
 
