@@ -179,7 +179,8 @@ def test_linear_cross_entropy_stores_gradients_where_the_optimizer_reads_them() 
             optimizer.zero_grad()
             for _ in range(2):
                 loss = F.linear_cross_entropy(x, w, target) + F.linear_cross_entropy(F.linear(x, w), w, target)
-                (loss + F.linear_cross_entropy(w, w, range(6)) + F.linear(w, w).sum()).backward()
+                more = F.linear_cross_entropy(w, w, range(6)) + F.linear(w, w).sum() + F.embedding([1, 1, 5], w).sum()
+                (loss + more).backward()
             found.append(w.grad.numpy().copy())
             optimizer.step()
     for one, other in zip(found[:2], found[2:], strict=True):
