@@ -120,6 +120,8 @@ def test_pack_and_unpack(dtype: np.dtype, transposed: bool, depth: int, columns:
     width = tile.packed_width(dtype)
     assert width == tile.VECTORS * tile.vector_bytes() // dtype.itemsize
     assert panels.shape == (-(-columns // width), depth, width)
+    other = np.asfortranarray(b.T) if transposed else np.asfortranarray(b)
+    np.testing.assert_array_equal(tile.pack(other, transposed), panels)
     flat = panels.transpose(1, 0, 2).reshape(depth, panels.shape[0] * width)
     np.testing.assert_array_equal(flat[:, :columns], b)
     assert not flat[:, columns:].any()
