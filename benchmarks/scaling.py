@@ -4,13 +4,14 @@
 
 Each part prints a table; the default is all of them. ``length`` and ``batch``: LSTM 2x128, V65, from T=25 to 3,200 and
 from B=8 to 512; medians over turns that each run every size, so that a machine that slows down slows all of them.
-``threads``: LSTM 2x512 on one thread and on two. ``memory``: LSTM 2x512 B64 T128 V100 in a process of its own, against
-PyTorch. ``long``: T=20,000 at H=256 with and without recomputing.
+``threads``: LSTM 2x512 on one thread and on two. ``memory``: LSTM 2x512 B64 T128 V100 and 2x650 B20 T35 V10000, each in
+a process of its own, against PyTorch. ``long``: T=20,000 at H=256 with and without recomputing.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import statistics
 import subprocess
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from minirnn_cli.bench import ROWS, Work, minirnn_runner, torch_runner
 
-SMALL, LARGE = ROWS["lstm-2x128"], ROWS["lstm-2x512"]
+SMALL = ROWS["lstm-2x128"]
 PARTS = ("length", "batch", "threads", "memory", "long")
 
 
@@ -73,9 +74,9 @@ def peak_megabytes() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def child_memory(program: str) -> None:
+def child_memory(row: str, program: str) -> None:
     """Peak memory of a few steps, then page faults and Python allocations of steps after warm-up."""
-    step = {"minirnn": minirnn_runner, "torch": torch_runner}[program](LARGE, 2)
+    step = {"minirnn": minirnn_runner, "torch": torch_runner}[program](ROWS[row], 2)
     for _ in range(4):
         step()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -89,7 +90,7 @@ def child_memory(program: str) -> None:
     at = tracemalloc.get_traced_memory()[0]
     step()
     traced = (tracemalloc.get_traced_memory()[1] - at) / 1024
-    print(f"| {program} | {peak:.0f} | {faults:.0f} | {traced:.0f} |")
+    print(f"| {row} | {program} | {peak:.0f} | {faults:.0f} | {traced:.0f} |")
 
 
 def child_long(every: int | None, length: int, batch: int) -> None:
@@ -123,7 +124,7 @@ def main() -> None:
     if sys.argv[1:2] == ["child"]:
         kind, *rest = sys.argv[2:]
         if kind == "memory":
-            child_memory(rest[0])
+            child_memory(*rest)
         else:
             child_long(int(rest[0]) or None, int(rest[1]), int(rest[2]))
         return
@@ -139,10 +140,12 @@ def main() -> None:
     if "threads" in parts:
         threads()
     if "memory" in parts:
-        print("\n| LSTM 2x512 | peak MB | page faults per step | peak KB allocated in Python |\n|---|---|---|---|")
-        for program in ("minirnn", "torch"):
+        print(
+            "\n| work | program | peak MB | page faults per step | peak KB allocated in Python |\n|---|---|---|---|---|"
+        )
+        for row, program in itertools.product(("lstm-2x512", "lstm-2x650"), ("minirnn", "torch")):
             sys.stdout.flush()
-            run_child("memory", program)
+            run_child("memory", row, program)
     if "long" in parts:
         print(f"\nLSTM 2x256, T=20,000, B={options.long_batch}, V65, one step\n")
         print("| states kept | seconds | peak MB | loss | gradient norm |\n|---|---|---|---|---|")

@@ -96,7 +96,7 @@ def refusal(*arguments: str, code: int = 2, **options: Any) -> str:
 
 
 def interrupt(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
-    """Send a signal, again after five seconds if it came just before the process began to wait; return the exit code."""
+    """Send a signal, again after five seconds if it came just before the process waited; return the exit code."""
     for _ in range(100):
         process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):

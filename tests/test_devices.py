@@ -290,9 +290,13 @@ def test_generated_text_and_translations_are_those_of_the_cpu(gpu: str) -> None:
 
 
 LOGITS, CLASSES = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32), [2, 0, -100, 1]
+CLASS_WEIGHT = np.random.default_rng(2).standard_normal((3, 3)).astype(np.float32)
 VALUES = np.random.default_rng(1).random((4, 3)).astype(np.float32)
 LOSSES: dict[str, Callable] = {
     "cross entropy": lambda x: F.cross_entropy(x, CLASSES, weight=[1.0, 2.0, 0.5], label_smoothing=0.1),
+    "linear": lambda x: F.linear_cross_entropy(
+        x, mr.tensor(CLASS_WEIGHT, device=x.device), CLASSES, label_smoothing=0.1
+    ),
     "of each": lambda x: F.cross_entropy(x, CLASSES, reduction="none"),
     "ctc": lambda x: F.ctc_loss(x.log_softmax(1), [1, 1], 4, 2),
     "nll": lambda x: F.nll_loss(x.log_softmax(1), CLASSES, weight=[1.0, 2.0, 0.5]),

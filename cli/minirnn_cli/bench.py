@@ -90,8 +90,7 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu", precision: str
     def step() -> int:
         optimizer.zero_grad()
         with mr.matmul_precision(precision):
-            logits, _ = model(inputs)
-            loss = mr.nn.functional.cross_entropy(logits.reshape(-1, work.vocabulary), targets)
+            loss, _ = model.loss(inputs, targets.reshape(inputs.shape))
             loss.backward()
         mr.optim.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -120,6 +120,11 @@ def same_device(name: str, *inputs: Tensor | None) -> str:
     return device
 
 
+def needs_gradient(*inputs: Tensor | None) -> bool:
+    """Whether an operation on ``inputs`` will be recorded."""
+    return _mode.recording and any(t is not None and t.requires_grad for t in inputs)
+
+
 def record(
     name: str, inputs: Sequence[Tensor | None], data: Array, gradients: Gradients, device: str | None = None
 ) -> Tensor:

@@ -74,12 +74,19 @@ class Tensor:
                 raise GradientError(f"backward: the tensor has shape {shape}, its gradient {list(gradient.shape)}")
         tape.backward([(self, gradient)])
 
+    def grad_out(self) -> Array | None:
+        """``grad_slot`` where an operation may compute a whole gradient in it, which then need not be copied."""
+        slot = self.grad_slot
+        fits = slot is not None and (slot.shape, slot.dtype) == (self.shape, self.dtype)
+        return slot if fits and self.grad is None else None
+
     def add_grad(self, gradient: Array) -> None:
         """Add to ``grad`` (used by the tape)."""
         if self.grad is not None:
             self.grad.data += gradient
         elif self.grad_slot is not None:
-            self.grad_slot[...] = gradient
+            if gradient is not self.grad_slot:
+                self.grad_slot[...] = gradient
             self.grad = Tensor(self.grad_slot, device=self.device)
         else:
             own = kernels.on(self.device).asarray(gradient).astype(self.dtype, copy=True)

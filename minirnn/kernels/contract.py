@@ -279,6 +279,7 @@ class Backend(Protocol[A]):
         transpose_b: bool = False,
         rows: Any = None,
         column: int = 0,
+        accumulate: bool = False,
     ) -> A:
         """A B + bias, where A is ``a`` or its transpose, B is ``b`` or its transpose (not both transposed).
 
@@ -289,12 +290,13 @@ class Backend(Protocol[A]):
             out: [M, N], overwritten; a new array if None. With ``transpose_a`` it may have fewer rows than ``a`` has
                 columns: it then takes those from ``column`` on.
             rows: [K] integers, with ``transpose_a``: row k of B is ``b[rows[k]]``.
+            accumulate: with ``transpose_a``: add to ``out``.
         """
 
     def take_rows(self, table: A, rows: Any) -> A:
         """``table[rows]``: table [V, ...], rows [S], result [S, ...]."""
 
-    def scatter_add_rows(self, values: A, rows: Any, count: int) -> A:
+    def scatter_add_rows(self, values: A, rows: Any, count: int, out: A | None = None) -> A:
         """out [count, H], zero but for ``out[rows[s]] += values[s]`` in order; values [S, H], rows [S]."""
 
     def column_sums(self, x: A) -> A:
@@ -304,7 +306,14 @@ class Backend(Protocol[A]):
         """``x`` times a random mask of 0 and 1 / (1 - p), a function of ``seed`` alone; p in steps of 1 / 65536."""
 
     def cross_entropy(
-        self, logits: A, targets: Any, weight: A | None, smoothing: float, scale: float, with_grad: bool
+        self,
+        logits: A,
+        targets: Any,
+        weight: A | None,
+        smoothing: float,
+        scale: float,
+        with_grad: bool,
+        in_place: bool = False,
     ) -> tuple[A, A | None]:
         """Softmax cross-entropy: the loss of each row [S], and the gradient [S, V] of their sum, both times ``scale``.
 
@@ -316,6 +325,7 @@ class Backend(Protocol[A]):
             targets: [S] class numbers; rows with a negative one are ignored.
             weight: [V], weights of the classes; None for ones.
             smoothing: label smoothing in [0, 1] (Szegedy et al. 2016).
+            in_place: whether the gradient overwrites the logits.
         """
 
     def ctc_loss(
@@ -432,6 +442,9 @@ class Backend(Protocol[A]):
         decoupled: bool,
     ) -> None:
         """``p -= lr m' / (sqrt(v') + eps)`` with bias-corrected moments m' and v'; AdamW if ``decoupled``."""
+
+    def scale(self, x: A, factor: float) -> None:
+        """``x *= factor``, in place."""
 
     def square_sum(self, x: A) -> float:
         """Sum of squares of a flat array."""

@@ -61,11 +61,14 @@ def _panel_width(array):
     return lambda array: width
 
 
-def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1) -> Any:
+def emit_tile(
+    rows: int, vectors: int, lanes: int | None = None, panels: int = 1, panel_vectors: int | None = None
+) -> Any:
     """An intrinsic ``tile(a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns)``.
 
     It adds A B to C for ``rows`` rows and the first ``columns`` of ``panels * vectors * lanes`` columns; the panels are
     ``panel_size`` apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
+    A row of a panel is ``panel_vectors`` wide, of which the tile uses the first ``vectors``; these alone if None.
     Elements of A and B that are uint32 are pairs of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32 then.
     """
 
@@ -75,7 +78,7 @@ def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1
         signature = types.void(a, size, size, size, panel, size, size, c, size, size, size, size)
 
         def generate(context, builder, signature, args):
-            _generate_tile(rows, vectors, lanes, panels, context, builder, signature, args)
+            _generate_tile(rows, vectors, lanes, panels, panel_vectors or vectors, context, builder, signature, args)
             return context.get_dummy_value()
 
         return signature, generate
@@ -83,7 +86,7 @@ def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1
     return tile
 
 
-def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, args):
+def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder, signature, args):
     a_type, panel_type, c_type = signature.args[0], signature.args[4], signature.args[7]
     width = a_type.dtype.bitwidth // 8
     lanes = lanes or vector_bytes() // width
@@ -146,7 +149,7 @@ def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, ar
     builder.cbranch(builder.icmp_signed("<", k, depth), body, done)
 
     builder.position_at_end(body)
-    panel_row = builder.mul(k, constant(vectors * lanes))
+    panel_row = builder.mul(k, constant(panel_vectors * lanes))
     right = []
     for number in range(panels):
         start = builder.add(panel_row, builder.mul(constant(number), panel_size))
@@ -196,6 +199,7 @@ def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, ar
 
 
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (emit_tile(rows, VECTORS) for rows in range(1, ROWS + 1))
+_half_tile6 = emit_tile(ROWS, VECTORS // 2, panel_vectors=VECTORS)
 _wide_tile1 = emit_tile(1, VECTORS, panels=WIDE)
 
 
@@ -206,7 +210,9 @@ def _row_tiles(a, a_at, a_row, a_column, rows, panel, panel_at, c, c_at, c_row, 
     while left > 0:
         tiles = (left + 5) // 6
         height = (left + tiles - 1) // tiles
-        if height == 6:
+        if height == 6 and 2 * columns <= panel_width(panel):
+            _half_tile6(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
+        elif height == 6:
             _tile6(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
         elif height == 5:
             _tile5(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
@@ -301,43 +307,78 @@ def pack_rows(thread_id, num_threads, b, panels):
     """Pack b [depth, columns]: panels[p, k, j] = b[k, p * width + j]."""
     count, depth, width = panels.shape
     columns = b.shape[1]
+    block = 16  # rows of b, read along their length
     first, last = chunk_of(count, thread_id, num_threads)
-    for p in range(first, last):
-        start = p * width
-        used = min(width, columns - start)
-        for k in range(depth):
-            for j in range(used):
-                panels[p, k, j] = b[k, np.uintp(start + j)]  # uintp: a sign check would keep the loop scalar
-            for j in range(used, width):
-                panels[p, k, np.uintp(j)] = 0
+    for k0 in range(0, depth, block):
+        for p in range(first, last):
+            start = p * width
+            used = min(width, columns - start)
+            for k in range(k0, min(k0 + block, depth)):
+                for j in range(used):
+                    panels[p, k, j] = b[k, np.uintp(start + j)]  # uintp: a sign check would keep the loop scalar
+                for j in range(used, width):
+                    panels[p, k, np.uintp(j)] = 0
+
+
+@intrinsic
+def _transpose(typing_context, source, at, row, target, to, width):
+    """target[to + k * width + j] = source[at + j * row + k], for as many j and k as a vector has lanes."""
+    size = types.intp
+
+    def generate(context, builder, signature, args):
+        kind = signature.args[0].dtype
+        lanes, scalar = vector_bytes() // (kind.bitwidth // 8), context.get_data_type(kind)
+        vector, index = ir.VectorType(scalar, lanes), ir.IntType(64)
+        source, at, row, target, to, width = args
+
+        def vector_at(array_type, array, start, step, number):
+            data = context.make_array(array_type)(context, builder, array).data
+            offset = builder.add(start, builder.mul(ir.Constant(index, number), step))
+            return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+
+        rows = [builder.load(vector_at(signature.args[0], source, at, row, j)) for j in range(lanes)]
+        for load in rows:
+            load.align = kind.bitwidth // 8
+        numbers = [number for pair in range(lanes) for number in (pair, lanes + pair)]
+        mixes = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), numbers[k : k + lanes]) for k in (0, lanes)]
+        for _ in range(lanes.bit_length() - 1):  # interleaved log2(lanes) times, like a deck of cards
+            pairs = list(zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True))
+            rows = [builder.shuffle_vector(*pair, mix) for pair in pairs for mix in mixes]
+        for k, column in enumerate(rows):
+            builder.store(column, vector_at(signature.args[3], target, to, width, k)).align = kind.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(source, size, size, target, size, size), generate
+
+
+def _transpose_plain(source, at, row, target, to, width):
+    """:func:`_transpose` in NumPy."""
+    lanes = vector_bytes() // source.itemsize
+    _window(target, to, (lanes, lanes), (width, 1))[:] = _window(source, at, (lanes, lanes), (row, 1)).T
+
+
+if DISABLED:
+    _transpose = _transpose_plain
 
 
 @jit
 def pack_columns(thread_id, num_threads, b, panels):
     """Pack the transpose of b [columns, depth]: panels[p, k, j] = b[p * width + j, k]."""
     count, depth, width = panels.shape
-    columns = b.shape[0]
-    block = 64
+    lanes = width // VECTORS
     first, last = chunk_of(count, thread_id, num_threads)
     for p in range(first, last):
         start = p * width
-        used = min(width, columns - start)
-        for k0 in range(0, depth, block):
-            k1 = min(k0 + block, depth)
-            fours = used - used % 4
-            for j in range(0, fours, 4):  # four columns at a time, whose stores are consecutive, take half the time
-                for k in range(k0, k1):
-                    depth_k, row, column = np.uintp(k), np.uintp(start + j), np.uintp(j)
-                    panels[p, depth_k, column] = b[row, depth_k]
-                    panels[p, depth_k, column + np.uintp(1)] = b[row + np.uintp(1), depth_k]
-                    panels[p, depth_k, column + np.uintp(2)] = b[row + np.uintp(2), depth_k]
-                    panels[p, depth_k, column + np.uintp(3)] = b[row + np.uintp(3), depth_k]
-            for j in range(fours, used):
-                for k in range(k0, k1):
-                    panels[p, np.uintp(k), j] = b[np.uintp(start + j), np.uintp(k)]
-            for k in range(k0, k1):
-                for j in range(used, width):
-                    panels[p, k, j] = 0
+        used = min(width, b.shape[0] - start)
+        columns, rows = used - used % lanes, depth - depth % lanes  # in whole vectors
+        for k in range(0, rows, lanes):
+            for j in range(0, columns, lanes):
+                _transpose(b, (start + j) * depth + k, depth, panels, (p * depth + k) * width + j, width)
+        for k in range(depth):
+            for j in range(columns if k < rows else 0, used):
+                panels[p, k, np.uintp(j)] = b[np.uintp(start + j), k]
+            for j in range(used, width):
+                panels[p, k, np.uintp(j)] = 0
 
 
 def pack(b: np.ndarray, transposed: bool, to_bfloat16: bool = False) -> np.ndarray:
@@ -348,6 +389,6 @@ def pack(b: np.ndarray, transposed: bool, to_bfloat16: bool = False) -> np.ndarr
     if to_bfloat16:
         b = bfloat16.pairs(b, transposed)
     columns, depth = b.shape if transposed else b.shape[::-1]
-    panels = empty_panels(depth, columns, b.dtype)
+    panels, b = empty_panels(depth, columns, b.dtype), np.ascontiguousarray(b)
     threads.run(pack_columns if transposed else pack_rows, 8.0 * b.size, len(panels), b, panels)
     return panels

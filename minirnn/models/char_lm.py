@@ -16,7 +16,7 @@ from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
 from minirnn.kernels.contract import Array, Sampler, TokenModel
 from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike, linear_step
-from minirnn.nn.functional import Reduction, cross_entropy
+from minirnn.nn.functional import Reduction, linear_cross_entropy
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
 from minirnn.nn.state import State, pack_state, unpack_state
@@ -148,9 +148,9 @@ class CharLM(Body, Model):
             raise ShapeError(f"loss: tokens {list(tokens.shape)} and targets {list(targets.shape)} must have one shape")
         every = len(tokens) if recompute_every is None else check_int("loss: recompute_every", recompute_every)
         if every >= len(tokens):
-            logits, state = self(tokens, state)
-            flat = logits.reshape(-1, self.vocab_size)
-            return cross_entropy(flat, targets.reshape(-1), reduction=reduction), state
+            y, state = super().forward(tokens, state=state)
+            head = self.head
+            return linear_cross_entropy(y, head.weight, targets, linear_bias=head.bias, reduction=reduction), state
         losses = []
         for start in range(0, len(tokens), every):
             part = slice(start, start + every)

@@ -238,8 +238,16 @@ class EncoderDecoder(Model):
         h, counts = self._decoded(source, target, (source_lengths, target_lengths), teacher_forcing_ratio, draw)
         labels = ops.as_index("EncoderDecoder target", target)[1:]
         valid = valid_rows(len(labels), counts)
-        logits = self.head(ops.take_rows(h.reshape(labels.size, h.shape[2]), valid))
-        return F.cross_entropy(logits, labels.reshape(-1)[valid], label_smoothing=label_smoothing, reduction=reduction)
+        head, classes = self.head, labels.reshape(-1)[valid]
+        rows = ops.take_rows(h.reshape(labels.size, h.shape[2]), valid)
+        return F.linear_cross_entropy(
+            rows,
+            head.weight,
+            classes,
+            linear_bias=head.bias,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+        )
 
     def _decoded(
         self, source: TensorLike, target: TensorLike, lengths: tuple[Lengths, Lengths], ratio: float, draw: str

@@ -160,8 +160,16 @@ class OneToMany(Model):
             raise OptionError("OneToMany: loss expects a model of tokens (embedding_size); of vectors, use F.mse_loss")
         h, labels = self._decoded(first, targets, lengths), ops.as_index("OneToMany targets", targets)
         valid = valid_rows(len(labels), check_lengths("OneToMany", lengths, *labels.shape))
-        logits = self.head(ops.take_rows(h.reshape(labels.size, h.shape[2]), valid))
-        return F.cross_entropy(logits, labels.reshape(-1)[valid], label_smoothing=label_smoothing, reduction=reduction)
+        head, classes = self.head, labels.reshape(-1)[valid]
+        rows = ops.take_rows(h.reshape(labels.size, h.shape[2]), valid)
+        return F.linear_cross_entropy(
+            rows,
+            head.weight,
+            classes,
+            linear_bias=head.bias,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+        )
 
     @overload
     def generate(

@@ -15,13 +15,13 @@ from minirnn.autograd.ops import dropout, linear, log_softmax, relu, sigmoid, so
 from minirnn.autograd.tape import record
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
-from minirnn.kernels.contract import Array
+from minirnn.kernels.contract import Array, Kernels
 from minirnn.nn.state import check_lengths
 from minirnn.validation import check_choice, check_float, check_int
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "ctc_loss", "dropout"]
-__all__ += ["embedding", "huber_loss", "l1_loss", "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss"]
-__all__ += ["one_hot", "relu", "sigmoid", "smooth_l1_loss", "softmax", "softplus", "tanh"]
+__all__ += ["embedding", "huber_loss", "l1_loss", "layer_norm", "linear", "linear_cross_entropy", "log_softmax"]
+__all__ += ["mse_loss", "nll_loss", "one_hot", "relu", "sigmoid", "smooth_l1_loss", "softmax", "softplus", "tanh"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -109,25 +109,42 @@ def _class_inputs(
     classes = input.shape[min(1, input.ndim - 1)]
     if input.ndim > 2:
         input = input.permute(0, *range(2, input.ndim), 1)
-    rows, targets = input.reshape(-1, classes), targets.reshape(-1)
+    rows, targets = input.reshape(-1, classes), _class_targets(name, targets, classes, ignore_index)
+    return rows, targets, shape, _class_weight(name, weight, classes, rows.dtype)
+
+
+def _class_targets(name: str, targets: np.ndarray, classes: int, ignore_index: int) -> np.ndarray:
+    """Flat targets, ignored ones at -1."""
+    targets = targets.reshape(-1)
     if (targets.size and (targets.min() < 0 or targets.max() >= classes)) or 0 <= ignore_index < classes:
         ignored = targets == ignore_index
         bad = targets[((targets < 0) | (targets >= classes)) & ~ignored]
         if bad.size:
             raise IndexRangeError(f"{name}: target {bad[0]} is out of range for {classes} classes")
         targets = np.where(ignored, -1, targets)
+    return targets
+
+
+def _class_weight(name: str, weight: ArrayLike | None, classes: int, dtype: np.dtype) -> np.ndarray | None:
+    """The weights of the classes on the host."""
     if weight is None:
-        return rows, targets, shape, None
-    class_weight = np.ascontiguousarray(ops.as_tensor(weight).numpy(), dtype=rows.dtype)
+        return None
+    class_weight = np.ascontiguousarray(ops.as_tensor(weight).numpy(), dtype=dtype)
     if class_weight.shape != (classes,):
         raise ShapeError(f"{name}: expected a weight for each of {classes} classes, got {list(class_weight.shape)}")
-    return rows, targets, shape, class_weight
+    return class_weight
 
 
 def _total_weight(targets: np.ndarray, weight: np.ndarray | None) -> float:
     """What the mean divides by: the number, or the weight, of the targets that are not ignored."""
     counted = targets >= 0
     return float(np.count_nonzero(counted) if weight is None else weight[targets[counted]].sum(dtype=np.float64))
+
+
+def _loss_scale(reduction: str, targets: np.ndarray, weight: np.ndarray | None) -> float:
+    """The factor of every loss: 1, or for the mean 1 / total weight, NaN where there is nothing to average."""
+    total_weight = _total_weight(targets, weight) if reduction == "mean" else 1.0
+    return 1 / total_weight if total_weight else math.nan
 
 
 def cross_entropy(
@@ -155,10 +172,7 @@ def cross_entropy(
     check_float("cross_entropy: label_smoothing", label_smoothing, 0, 1)
     scores = ops.as_tensor(input)
     rows, targets, shape, class_weight = _class_inputs("cross_entropy", scores, target, weight, ignore_index)
-    scale = 1.0
-    if reduction == "mean":
-        total_weight = _total_weight(targets, class_weight)
-        scale = 1 / total_weight if total_weight else math.nan
+    scale = _loss_scale(reduction, targets, class_weight)
     K = kernels.on(rows.device)
     weights = None if class_weight is None else K.asarray(class_weight)
     logits = K.contiguous(rows.data)
@@ -170,8 +184,106 @@ def cross_entropy(
 
     if reduction == "none":
         return record("cross_entropy", (rows,), losses.reshape(shape), gradients)
-    total = K.asarray(scale if math.isnan(scale) else losses.sum(dtype=np.float64), losses.dtype)
-    return record("cross_entropy", (rows,), total, gradients)
+    return record("cross_entropy", (rows,), _total_loss(K, losses, scale), gradients)
+
+
+def _total_loss(K: Kernels, losses: Array, scale: float) -> Array:
+    return K.asarray(scale if math.isnan(scale) else losses.sum(dtype=np.float64), losses.dtype)
+
+
+_MAX_LOGITS = 1 << 23
+"""Logits that :func:`linear_cross_entropy` holds at once, unless they belong to one row."""
+
+
+def linear_cross_entropy(
+    input: ArrayLike,
+    linear_weight: ArrayLike,
+    target: ArrayLike,
+    *,
+    linear_bias: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy of the logits of a linear layer: cross_entropy(input linear_weight^T + linear_bias, target).
+
+    The gradient of the logits takes their place in memory. Where they are more than some millions they are never there
+    all at once: logits, losses and gradients are computed a block of rows at a time, and the backward pass only scales
+    the gradients (Hsu et al. 2024, "Liger Kernel", arXiv:2410.10989). With ``reduction="none"`` there is one block.
+
+    Args:
+        input: [..., H].
+        linear_weight, linear_bias: of the layer, [C, H], and [C] or None.
+        target: integer classes [...].
+        weight, reduction, ignore_index, label_smoothing: as for :func:`cross_entropy`.
+
+    Raises:
+        ShapeError, IndexRangeError, DTypeError, OptionError: an input does not fit.
+
+    >>> import minirnn as mr
+    >>> h, head = mr.tensor([[1.0, 0.0], [0.0, 1.0]]), mr.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    >>> linear_cross_entropy(h, head, [2, 0])
+    tensor(2.1429195)
+    """
+    name = "linear_cross_entropy"
+    _check_reduction(name, reduction)
+    check_float(f"{name}: label_smoothing", label_smoothing, 0, 1)
+    x, head, bias = ops.linear_operands(name, input, linear_weight, linear_bias)
+    shape, classes, target = x.shape[:-1], head.shape[0], ops.as_index(f"{name} target", target)
+    if target.shape != shape:
+        raise ShapeError(f"{name}: for input {list(x.shape)}, expected targets {list(shape)}, got {list(target.shape)}")
+    targets = _class_targets(name, target, classes, ignore_index)
+    class_weight = _class_weight(name, weight, classes, x.dtype)
+    scale = _loss_scale(reduction, targets, class_weight)
+    K = kernels.on(x.device)
+    weights = None if class_weight is None else K.asarray(class_weight)
+    rows, w, b = ops.as_rows(K, x.data), K.contiguous(head.data), None if bias is None else K.contiguous(bias.data)
+
+    needed = [t is not None and t.requires_grad for t in (x, head, bias)]
+    with_grad, count = ops.needs_gradient(x, head, bias), len(rows)
+    blocks = max(1, -(-count * classes // _MAX_LOGITS))
+    keep = with_grad and (blocks == 1 or reduction == "none")
+    size = max(1, count if keep else -(-count // blocks))
+
+    def products(slope: Array, rows: Array, out: Array | None, accumulate: bool) -> list[Array | None]:
+        """The gradients of the input's rows, of the weight and of the bias, from that of the logits."""
+        return [
+            K.gemm(slope, w) if needed[0] else None,
+            K.gemm(slope, rows, out=out, transpose_a=True, accumulate=accumulate) if needed[1] else None,
+            K.column_sums(slope) if needed[2] else None,
+        ]
+
+    losses, parts, slope, d_head = [], [], None, None
+    for start in range(0, max(1, count), size):
+        part = rows[start : start + size]
+        logits = K.gemm(part, w, b, transpose_b=True)
+        options = weights, label_smoothing, scale, with_grad, with_grad
+        loss, slope = K.cross_entropy(logits, targets[start : start + size], *options)
+        losses.append(loss)
+        if slope is not None and not keep:
+            parts.append(products(slope, part, d_head, d_head is not None))
+            d_head = parts[-1][1]
+
+    def gradients(g: Array) -> list[Array | None]:
+        if keep:
+            assert slope is not None
+            if reduction == "none":
+                slope[...] = slope * g.reshape(-1, 1)
+            found = products(slope, rows, None if x is head else head.grad_out(), False)
+        else:
+            d_rows, _, d_bias = zip(*parts, strict=True)
+            found = [
+                K.concatenate(d_rows, 0) if needed[0] else None,
+                d_head,
+                K.stack(d_bias, 0).sum(0) if needed[2] else None,
+            ]
+        found = [d if d is None or reduction == "none" else K.scaled(d, g) for d in found]
+        return [None if found[0] is None else found[0].reshape(x.shape), *found[1:]]
+
+    each = losses[0] if len(losses) == 1 else K.concatenate(losses, 0)
+    value = each.reshape(shape) if reduction == "none" else _total_loss(K, each, scale)
+    return record(name, (x, head, bias), value, gradients)
 
 
 def nll_loss(

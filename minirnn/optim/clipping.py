@@ -49,8 +49,8 @@ def clip_grad_norm_(
             raise GradientError(f"clip_grad_norm_: the norm of the gradients is {norm}, expected a finite one")
         scale = max_norm / (norm + 1e-6)
         if not scale >= 1:  # also true of NaN
-            for g, _ in gradients:
-                g *= scale
+            for g, device in gradients:
+                kernels.on(device).scale(g, scale)
     return norm
 
 

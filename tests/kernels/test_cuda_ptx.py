@@ -185,7 +185,7 @@ def run_operations(array: Any) -> None:
     K.rmsprop(p, p, p, p, p, 0.1, 0.9, 1e-8, 0.0, 0.9)
     K.adagrad(p, p, p, 0.1, 1e-8, 0.0)
     K.adam(p, p, p, p, 1, 0.1, 0.9, 0.99, 1e-8, 0.0, True)
-    K.cross_entropy(a, rows, vector, 0.1, 1.0, True)
+    K.cross_entropy(a, rows, vector, 0.1, 1.0, True, True)
     K.ctc_loss(array((5, 2, 4)), np.ones((2, 3), int), np.array([5, 0]), np.array([3, 0]), 0, np.ones(2), False, True)
     inputs = array((2, 3, 4)), array((5, 3, 4)), array((5, 3, 6)), vector, np.array([5, 2, 0]), 0.5
     context, weights = K.attention_forward(*inputs)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from minirnn import cells
 from minirnn.kernels import cpu, threads, tile
 from minirnn.kernels.contract import Noise, RecurrentWeights
+from minirnn.kernels.cpu import matrix
 from minirnn.kernels.jit import DISABLED
 from minirnn.kernels.steps import Steps, dense_steps, ragged_steps
 
@@ -119,6 +120,8 @@ def test_pack_and_unpack(dtype: np.dtype, transposed: bool, depth: int, columns:
     width = tile.packed_width(dtype)
     assert width == tile.VECTORS * tile.vector_bytes() // dtype.itemsize
     assert panels.shape == (-(-columns // width), depth, width)
+    other = np.asfortranarray(b.T) if transposed else np.asfortranarray(b)
+    np.testing.assert_array_equal(tile.pack(other, transposed), panels)
     flat = panels.transpose(1, 0, 2).reshape(depth, panels.shape[0] * width)
     np.testing.assert_array_equal(flat[:, :columns], b)
     assert not flat[:, columns:].any()
@@ -157,9 +160,12 @@ def test_gemm_matches_numpy(dtype: np.dtype, m: int, k: int, n: int, transpose_b
 def test_transposed_gemm_matches_numpy(dtype: np.dtype, m: int, k: int, n: int, with_rows: bool) -> None:
     a, b = random(k, m, dtype=dtype), random(k + 3, n, dtype=dtype, seed=1)
     rows = np.random.default_rng(5).integers(0, k + 3, k) if with_rows else None
-    out = np.full((m, n), np.nan, dtype)
+    out, right = np.full((m, n), np.nan, dtype), b if rows is None else b[rows]
     assert cpu.gemm(a, b if with_rows else b[:k], out=out, transpose_a=True, rows=rows) is out
-    assert_product(out, a.T, b[rows] if rows is not None else b[:k])
+    assert_product(out, a.T, right[:k])
+    before = out.astype(np.float64)
+    cpu.gemm(a, b if with_rows else b[:k], out=out, transpose_a=True, rows=rows, accumulate=True)
+    assert_product(out, a.T, right[:k], before)
 
 
 @pytest.mark.parametrize("depth", [2047, 2048, 2049, 4100])
@@ -168,6 +174,13 @@ def test_gemm_deeper_than_one_panel(dtype: np.dtype, depth: int) -> None:
     assert_product(cpu.gemm(a, b, bias), a, b, bias.astype(np.float64))
     assert_product(cpu.gemm(a, np.ascontiguousarray(b.T), transpose_b=True), a, b)
     assert_product(cpu.gemm(np.ascontiguousarray(a.T), b, transpose_a=True), a, b)
+
+
+def test_gemm_packs_its_right_operand_in_parts(dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, bias = random(13, 30, dtype=dtype), random(150, 30, dtype=dtype), random(150, dtype=dtype)
+    whole = cpu.gemm(a, b, bias, transpose_b=True)
+    monkeypatch.setattr(matrix, "_PACKED_BYTES", 1)  # one panel at a time
+    np.testing.assert_array_equal(cpu.gemm(a, b, bias, transpose_b=True), whole)
 
 
 def test_gemm_keeps_infinities_and_nan(dtype: np.dtype) -> None:
@@ -190,6 +203,9 @@ def test_square_sum_column_sums_and_rows(dtype: np.dtype) -> None:
             expected = np.zeros((7, columns))
             np.add.at(expected, index, x.astype(np.float64))
             np.testing.assert_allclose(cpu.scatter_add_rows(x, index, 7), expected, rtol=1e-5, atol=1e-5)
+            out = np.full((7, columns), np.nan, dtype)
+            assert cpu.scatter_add_rows(x, index, 7, out) is out
+            np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
             assert cpu.take_rows(expected, index).tolist() == expected[index].tolist()
 
 
@@ -246,7 +262,10 @@ RAGGED, RAGGED_REVERSED = ragged_steps(np.array([3, 0, 7, 7, 1, 5, 2, 6, 4, 7, 3
 JOBS: dict[str, Callable[[Any], list[np.ndarray]]] = {
     "gemm": lambda d: [cpu.gemm(random(61, 45, dtype=d), random(45, 83, dtype=d), random(83, dtype=d))],
     "gemm with transposed B": lambda d: gemm(61, 45, 83, d, transpose_b=True),
-    "gemm with transposed A": lambda d: gemm(300, 61, 300, d, transpose_a=True),
+    "gemm with transposed A": lambda d: gemm(1600, 230, 1600, d, transpose_a=True),
+    "gemm added to its result": lambda d: gemm(
+        300, 61, 300, d, transpose_a=True, out=random(61, 45, dtype=d, seed=2), accumulate=True
+    ),
     "gemm of chosen rows": lambda d: gemm(300, 61, 9, d, transpose_a=True, rows=np.arange(300) % 9),
     "rnn": lambda d: recurrent("rnn", DENSE, d),
     "rnn ragged": lambda d: recurrent("rnn", RAGGED_REVERSED, d),

@@ -5,12 +5,14 @@ Edges too: nothing to average, only ignored targets, logits beyond the range of 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+import minirnn as mr
 import minirnn.nn.functional as F
 from minirnn import nn
 from minirnn.autograd.tensor import Tensor, tensor
@@ -89,6 +91,100 @@ def test_class_losses_equal_pytorch(
         options["label_smoothing"] = float(smoothing)
     for ignore_index in {-100, int(target.flat[0]) if target.size else -100}:
         compare(loss, dtype, scores, target=target, reduction=reduction, ignore_index=ignore_index, **options)
+
+
+@dtypes
+@reductions
+@weights
+@pytest.mark.parametrize("limit", [1 << 23, 40, 1], ids=["one block", "blocks of rows", "row by row"])
+@pytest.mark.parametrize("rows", [(4, 3), (11,), (), (0,)], ids=str)
+def test_linear_cross_entropy_equals_pytorch(
+    dtype: str,
+    reduction: str,
+    weighted: bool,
+    limit: int,
+    rows: tuple[int, ...],
+    compare: Compare,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Loss and gradients of input, weight and bias."""
+    monkeypatch.setattr(F, "_MAX_LOGITS", limit)
+    rng, classes = np.random.default_rng(1), 9
+    target = rng.integers(0, classes, rows)
+    inputs = rng.standard_normal((*rows, 5)), rng.standard_normal((classes, 5)), rng.standard_normal(classes)
+
+    def ours(x: Tensor, w: Tensor, b: Tensor, target: Any, **options: Any) -> Tensor:
+        return F.linear_cross_entropy(x, w, target, linear_bias=b, **options)
+
+    def theirs(x: Any, w: Any, b: Any, target: Any, **options: Any) -> Any:
+        losses = TF.cross_entropy(TF.linear(x, w, b).reshape(-1, classes), target.reshape(-1), **options)
+        return losses.reshape(rows) if reduction == "none" else losses
+
+    options = {"weight": rng.uniform(0.2, 2, classes) if weighted else None, "reduction": reduction}
+    for ignore_index in {-100, int(target.flat[0]) if target.size else -100}:
+        for smoothing in (0.0, 0.3):
+            more = {"ignore_index": ignore_index, "label_smoothing": smoothing}
+            compare((ours, theirs), dtype, *inputs, target=target, **options, **more)
+
+
+@pytest.mark.skipif(not hasattr(TF, "linear_cross_entropy"), reason="PyTorch 2.13 or newer")
+def test_linear_cross_entropy_takes_the_arguments_of_pytorch(compare: Compare) -> None:
+    inputs = np.random.default_rng(1).standard_normal((6, 5)), np.random.default_rng(2).standard_normal((9, 5))
+    compare("linear_cross_entropy", "float32", *inputs, target=[0, 8, 3, 3, 1, 2], label_smoothing=0.1)
+    ours, theirs = (inspect.signature(f.linear_cross_entropy).parameters for f in (F, TF))
+    assert [(one.name, one.kind) for one in ours.values()] == [(theirs[name].name, theirs[name].kind) for name in ours]
+
+
+@pytest.mark.parametrize("limit", [1 << 23, 40])
+def test_linear_cross_entropy_computes_what_it_is_asked_for(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of some inputs alone; an input that is not contiguous, or the weight itself; no tape; two losses."""
+    monkeypatch.setattr(F, "_MAX_LOGITS", limit)
+    rng, target = np.random.default_rng(1), [[1, 0], [8, 3], [2, 2]]
+    x, w, b = (tensor(rng.standard_normal(shape), dtype="float64") for shape in ((5, 2, 3), (9, 5), (9,)))
+
+    def losses(x: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        h = x.permute(2, 1, 0)
+        separate = F.cross_entropy(F.linear(h, w, b).reshape(-1, 9), np.ravel(target))
+        return F.linear_cross_entropy(h, w, target, linear_bias=b), separate
+
+    for chosen in ([0], [1], [2], [0, 1, 2]):
+        found = []
+        for number in (0, 1):
+            leaves = [tensor(one.data, n in chosen, dtype="float64") for n, one in enumerate((x, w, b))]
+            (losses(*leaves)[number] * 3.0 + losses(*leaves)[number]).backward()
+            assert [leaf.grad is not None for leaf in leaves] == [n in chosen for n in range(3)]
+            found.append([leaf.grad.numpy() for leaf in leaves if leaf.grad is not None])
+        for ours, separate in zip(*found, strict=True):
+            np.testing.assert_allclose(ours, separate, rtol=1e-12, atol=1e-14)
+    w.requires_grad_()
+    with mr.no_grad():
+        one, other = losses(x, w, b)
+    assert not one.requires_grad
+    np.testing.assert_allclose(one.item(), other.item(), rtol=1e-14)
+    twice = tensor(rng.standard_normal((6, 6)), True, dtype="float64")
+    assert mr.gradcheck(lambda t: F.linear_cross_entropy(t, t, [1, 0, 5, 3, 2, 2]), [twice])
+
+
+def test_linear_cross_entropy_stores_gradients_where_the_optimizer_reads_them() -> None:
+    """Also of a weight used twice, or as its own input; and of several backward passes without ``zero_grad``."""
+    rng = np.random.default_rng(1)
+    start, x, target = rng.standard_normal((6, 6)), rng.standard_normal((4, 6)), [1, 0, 5, 3]
+    found = []
+    for slots in (False, True):
+        w = tensor(start, True, dtype="float64")
+        optimizer = mr.optim.SGD([w], lr=0.1)
+        if not slots:
+            w.grad_slot = None
+        for _ in range(2):
+            optimizer.zero_grad()
+            for _ in range(2):
+                loss = F.linear_cross_entropy(x, w, target) + F.linear_cross_entropy(F.linear(x, w), w, target)
+                more = F.linear_cross_entropy(w, w, range(6)) + F.linear(w, w).sum() + F.embedding([1, 1, 5], w).sum()
+                (loss + more).backward()
+            found.append(w.grad.numpy().copy())
+            optimizer.step()
+    for one, other in zip(found[:2], found[2:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])

@@ -64,24 +64,34 @@ def matmul(input: TensorLike, other: TensorLike) -> Tensor:
     return record("matmul", (x, y), K.matmul(x.data, y.data), gradients)
 
 
-def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
-    """y = x W^T + b over the last dimension: x [..., I], W [O, I] and b [O] or None to y [..., O]."""
+def linear_operands(
+    name: str, input: TensorLike, weight: TensorLike, bias: TensorLike | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The input [..., I], the weight [O, I] and the bias [O] or None of the operation ``name``, checked."""
     weight = as_tensor(weight)
     x, bias = as_tensor(input, weight), None if bias is None else as_tensor(bias, weight)
     if weight.ndim != 2:
-        raise ShapeError(f"linear: expected a weight [O, I], got {list(weight.shape)}")
+        raise ShapeError(f"{name}: expected a weight [O, I], got {list(weight.shape)}")
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(f"linear: expected input [..., {weight.shape[1]}], got {list(x.shape)}")
+        raise ShapeError(f"{name}: expected input [..., {weight.shape[1]}], got {list(x.shape)}")
     if x.dtype != weight.dtype:
-        raise DTypeError(f"linear: the input is {x.dtype}, the weight {weight.dtype}; convert one with .to(...)")
-    K = kernels.on(same_device("linear", x, weight, bias))
+        raise DTypeError(f"{name}: the input is {x.dtype}, the weight {weight.dtype}; convert one with .to(...)")
+    same_device(name, x, weight, bias)
+    return x, weight, bias
+
+
+def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
+    """y = x W^T + b over the last dimension: x [..., I], W [O, I] and b [O] or None to y [..., O]."""
+    x, weight, bias = linear_operands("linear", input, weight, bias)
+    K = kernels.on(x.device)
     rows, w, b = as_rows(K, x.data), weight.data, None if bias is None else bias.data
     y = K.gemm(rows, w, b, transpose_b=True)
 
     def gradients(g: Array) -> tuple[Array | None, Array | None, Array | None]:
         g = as_rows(K, g)
         dx = K.gemm(g, w).reshape(x.shape) if x.requires_grad else None
-        dw = K.gemm(g, rows, transpose_a=True) if weight.requires_grad else None
+        out = None if x is weight else weight.grad_out()
+        dw = K.gemm(g, rows, out=out, transpose_a=True) if weight.requires_grad else None
         return dx, dw, K.column_sums(g) if bias is not None and bias.requires_grad else None
 
     return record("linear", (x, weight, bias), y.reshape(*x.shape[:-1], w.shape[0]), gradients)

@@ -40,7 +40,7 @@ def embedding(table: Tensor, tokens: TensorLike, padding_idx: int | None = None)
     rows = K.asarray(index.reshape(-1))
 
     def gradients(g: Array) -> tuple[Array]:
-        d_table = K.scatter_add_rows(as_rows(K, g), rows, count)
+        d_table = K.scatter_add_rows(as_rows(K, g), rows, count, table.grad_out())
         if padding_idx is not None:
             d_table[padding_idx] = 0
         return (d_table,)

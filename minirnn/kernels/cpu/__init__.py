@@ -12,7 +12,7 @@ from minirnn.kernels.cpu.ctc import ctc_loss
 from minirnn.kernels.cpu.generate import Sampler
 from minirnn.kernels.cpu.loss import cross_entropy
 from minirnn.kernels.cpu.matrix import gemm
-from minirnn.kernels.cpu.optimizer import adagrad, adam, rmsprop, sgd, square_sum
+from minirnn.kernels.cpu.optimizer import adagrad, adam, rmsprop, scale, sgd, square_sum
 from minirnn.kernels.cpu.recurrence import Recurrence
 from minirnn.kernels.cpu.rows import column_sums, dropout, scatter_add_rows, take_rows
 from minirnn.kernels.cpu.stepping import gemv, recurrent_step

@@ -91,10 +91,11 @@ def cross_entropy(
     smoothing: float,
     scale: float,
     with_grad: bool,
+    in_place: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     (rows, classes), dtype = logits.shape, logits.dtype
     losses = np.empty(rows, dtype)
-    grad = memory.empty(logits.shape, dtype) if with_grad else None
+    grad = (logits if in_place else memory.empty(logits.shape, dtype)) if with_grad else None
     if logits.size:
         scratch = np.empty((threads.get_num_threads(), _LANES + classes), dtype)
         weights = np.empty(0, dtype) if weight is None else weight

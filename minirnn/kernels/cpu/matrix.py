@@ -11,33 +11,38 @@ from minirnn.kernels.precision import uses_bfloat16
 from minirnn.kernels.tile import multiply_add, multiply_add_bfloat16, panel_width
 
 _DEPTH = 2048  # a panel of this depth fits the second-level cache beside the rows
-_ROW_BLOCK_BYTES = 1 << 17
-_CHUNK = 256  # depth of one packed chunk of a transposed product
-_GROUP = 192  # its rows of A
+_ROW_BLOCK_BYTES = 1 << 19  # and these rows: each panel is loaded once for a block of them
+_PACKED_BYTES = 1 << 22  # of a packed B at a time, which stay in the third-level cache
+_CHUNK = 768  # largest depth of a packed chunk of a transposed product
+_GROUP = 96  # its rows of A
 _NO_ROWS = np.empty(0, np.int64)
 
 
 def _make_rows_times_panels(multiply_add):
     @jit
-    def rows_times_panels(thread_id, num_threads, a, panels, bias, out, block):
-        """out = A B + bias for this thread's rows: A [rows, depth], B packed."""
-        rows, depth = a.shape
-        width, columns = panels.shape[2], out.shape[1]
+    def rows_times_panels(thread_id, num_threads, a, k0, depth, panels, bias, out, c0, block):
+        """out = A B + bias for this thread's rows and a packed part of B, from column c0 or from row k0 on.
+
+        It has as many columns as the panels, and ``depth`` rows; where k0 > 0, the product is added to what there is.
+        """
+        (rows, lead), columns = a.shape, out.shape[1]
+        count, width = panels.shape[0], panels.shape[2]
+        used = min(count * width, columns - c0)
         first, last = chunk_of(rows, thread_id, num_threads)
         for r0 in range(first, last, block):
             height = min(block, last - r0)
-            for r in range(r0, r0 + height):
+            for r in range(r0, r0 + height if k0 == 0 else r0):
                 if bias.size > 0:
-                    for j in range(columns):
-                        out[r, j] = bias[j]
+                    for j in range(c0, c0 + used):
+                        out[r, np.uintp(j)] = bias[np.uintp(j)]
                 else:
-                    for j in range(columns):
-                        out[r, j] = 0
-            for k0 in range(0, depth, _DEPTH):
-                part, left = k0 * width, r0 * depth + k0
-                count = min(_DEPTH, depth - k0)
+                    for j in range(c0, c0 + used):
+                        out[r, np.uintp(j)] = 0
+            left, to = r0 * lead + k0, r0 * columns + c0
+            for k in range(0, depth, _DEPTH):
+                size = min(_DEPTH, depth - k)
                 multiply_add(
-                    a, left, depth, 1, height, panels, part, depth * width, count, out, r0 * columns, columns, columns
+                    a, left + k, lead, 1, height, panels, k * width, depth * width, size, out, to, columns, used
                 )
 
     return rows_times_panels
@@ -70,8 +75,8 @@ def _pair_rows(b, rows, k, start, count, target):
 
 def _make_transposed_times_rows(copy_row):
     @jit
-    def transposed_times_rows(thread_id, num_threads, a, column, b, rows, depth, out, panels, groups):
-        """out[m, :] = sum_k a[k, column + m] b[rows[k], :] for this thread's rows m.
+    def transposed_times_rows(thread_id, num_threads, a, column, b, rows, depth, out, accumulate, panels, groups):
+        """out[m, :] (+)= sum_k a[k, column + m] b[rows[k], :] for this thread's rows m.
 
         The depth, in pairs if these are multiplied, is divided into chunks; of each, B is packed into panels and A into
         groups of tiles, both by plain copies, since both are stored row by row.
@@ -84,10 +89,7 @@ def _make_transposed_times_rows(copy_row):
         panels_at, groups_at = thread_id * panel_count * chunk * width, thread_id * chunk * group
         first, last = chunk_of((count + 5) // 6, thread_id, num_threads)  # in tiles
         first, last = first * 6, min(count, last * 6)
-        for m in range(first, last):
-            for j in range(columns):
-                out[m, j] = 0
-        for k0 in range(0, depth, chunk):
+        for k0 in range(0, max(depth, 1), chunk):
             size = min(chunk, depth - k0)
             for p in range(panel_count):
                 start = p * width
@@ -98,6 +100,10 @@ def _make_transposed_times_rows(copy_row):
                         panels[thread_id, p, k, j] = 0
             for m0 in range(first, last, group):
                 height = min(group, last - m0)
+                if k0 == 0 and not accumulate:
+                    for m in range(m0, m0 + height):
+                        for j in range(columns):
+                            out[m, j] = 0
                 for k in range(size):
                     copy_row(a, rows[:0], k0 + k, column + m0, height, groups[thread_id, k])
                 to = m0 * columns
@@ -122,26 +128,34 @@ def gemm(
     transpose_b: bool = False,
     rows: np.ndarray | None = None,
     column: int = 0,
+    accumulate: bool = False,
 ) -> np.ndarray:
     if transpose_a:
-        return _transposed_gemm(a, b, out, rows, column)
+        return _transposed_gemm(a, b, out, rows, column, accumulate)
     depth = a.shape[1]
     columns = b.shape[0] if transpose_b else b.shape[1]
     if out is None:
         out = memory.empty((a.shape[0], columns), a.dtype)
-    bfloat16 = uses_bfloat16(a.dtype)
-    panels = tile.pack(b, transpose_b, bfloat16)
     if bias is None:
         bias = np.empty(0, a.dtype)
-    block = max(tile.ROWS * 4, _ROW_BLOCK_BYTES // max(1, depth * a.itemsize) // tile.ROWS * tile.ROWS)
-    work = float(a.shape[0]) * depth * columns
+    bfloat16 = uses_bfloat16(a.dtype)
     kernel = _rows_times_panels_bfloat16 if bfloat16 else _rows_times_panels
-    threads.run(kernel, work, a.shape[0], a, panels, bias, out, block)
+    block = max(tile.ROWS * 4, _ROW_BLOCK_BYTES // (min(max(1, depth), _DEPTH) * a.itemsize) // tile.ROWS * tile.ROWS)
+    width, step = tile.packed_width(a.dtype), _DEPTH
+    if transpose_b:
+        step = max(1, _PACKED_BYTES // max(1, depth * width * a.itemsize)) * width
+    for start in range(0, max(1, len(b)), step):
+        k0, c0 = (0, start) if transpose_b else (start, 0)
+        part = b[start : start + step]
+        panels = tile.pack(part, transpose_b, bfloat16)
+        work, count = float(a.shape[0]) * part.size, depth if transpose_b else len(part)
+        threads.run(kernel, work, a.shape[0], a, k0, count, panels, bias, out, c0, block)
+        del panels  # before the next ones are made, which take its memory
     return out
 
 
 def _transposed_gemm(
-    a: np.ndarray, b: np.ndarray, out: np.ndarray | None, rows: np.ndarray | None, column: int
+    a: np.ndarray, b: np.ndarray, out: np.ndarray | None, rows: np.ndarray | None, column: int, accumulate: bool
 ) -> np.ndarray:
     depth, columns = a.shape[0], b.shape[1]
     if out is None:
@@ -149,10 +163,11 @@ def _transposed_gemm(
     work, kernel, dtype = float(depth) * len(out) * columns, _transposed_times_rows, a.dtype
     if uses_bfloat16(dtype):
         kernel, depth, a, b = _transposed_times_rows_bfloat16, (depth + 1) // 2, a.view(np.uint32), b.view(np.uint32)
-    chunk = max(1, min(depth, _CHUNK))  # by the shape alone, so that sums have one order on any number of threads
+    chunks = max(1, -(-depth // _CHUNK))  # by the shape alone, so that sums have one order on any number of threads
+    chunk = max(1, -(-depth // chunks))
     count, dtype = threads.get_num_threads(), a.dtype
     panels = memory.empty((count, tile.packed_panels(columns, dtype), chunk, tile.packed_width(dtype)), dtype)
     groups = memory.empty((count, chunk, _GROUP), dtype)
     max_threads, rows = min(count, -(-len(out) // tile.ROWS)), _NO_ROWS if rows is None else rows
-    threads.run(kernel, work, max_threads, a, column, b, rows, depth, out, panels, groups)
+    threads.run(kernel, work, max_threads, a, column, b, rows, depth, out, accumulate, panels, groups)
     return out

@@ -94,6 +94,15 @@ def _square_sums(thread_id, num_threads, x, sums):
         sums[block] = total
 
 
+@jit
+def _scale(thread_id, num_threads, x, factor):
+    by = cast(factor, x[0])
+    lo, hi = chunk_of(x.size, thread_id, num_threads)
+    x = x[lo:hi]
+    for i in range(x.size):
+        x[i] *= by
+
+
 def sgd(
     p: np.ndarray,
     g: np.ndarray,
@@ -153,3 +162,10 @@ def square_sum(x: np.ndarray) -> float:
     sums = np.empty(-(-x.size // _BLOCK))
     threads.run(_square_sums, 1.0 * x.size, sums.size, x, sums)
     return float(sums.sum())
+
+
+def scale(x: np.ndarray, factor: float) -> None:
+    if x.size and x.flags.c_contiguous:
+        threads.run(_scale, 1.0 * x.size, x.size, x.reshape(-1), factor)
+    else:
+        x *= factor

@@ -62,8 +62,9 @@ def take_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.take(table, rows, axis=0, out=out, mode="clip")  # indices are valid; "raise" would copy
 
 
-def scatter_add_rows(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    out = memory.empty((count, values.shape[1]), values.dtype)
+def scatter_add_rows(values: np.ndarray, rows: np.ndarray, count: int, out: np.ndarray | None = None) -> np.ndarray:
+    if out is None:
+        out = memory.empty((count, values.shape[1]), values.dtype)
     threads.run(_scatter_add_rows, 4.0 * (values.size + out.size), max(1, out.shape[1] // 16), values, rows, out)
     return out
 

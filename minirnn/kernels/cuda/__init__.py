@@ -37,7 +37,7 @@ from minirnn.kernels.cuda.generate import Sampler
 from minirnn.kernels.cuda.indexing import add_at, put_along_axis, take_along_axis
 from minirnn.kernels.cuda.loss import cross_entropy
 from minirnn.kernels.cuda.matrix import gemm, matmul
-from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, sgd, square_sum
+from minirnn.kernels.cuda.optimizer import adagrad, adam, rmsprop, scale, sgd, square_sum
 from minirnn.kernels.cuda.recurrence import Recurrence
 from minirnn.kernels.cuda.reductions import argmax, argmin, cumsum, has_nan, log_softmax, softmax
 from minirnn.kernels.cuda.rows import column_sums, dropout, scatter_add_rows, take_rows

@@ -39,11 +39,12 @@ def _cross_entropy(
     total = zero
     for j in range(thread, classes, THREADS):
         total += exp(logits[n, j] - largest)
+    at_target = logits[n, target]  # before the other threads, past block_sum, overwrite it where grad is logits
     total = block_sum(total, shared)
     log_total = log(total)
     w = weight[target] if weight.size > 0 else one
     # -log p of logit x is log_total - (x - largest): a big ``largest`` is never added to a small logarithm
-    loss = kept * w * (log_total - (logits[n, target] - largest))
+    loss = kept * w * (log_total - (at_target - largest))
     mass = kept * w
     if smoothing > 0:
         smooth, weights = zero, zero
@@ -68,10 +69,16 @@ def _cross_entropy(
 
 
 def cross_entropy(
-    logits: DeviceArray, targets: object, weight: DeviceArray | None, smoothing: float, scale: float, with_grad: bool
+    logits: DeviceArray,
+    targets: object,
+    weight: DeviceArray | None,
+    smoothing: float,
+    scale: float,
+    with_grad: bool,
+    in_place: bool = False,
 ) -> tuple[DeviceArray, DeviceArray | None]:
     losses = (empty if logits.size else zeros)((logits.shape[0],), logits.dtype)
-    grad = empty(logits.shape, logits.dtype) if with_grad else None
+    grad = (logits if in_place else empty(logits.shape, logits.dtype)) if with_grad else None
     if logits.size:
         slopes = empty((0, 0), logits.dtype) if grad is None else grad
         classes = asarray(targets, np.int64)

@@ -174,7 +174,12 @@ def gemm(
     transpose_b: bool = False,
     rows: object = None,
     column: int = 0,
+    accumulate: bool = False,
 ) -> DeviceArray:
+    if accumulate:
+        assert out is not None
+        out += gemm(a, b, None, None, transpose_a, transpose_b, rows, column)
+        return out
     K, M = a.shape if transpose_a else a.shape[::-1]
     N = b.shape[0] if transpose_b else b.shape[1]
     if out is None:

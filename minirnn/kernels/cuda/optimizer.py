@@ -150,3 +150,7 @@ def square_sum(x: DeviceArray) -> float:
     sums = empty((-(-x.size // _BLOCK),), np.float64)
     launch_blocks(_square_sums, sums.size, sums, x)
     return sums.sum().item()
+
+
+def scale(x: DeviceArray, factor: float) -> None:
+    x *= factor

@@ -91,8 +91,9 @@ def scatter_rows(out: DeviceArray, rows: object, values: DeviceArray) -> None:
         launch(_scatter, values.size, out.flat, values.flat, indices, values.size // indices.size)
 
 
-def scatter_add_rows(values: DeviceArray, rows: object, count: int) -> DeviceArray:
-    out = empty((count, values.shape[1]), values.dtype)
+def scatter_add_rows(values: DeviceArray, rows: object, count: int, out: DeviceArray | None = None) -> DeviceArray:
+    if out is None:
+        out = empty((count, values.shape[1]), values.dtype)
     if out.size:
         launch_blocks(_scatter_add, (count, -(-out.shape[1] // THREADS)), out, values, asarray(rows, np.int64))
     return out
