@@ -17,6 +17,7 @@ from minirnn.data.corpus import read_bytes, read_characters, renumber
 from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
 from minirnn.models import CharLM
+from minirnn.models.body import CellLike
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild, softmax
 from minirnn.tasks.fine_tuning import Indexed, numbers_in
@@ -32,9 +33,11 @@ class CharConfig(WindowConfig):
     """Options of :class:`TextGenerator`."""
 
     as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
+    cell: CellLike = "layer_norm_gru"
     hidden_size: int = 256
     num_layers: int = 2
-    dropout: float = 0.2
+    dropout: float = 0.1
+    batch_size: int = 16
     recompute_every: int | None = option(
         None, "Save memory: store every n-th state only, and recompute the others.", 1, flags=("--recompute",)
     )
