@@ -25,6 +25,7 @@ from minirnn.tasks.scoring import Score, Scorer
 from minirnn.training import TrainingConfig
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
+DROPOUT_SYMBOLS, MAX_DROPOUT = 100_000, 0.5  # the smaller the text, the more often it is read: benchmarks/learning.md
 MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
 
 
@@ -36,7 +37,9 @@ class CharConfig(WindowConfig):
     cell: CellLike = "layer_norm_gru"
     hidden_size: int = 256
     num_layers: int = 2
-    dropout: float = 0.1
+    dropout: float | None = option(
+        None, "Fraction of the outputs of each layer dropped; 100,000 / symbols of the text, at most 0.5.", 0, 0.95
+    )
     batch_size: int = 16
     recompute_every: int | None = option(
         None, "Save memory: store every n-th state only, and recompute the others.", 1, flags=("--recompute",)
@@ -130,7 +133,8 @@ class TextGenerator(Task[Corpus, CharConfig]):
             )
         train = Streams.of(tokens[:cut], config.batch_size, config.seq_length)
         random.manual_seed(config.seed)
-        task = cls(CharLM(len(symbols), **config.recurrent()), symbols)
+        chosen = round(min(MAX_DROPOUT, DROPOUT_SYMBOLS / tokens.size), 3) if config.dropout is None else config.dropout
+        task = cls(CharLM(len(symbols), **config.recurrent() | {"dropout": chosen}), symbols)
         task._train, task.num_batches = train, len(train)
         task._validation = Streams.of(tokens[cut:][:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
         task._recompute_every = config.recompute_every
@@ -142,6 +146,8 @@ class TextGenerator(Task[Corpus, CharConfig]):
             **config.subset("batch_size", "seq_length", "val_fraction", "seed"),
         }
         task.summary = f"{tokens.size:,} {symbols.kind}, {len(symbols)} different"
+        if config.dropout is None:
+            task.summary += f", so dropout {chosen:g}"
         return task
 
     @classmethod
