@@ -24,7 +24,8 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for cell in options.cells or cells.names():
         run = train(options.text, options.minutes, "--cell", cell)
-        print(f"| {cell} | {run.loss:.3f} | {run.steps:,} | {run.tokens_per_second:,.0f} | {run.parameters:,} |", flush=True)
+        figures = f"{run.loss:.3f} | {run.steps:,} | {run.tokens_per_second:,.0f} | {run.parameters:,}"
+        print(f"| {cell} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def row(text: str, minutes: float, seeds: Sequence[int], options: str) -> str:
     """The row of one text and one set of options in the table."""
     runs = [train(text, minutes, "--seed", str(seed), *shlex.split(options)) for seed in seeds]
     losses = [run.loss for run in runs]
-    steps, rate = (statistics.mean(values) for values in zip(*((r.steps, r.tokens_per_second) for r in runs), strict=True))
+    steps, rate = statistics.mean(run.steps for run in runs), statistics.mean(run.tokens_per_second for run in runs)
     name = text if text.startswith("@") else Path(text).name
     return (
         f"| {name} | {options or 'defaults'} | {statistics.mean(losses):.4f} | {' '.join(f'{x:.4f}' for x in losses)} "
