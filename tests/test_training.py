@@ -127,7 +127,7 @@ def test_validation_is_the_mean_over_every_symbol() -> None:
 
 
 def test_the_state_is_kept_within_an_epoch_and_reset_at_its_end() -> None:
-    task = _task(dropout=0.0)
+    task = _task(cell="lstm", dropout=0.0)
     task.start_epoch(0)
     task.loss(0, 0.0)
     carried = task.state_dict()

@@ -20,6 +20,7 @@ from minirnn.data.corpus import read_bytes, read_characters, read_words, renumbe
 from minirnn.data.text import Bytes, Streams, Symbols, Words, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
 from minirnn.models import CharLM
+from minirnn.models.body import CellLike
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.tasks.base import Line, Prediction, Task, WindowConfig, check_text, rebuild, softmax
 from minirnn.tasks.fine_tuning import Indexed, numbers_in
@@ -35,8 +36,7 @@ class TextConfig(WindowConfig):
     """Options of language models."""
 
     hidden_size: int = 256
-    num_layers: int = 2
-    dropout: float = 0.2
+    batch_size: int = 16
     recompute_every: int | None = option(
         None, "Save memory: store every n-th state only, and recompute the others.", 1, flags=("--recompute",)
     )
@@ -44,9 +44,12 @@ class TextConfig(WindowConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CharConfig(TextConfig):
-    """Options of :class:`TextGenerator`."""
+    """Options of :class:`TextGenerator`; those that differ from other tasks' are chosen in ``benchmarks/learning.md``."""
 
     as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
+    cell: CellLike = "layer_norm_gru"
+    num_layers: int = 2
+    dropout: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,6 @@ class WordsConfig(TextConfig):
     )
     num_layers: int = 1
     dropout: float = 0.5
-    batch_size: int = 16
     val_fraction: float = 0.05
 
     def recurrent(self) -> dict[str, Any]:

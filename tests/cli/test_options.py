@@ -18,6 +18,7 @@ from typer.testing import Result
 from minirnn import checkpoint
 from minirnn.data import catalog
 from minirnn.errors import DataError
+from minirnn.tasks.char import CharConfig
 
 SIZES = ("--hidden", "6", "--layers", "1", "--batch-size", "4", "--seq-length", "8")
 
@@ -60,7 +61,7 @@ def test_the_command_line_overrides_a_file_and_a_file_the_defaults() -> None:
     Path("small.toml").write_text('hidden = 6\nnum-layers = 1\nseq_length = 8\nlr = 1\ncell = "gru"\nminutes = 5\n')
     train("--config", "small.toml", "--lr", "0.01", "--steps", "2")
     expected = {"hidden_size": 6, "num_layers": 1, "seq_length": 8, "cell": "gru"}
-    expected |= {"lr": 0.01, "steps": 2, "minutes": None, "batch_size": 32}
+    expected |= {"lr": 0.01, "steps": 2, "minutes": None, "batch_size": CharConfig().batch_size}
     assert settings().items() >= expected.items()
 
 

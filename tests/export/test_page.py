@@ -44,7 +44,7 @@ def round_weights(task: Any) -> Any:
 
 
 def generator(symbols: Characters | Bytes, scale: float = 3.0) -> TextGenerator:
-    task = TextGenerator.build(Corpus(symbols.encode(TEXT), symbols), CharConfig(hidden_size=12, seed=2))
+    task = TextGenerator.build(Corpus(symbols.encode(TEXT), symbols), CharConfig(cell="lstm", hidden_size=12, seed=2))
     for parameter in task.model.parameters():
         parameter.data[...] *= scale
     return round_weights(task)
