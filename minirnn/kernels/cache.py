@@ -152,7 +152,9 @@ class KernelCache(NullCache):
             target_context.refresh()
             path = self._path(signature, target_context.codegen())
             if path is not None:  # pickle is the format of Numba's own cache; the folder is private to the user
-                return self._code.rebuild(target_context, pickle.loads(_read(path)))
+                result = self._code.rebuild(target_context, pickle.loads(_read(path)))
+                result.library._reload_init.update(result.reload_init)  # for kernels that will be linked with it
+                return result
         except Exception:  # any damage is a miss
             pass
         for listener in list(_listeners):
