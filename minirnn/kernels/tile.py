@@ -54,7 +54,7 @@ def panel_width(array):
     return packed_width(array.dtype)
 
 
-@overload(panel_width, inline="always")
+@overload(panel_width, jit_options={"forceinline": True})
 def _panel_width(array):
     width = VECTORS * vector_bytes() // (array.dtype.bitwidth // 8)
     return lambda array: width
