@@ -126,7 +126,13 @@ def show_training(
     def note(text: str) -> None:
         show.print(f"step {trainer.position.step:>6}  {text}")
 
-    with stop_on_signals(trainer) as received, compile_notes(quiet), _compile_ahead(trainer), show, show_log(note, quiet):
+    with (
+        stop_on_signals(trainer) as received,
+        compile_notes(quiet),
+        _compile_ahead(trainer),
+        show,
+        show_log(note, quiet),
+    ):
         for step in trainer.fit():
             if as_json and step.logged and not reader_gone:
                 try:

@@ -1,4 +1,4 @@
-"""Compiling on two processors: a second process compiles, from the last kernel to the first, what this one will need."""
+"""Compiling on two processors: a second process compiles what this one will need, from the last kernel to the first."""
 
 from __future__ import annotations
 
