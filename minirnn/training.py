@@ -103,7 +103,11 @@ class TrainingConfig(Config):
         None, "Train for this many passes over the data.", minimum=0, exclude_minimum=True, group="Budget"
     )
     minutes: float | None = option(
-        None, "Train for this many minutes.", minimum=0, exclude_minimum=True, group="Budget"
+        None,
+        "Train for this many minutes, without those in which kernels are compiled.",
+        minimum=0,
+        exclude_minimum=True,
+        group="Budget",
     )
     patience: int | None = option(
         None, "Stop early after this many evaluations without a new best.", minimum=1, group="Budget"
@@ -225,6 +229,13 @@ class Position:
 Hook = Callable[["Trainer", Step], None]
 
 
+def _clock() -> float:
+    """Seconds, without those in which kernels were compiled."""
+    from minirnn.kernels.cache import compile_seconds  # loads Numba
+
+    return time.perf_counter() - compile_seconds()
+
+
 class Trainer:
     """Trains a task and saves its best and its last state.
 
@@ -286,8 +297,8 @@ class Trainer:
         self.stopping = True
 
     def update_seconds(self) -> None:
-        """Set the training time of ``position``."""
-        self.position.seconds = time.perf_counter() - self._started
+        """Set the training time of ``position``; compiling kernels does not count."""
+        self.position.seconds = _clock() - self._started
 
     # -------------------------------------------------------------------------------------------- the loop
 
@@ -302,7 +313,7 @@ class Trainer:
             SaveError: the end of the run could not be saved.
         """
         position = self.position
-        self._started = time.perf_counter() - position.seconds
+        self._started = _clock() - position.seconds
         self.task.model.train()
         if position.step == 0 and not self.finished:
             self.save()  # the first state to roll back to; and an unwritable folder is known at once

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+import time
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import minirnn as mr
 from minirnn import checkpoint
 from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DivergedError, OptionError, SaveError
+from minirnn.kernels import cache
 from minirnn.runs import BEST, LAST, METRICS, PREVIOUS
 from minirnn.tasks.char import CharConfig, Corpus, TextGenerator, evaluate
 from minirnn.training import Trainer, TrainingConfig
@@ -75,6 +77,30 @@ def test_a_thread_shares_the_generator_of_the_main_thread_until_it_seeds() -> No
     thread.join()
     assert drawn == [expected[0], seeded]
     assert mr.random.draw_seed() == expected[1]
+
+
+@pytest.mark.needs_jit
+def test_seconds_of_compiling_are_no_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, seconds = _task(), 3600.0
+    loss = task.loss
+
+    def slow(batch_index: int, progress: float) -> Any:
+        """As if an hour of compiling had passed."""
+        nonlocal now, compiling
+        now, compiling = now + seconds, compiling + seconds
+        return loss(batch_index, progress)
+
+    now = compiling = 0.0
+    clock = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + now)
+    monkeypatch.setattr(cache, "compile_seconds", lambda: compiling)
+    monkeypatch.setattr(task, "loss", slow)
+    trainer = Trainer(task, TrainingConfig(minutes=30))
+    steps = trainer.fit()
+    for number in (1, 2, 3):
+        step = next(steps)
+        assert (step.step, step.progress < 0.5) == (number, True)
+        assert 0 < step.seconds < 600
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

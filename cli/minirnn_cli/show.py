@@ -7,12 +7,13 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
 import typer
 
+from minirnn.optim import clip_grad_norm_
 from minirnn.tasks import Task
 from minirnn.training import Step, Trainer
 from minirnn_cli.options import close_stdout
@@ -43,6 +44,22 @@ def compile_notes(quiet: bool) -> Iterator[None]:
             say("compiling kernels for this machine (once; a few seconds) ...")
 
     with on_compile(listener):
+        yield
+
+
+@contextmanager
+def _compile_ahead(trainer: Trainer) -> Iterator[None]:
+    """Compile the kernels of a training step on two processors."""
+    from minirnn.kernels.ahead import compile_ahead
+
+    def step() -> None:
+        loss, _ = trainer.task.loss(trainer.position.batch, trainer.progress)
+        loss.backward()
+        clip_grad_norm_(trainer.task.model.parameters(), 1.0)
+        trainer.optimizer.step()
+
+    on_cpu = all(parameter.device == "cpu" for parameter in trainer.task.model.parameters())
+    with compile_ahead(step) if on_cpu else nullcontext():
         yield
 
 
@@ -109,7 +126,13 @@ def show_training(
     def note(text: str) -> None:
         show.print(f"step {trainer.position.step:>6}  {text}")
 
-    with stop_on_signals(trainer) as received, compile_notes(quiet), show, show_log(note, quiet):
+    with (
+        stop_on_signals(trainer) as received,
+        compile_notes(quiet),
+        _compile_ahead(trainer),
+        show,
+        show_log(note, quiet),
+    ):
         for step in trainer.fit():
             if as_json and step.logged and not reader_gone:
                 try:

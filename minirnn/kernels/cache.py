@@ -9,6 +9,7 @@ damaged file counts as a miss: the kernel is compiled again. See ``docs/internal
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import os
 import pickle
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import config
+from numba.core import config, event
 
 try:
     from numba.core.caching import CompileResultCacheImpl, NullCache
@@ -46,6 +47,36 @@ def on_compile(listener: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+class _Compiling(event.TimingListener):
+    """Measures how long Numba compiles; no garbage is collected meanwhile, which would take a tenth of that time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running, self._collects = 0, False
+
+    def on_start(self, event: Any) -> None:
+        super().on_start(event)
+        if self._running == 0:
+            self._collects = gc.isenabled()
+            gc.disable()
+        self._running += 1
+
+    def on_end(self, event: Any) -> None:
+        super().on_end(event)
+        self._running -= 1
+        if self._running == 0 and self._collects:
+            gc.enable()
+
+
+_compiling = _Compiling()
+event.register("numba:compile", _compiling)
+
+
+def compile_seconds() -> float:
+    """The time this process has spent in compiling kernels so far."""
+    return _compiling.duration if _compiling.done else 0.0
 
 
 def cache_root() -> Path:
@@ -152,7 +183,9 @@ class KernelCache(NullCache):
             target_context.refresh()
             path = self._path(signature, target_context.codegen())
             if path is not None:  # pickle is the format of Numba's own cache; the folder is private to the user
-                return self._code.rebuild(target_context, pickle.loads(_read(path)))
+                result = self._code.rebuild(target_context, pickle.loads(_read(path)))
+                result.library._reload_init.update(result.reload_init)  # for kernels that will be linked with it
+                return result
         except Exception:  # any damage is a miss
             pass
         for listener in list(_listeners):

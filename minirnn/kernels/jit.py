@@ -19,19 +19,29 @@ DISABLED: bool = bool(config.DISABLE_JIT)
 """True under ``NUMBA_DISABLE_JIT=1``: kernels run as plain Python, for coverage and debuggers."""
 
 
-def jit(function: Callable | None = None, *, reassociate: bool = False, inline: bool = False) -> Any:
+def jit(
+    function: Callable | None = None, *, reassociate: bool = False, inline: bool = False, from_python: bool = True
+) -> Any:
     """Compile ``function`` at its first call, once for each combination of argument types.
 
     Args:
         reassociate: let the compiler reorder sums, so that reductions vectorise. NaN and infinity are kept.
         inline: for helpers that only other kernels call; they need no cache entry.
+        from_python: False where only other kernels call it: code that takes Python's arguments is left out.
     """
     if function is None:
-        return functools.partial(jit, reassociate=reassociate, inline=inline)
+        return functools.partial(jit, reassociate=reassociate, inline=inline, from_python=from_python)
     if DISABLED:
         return function if inline else _ignore_fp_errors(function)
     fastmath = {"contract", "nsz"} | ({"reassoc"} if reassociate else set())
-    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath, forceinline=inline)(function)
+    dispatcher = numba.njit(
+        nogil=True,
+        error_model="numpy",
+        fastmath=fastmath,
+        forceinline=inline,
+        no_cpython_wrapper=inline or not from_python,
+        no_cfunc_wrapper=True,
+    )(function)
     if not inline:
         dispatcher._cache = KernelCache(dispatcher.py_func)
     return dispatcher

@@ -26,7 +26,7 @@ def cast(value, like):
     return type(like)(value)
 
 
-@overload(cast, inline="always")
+@overload(cast, jit_options={"forceinline": True})
 def _cast(value, like):
     if like == types.float32:
         return lambda value, like: np.float32(value)

@@ -6,6 +6,9 @@ vector accumulators in registers, broadcasts one element of A per row and multip
 panel stays in the first- or second-level cache. Every element of C is one chain of multiply-adds in ascending order of
 depth, whichever tile it is in, so results do not depend on how rows are divided among threads. (Structure: Goto & van
 de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".)
+
+The tiles are compiled once for a type of elements, as a function that kernels call by its symbol; as a part of every
+kernel that multiplies they would take most of the time in which kernels are compiled.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, codegen, config
@@ -55,7 +59,7 @@ def panel_width(array):
     return packed_width(array.dtype)
 
 
-@overload(panel_width, inline="always")
+@overload(panel_width, jit_options={"forceinline": True})
 def _panel_width(array):
     width = VECTORS * vector_bytes() // (array.dtype.bitwidth // 8)
     return lambda array: width
@@ -98,8 +102,8 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
     word, index = ir.IntType(32), ir.IntType(64)
     suffix = f"v{lanes}f{8 * width}"
 
-    def data(array_type, value):
-        return context.make_array(array_type)(context, builder, value).data
+    def data(kind, value):
+        return value if isinstance(kind, types.CPointer) else context.make_array(kind)(context, builder, value).data
 
     def declare(name, result, parameters):
         return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
@@ -203,34 +207,62 @@ _half_tile6 = emit_tile(ROWS, VECTORS // 2, panel_vectors=VECTORS)
 _wide_tile1 = emit_tile(1, VECTORS, panels=WIDE)
 
 
-@jit(inline=True)
-def _row_tiles(a, a_at, a_row, a_column, rows, panel, panel_at, c, c_at, c_row, depth, columns):
-    """One panel against ``rows`` rows, in tiles of almost equal height (25 rows: five fives)."""
-    left = rows
-    while left > 0:
-        tiles = (left + 5) // 6
-        height = (left + tiles - 1) // tiles
-        if height == 6 and 2 * columns <= panel_width(panel):
-            _half_tile6(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
-        elif height == 6:
-            _tile6(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
-        elif height == 5:
-            _tile5(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
-        elif height == 4:
-            _tile4(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
-        elif height == 3:
-            _tile3(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
-        elif height == 2:
-            _tile2(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
-        else:
-            _tile1(a, a_at, a_row, a_column, panel, panel_at, 0, c, c_at, c_row, depth, columns)
-        a_at += height * a_row
-        c_at += height * c_row
-        left -= height
+@jit(from_python=False)
+def _multiply_add(a, a_row, a_column, rows, panels, panel_size, depth, c, c_row, columns):
+    """:func:`multiply_add` of pointers to the first elements; one panel after the other."""
+    width = panel_width(panels)
+    panel, column = 0, 0
+    while rows == 1 and column + (WIDE - 1) * width < columns:
+        used = min(WIDE * width, columns - column)
+        _wide_tile1(a, 0, a_row, a_column, panels, panel, panel_size, c, column, c_row, depth, used)
+        panel += WIDE * panel_size
+        column += WIDE * width
+    while column < columns:
+        used = min(width, columns - column)
+        a_at, c_at, left = 0, column, rows
+        while left > 0:  # tiles of almost equal height (25 rows: five fives)
+            tiles = (left + 5) // 6
+            height = (left + tiles - 1) // tiles
+            if height == 6 and 2 * used <= width:
+                _half_tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            elif height == 6:
+                _tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            elif height == 5:
+                _tile5(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            elif height == 4:
+                _tile4(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            elif height == 3:
+                _tile3(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            elif height == 2:
+                _tile2(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            else:
+                _tile1(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            a_at += height * a_row
+            c_at += height * c_row
+            left -= height
+        panel += panel_size
+        column += width
 
 
-@jit(inline=True)
-def multiply_add(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns):
+@functools.cache
+def _link_product(a: types.Type, panels: types.Type, c: types.Type) -> tuple[str, tuple[types.Type, ...]]:
+    """Compile ``_multiply_add`` for three types of elements, or load it: the symbol of its code, and its arguments."""
+    size = types.intp
+    arguments = (
+        *(types.CPointer(a), size, size, size),
+        *(types.CPointer(panels), size, size),
+        *(types.CPointer(c), size, size),
+    )
+    _multiply_add.compile(arguments)
+    compiled, name = _multiply_add.overloads[arguments], f"minirnn_multiply_add_{a}_{panels}_{c}"
+    llvm.add_symbol(name, compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+    return name, arguments
+
+
+@intrinsic
+def multiply_add(
+    typing_context, a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns
+):
     """C[rows, columns] += A[rows, depth] B[depth, columns], positions and strides in elements.
 
     Args:
@@ -238,18 +270,23 @@ def multiply_add(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, 
         panels: packed B; panel p begins at ``panels_at + p * panel_size``.
         c: C[r, j] is its element ``c_at + r * c_row + j``.
     """
-    width = panel_width(panels)
-    column = 0
-    while rows == 1 and column + (WIDE - 1) * width < columns:
-        used = min(WIDE * width, columns - column)
-        _wide_tile1(a, a_at, a_row, a_column, panels, panels_at, panel_size, c, c_at + column, c_row, depth, used)
-        panels_at += WIDE * panel_size
-        column += WIDE * width
-    while column < columns:
-        used = min(width, columns - column)
-        _row_tiles(a, a_at, a_row, a_column, rows, panels, panels_at, c, c_at + column, c_row, depth, used)
-        panels_at += panel_size
-        column += width
+    elements, size = (a.dtype, panels.dtype, c.dtype), types.intp
+    name, arguments = _link_product(*elements)
+
+    def generate(context, builder, signature, args):
+        def pointer(number):
+            array = context.make_array(signature.args[number])(context, builder, args[number])
+            return builder.gep(array.data, [args[number + 1]])
+
+        function_type = context.call_conv.get_function_type(types.none, arguments)
+        function = cgutils.get_or_insert_function(builder.module, function_type, name)
+        values = [pointer(0), *args[2:5], pointer(5), *args[7:9], pointer(9), *args[11:]]
+        context.call_conv.call_function(builder, function, types.none, arguments, values)
+        # a kernel from the cache needs the symbol before it is loaded
+        context.active_code_library._reload_init.add(functools.partial(_link_product, *elements))
+        return context.get_dummy_value()
+
+    return types.void(a, size, size, size, size, panels, size, size, size, c, size, size, size), generate
 
 
 def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns):

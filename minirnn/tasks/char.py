@@ -44,7 +44,7 @@ class TextConfig(WindowConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CharConfig(TextConfig):
-    """Options of :class:`TextGenerator`; those that differ from other tasks' are chosen in ``benchmarks/learning.md``."""
+    """Options of :class:`TextGenerator`; ``benchmarks/learning.md`` has why they are what they are."""
 
     as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
     cell: CellLike = "layer_norm_gru"

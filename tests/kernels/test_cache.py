@@ -6,6 +6,7 @@ what the one before it stored there.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -18,8 +19,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
+from numba.core import event
 
 from minirnn.kernels import cache, jit
 from minirnn.kernels.cpu import rows
@@ -407,3 +410,54 @@ def test_float32_run_compiles_no_kernel_twice_and_none_for_float64() -> None:
     for name, arguments in signatures:
         doubles = [kind for kind in arguments if kind.startswith("array(float64")]
         assert len(doubles) == (name == "_square_sums"), f"{name}: {arguments}"  # its sums
+
+
+CALLERS = """
+from minirnn.kernels import tile
+@jit.jit
+def product(a, panels, out):
+    tile.multiply_add(a, 0, 3, 1, 2, panels, 0, panels.shape[2] * 3, 3, out, 0, 4, 4)
+@jit.jit
+def first(a, panels, out):
+    product(a, panels, out)
+@jit.jit
+def second(a, panels, out):
+    product(a, panels, out)
+a, b, out = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4), np.zeros((2, 4))
+CALLER(a, tile.pack(b, False), out)
+print(json.dumps([compiled, (out - a @ b).tolist()]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs_jit
+def test_kernel_compiled_with_one_from_the_cache_loads_what_that_one_needs(root: Path) -> None:
+    """The code of both calls the tiles by a symbol, which a process that compiles nothing has to define first."""
+    for caller, expected in (
+        ("first", ["pack_rows", "first", "product", "_multiply_add"]),
+        ("second", ["second"]),
+        ("second", []),
+    ):
+        assert result(script(root, CALLERS.replace("CALLER", caller))) == [expected, [[0.0] * 4] * 2]
+
+
+@pytest.mark.needs_jit
+def test_seconds_of_compiling_are_counted_once_and_nothing_is_collected_meanwhile() -> None:
+    class Listener(event.Listener):
+        def on_start(self, event: Any) -> None:
+            collects.append(gc.isenabled())
+
+        on_end = on_start
+
+    collects: list[bool] = []
+    inner = numba.njit(lambda x: x + 1)
+    before, began = cache.compile_seconds(), time.perf_counter()
+    with event.install_listener("numba:compile", Listener()):
+        numba.njit(lambda x: inner(x))(1)
+    seconds = cache.compile_seconds() - before
+    assert 0 < seconds <= time.perf_counter() - began
+    assert collects == [False, False, False, True]
+    assert gc.isenabled()
+    with pytest.raises(numba.TypingError):
+        numba.njit(lambda x: x.nothing)(1)
+    assert gc.isenabled()

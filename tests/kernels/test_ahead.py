@@ -1,0 +1,66 @@
+"""A second process that compiles ahead fills the cache, computes nothing, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.needs_jit, pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork")]
+
+SCRIPT = """
+import multiprocessing, os, sys, time
+import numpy as np
+from minirnn.kernels import cpu
+from minirnn.kernels.ahead import compile_ahead
+from minirnn.kernels.cache import cache_folder, on_compile
+parent, x, computed, compiled = os.getpid(), np.ones((3, 4)), [], []
+
+def step():
+    total = cpu.square_sum(np.ones(5))
+    if os.getpid() == parent:
+        computed.append(total)
+    print("not shown")
+    cpu.column_sums(x)
+    raise RuntimeError("not shown either")
+
+with on_compile(compiled.append), compile_ahead(step):
+    cpu.dropout(x, 0.5, 1)
+    for _ in range(1200 if sys.argv[1] == "helped" else 0):
+        if len(list(cache_folder().glob("*_s*ums.*.nbc"))) == 2:
+            break
+        time.sleep(0.05)
+    helpers = multiprocessing.active_children()
+    sums = cpu.square_sum(np.ones(5)), cpu.column_sums(x).tolist()
+assert not multiprocessing.active_children()
+print(len(helpers), computed, compiled, sums)
+"""
+
+
+def output(root: Path, threads: int, mode: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, mode],
+        env=os.environ
+        | {"MINIRNN_CACHE_DIR": str(root), "MINIRNN_NUM_THREADS": str(threads)}
+        | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def test_second_process_compiles_what_a_step_needs_and_ends(tmp_path: Path) -> None:
+    """Although its step fails at the end, and its parent is busy with another kernel."""
+    assert output(tmp_path, 2, "helped") == "1 [] ['_dropout'] (5.0, [3.0, 3.0, 3.0, 3.0])"
+    assert output(tmp_path, 2, "helped") == "0 [] [] (5.0, [3.0, 3.0, 3.0, 3.0])", "there was nothing to compile"
+
+
+def test_one_thread_compiles_alone(tmp_path: Path) -> None:
+    names = ["_dropout", "_square_sums", "_column_sums"]
+    assert output(tmp_path, 1, "alone") == f"0 [] {names} (5.0, [3.0, 3.0, 3.0, 3.0])"
