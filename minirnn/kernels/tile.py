@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic, overload
 
-from minirnn.kernels import memory, threads
+from minirnn.kernels import memory, rounding, threads
 from minirnn.kernels.jit import DISABLED, chunk_of, jit
 
 ROWS = 6
@@ -41,8 +41,8 @@ def vector_bytes() -> int:
 
 
 def packed_width(dtype: np.dtype) -> int:
-    """Columns of a packed panel of element type ``dtype``."""
-    return VECTORS * vector_bytes() // dtype.itemsize
+    """Columns of a packed panel of element type ``dtype``; bfloat16 (uint16) has as many as float32, in which it adds."""
+    return VECTORS * vector_bytes() // max(4, dtype.itemsize)
 
 
 def panel_width(array):
@@ -52,7 +52,7 @@ def panel_width(array):
 
 @overload(panel_width, inline="always")
 def _panel_width(array):
-    width = VECTORS * vector_bytes() // (array.dtype.bitwidth // 8)
+    width = VECTORS * vector_bytes() // max(4, array.dtype.bitwidth // 8)
     return lambda array: width
 
 
@@ -61,6 +61,7 @@ def emit_tile(rows: int, vectors: int, lanes: int | None = None, panels: int = 1
 
     It adds A B to C for ``rows`` rows and the first ``columns`` of ``panels * vectors * lanes`` columns; the panels are
     ``panel_size`` apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
+    Panels of uint16 hold bfloat16, as :func:`pack_bfloat16` makes them, for A and C of float32.
     """
 
     @intrinsic
@@ -105,6 +106,15 @@ def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, ar
     def constant(value):
         return ir.Constant(index, value)
 
+    def expanded(pointer):
+        """Two vectors of float32 from as many words, each a bfloat16 in its upper half and one in its lower."""
+        words = ir.VectorType(word, lanes)
+        load = builder.load(builder.bitcast(pointer, words.as_pointer()))
+        load.align = 2
+        upper = builder.and_(load, ir.Constant(words, [0xFFFF0000] * lanes))
+        lower = builder.shl(load, ir.Constant(words, [16] * lanes))
+        return [builder.bitcast(half, vector) for half in (upper, lower)]
+
     fma = declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
     a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns = args
     a = builder.gep(data(a_type, a), [a_at])
@@ -139,6 +149,10 @@ def _generate_tile(rows, vectors, lanes, panels, context, builder, signature, ar
     right = []
     for number in range(panels):
         start = builder.add(panel_row, builder.mul(constant(number), panel_size))
+        if panel_type.dtype == types.uint16:
+            for v in range(0, vectors, 2):
+                right += expanded(builder.gep(panel, [builder.add(start, constant(v * lanes))]))
+            continue
         for v in range(vectors):
             load = builder.load(vector_at(panel, builder.add(start, constant(v * lanes))))
             load.align = width
@@ -240,6 +254,9 @@ def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel
     count = -(-columns // width)
     left = _window(a, a_at, (rows, depth), (a_row, a_column))
     right = _window(panels, panels_at, (count, depth, width), (panel_size, width, 1))
+    if panels.dtype == np.uint16:
+        words = np.ascontiguousarray(right).view(np.uint32)
+        right = np.concatenate([words & 0xFFFF0000, words << 16], axis=2).view(np.float32)
     target = _window(c, c_at, (rows, columns), (c_row, 1))
     target += np.concatenate([left @ panel for panel in right], axis=1)[:, :columns]
 
@@ -316,3 +333,15 @@ def pack(b: np.ndarray, transposed: bool) -> np.ndarray:
     panels = empty_panels(depth, columns, b.dtype)
     threads.run(pack_columns if transposed else pack_rows, 8.0 * b.size, len(panels), b, panels)
     return panels
+
+
+def pack_bfloat16(weight: np.ndarray) -> np.ndarray:
+    """Packed panels of the transpose of ``weight`` [columns, depth] in bfloat16, stored as uint16.
+
+    A word of 32 bits holds two numbers whose columns are half a panel apart, the first in its upper half: one mask and
+    one shift expand it.
+    """
+    bits = rounding.to_bfloat16(pack(weight, True)).astype(np.uint32)
+    half = bits.shape[2] // 2
+    words: np.ndarray = bits[..., :half] << 16 | bits[..., half:]
+    return words.view(np.uint16)

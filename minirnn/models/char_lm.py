@@ -14,7 +14,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.kernels.contract import Array, Sampler, TokenModel
+from minirnn.kernels.contract import Array, Sampler, TokenModel, Weights
 from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike, linear_step
 from minirnn.nn.functional import Reduction, cross_entropy
 from minirnn.nn.layers import Linear
@@ -164,10 +164,11 @@ class CharLM(Body, Model):
         seed: int | None = None,
         state: State = None,
         position: int = 0,
+        weights: Weights = "float32",
     ) -> np.ndarray:
         """As :meth:`stream`, all at once: [length] integers, or [length, N] if ``prime_ids`` is [P, N]."""
         options = temperature, top_k, top_p, seed
-        chunks = list(self.stream(prime_ids, length, *options, state=state, position=position))
+        chunks = list(self.stream(prime_ids, length, *options, state=state, position=position, weights=weights))
         return np.concatenate(chunks) if chunks else np.empty((0, *np.shape(prime_ids)[1:]), np.int64)
 
     def stream(
@@ -181,6 +182,7 @@ class CharLM(Body, Model):
         chunk: int = 64,
         state: State = None,
         position: int = 0,
+        weights: Weights = "float32",
     ) -> Stream:
         """Sample in one compiled loop, ``chunk`` tokens at a time, with the weights there are at this call.
 
@@ -223,17 +225,17 @@ class CharLM(Body, Model):
         given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
         seeds = np.random.SeedSequence(seed).generate_state(given.shape[1], np.uint64)
         with self.evaluating():
-            sampler = self._sampler(state, given.shape[1])
+            sampler = self._sampler(state, given.shape[1], weights)
 
         def run(given: np.ndarray, count: int, start: int) -> np.ndarray:
             return sampler.run(given, count, temperature, k, p, seeds, position + start)
 
         return Stream(sampler, run, given, length, chunk, prime.ndim == 1, self.head.weight.device)
 
-    def _sampler(self, state: State, batch: int) -> Sampler[Array]:
+    def _sampler(self, state: State, batch: int, weights: Weights) -> Sampler[Array]:
         """The compiled loop, with the weights as they are, from ``state`` on."""
         K, initial = kernels.on(self.head.weight.device), self.layers.split_state(state, batch)
-        return K.Sampler(self._token_model(), [K.stack(parts, 0) for parts in zip(*initial, strict=True)])
+        return K.Sampler(self._token_model(), [K.stack(parts, 0) for parts in zip(*initial, strict=True)], weights)
 
     def _token_model(self) -> TokenModel[Array]:
         """The weights in the form of the compiled sampling loop."""

@@ -1,0 +1,83 @@
+"""Products of a few rows that threads compute together: each some of the columns, in one loop, without sleeping.
+
+Every thread runs the whole loop on a copy of its own of all that changes. Of a product it computes its panels, leaves
+the result in a buffer, and takes the others' from there: one exchange a product, and no other meeting. If another
+thread does not come in time, because the system has given its processor to a different program, a thread computes all
+panels itself until the loop ends. The numbers are the same, so a thread waits for long nowhere, and cannot hang.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minirnn.kernels.jit import chunk_of, jit
+from minirnn.kernels.spin import LINE, load_atomic, spin_until, store_atomic
+from minirnn.kernels.tile import panel_width
+
+SPINS = 1 << 17
+"""How often a thread looks for another's part, 0.1 ms or less, before it goes on alone."""
+
+Team = tuple[np.ndarray, np.ndarray, int]
+"""``progress``: a cache line for each thread (products it has left, whether it is alone) and one for the thread that
+ended the loop first; ``parts`` [2, N]: the buffers of consecutive products; the number of spins."""
+
+
+def make_team(num_threads: int, size: int, dtype: np.dtype) -> Team:
+    """What threads share, for products of up to ``size`` numbers; one thread shares nothing."""
+    return np.zeros(LINE * (num_threads + 1), np.int64), np.empty((2, size if num_threads > 1 else 0), dtype), SPINS
+
+
+@jit(inline=True)
+def has_ended(team):
+    """Whether a thread has come to the end of the loop: what the others do is no longer needed."""
+    progress = team[0]
+    return load_atomic(progress, progress.size - LINE) != 0
+
+
+@jit(inline=True)
+def end(team, thread_id):
+    """Say that this thread has come to the end of the loop."""
+    progress = team[0]
+    store_atomic(progress, progress.size - LINE, thread_id + 1)
+
+
+def make_multiply_shared(multiply: Any) -> Any:
+    """The product C += A B of a team, made of one of a thread alone, ``multiply``.
+
+    It takes ``thread_id, num_threads, team``, then what ``multiply`` takes: the arguments of
+    :func:`minirnn.kernels.tile.multiply_add`, the panels being a whole array of three dimensions.
+    """
+
+    @jit
+    def multiply_shared(
+        thread_id, num_threads, team, a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth,
+        c, c_at, c_row, columns,
+    ):  # fmt: skip
+        progress, parts, spins = team
+        size, width, own = panels.shape[1] * panels.shape[2], panel_width(panels), LINE * thread_id
+        together = num_threads > 1 and parts.size > 0 and progress[own + 1] == 0
+        members = num_threads if together else 1
+        number, out, count = progress[own] + 1, c.reshape(c.size), (columns + width - 1) // width
+        part = parts[number & 1]
+        for turn in range(members):
+            member = (thread_id + turn) % members
+            first, last = chunk_of(count, member, members)
+            begin, stop = first * width, min(columns, last * width)
+            if turn > 0 and progress[own + 1] == 0 and spin_until(progress, LINE * member, number, spins):
+                for r in range(rows):
+                    for j in range(begin, stop):
+                        out[c_at + r * c_row + j] = part[r * columns + j]
+                continue
+            to, used = c_at + begin, stop - begin
+            multiply(a, a_at, a_row, a_column, rows, panels, first * size, size, depth, c, to, c_row, used)
+            if turn > 0:
+                progress[own + 1] = 1
+            elif together:
+                for r in range(rows):
+                    for j in range(begin, stop):
+                        part[r * columns + j] = out[c_at + r * c_row + j]
+                store_atomic(progress, own, number)
+
+    return multiply_shared
