@@ -18,7 +18,7 @@ from minirnn.kernels.build import build_function
 from minirnn.kernels.contract import TokenModel, Weights
 from minirnn.kernels.cpu.int8 import multiply_int8, pack_int8
 from minirnn.kernels.cpu.kernel import FUNCTIONS, Kernel, kernels_of
-from minirnn.kernels.cpu.shared import LINE, end, has_ended, make_multiply_shared, make_team
+from minirnn.kernels.cpu.shared import is_dissolved, make_multiply_shared, make_team
 from minirnn.kernels.cpu.step import copy_rows, partition_sequences
 from minirnn.kernels.equations import Equations
 from minirnn.kernels.jit import DISABLED, jit
@@ -97,7 +97,7 @@ def _make_generate(layer_step: Any, multiply: Any) -> Any:
         layout = layout[0][: texts * min(copies, num_threads) + 1], layout[1], layout[2]
         first, last = partition_sequences(layout[0], thread_id, num_threads)
         for step in range(given.shape[0] + out.shape[0] - 1):
-            if copies > 1 and has_ended(team):
+            if copies > 1 and thread_id > 0 and is_dissolved(team, thread_id):
                 return
             if step < given.shape[0]:
                 for r in range(first, last):
@@ -133,9 +133,8 @@ def _make_generate(layer_step: Any, multiply: Any) -> Any:
                 u = random_uniform(seeds[r % texts], position + made)
                 token = _draw(logits[r], probability[r], order[r], temperature, top_k, top_p, u)
                 tokens[r] = token
-                out[made, r % texts] = token
-        if copies > 1:
-            end(team, thread_id)
+                if r < texts:  # of the copies that of thread 0, which computes all steps in any case
+                    out[made, r] = token
 
     return generate
 
@@ -246,6 +245,7 @@ class Sampler:
             np.zeros(0, np.int64),
         )
         self._team = make_team(self._copies, batch * max(vocabulary, max(gates, plan.recurrent) * size), dtype)
+        self._failures = self._pause = 0
         self._states = [state, *(arrays[f"history{number}"][:, :rows] for number in range(1, len(states)))]
         self._arguments = layout, of_layers, state, tuple(arrays[name] for name in names), buffers, self._team
 
@@ -266,11 +266,14 @@ class Sampler:
         out, tokens = np.empty((count, batch), np.int64), np.empty(self._copies * batch, np.int64)
         options = temperature, top_k, top_p, seeds, position
         work = self._work * batch * (len(given) + count - 1)
-        progress = self._team[0]
-        progress[:] = 0
-        threads.run(self._kernel, work, self._max_threads, *self._arguments, given, tokens, out, options)
-        if self._copies > 1:  # the others start again from the copy of a thread that came to the end
-            whole = int(progress[-LINE] - 1) * batch
-            for state in self._states:
-                state[:] = np.tile(state[:, whole : whole + batch], (1, self._copies, 1))
+        self._team[0][:] = 0
+        for state in self._states:  # every copy starts from that of thread 0, which alone is sure to be whole
+            state[:] = np.tile(state[:, :batch], (1, self._copies, 1))
+        max_threads = 1 if self._pause else self._max_threads
+        threads.run(self._kernel, work, max_threads, *self._arguments, given, tokens, out, options)
+        if self._pause:
+            self._pause -= 1
+        else:  # where threads do not get their processors, they are asked again after more and more calls
+            self._failures = self._failures + 1 if self._team[0][1] else 0
+            self._pause = (1 << min(self._failures, 6)) // 4
         return out

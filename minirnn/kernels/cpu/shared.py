@@ -2,8 +2,9 @@
 
 Every thread runs the whole loop on a copy of its own of all that changes. Of a product it computes its panels, leaves
 the result in a buffer, and takes the others' from there: one exchange a product, and no other meeting. If another
-thread does not come in time, because the system has given its processor to a different program, a thread computes all
-panels itself until the loop ends. The numbers are the same, so a thread waits for long nowhere, and cannot hang.
+thread does not come in time, because the system has given its processor to a different program, the team dissolves:
+thread 0 computes all panels itself until the loop ends, the others return. The numbers are the same, so no thread waits
+for long, and none can hang.
 """
 
 from __future__ import annotations
@@ -16,31 +17,23 @@ from minirnn.kernels.jit import chunk_of, jit
 from minirnn.kernels.spin import LINE, load_atomic, spin_until, store_atomic
 from minirnn.kernels.tile import panel_width
 
-SPINS = 1 << 17
+SPINS = 1 << 19
 """How often a thread looks for another's part, 0.1 ms or less, before it goes on alone."""
 
 Team = tuple[np.ndarray, np.ndarray, int]
-"""``progress``: a cache line for each thread (products it has left, whether it is alone) and one for the thread that
-ended the loop first; ``parts`` [2, N]: the buffers of consecutive products; the number of spins."""
+"""``progress``: a cache line for each thread, how many products it has left and whether the team has dissolved for it;
+``parts`` [2, N]: the buffers of consecutive products; the number of spins."""
 
 
 def make_team(num_threads: int, size: int, dtype: np.dtype) -> Team:
     """What threads share, for products of up to ``size`` numbers; one thread shares nothing."""
-    return np.zeros(LINE * (num_threads + 1), np.int64), np.empty((2, size if num_threads > 1 else 0), dtype), SPINS
+    return np.zeros(LINE * num_threads, np.int64), np.empty((2, size if num_threads > 1 else 0), dtype), SPINS
 
 
 @jit(inline=True)
-def has_ended(team):
-    """Whether a thread has come to the end of the loop: what the others do is no longer needed."""
-    progress = team[0]
-    return load_atomic(progress, progress.size - LINE) != 0
-
-
-@jit(inline=True)
-def end(team, thread_id):
-    """Say that this thread has come to the end of the loop."""
-    progress = team[0]
-    store_atomic(progress, progress.size - LINE, thread_id + 1)
+def is_dissolved(team, thread_id):
+    """Whether this thread has given up waiting for another one."""
+    return team[0][LINE * thread_id + 1] != 0
 
 
 def make_multiply_shared(multiply: Any) -> Any:
@@ -70,11 +63,13 @@ def make_multiply_shared(multiply: Any) -> Any:
                     for j in range(begin, stop):
                         out[c_at + r * c_row + j] = part[r * columns + j]
                 continue
-            to, used = c_at + begin, stop - begin
-            multiply(a, a_at, a_row, a_column, rows, panels, first * size, size, depth, c, to, c_row, used)
             if turn > 0:
                 progress[own + 1] = 1
-            elif together:
+            if thread_id > 0 and progress[own + 1] != 0:
+                return
+            to, used = c_at + begin, stop - begin
+            multiply(a, a_at, a_row, a_column, rows, panels, first * size, size, depth, c, to, c_row, used)
+            if together and turn == 0:
                 for r in range(rows):
                     for j in range(begin, stop):
                         part[r * columns + j] = out[c_at + r * c_row + j]
