@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -68,10 +68,11 @@ Runner = Callable[[], int]
 """Does some work and returns how much of it: steps, or symbols sampled."""
 
 
-def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
+def minirnn_runner(work: Work, threads: int, device: str = "cpu", weights: str = "fp32") -> Runner:
     import numpy as np
 
     import minirnn as mr
+    from minirnn.tasks.char import WEIGHTS
 
     mr.set_num_threads(threads)
     mr.manual_seed(0)
@@ -79,7 +80,13 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
     if work.streams:
         prime = np.zeros((1, work.streams), np.int64)
         length = max(64, 4000 // work.streams)
-        return lambda: model.generate(prime, length, seed=1).size
+        stored = WEIGHTS[weights]
+
+        def write() -> int:
+            mr.set_num_threads(threads)
+            return model.generate(prime, length, seed=1, weights=stored).size
+
+        return write
     parameters = list(model.parameters())
     optimizer = mr.optim.Adam(parameters, lr=1e-3)
     inputs, targets = _tokens(work)  # on the host, as in training; those of PyTorch are on the GPU already
@@ -97,7 +104,11 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
     return step
 
 
-def torch_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
+def one_thread_runner(work: Work, threads: int, device: str = "cpu", weights: str = "fp32") -> Runner | None:
+    return minirnn_runner(work, 1, device, weights) if work.streams and threads > 1 and device == "cpu" else None
+
+
+def torch_runner(work: Work, threads: int, device: str = "cpu", weights: str = "fp32") -> Runner:
     import torch
 
     torch.set_num_threads(threads)
@@ -137,7 +148,7 @@ def torch_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
     return step
 
 
-def jax_runner(work: Work, threads: int, device: str = "cpu") -> Runner | None:
+def jax_runner(work: Work, threads: int, device: str = "cpu", weights: str = "fp32") -> Runner | None:
     if work.cell != "lstm" or work.streams or device != "cpu":
         return None
     import jax
@@ -203,8 +214,9 @@ def _tokens(work: Work) -> tuple[np.ndarray, np.ndarray]:
     return inputs, rng.integers(work.vocabulary, size=work.steps * work.batch)
 
 
-PEERS: dict[str, Callable[[Work, int, str], Runner | None]] = {
+PEERS: dict[str, Callable[[Work, int, str, str], Runner | None]] = {
     "minirnn": minirnn_runner,
+    "one thread": one_thread_runner,
     "torch": torch_runner,
     "jax": jax_runner,
 }
@@ -274,6 +286,9 @@ def bench(
     alone: Annotated[bool, typer.Option("--alone", help="Do not measure PyTorch and JAX.")] = False,
     threads: o.Threads = None,
     device: o.Device = "cpu",
+    weights: Annotated[
+        Literal["fp32", "bf16", "int8"], typer.Option(help="Weights of minirnn's sampling; PyTorch's are fp32.")
+    ] = "fp32",
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -286,7 +301,8 @@ def bench(
 
     on(device)
     count = threads or get_num_threads()
-    peers = [name for name in PEERS if name == "minirnn" or (not alone and importlib.util.find_spec(name))]
+    own = ("minirnn", "one thread")
+    peers = [name for name in PEERS if name in own or (not alone and importlib.util.find_spec(name))]
     with compile_notes(quiet):
         machine = _machine(device, count)
         every = machine["product_gflops"]
@@ -304,7 +320,7 @@ def bench(
             if not quiet:
                 say(f"measuring {row.value} ...")
             work = ROWS[row.value]
-            runners = {peer: r for peer in peers if (r := PEERS[peer](work, count, device)) is not None}
+            runners = {peer: r for peer in peers if (r := PEERS[peer](work, count, device, weights)) is not None}
             times = measure(runners, seconds)
             medians = {peer: statistics.median(values) for peer, values in times.items()}
             ours = times.pop("minirnn")

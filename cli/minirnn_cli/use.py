@@ -7,7 +7,7 @@ import itertools
 import math
 import sys
 from json import dumps
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -82,6 +82,10 @@ o.add_parameters(predict, _OPTIONS.values())
 def evaluate(
     checkpoint: o.Checkpoint,
     data: Annotated[list[str], typer.Argument(help="Data like that of the training; - is standard input.")],
+    weights: Annotated[
+        list[Literal["bf16", "int8"]] | None,
+        typer.Option(help="Measure a character model with the weights of sample --weights too; may be repeated."),
+    ] = None,
     threads: o.Threads = None,
     device: o.Device = "cpu",
     quiet: o.Quiet = False,
@@ -91,8 +95,10 @@ def evaluate(
     o.use_threads(threads)
     task = tasks.load(find_checkpoint(checkpoint))
     task.model.to(device)
+    if weights and not isinstance(task, TextGenerator):
+        raise OptionError(f"--weights is for a character model, got {task.description}")
     with compile_notes(quiet):
-        metrics = task.measure(data)
+        metrics = task.measure(data, weights) if isinstance(task, TextGenerator) and weights else task.measure(data)
     if json:
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         print(dumps(known, allow_nan=False))

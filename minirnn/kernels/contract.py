@@ -474,7 +474,7 @@ class Backend(Protocol[A]):
         """``x @ weight.T + bias`` for a few rows x [N, K], which are not worth packing the weight [M, K]."""
 
     def Sampler(  # noqa: N802 - a class
-        self, model: TokenModel[A], states: Sequence[A], weights: Weights
+        self, model: TokenModel[A], states: Sequence[A], weights: Weights = "float32"
     ) -> Sampler[A]:
         """Prepare a model for sampling.
 

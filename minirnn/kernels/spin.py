@@ -14,7 +14,6 @@ from numba.extending import intrinsic
 
 from minirnn.kernels.jit import DISABLED, jit
 
-
 LINE = 8
 """Words (int64) of a cache line: what different threads write should lie in different ones."""
 

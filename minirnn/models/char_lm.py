@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Self, Unpack
+from typing import Self, Unpack, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +14,7 @@ from minirnn.autograd import ops
 from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
+from minirnn.kernels import rounding
 from minirnn.kernels.contract import Array, Sampler, TokenModel, Weights
 from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike, linear_step
 from minirnn.nn.functional import Reduction, cross_entropy
@@ -21,6 +22,8 @@ from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.validation import check_choice, check_float, check_int
+
+_CHUNK = 256  # tokens between which Ctrl-C ends generate()
 
 
 class Stream:
@@ -168,7 +171,7 @@ class CharLM(Body, Model):
     ) -> np.ndarray:
         """As :meth:`stream`, all at once: [length] integers, or [length, N] if ``prime_ids`` is [P, N]."""
         options = temperature, top_k, top_p, seed
-        chunks = list(self.stream(prime_ids, length, *options, state=state, position=position, weights=weights))
+        chunks = list(self.stream(prime_ids, length, *options, _CHUNK, state, position, weights))
         return np.concatenate(chunks) if chunks else np.empty((0, *np.shape(prime_ids)[1:]), np.int64)
 
     def stream(
@@ -194,12 +197,17 @@ class CharLM(Body, Model):
             seed: the same seed gives the same text; drawn from :mod:`minirnn.random` if None.
             state: of :meth:`step`, :meth:`forward` or an earlier stream, to go on from; ``prime_ids`` follow it.
             position: tokens drawn with this seed before, so that a text made in parts is that of one call.
+            weights: how the loop stores the matrices, but for the input of the first layer: "float32"; for a model of
+                float32 on the CPU "bfloat16", half the bytes; or where the processor has VNNI "int8", a quarter, with
+                a factor per row (what is multiplied with them is rounded to 16 bits). A model that does not fit the
+                processor's cache is as much faster; :meth:`rounded` tells what is lost.
 
         Returns:
             An iterator of ``chunk`` integers, or [chunk, N], with the attribute ``state``.
 
         Raises:
-            OptionError: an option is out of its range, or the model was made with a module as cell.
+            OptionError: an option is out of its range, the model was made with a module as cell, or there are no such
+                ``weights`` for it or on this device.
             ShapeError, IndexRangeError: ``prime_ids`` has another shape, or a token outside the vocabulary.
 
         >>> import minirnn as mr
@@ -220,6 +228,7 @@ class CharLM(Body, Model):
         k = self.vocab_size if top_k is None else check_int("generate: top_k", top_k)
         p = 1.0 if top_p is None else check_float("generate: top_p", top_p, 0.0, 1.0, exclude_minimum=True)
         seed = random.draw_seed() if seed is None else check_int("generate: seed", seed, 0)
+        check_choice("generate: weights", weights, get_args(Weights))
         if isinstance(self._arguments["cell"], Module):
             raise OptionError("generate: expected a model of a cell, whose equations make the loop; it has a module")
         given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
@@ -236,6 +245,29 @@ class CharLM(Body, Model):
         """The compiled loop, with the weights as they are, from ``state`` on."""
         K, initial = kernels.on(self.head.weight.device), self.layers.split_state(state, batch)
         return K.Sampler(self._token_model(), [K.stack(parts, 0) for parts in zip(*initial, strict=True)], weights)
+
+    def rounded(self, weights: Weights) -> Self:
+        """A copy of the model whose matrices are those that :meth:`stream` multiplies with, rounded to ``weights``.
+
+        Its loss on a text, beside that of the model itself, is what sampling with ``weights`` costs.
+
+        >>> import minirnn as mr
+        >>> lm = mr.models.CharLM(10, 16)
+        >>> text = [1, 2, 3, 4]
+        >>> bool(abs(lm.rounded("int8").loss(text[:-1], text[1:])[0] - lm.loss(text[:-1], text[1:])[0]) < 0.01)
+        True
+        """
+        check_choice("rounded: weights", weights, get_args(Weights))
+        rounding.check_dtype(weights, self.head.weight.dtype)
+        kept = "embedding.weight", "rnn.weight_ih_l0"
+        copy = type(self)(**self.config).to(self.head.weight.device)
+        copy.load_state_dict(
+            {
+                name: rounding.rounded(array, weights) if array.ndim == 2 and name not in kept else array
+                for name, array in self.state_dict().items()
+            }
+        )
+        return copy.train(self.training)
 
     def _token_model(self) -> TokenModel[Array]:
         """The weights in the form of the compiled sampling loop."""

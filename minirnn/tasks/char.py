@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -16,14 +16,17 @@ from minirnn.config import Config, option
 from minirnn.data.corpus import read_bytes, read_characters, renumber
 from minirnn.data.text import Bytes, Characters, Streams, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
+from minirnn.kernels.contract import Weights
 from minirnn.models import CharLM
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.tasks.base import Prediction, Task, WindowConfig, check_text, rebuild, softmax
 from minirnn.tasks.fine_tuning import Indexed, numbers_in
 from minirnn.tasks.scoring import Score, Scorer
 from minirnn.training import TrainingConfig
+from minirnn.validation import check_choice
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
+WEIGHTS: dict[str, Weights] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
 
 
@@ -52,6 +55,7 @@ class SampleConfig(Config):
     top_p: float | None = option(None, "Sample from the smallest set of symbols with this probability.", None, 1)
     seed: int | None = option(None, "Random seed: the same seed gives the same text.", 0)
     stop: str | None = option(None, "End the text after this string.")
+    weights: Literal["fp32", "bf16", "int8"] = option("fp32", "Store the weights in fewer bits; int8 needs VNNI.")
 
 
 class Corpus(NamedTuple):
@@ -183,13 +187,22 @@ class TextGenerator(Task[Corpus, CharConfig]):
 
     # ------------------------------------------------------------------------------------------------ use
 
-    def measure(self, sources: Sequence[str]) -> dict[str, float]:
-        """As :func:`evaluate`, on text files; characters that the model does not know are left out."""
+    def measure(self, sources: Sequence[str], weights: Sequence[str] = ()) -> dict[str, float]:
+        """As :func:`evaluate`, on text files; characters that the model does not know are left out.
+
+        Args:
+            weights: "bf16", "int8": ``loss_bf16`` and so on are measured too, with the weights of such a sample.
+        """
         if isinstance(self.symbols, Bytes):
             tokens, _ = read_bytes(sources)
         else:
             tokens, _ = read_characters(sources, self.symbols)
-        return evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
+        streams = Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS)
+        metrics = evaluate(self.model, streams)
+        for name in weights:
+            found = evaluate(self.model.rounded(WEIGHTS[check_choice("weights", name, WEIGHTS)]), streams)
+            metrics |= {f"{metric}_{name}": value for metric, value in found.items()}
+        return metrics
 
     def sample(self, prime: str = "", length: int = 1000, **options: Any) -> str:
         """Return a text that continues ``prime``, without it; arguments and errors are those of :meth:`stream`."""
@@ -200,7 +213,8 @@ class TextGenerator(Task[Corpus, CharConfig]):
 
         Args:
             prime, length: the text to continue, and the number of symbols to generate.
-            options: ``temperature``, ``top_k``, ``top_p``, ``seed`` and ``stop``, as :class:`SampleConfig` has them.
+            options: ``temperature``, ``top_k``, ``top_p``, ``seed``, ``stop`` and ``weights``, as :class:`SampleConfig`
+                has them.
 
         Without a prime the text starts at the beginning of a line, or where the model knows no line end, after the
         first symbol of the vocabulary.
@@ -210,7 +224,8 @@ class TextGenerator(Task[Corpus, CharConfig]):
         """
         config = SampleConfig(prime=prime, length=length, **options)
         sampling = config.subset("length", "temperature", "top_k", "top_p", "seed")
-        return self._decoded(self.model.stream(self.start(prime), **sampling), config.stop)
+        chunks = self.model.stream(self.start(prime), **sampling, weights=WEIGHTS[config.weights])
+        return self._decoded(chunks, config.stop)
 
     def start(self, text: str = "", name: str = "the prime") -> np.ndarray:
         """Return the tokens of a text to continue; without one, what :meth:`stream` says.

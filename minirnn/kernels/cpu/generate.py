@@ -1,28 +1,30 @@
 """Sampling from a token model in one compiled loop: embedding, all layers, softmax, draw, feed back.
 
-The layers are the kernels of training, called for one step at a time. Threads divide the sequences as in training, or for a
-few sequences and large weights the columns of every product, each thread on its own copy of the sequences. A sequence
-has its own counter-based random numbers, so its tokens depend on its seed alone.
+The layers are the kernels of training, called for one step at a time. Threads divide the sequences as in training, or
+for few sequences and large weights the columns of every product, each thread on a copy of the sequences. A sequence has
+its own counter-based random numbers, so its tokens depend on its seed alone.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from minirnn.errors import OptionError
 from minirnn.kernels import threads, tile
 from minirnn.kernels.build import build_function
 from minirnn.kernels.contract import TokenModel, Weights
-from minirnn.kernels.cpu.int8 import multiply_int8, pack_int8
+from minirnn.kernels.cpu.int8 import has_int8, multiply_int8, pack_int8
 from minirnn.kernels.cpu.kernel import FUNCTIONS, Kernel, kernels_of
-from minirnn.kernels.cpu.shared import is_dissolved, make_multiply_shared, make_team
+from minirnn.kernels.cpu.shared import is_dissolved, is_over, make_multiply_shared, make_team
 from minirnn.kernels.cpu.step import copy_rows, partition_sequences
 from minirnn.kernels.equations import Equations
 from minirnn.kernels.jit import DISABLED, jit
 from minirnn.kernels.pointwise import cast, exp, random_uniform
+from minirnn.kernels.rounding import check_dtype
 from minirnn.kernels.tile import multiply_add
 
 
@@ -87,7 +89,10 @@ def _draw(logits, probability, order, temperature, top_k, top_p, u):
 
 def _make_generate(layer_step: Any, multiply: Any) -> Any:
     @jit
-    def generate(thread_id, num_threads, layout, weights, state, arrays, buffers, team, given, tokens, out, options):
+    def generate(
+        thread_id, num_threads, layout, weights, state, arrays, buffers, team, start, stop, reached, given,
+        tokens, out, options,
+    ):  # fmt: skip
         table, ih, bias_ih, head, head_bias = weights
         gates, logits, probability, order, no_tokens = buffers
         temperature, top_k, top_p, seeds, position = options
@@ -96,8 +101,10 @@ def _make_generate(layer_step: Any, multiply: Any) -> Any:
         copies = state.shape[1] // texts
         layout = layout[0][: texts * min(copies, num_threads) + 1], layout[1], layout[2]
         first, last = partition_sequences(layout[0], thread_id, num_threads)
-        for step in range(given.shape[0] + out.shape[0] - 1):
-            if copies > 1 and thread_id > 0 and is_dissolved(team, thread_id):
+        for step in range(start, stop):
+            if copies > 1 and num_threads > 1 and is_over(team, thread_id, num_threads):
+                if thread_id == 0:
+                    reached[0] = step
                 return
             if step < given.shape[0]:
                 for r in range(first, last):
@@ -135,6 +142,8 @@ def _make_generate(layer_step: Any, multiply: Any) -> Any:
                 tokens[r] = token
                 if r < texts:  # of the copies that of thread 0, which computes all steps in any case
                     out[made, r] = token
+        if thread_id == 0:
+            reached[0] = stop
 
     return generate
 
@@ -168,13 +177,17 @@ def _kernel_of(equations: Equations, weights: Weights) -> tuple[Any, list[str]]:
     return _make_generate(jit(step, inline=True), multiply), names
 
 
-_PACK = {"float32": functools.partial(tile.pack, transposed=True), "bfloat16": tile.pack_bfloat16, "int8": pack_int8}
+_PACK: dict[Weights, Callable[[np.ndarray], np.ndarray]] = {
+    "float32": functools.partial(tile.pack, transposed=True),
+    "bfloat16": tile.pack_bfloat16,
+    "int8": pack_int8,
+}
 
 _MIN_BYTES = 1 << 19
 """Bytes of weights that are worth another thread for the same sequences: less stays in a core's own cache."""
 
-_MAX_SHARED = 4
-"""More sequences than this are divided among the threads, if there are as many as threads."""
+_MAX_PAUSE = 1024
+"""Steps that one thread makes alone where teams dissolve all the time, as on a busy machine."""
 
 
 class Sampler:
@@ -185,6 +198,9 @@ class Sampler:
     ) -> None:
         layers, batch, size = states[0].shape
         dtype, vocabulary = states[0].dtype, model.table.shape[0]
+        check_dtype(weights, dtype)
+        if weights == "int8" and not has_int8():
+            raise OptionError("weights: int8 needs a processor with VNNI (x86); use bfloat16")
         plan, forward, _ = kernels_of(model.equations, False)
         gates, temporaries = plan.gates, forward.temporaries
         self._kernel, names = _kernel_of(model.equations, weights)
@@ -207,7 +223,7 @@ class Sampler:
             arrays[f"inner{number}"] = packed([w.inner[number] for w in recurrent], size)
         panels_ih, panels_head = packed(model.weight_ih, gates * size), pack(model.head)
         nbytes = sum(panels.nbytes for panels in (*arrays.values(), panels_ih, panels_head))
-        together = batch <= max(_MAX_SHARED, num_threads - 1) and not DISABLED
+        together = batch < num_threads and not DISABLED
         self._copies = min(num_threads, max(1, nbytes // _MIN_BYTES)) if together else 1
         rows = self._copies * batch
         arrays |= {
@@ -245,7 +261,7 @@ class Sampler:
             np.zeros(0, np.int64),
         )
         self._team = make_team(self._copies, batch * max(vocabulary, max(gates, plan.recurrent) * size), dtype)
-        self._failures = self._pause = 0
+        self._pause = self._next_pause = 0
         self._states = [state, *(arrays[f"history{number}"][:, :rows] for number in range(1, len(states)))]
         self._arguments = layout, of_layers, state, tuple(arrays[name] for name in names), buffers, self._team
 
@@ -262,18 +278,23 @@ class Sampler:
         seeds: np.ndarray,
         position: int,
     ) -> np.ndarray:
-        batch = given.shape[1]
-        out, tokens = np.empty((count, batch), np.int64), np.empty(self._copies * batch, np.int64)
+        batch, steps = given.shape[1], len(given) + count - 1
+        out, tokens = np.empty((count, batch), np.int64), np.zeros(self._copies * batch, np.int64)
         options = temperature, top_k, top_p, seeds, position
-        work = self._work * batch * (len(given) + count - 1)
-        self._team[0][:] = 0
-        for state in self._states:  # every copy starts from that of thread 0, which alone is sure to be whole
-            state[:] = np.tile(state[:, :batch], (1, self._copies, 1))
-        max_threads = 1 if self._pause else self._max_threads
-        threads.run(self._kernel, work, max_threads, *self._arguments, given, tokens, out, options)
-        if self._pause:
-            self._pause -= 1
-        else:  # where threads do not get their processors, they are asked again after more and more calls
-            self._failures = self._failures + 1 if self._team[0][1] else 0
-            self._pause = (1 << min(self._failures, 6)) // 4
+        work, reached = self._work * batch * steps, np.zeros(1, np.int64)
+        while (start := int(reached[0])) < steps:
+            progress = self._team[0]
+            progress[:] = 0
+            tokens[:] = np.tile(tokens[:batch], self._copies)  # every copy starts from the one of thread 0
+            for state in self._states:
+                state[:] = np.tile(state[:, :batch], (1, self._copies, 1))
+            stop, max_threads = (min(steps, start + self._pause), 1) if self._pause else (steps, self._max_threads)
+            text = start, stop, reached, given, tokens, out, options
+            threads.run(self._kernel, work, max_threads, *self._arguments, *text)
+            if self._pause:
+                self._pause -= int(reached[0]) - start
+            elif is_dissolved(progress):  # the team meets again, but later and later where that happens all the time
+                self._pause, self._next_pause = self._next_pause, min(max(32, 2 * self._next_pause), _MAX_PAUSE)
+            else:
+                self._next_pause = 0
         return out

@@ -37,14 +37,15 @@ def pack_int8(weight: np.ndarray) -> np.ndarray:
     """Packed panels of the transpose of ``weight`` [columns, depth]: int8 [count, ceil(depth / 4) + 2, 4 width]."""
     (columns, depth), width = weight.shape, packed_width(np.dtype(np.float32))
     count, groups = -(-columns // width), -(-depth // _FOUR)
-    whole = np.zeros((count * width, groups * _FOUR), np.int8)
-    sums, factors = np.zeros(count * width, np.int32), np.zeros(count * width, np.float32)
-    whole[:columns, :depth], factors[:columns] = quantize_rows(weight)
-    sums[:] = whole.sum(1, dtype=np.int32)
     panels = np.empty((count, groups + _EXTRA, _FOUR * width), np.int8)
-    panels[:, :groups] = whole.reshape(count, width, groups, _FOUR).swapaxes(1, 2).reshape(count, groups, -1)
-    panels[:, groups] = sums.view(np.int8).reshape(count, -1)
-    panels[:, groups + 1] = factors.view(np.int8).reshape(count, -1)
+    for start, panel in zip(range(0, columns, width), panels, strict=True):  # one at a time, in the cache
+        integers, factors = np.zeros((width, groups * _FOUR), np.int8), np.zeros(width, np.float32)
+        used = min(width, columns - start)
+        integers[:used, :depth], factors[:used] = quantize_rows(weight[start : start + used])
+        words = panel.view(np.int32)
+        words[:groups] = integers.view(np.int32).T
+        words[groups] = integers.sum(1, dtype=np.int32)
+        words[groups + 1] = factors.view(np.int32)
     return panels
 
 
@@ -74,9 +75,7 @@ def _generate_dots(panels: int, context: Any, builder: Any, signature: Any, args
     vector = ir.VectorType(word, lanes)
     name = f"llvm.x86.avx512.vpdpbusd.{8 * vector_bytes()}"
     dot = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
-    row, panel, sums = (
-        context.make_array(signature.args[n])(context, builder, args[n]).data for n in (0, 2, 5)
-    )
+    row, panel, sums = (context.make_array(signature.args[n])(context, builder, args[n]).data for n in (0, 2, 5))
     groups, at, size = args[1], args[3], args[4]
     cells = [(part, v) for part in range(2) for v in range(panels * VECTORS)]
 

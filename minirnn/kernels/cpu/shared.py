@@ -3,8 +3,8 @@
 Every thread runs the whole loop on a copy of its own of all that changes. Of a product it computes its panels, leaves
 the result in a buffer, and takes the others' from there: one exchange a product, and no other meeting. If another
 thread does not come in time, because the system has given its processor to a different program, the team dissolves:
-thread 0 computes all panels itself until the loop ends, the others return. The numbers are the same, so no thread waits
-for long, and none can hang.
+thread 0 goes on alone, with all panels, and the others return as soon as they notice. The numbers are the same, so no
+thread waits for long, and none can hang.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from minirnn.kernels.tile import panel_width
 SPINS = 1 << 19
 """How often a thread looks for another's part, 0.1 ms or less, before it goes on alone."""
 
+_DISSOLVED = 1 << 62
+
 Team = tuple[np.ndarray, np.ndarray, int]
-"""``progress``: a cache line for each thread, how many products it has left and whether the team has dissolved for it;
+"""``progress``: a cache line for each thread, how many products it has left, or that the team has dissolved for it;
 ``parts`` [2, N]: the buffers of consecutive products; the number of spins."""
 
 
@@ -30,10 +32,20 @@ def make_team(num_threads: int, size: int, dtype: np.dtype) -> Team:
     return np.zeros(LINE * num_threads, np.int64), np.empty((2, size if num_threads > 1 else 0), dtype), SPINS
 
 
+def is_dissolved(progress: np.ndarray) -> bool:
+    """Whether thread 0 had to go on alone."""
+    return bool(progress[0] >= _DISSOLVED)
+
+
 @jit(inline=True)
-def is_dissolved(team, thread_id):
-    """Whether this thread has given up waiting for another one."""
-    return team[0][LINE * thread_id + 1] != 0
+def is_over(team, thread_id, num_threads):
+    """Whether the team has dissolved for this thread and, if that is thread 0, for all others too."""
+    progress = team[0]
+    last = num_threads if thread_id == 0 else thread_id + 1
+    over = True
+    for member in range(thread_id, last):
+        over = over and load_atomic(progress, LINE * member) >= _DISSOLVED
+    return over
 
 
 def make_multiply_shared(multiply: Any) -> Any:
@@ -50,7 +62,7 @@ def make_multiply_shared(multiply: Any) -> Any:
     ):  # fmt: skip
         progress, parts, spins = team
         size, width, own = panels.shape[1] * panels.shape[2], panel_width(panels), LINE * thread_id
-        together = num_threads > 1 and parts.size > 0 and progress[own + 1] == 0
+        together = num_threads > 1 and parts.size > 0 and progress[own] < _DISSOLVED
         members = num_threads if together else 1
         number, out, count = progress[own] + 1, c.reshape(c.size), (columns + width - 1) // width
         part = parts[number & 1]
@@ -58,14 +70,15 @@ def make_multiply_shared(multiply: Any) -> Any:
             member = (thread_id + turn) % members
             first, last = chunk_of(count, member, members)
             begin, stop = first * width, min(columns, last * width)
-            if turn > 0 and progress[own + 1] == 0 and spin_until(progress, LINE * member, number, spins):
-                for r in range(rows):
-                    for j in range(begin, stop):
-                        out[c_at + r * c_row + j] = part[r * columns + j]
-                continue
-            if turn > 0:
-                progress[own + 1] = 1
-            if thread_id > 0 and progress[own + 1] != 0:
+            if turn > 0 and progress[own] < _DISSOLVED:
+                found = spin_until(progress, LINE * member, number, spins)
+                if found and load_atomic(progress, LINE * member) < _DISSOLVED:
+                    for r in range(rows):
+                        for j in range(begin, stop):
+                            out[c_at + r * c_row + j] = part[r * columns + j]
+                    continue
+                store_atomic(progress, own, _DISSOLVED)
+            if thread_id > 0 and progress[own] >= _DISSOLVED:
                 return
             to, used = c_at + begin, stop - begin
             multiply(a, a_at, a_row, a_column, rows, panels, first * size, size, depth, c, to, c_row, used)
