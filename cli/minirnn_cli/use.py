@@ -6,19 +6,22 @@ import inspect
 import itertools
 import math
 import sys
+from enum import StrEnum
 from json import dumps
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from minirnn import random, tasks
 from minirnn.errors import CheckpointError, OptionError
 from minirnn.tasks import Line
-from minirnn.tasks.char import TextGenerator
+from minirnn.tasks.char import WEIGHTS, TextGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_live, read_batches
 from minirnn_cli.runs import find_checkpoint
 from minirnn_cli.show import compile_notes
+
+FewerBits = StrEnum("FewerBits", [name for name in WEIGHTS if name != "fp32"])  # type: ignore[misc] # as in bench
 
 
 def predict(
@@ -83,7 +86,7 @@ def evaluate(
     checkpoint: o.Checkpoint,
     data: Annotated[list[str], typer.Argument(help="Data like that of the training; - is standard input.")],
     weights: Annotated[
-        list[Literal["bf16", "int8"]] | None,
+        list[FewerBits] | None,
         typer.Option(help="Measure a character model with the weights of sample --weights too; may be repeated."),
     ] = None,
     threads: o.Threads = None,
