@@ -6,6 +6,7 @@ import numpy as np
 
 from minirnn.errors import OptionError
 from minirnn.kernels.contract import Weights
+from minirnn.kernels.jit import jit
 
 
 def check_dtype(weights: Weights, dtype: np.dtype) -> None:
@@ -14,16 +15,18 @@ def check_dtype(weights: Weights, dtype: np.dtype) -> None:
         raise OptionError(f"weights: {weights} is for a model of float32, got one of {dtype}")
 
 
-def to_bfloat16(x: np.ndarray) -> np.ndarray:
-    """The upper halves of float32 ``x`` as uint16, rounded to nearest, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    upper = bits >> 16
-    upper &= 1
-    upper += 0x7FFF
-    upper += bits
-    upper >>= 16
-    upper[np.isnan(x)] = 0x7FC0
-    return upper.astype(np.uint16)
+@jit(inline=True)
+def round_to_bfloat16(bits):  # type: ignore[no-untyped-def]
+    """The upper half of a float32, given by its bits, rounded to nearest, ties to even; NaN stays NaN."""
+    nan = bits & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000)
+    rounded = (np.uint64(bits) + np.uint64(0x7FFF) + np.uint64(bits >> np.uint32(16) & np.uint32(1))) >> np.uint64(16)
+    return np.uint32(0x7FC0) if nan else np.uint32(rounded)
+
+
+@jit
+def _round_all(bits, words):  # type: ignore[no-untyped-def]
+    for i in range(bits.size):
+        words[i] = round_to_bfloat16(bits[i]) << np.uint32(16)
 
 
 def quantize_rows(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +46,9 @@ def quantize_rows(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def rounded(weight: np.ndarray, weights: Weights) -> np.ndarray:
     """The matrix ``weight`` [O, I] of float32 as it is when stored as ``weights``."""
     if weights == "bfloat16":
-        return (to_bfloat16(weight).astype(np.uint32) << 16).view(np.float32)
+        words = np.empty(weight.size, np.uint32)
+        _round_all(np.ascontiguousarray(weight).view(np.uint32).reshape(-1), words)
+        return words.view(np.float32).reshape(weight.shape)
     if weights == "int8":
         integers, scale = quantize_rows(weight)
         return integers * scale[:, None]

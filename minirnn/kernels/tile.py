@@ -19,8 +19,9 @@ from numba import types
 from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic, overload
 
-from minirnn.kernels import memory, rounding, threads
+from minirnn.kernels import memory, threads
 from minirnn.kernels.jit import DISABLED, chunk_of, jit
+from minirnn.kernels.rounding import round_to_bfloat16
 
 ROWS = 6
 VECTORS = 2
@@ -335,15 +336,24 @@ def pack(b: np.ndarray, transposed: bool) -> np.ndarray:
     return panels
 
 
+@jit
+def _round_panels(thread_id, num_threads, panels, words):
+    half = words.shape[2]
+    first, last = chunk_of(panels.shape[0], thread_id, num_threads)
+    for p in range(first, last):
+        for k in range(panels.shape[1]):
+            for j in range(half):
+                upper, lower = panels[p, k, np.uintp(j)], panels[p, k, np.uintp(half + j)]
+                words[p, k, np.uintp(j)] = round_to_bfloat16(upper) << np.uint32(16) | round_to_bfloat16(lower)
+
+
 def pack_bfloat16(weight: np.ndarray) -> np.ndarray:
     """Packed panels of the transpose of ``weight`` [columns, depth] in bfloat16, stored as uint16.
 
     A word of 32 bits holds two numbers whose columns are half a panel apart, the first in its upper half: one mask and
     one shift expand it.
     """
-    panels = pack(weight, True)
-    packed, half = np.empty(panels.shape, np.uint16), panels.shape[2] // 2
-    for source, target in zip(panels, packed, strict=True):  # one at a time, in the cache
-        bits = rounding.to_bfloat16(source).astype(np.uint32)
-        target.view(np.uint32)[:] = bits[:, :half] << 16 | bits[:, half:]
-    return packed
+    panels = pack(weight, True).view(np.uint32)
+    words = memory.empty((*panels.shape[:2], panels.shape[2] // 2), np.uint32)
+    threads.run(_round_panels, 8.0 * panels.size, len(panels), panels, words)
+    return words.view(np.uint16)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.errors import OptionError
-from minirnn.kernels import threads, tile
+from minirnn.kernels import memory, threads, tile
 from minirnn.kernels.build import build_function
 from minirnn.kernels.contract import TokenModel, Weights
 from minirnn.kernels.cpu.int8 import has_int8, multiply_int8, pack_int8
@@ -210,7 +210,9 @@ class Sampler:
 
         def packed(matrices: list[np.ndarray], columns: int) -> np.ndarray:
             panels = [pack(matrix) for matrix in matrices]
-            return np.stack(panels) if panels else np.empty((0, *pack(np.empty((columns, size), dtype)).shape), dtype)
+            one = panels[0] if panels else pack(np.zeros((columns, size), dtype))
+            target = memory.empty((len(panels), *one.shape), one.dtype)
+            return np.stack(panels, out=target) if panels else target
 
         def stacked(parts: list[np.ndarray | None], count: int) -> np.ndarray:
             return np.stack([np.zeros((count, size), dtype) if p is None else p.reshape(count, size) for p in parts])
