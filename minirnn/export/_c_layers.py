@@ -11,7 +11,6 @@ from minirnn.errors import OptionError
 from minirnn.export.network import Layer, Layers, Linear
 from minirnn.kernels.equations import Equations, recurrent_gates
 from minirnn.kernels.graph import Node, ancestors
-from minirnn.kernels.rounding import quantize_rows
 
 _FUNCTIONS = {
     "sqrt": "sqrtf",
@@ -82,6 +81,8 @@ class Writer:
         """Write a matrix; returns the first arguments of the functions that read it."""
         if not self.int8:
             return self.vector(name, weight.T if transposed else weight)
+        from minirnn.kernels.rounding import quantize_rows  # loads Numba
+
         rounded, scale = quantize_rows(weight)
         factors = self.vector(f"{name}_scale", scale)  # refuses what is not finite
         return f"{self.array(name, rounded.T if transposed else rounded, 'int8_t')}, {factors}"

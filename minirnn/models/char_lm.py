@@ -14,7 +14,6 @@ from minirnn.autograd import ops
 from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.kernels import rounding
 from minirnn.kernels.contract import Array, Sampler, TokenModel, Weights
 from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike, linear_step
 from minirnn.nn.functional import Reduction, cross_entropy
@@ -257,6 +256,8 @@ class CharLM(Body, Model):
         >>> bool(abs(lm.rounded("int8").loss(text[:-1], text[1:])[0] - lm.loss(text[:-1], text[1:])[0]) < 0.01)
         True
         """
+        from minirnn.kernels import rounding  # loads Numba
+
         check_choice("rounded: weights", weights, get_args(Weights))
         rounding.check_dtype(weights, self.head.weight.dtype)
         kept = "embedding.weight", "rnn.weight_ih_l0"
