@@ -71,10 +71,13 @@ Runner = Callable[[], int]
 """Does some work and returns how much of it: steps, or symbols sampled."""
 
 
-def minirnn_runner(work: Work, threads: int, device: str = "cpu", precision: str = "fp32") -> Runner:
+def minirnn_runner(
+    work: Work, threads: int, device: str = "cpu", precision: str = "fp32", weights: str = "fp32"
+) -> Runner:
     import numpy as np
 
     import minirnn as mr
+    from minirnn.tasks.char import WEIGHTS
 
     mr.set_num_threads(threads)
     mr.manual_seed(0)
@@ -82,7 +85,13 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu", precision: str
     if work.streams:
         prime = np.zeros((1, work.streams), np.int64)
         length = max(64, 4000 // work.streams)
-        return lambda: model.generate(prime, length, seed=1).size
+        stored = WEIGHTS[weights]
+
+        def write() -> int:
+            mr.set_num_threads(threads)
+            return model.generate(prime, length, seed=1, weights=stored).size
+
+        return write
     parameters = list(model.parameters())
     optimizer = mr.optim.Adam(parameters, lr=1e-3)
     inputs, targets = _tokens(work)  # on the host, as in training; those of PyTorch are on the GPU already
@@ -98,6 +107,11 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu", precision: str
         return 1
 
     return step
+
+
+def one_thread_runner(work: Work, threads: int, device: str = "cpu", weights: str = "fp32") -> Runner | None:
+    several = work.streams and threads > 1 and device == "cpu"
+    return minirnn_runner(work, 1, device, weights=weights) if several else None
 
 
 def torch_runner(work: Work, threads: int, device: str = "cpu", precision: str = "fp32") -> Runner:
@@ -141,7 +155,7 @@ def torch_runner(work: Work, threads: int, device: str = "cpu", precision: str =
     return step
 
 
-def jax_runner(work: Work, threads: int, device: str = "cpu") -> Runner | None:
+def jax_runner(work: Work, threads: int, device: str = "cpu", weights: str = "fp32") -> Runner | None:
     if work.cell != "lstm" or work.streams or device != "cpu":
         return None
     import jax
@@ -211,12 +225,14 @@ Program = Callable[[Work, int, str], Runner | None]
 """Makes the runner of a row; None where the program has no such work."""
 
 
-def programs(alone: bool, precision: str) -> dict[str, Program]:
+def programs(alone: bool, precision: str, weights: str) -> dict[str, Program]:
     """Return the programs to measure, minirnn first."""
     installed = {name for name in ("torch", "jax") if not alone and importlib.util.find_spec(name)}
-    made: dict[str, Program] = {"minirnn": partial(minirnn_runner, precision=precision)}
+    made: dict[str, Program] = {"minirnn": partial(minirnn_runner, precision=precision, weights=weights)}
     if precision == "bf16":
         made["minirnn fp32"] = minirnn_runner
+    else:
+        made["one thread"] = partial(one_thread_runner, weights=weights)
     if "torch" in installed:
         made["torch"] = partial(torch_runner, precision=precision)
     if "jax" in installed and precision == "fp32":
@@ -291,6 +307,9 @@ def bench(
     precision: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Of matrix products in training; bf16 is measured beside fp32.")
     ] = "fp32",
+    weights: Annotated[
+        Literal["fp32", "bf16", "int8"], typer.Option(help="Weights of minirnn's sampling; PyTorch's are fp32.")
+    ] = "fp32",
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -306,8 +325,8 @@ def bench(
     check_precision(precision, device)
     chosen = rows or [row for row in _STANDARD if precision == "fp32" or not ROWS[row].streams]
     if precision == "bf16" and (sampling := [row.value for row in chosen if ROWS[row].streams]):
-        raise OptionError(f"--precision: sampling has no bf16, got {', '.join(sampling)}")
-    count, measured = threads or get_num_threads(), programs(alone, precision)
+        raise OptionError(f"--precision: sampling has no bf16, got {', '.join(sampling)}; give --weights bf16")
+    count, measured = threads or get_num_threads(), programs(alone, precision, weights)
     peers = list(measured)
     with compile_notes(quiet):
         machine = _machine(device, count, precision)

@@ -24,7 +24,7 @@ from minirnn.checkpoint import load_config
 from minirnn.data.sources import decode_stream, iter_blocks, normalize_newlines, open_sources
 from minirnn.data.text import Bytes, Characters, Symbols
 from minirnn.errors import DataError, OptionError
-from minirnn.tasks.char import SampleConfig, TextGenerator
+from minirnn.tasks.char import WEIGHTS, SampleConfig, TextGenerator
 from minirnn.tasks.scoring import Score, largest, perplexity
 from minirnn.tasks.words import WordGenerator
 from minirnn_cli import options as o
@@ -211,6 +211,8 @@ def sample(
         raise OptionError("--prompt-file - reads standard input, which --interactive needs; give a file")
     generator = _generator(checkpoint)
     generator.model.to(device)
+    if interactive:
+        generator.model = generator.model.rounded(WEIGHTS[config.weights])
     if prompt_file is not None:
         config = config.replace(prime=read_text(prompt_file, generator.symbols))
     if (missing := generator.symbols.missing(config.prime)) and not quiet:

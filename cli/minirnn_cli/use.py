@@ -6,6 +6,7 @@ import inspect
 import itertools
 import math
 import sys
+from enum import StrEnum
 from json import dumps
 from typing import Annotated, Any
 
@@ -13,10 +14,13 @@ import typer
 
 from minirnn import random, tasks
 from minirnn.errors import OptionError
+from minirnn.tasks.char import WEIGHTS, TextGenerator
 from minirnn_cli import options as o
 from minirnn_cli.lines import is_live, read_batches
 from minirnn_cli.runs import find_checkpoint
 from minirnn_cli.show import compile_notes
+
+FewerBits = StrEnum("FewerBits", [name for name in WEIGHTS if name != "fp32"])  # type: ignore[misc] # as in bench
 
 
 def predict(
@@ -74,6 +78,10 @@ o.add_parameters(predict, _OPTIONS.values())
 def evaluate(
     checkpoint: o.Checkpoint,
     data: Annotated[list[str], typer.Argument(help="Data like that of the training; - is standard input.")],
+    weights: Annotated[
+        list[FewerBits] | None,
+        typer.Option(help="Measure a language model with the weights of sample --weights too; may be repeated."),
+    ] = None,
     threads: o.Threads = None,
     device: o.Device = "cpu",
     quiet: o.Quiet = False,
@@ -83,8 +91,10 @@ def evaluate(
     o.use_threads(threads)
     task = tasks.load(find_checkpoint(checkpoint))
     task.model.to(device)
+    if weights and not isinstance(task, TextGenerator):
+        raise OptionError(f"--weights is for a language model, got {task.description}")
     with compile_notes(quiet):
-        metrics = task.measure(data)
+        metrics = task.measure(data, weights) if isinstance(task, TextGenerator) and weights else task.measure(data)
     if json:
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         print(dumps(known, allow_nan=False))

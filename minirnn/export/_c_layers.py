@@ -81,10 +81,10 @@ class Writer:
         """Write a matrix; returns the first arguments of the functions that read it."""
         if not self.int8:
             return self.vector(name, weight.T if transposed else weight)
-        scale = np.abs(weight).max(axis=1, initial=0) / 127
-        scale[scale < np.finfo(np.float32).tiny] = 1.0
-        factors = self.vector(f"{name}_scale", scale)  # before rounding: refuses what is not finite
-        rounded = np.rint(weight / scale[:, None]).clip(-127, 127).astype(np.int8)
+        from minirnn.kernels.rounding import quantize_rows  # loads Numba
+
+        rounded, scale = quantize_rows(weight)
+        factors = self.vector(f"{name}_scale", scale)  # refuses what is not finite
         return f"{self.array(name, rounded.T if transposed else rounded, 'int8_t')}, {factors}"
 
     def matrix(self, name: str, weight: np.ndarray) -> Apply:

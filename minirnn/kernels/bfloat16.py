@@ -13,7 +13,7 @@ import numpy as np
 from minirnn.kernels import memory, threads
 from minirnn.kernels.jit import chunk_of, jit
 
-_HIGH = 0xFFFF0000
+HIGH = 0xFFFF0000
 
 
 @jit(inline=True)
@@ -27,7 +27,7 @@ def round_bits(bits):
 @jit(inline=True)
 def pair(low, high):
     """Two float32, given as their bits, as one word."""
-    return np.uint32(round_bits(high) & np.uint32(_HIGH)) | np.uint32(round_bits(low) >> np.uint32(16))
+    return np.uint32(round_bits(high) & np.uint32(HIGH)) | np.uint32(round_bits(low) >> np.uint32(16))
 
 
 @jit(inline=True)
@@ -77,5 +77,5 @@ def pairs(b: np.ndarray, transposed: bool) -> np.ndarray:
 
 def unpack(words: np.ndarray) -> np.ndarray:
     """The float32 elements [n, 2 k, ...] of words [n, k, ...]."""
-    halves = np.stack([words << np.uint32(16), words & np.uint32(_HIGH)], axis=2)
+    halves = np.stack([words << np.uint32(16), words & np.uint32(HIGH)], axis=2)
     return halves.view(np.float32).reshape(words.shape[0], 2 * words.shape[1], *words.shape[2:])

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps
 
 Axes = int | tuple[int, ...] | None
+Weights = Literal["float32", "bfloat16", "int8"]
+"""In what the matrices of a model are stored for sampling."""
 DType = np.dtype | type
 
 
@@ -485,8 +487,19 @@ class Backend(Protocol[A]):
     def gemv(self, x: A, weight: A, bias: A | None = None) -> A:
         """``x @ weight.T + bias`` for a few rows x [N, K], which are not worth packing the weight [M, K]."""
 
-    def Sampler(self, model: TokenModel[A], states: Sequence[A]) -> Sampler[A]:  # noqa: N802 - a class
-        """Prepare a model for sampling; ``states`` [L, N, H] to start from, one for each state of the cell."""
+    def Sampler(  # noqa: N802 - a class
+        self, model: TokenModel[A], states: Sequence[A], weights: Weights = "float32"
+    ) -> Sampler[A]:
+        """Prepare a model for sampling.
+
+        Args:
+            states: [L, N, H] to start from, one for each state of the cell.
+            weights: "float32", which leaves the matrices as they are; for float32 models on a CPU "bfloat16", and
+                where it multiplies integers of 8 bits (VNNI) "int8", with a factor per row.
+
+        Raises:
+            OptionError: this backend, or the type of the model, has no such ``weights``.
+        """
 
 
 Kernels = Backend[Array]

@@ -14,9 +14,12 @@ from numba.extending import intrinsic
 
 from minirnn.kernels.jit import DISABLED, jit
 
+LINE = 8
+"""Words (int64) of a cache line: what different threads write should lie in different ones."""
+
 
 @intrinsic
-def _load_atomic(typing_context: Any, words: Any, index: Any) -> Any:
+def load_atomic(typing_context: Any, words: Any, index: Any) -> Any:
     """words[index] as it is in memory now, never from a register."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -26,11 +29,32 @@ def _load_atomic(typing_context: Any, words: Any, index: Any) -> Any:
     return types.int64(words, types.intp), generate
 
 
+@intrinsic
+def store_atomic(typing_context: Any, words: Any, index: Any, value: Any) -> Any:
+    """words[index] = value, after all that was written before: a thread that loads it sees that too."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        builder.store_atomic(args[2], builder.gep(data, [args[1]]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(words, types.intp, types.int64), generate
+
+
 @jit
 def spin_while_equal(words: np.ndarray, index: int, value: int, spins: int) -> bool:
     """Read ``words[index]`` (int64) up to ``spins`` times; True as soon as it is not ``value``, else False."""
     for _ in range(spins):  # noqa: SIM110 - any() would be a generator
-        if _load_atomic(words, index) != value:
+        if load_atomic(words, index) != value:
+            return True
+    return False
+
+
+@jit(inline=True)
+def spin_until(words, index, value, spins):  # type: ignore[no-untyped-def]
+    """Read ``words[index]`` (int64) up to ``spins`` times; True as soon as it is at least ``value``, else False."""
+    for _ in range(spins):  # noqa: SIM110 - as above
+        if load_atomic(words, index) >= value:
             return True
     return False
 

@@ -24,7 +24,7 @@ from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic, overload
 
 from minirnn.kernels import bfloat16, memory, threads
-from minirnn.kernels.bfloat16 import pair_within_rows
+from minirnn.kernels.bfloat16 import pair, pair_within_rows
 from minirnn.kernels.jit import DISABLED, chunk_of, jit
 
 ROWS = 6
@@ -50,8 +50,8 @@ def vector_bytes() -> int:
 
 
 def packed_width(dtype: np.dtype) -> int:
-    """Columns of a packed panel of element type ``dtype``."""
-    return VECTORS * vector_bytes() // dtype.itemsize
+    """Columns of a packed panel of element type ``dtype``; those of 8 and 16 bits are multiplied as 32 bits."""
+    return VECTORS * vector_bytes() // max(4, dtype.itemsize)
 
 
 def panel_width(array):
@@ -61,7 +61,7 @@ def panel_width(array):
 
 @overload(panel_width, jit_options={"forceinline": True})
 def _panel_width(array):
-    width = VECTORS * vector_bytes() // (array.dtype.bitwidth // 8)
+    width = VECTORS * vector_bytes() // max(4, array.dtype.bitwidth // 8)
     return lambda array: width
 
 
@@ -74,6 +74,7 @@ def emit_tile(
     ``panel_size`` apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
     A row of a panel is ``panel_vectors`` wide, of which the tile uses the first ``vectors``; these alone if None.
     Elements of A and B that are uint32 are pairs of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32 then.
+    Panels of uint16 hold bfloat16, as :func:`pack_bfloat16` makes them, for A and C of float32.
     """
 
     @intrinsic
@@ -96,7 +97,7 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
     lanes = lanes or vector_bytes() // width
     scalar = ir.FloatType() if width == 4 else ir.DoubleType()
     vector = ir.VectorType(scalar, lanes)
-    pairs = isinstance(panel_type.dtype, types.Integer)
+    pairs = panel_type.dtype == types.uint32
     operand = ir.VectorType(ir.IntType(32), lanes) if pairs else vector
     mask_type = ir.VectorType(ir.IntType(1), lanes)
     word, index = ir.IntType(32), ir.IntType(64)
@@ -119,6 +120,15 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
 
     def constant(value):
         return ir.Constant(index, value)
+
+    def expanded(pointer):
+        """Two vectors of float32 from as many words, each a bfloat16 in its upper half and one in its lower."""
+        words = ir.VectorType(word, lanes)
+        load = builder.load(builder.bitcast(pointer, words.as_pointer()))
+        load.align = 2
+        upper = builder.and_(load, ir.Constant(words, [0xFFFF0000] * lanes))
+        lower = builder.shl(load, ir.Constant(words, [16] * lanes))
+        return [builder.bitcast(half, vector) for half in (upper, lower)]
 
     if pairs:
         dot = declare("llvm.x86.avx512bf16.dpbf16ps.512", vector, [vector, operand, operand])
@@ -157,6 +167,10 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
     right = []
     for number in range(panels):
         start = builder.add(panel_row, builder.mul(constant(number), panel_size))
+        if panel_type.dtype == types.uint16:
+            for v in range(0, vectors, 2):
+                right += expanded(builder.gep(panel, [builder.add(start, constant(v * lanes))]))
+            continue
         for v in range(vectors):
             load = builder.load(vector_at(panel, builder.add(start, constant(v * lanes)), operand))
             load.align = width
@@ -299,6 +313,9 @@ def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel
     right = _window(panels, panels_at, (count, depth, width), (panel_size, width, 1))
     if panels.dtype == np.uint32:
         left, right = bfloat16.unpack(left), bfloat16.unpack(right)
+    elif panels.dtype == np.uint16:
+        words = np.ascontiguousarray(right).view(np.uint32)
+        right = np.concatenate([words & 0xFFFF0000, words << 16], axis=2).view(np.float32)
     target = _window(c, c_at, (rows, columns), (c_row, 1))
     target += np.concatenate([left @ panel for panel in right], axis=1)[:, :columns]
 
@@ -429,3 +446,26 @@ def pack(b: np.ndarray, transposed: bool, to_bfloat16: bool = False) -> np.ndarr
     panels, b = empty_panels(depth, columns, b.dtype), np.ascontiguousarray(b)
     threads.run(pack_columns if transposed else pack_rows, 8.0 * b.size, len(panels), b, panels)
     return panels
+
+
+@jit
+def _round_panels(thread_id, num_threads, panels, words):
+    half = words.shape[2]
+    first, last = chunk_of(panels.shape[0], thread_id, num_threads)
+    for p in range(first, last):
+        for k in range(panels.shape[1]):
+            for j in range(half):
+                upper, lower = panels[p, k, np.uintp(j)], panels[p, k, np.uintp(half + j)]
+                words[p, k, np.uintp(j)] = pair(lower, upper)
+
+
+def pack_bfloat16(weight: np.ndarray) -> np.ndarray:
+    """Packed panels of the transpose of ``weight`` [columns, depth] in bfloat16, stored as uint16.
+
+    A word of 32 bits holds two numbers whose columns are half a panel apart, the first in its upper half: one mask and
+    one shift expand it.
+    """
+    panels = pack(weight, True).view(np.uint32)
+    words = memory.empty((*panels.shape[:2], panels.shape[2] // 2), np.uint32)
+    threads.run(_round_panels, 8.0 * panels.size, len(panels), panels, words)
+    return words.view(np.uint16)

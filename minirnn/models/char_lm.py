@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Self, Unpack
+from typing import Self, Unpack, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,13 +14,15 @@ from minirnn.autograd import ops
 from minirnn.autograd.recompute import recompute
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
-from minirnn.kernels.contract import Array, Sampler, TokenModel
+from minirnn.kernels.contract import Array, Sampler, TokenModel, Weights
 from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike, linear_step
 from minirnn.nn.functional import Reduction, linear_cross_entropy
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.validation import check_choice, check_float, check_int
+
+_CHUNK = 256  # tokens between which Ctrl-C ends generate()
 
 
 class Stream:
@@ -176,10 +178,11 @@ class CharLM(Body, Model):
         state: State = None,
         position: int = 0,
         exclude: Sequence[int] = (),
+        weights: Weights = "float32",
     ) -> np.ndarray:
         """As :meth:`stream`, all at once: [length] integers, or [length, N] if ``prime_ids`` is [P, N]."""
         options = temperature, top_k, top_p, seed
-        chunks = list(self.stream(prime_ids, length, *options, state=state, position=position, exclude=exclude))
+        chunks = list(self.stream(prime_ids, length, *options, _CHUNK, state, position, exclude, weights))
         return np.concatenate(chunks) if chunks else np.empty((0, *np.shape(prime_ids)[1:]), np.int64)
 
     def stream(
@@ -194,6 +197,7 @@ class CharLM(Body, Model):
         state: State = None,
         position: int = 0,
         exclude: Sequence[int] = (),
+        weights: Weights = "float32",
     ) -> Stream:
         """Sample in one compiled loop, ``chunk`` tokens at a time, with the weights there are at this call.
 
@@ -206,12 +210,17 @@ class CharLM(Body, Model):
             state: of :meth:`step`, :meth:`forward` or an earlier stream, to go on from; ``prime_ids`` follow it.
             position: tokens drawn with this seed before, so that a text made in parts is that of one call.
             exclude: tokens that are never sampled.
+            weights: how the loop stores the matrices, but for the input of the first layer: "float32"; for a model of
+                float32 on the CPU "bfloat16", half the bytes; or where the processor has VNNI "int8", a quarter, with
+                a factor per row (what is multiplied with them is rounded to 16 bits). A model that does not fit the
+                processor's cache is as much faster; :meth:`rounded` tells what is lost.
 
         Returns:
             An iterator of ``chunk`` integers, or [chunk, N], with the attribute ``state``.
 
         Raises:
-            OptionError: an option is out of its range, or the model was made with a module as cell.
+            OptionError: an option is out of its range, the model was made with a module as cell, or there are no such
+                ``weights`` for it or on this device.
             ShapeError, IndexRangeError: ``prime_ids`` has another shape, or it or ``exclude`` a token outside the
                 vocabulary.
 
@@ -235,22 +244,49 @@ class CharLM(Body, Model):
         k = self.vocab_size if top_k is None else check_int("generate: top_k", top_k)
         p = 1.0 if top_p is None else check_float("generate: top_p", top_p, 0.0, 1.0, exclude_minimum=True)
         seed = random.draw_seed() if seed is None else check_int("generate: seed", seed, 0)
+        check_choice("generate: weights", weights, get_args(Weights))
         if isinstance(self._arguments["cell"], Module):
             raise OptionError("generate: expected a model of a cell, whose equations make the loop; it has a module")
         given = np.ascontiguousarray(prime if prime.ndim == 2 else prime[:, None])
         seeds = np.random.SeedSequence(seed).generate_state(given.shape[1], np.uint64)
         with self.evaluating():
-            sampler = self._sampler(state, given.shape[1], excluded)
+            sampler = self._sampler(state, given.shape[1], excluded, weights)
 
         def run(given: np.ndarray, count: int, start: int) -> np.ndarray:
             return sampler.run(given, count, temperature, k, p, seeds, position + start)
 
         return Stream(sampler, run, given, length, chunk, prime.ndim == 1, self.head.weight.device)
 
-    def _sampler(self, state: State, batch: int, excluded: np.ndarray) -> Sampler[Array]:
+    def _sampler(self, state: State, batch: int, excluded: np.ndarray, weights: Weights) -> Sampler[Array]:
         """The compiled loop, with the weights as they are, from ``state`` on."""
         K, initial = kernels.on(self.head.weight.device), self.layers.split_state(state, batch)
-        return K.Sampler(self._token_model(excluded), [K.stack(parts, 0) for parts in zip(*initial, strict=True)])
+        states = [K.stack(parts, 0) for parts in zip(*initial, strict=True)]
+        return K.Sampler(self._token_model(excluded), states, weights)
+
+    def rounded(self, weights: Weights) -> Self:
+        """A copy of the model whose matrices are those that :meth:`stream` multiplies with, rounded to ``weights``.
+
+        Its loss on a text, beside that of the model itself, is what sampling with ``weights`` costs.
+
+        >>> import minirnn as mr
+        >>> lm = mr.models.CharLM(10, 16)
+        >>> text = [1, 2, 3, 4]
+        >>> bool(abs(lm.rounded("int8").loss(text[:-1], text[1:])[0] - lm.loss(text[:-1], text[1:])[0]) < 0.01)
+        True
+        """
+        from minirnn.kernels import rounding  # loads Numba
+
+        check_choice("rounded: weights", weights, get_args(Weights))
+        rounding.check_dtype(weights, self.head.weight.dtype)
+        kept = "embedding.weight", "rnn.weight_ih_l0"
+        copy = type(self)(**self.config).to(self.head.weight.device)
+        copy.load_state_dict(
+            {
+                name: rounding.rounded(array, weights) if array.ndim == 2 and name not in kept else array
+                for name, array in self.state_dict().items()
+            }
+        )
+        return copy.train(self.training)
 
     def _token_model(self, excluded: np.ndarray) -> TokenModel[Array]:
         """The weights in the form of the compiled sampling loop, where excluded tokens have the logit -inf."""

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from minirnn.config import Config, option
 from minirnn.data.corpus import read_bytes, read_characters, read_words, renumber
 from minirnn.data.text import Bytes, Streams, Symbols, Words, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
+from minirnn.kernels.contract import Weights
 from minirnn.models import CharLM
 from minirnn.models.body import CellLike
 from minirnn.nn.state import State, pack_state, unpack_state
@@ -26,8 +27,10 @@ from minirnn.tasks.base import Line, Prediction, Task, WindowConfig, check_text,
 from minirnn.tasks.fine_tuning import Indexed, numbers_in
 from minirnn.tasks.scoring import Score, Scorer, perplexity
 from minirnn.training import TrainingConfig
+from minirnn.validation import check_choice
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
+WEIGHTS: dict[str, Weights] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
 
 
@@ -71,6 +74,7 @@ class SampleConfig(Config):
     top_p: float | None = option(None, "Sample from the smallest set of symbols with this probability.", None, 1)
     seed: int | None = option(None, "Random seed: the same seed gives the same text.", 0)
     stop: str | None = option(None, "End the text after this string.")
+    weights: Literal["fp32", "bf16", "int8"] = option("fp32", "Store the weights in fewer bits; int8 needs VNNI.")
 
 
 class Corpus(NamedTuple):
@@ -230,14 +234,22 @@ class TextGenerator(Task[Corpus, TextConfig]):
 
     # ------------------------------------------------------------------------------------------------ use
 
-    def measure(self, sources: Sequence[str]) -> dict[str, float]:
+    def measure(self, sources: Sequence[str], weights: Sequence[str] = ()) -> dict[str, float]:
         """As :func:`evaluate`, on text files, with the ``metric`` of the task.
 
         Characters that the model does not know are left out, words are read as ``<unk>``.
+
+        Args:
+            weights: "bf16", "int8": ``loss_bf16`` and so on are measured too, with the weights of such a sample.
         """
         tokens, _ = read_corpus(sources, self.symbols)
-        metrics = evaluate(self.model, Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS))
-        return {name: metrics[name] for name in ("loss", self.metric)}
+        streams, found = Streams.of(tokens, EVAL_STREAMS, EVAL_STEPS), dict[str, float]()
+        models = {"": self.model}
+        models |= {f"_{name}": self.model.rounded(WEIGHTS[check_choice("weights", name, WEIGHTS)]) for name in weights}
+        for suffix, model in models.items():
+            metrics = evaluate(model, streams)
+            found |= {f"{name}{suffix}": metrics[name] for name in ("loss", self.metric)}
+        return found
 
     def sample(self, prime: str = "", length: int = 1000, **options: Any) -> str:
         """Return a text that continues ``prime``, without it; arguments and errors are those of :meth:`stream`."""
@@ -248,7 +260,8 @@ class TextGenerator(Task[Corpus, TextConfig]):
 
         Args:
             prime, length: the text to continue, and the number of symbols to generate.
-            options: ``temperature``, ``top_k``, ``top_p``, ``seed`` and ``stop``, as :class:`SampleConfig` has them.
+            options: ``temperature``, ``top_k``, ``top_p``, ``seed``, ``stop`` and ``weights``, as :class:`SampleConfig`
+                has them.
 
         Without a prime the text starts at the beginning of a line, or where the model knows no line end, after the
         first symbol of the vocabulary.
@@ -258,7 +271,9 @@ class TextGenerator(Task[Corpus, TextConfig]):
         """
         config = SampleConfig(prime=prime, length=length, **options)
         sampling = config.subset("length", "temperature", "top_k", "top_p", "seed")
-        chunks = self.model.stream(self.start(prime), **sampling, exclude=self.symbols.never)
+        chunks = self.model.stream(
+            self.start(prime), **sampling, exclude=self.symbols.never, weights=WEIGHTS[config.weights]
+        )
         return self._decoded(chunks, prime, config.stop)
 
     def start(self, text: str = "", name: str = "the prime") -> np.ndarray:

@@ -51,6 +51,22 @@ def test_score_prints_one_row_for_each_line_and_the_mean(run: str) -> None:
     assert rows == [f"{nats:.4f}\t{bits:.4f}\t{text}" for nats, bits, text in expected]
 
 
+def test_weights_in_fewer_bits_are_measured_and_sampled_with(run: str, trained: Trained) -> None:
+    Path("in.txt").write_text(40 * TEXT)
+    found = json_of("eval", run, "in.txt", "--weights", "bf16", "--weights", "int8")
+    assert found == close({**found, **loaded(run).measure(["in.txt"])}, 1e-6)
+    for name, stored in (("bf16", "bfloat16"), ("int8", "int8")):
+        generator = loaded(run)
+        generator.model = generator.model.rounded(stored)  # type: ignore[arg-type]
+        assert found[f"loss_{name}"] == pytest.approx(generator.measure(["in.txt"])["loss"], rel=1e-6)
+        assert found[f"loss_{name}"] != found["loss"]
+    text = invoke("sample", run, "--length", "30", "--seed", "4", "--weights", "bf16", "--quiet").stdout
+    assert text == loaded(run).sample(length=30, seed=4, weights="bf16") + "\n"
+    assert "--weights is for a language model, got a" in refusal(
+        "eval", str(trained("classifier")), "x", "--weights", "bf16"
+    )
+
+
 def test_score_takes_text_a_file_or_standard_input(run: str) -> None:
     """With line ends of any kind, the last of which may be missing."""
     for raw in (TEXT, TEXT.replace("\n", "\r\n"), TEXT.replace("\n", "\r"), "\ufeff" + TEXT):

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirnn import cells
-from minirnn.errors import DeviceError
+from minirnn.errors import DeviceError, OptionError
 from minirnn.kernels import cpu
 from minirnn.kernels.contract import Noise, RecurrentWeights, TokenModel
 from minirnn.kernels.plan import Plan, make_plan
@@ -316,6 +316,11 @@ def check_text(cell: str, layers: int, dtype: np.dtype, options: tuple) -> None:
     expected = sample(cpu, lambda x: x, cell, layers, dtype, options)
     assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(sample(generate, asarray, cell, layers, dtype, options), expected)
+
+
+def test_weights_in_fewer_bits_are_for_the_cpu() -> None:
+    with pytest.raises(OptionError, match="weights: bfloat16 is for sampling on a CPU; a GPU takes float32"):
+        generate.Sampler(None, [], "bfloat16")  # type: ignore[arg-type]
 
 
 OPTIONS = [(0.0, 99, 1.0), (1.0, 99, 1.0), (2.5, 4, 1.0), (1.5, 99, 0.6), (3.0, 5, 0.8)]

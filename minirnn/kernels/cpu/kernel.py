@@ -29,7 +29,7 @@ FUNCTIONS: dict[str, Any] = {
 
 _ARGUMENTS = re.compile(
     r"\b(?:cumulative_steps|starts|previous|reverse|gates|table|tokens|products|bias|inputs|sums|state|vectors|d_vectors|"
-    r"d_inputs|mask|source|d_source|carry|row_carry|dy|hidden|d_hidden|d_projected|projection|seed|zoneout|dropout|"
+    r"d_inputs|mask|source|d_source|carry|row_carry|dy|hidden|d_hidden|d_projected|projection|seed|zoneout|dropout|team|"
     r"(?:history|d_state|panels|inner)\d+)\b"
 )
 _STATE = "state, first * width, width"
@@ -54,7 +54,7 @@ def _row(location: Location) -> str:
 
 
 class Kernel:
-    """The generated forward or backward kernel of a cell.
+    """The generated forward or backward kernel of a cell; ``product`` is how the call of a matrix product begins.
 
     Attributes:
         sources: the text of its functions by name, the kernel itself last.
@@ -64,8 +64,8 @@ class Kernel:
         pick: selects the arguments from a dictionary.
     """
 
-    def __init__(self, plan: Plan, backward: bool) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, backward: bool, product: str = "multiply_add(") -> None:
+        self.plan, self._product = plan, product
         step = plan.backward if backward else plan.forward
         loops, self.temporaries = schedule(step)
         self.name = "backward" if backward else "forward"
@@ -114,7 +114,7 @@ class Kernel:
     def _add_gemm(self, a: str, panels: str, depth: str, c: str, columns: str) -> None:
         """C += A B for all rows of this thread; ``a`` and ``c`` are "array, first element, elements between rows"."""
         panel = f"{panels}, 0, {depth} * {panels}.shape[2], {depth}"
-        self._add(f"multiply_add({a}, 1, stop - first, {panel}, {c}, {columns})")
+        self._add(f"{self._product}{a}, 1, stop - first, {panel}, {c}, {columns})")
 
     def _operand(self, array: str, index: int) -> str:
         """``array[row, index]`` of this thread's rows as an operand of :meth:`_add_gemm`."""

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
-from minirnn.kernels.contract import TokenModel
+from minirnn.errors import OptionError
+from minirnn.kernels.contract import TokenModel, Weights
 from minirnn.kernels.cuda import block, persistent
 from minirnn.kernels.cuda.array import DeviceArray, empty
 from minirnn.kernels.cuda.creation import asarray, zeros
@@ -275,7 +276,11 @@ def _make_kernel(step: Step, dtype: Any, tile: int, on_grid: bool) -> Kernel:
 class Sampler:
     """See :class:`minirnn.kernels.contract.Sampler`."""
 
-    def __init__(self, model: TokenModel[DeviceArray], states: Sequence[DeviceArray]) -> None:
+    def __init__(
+        self, model: TokenModel[DeviceArray], states: Sequence[DeviceArray], weights: Weights = "float32"
+    ) -> None:
+        if weights != "float32":
+            raise OptionError(f"weights: {weights} is for sampling on a CPU; a GPU takes float32")
         layers, batch, size = states[0].shape
         dtype, vocabulary = np.dtype(states[0].dtype), model.table.shape[0]
         step = _step_of(model.equations)
@@ -306,9 +311,9 @@ class Sampler:
         offsets = np.cumsum(
             [0, *(16 * float4s(size) * float4s(units * count) for _, count, units in matrices)]
         ).tolist()
-        weights = empty((plan.blocks[0], offsets[-1]), dtype)
+        packed = empty((plan.blocks[0], offsets[-1]), dtype)
         for (matrix, count, units), offset in zip(matrices, offsets, strict=False):
-            persistent.pack(matrix, count, units, True, weights, offset)
+            persistent.pack(matrix, count, units, True, packed, offset)
         pieces = min(plan.threads, math.isqrt(vocabulary - 1) + 1)
         self._kernel = _make_kernel(step, from_dtype(dtype), plan.tile, plan.path == "grid")
         self._turn, self._sizes = 0, (*plan.sizes, classes)
@@ -321,7 +326,7 @@ class Sampler:
         order, bests = (empty((batch, n), np.int64) for n in (vocabulary, pieces))
         workspace += [empty((0, 0), dtype), empty((batch, step.scratch, size), dtype)]
         drawing = logits, probability, order, bests, empty((batch, pieces), np.float64)
-        weights_of = weights.flat, table, inner, bias_ih, bias, vectors, model.head_bias, zoneout
+        weights_of = packed.flat, table, inner, bias_ih, bias, vectors, model.head_bias, zoneout
         self._arrays = weights_of, (history, others, alternating), tuple(workspace), drawing
         self._tokens = empty((batch,), np.int64)
 
