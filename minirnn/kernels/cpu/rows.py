@@ -69,7 +69,7 @@ def scatter_add_rows(values: np.ndarray, rows: np.ndarray, count: int) -> np.nda
 
 
 def column_sums(x: np.ndarray) -> np.ndarray:
-    out = np.empty(x.shape[1], x.dtype)
+    out = memory.empty((x.shape[1],), x.dtype)
     threads.run(_column_sums, 1.0 * x.size, max(1, out.size // 16), x, out)
     return out
 

@@ -1,0 +1,337 @@
+"""Small models without Python between the kernels: a call is recorded once, and repeated from then on.
+
+In a small model's training step more than half of the time is Python code that finds out the same at every step. The
+second call of a :class:`~minirnn.models.body.Model` with inputs of the same shapes and types is recorded by
+:mod:`minirnn.kernels.recording`, its forward and its backward pass; those that follow repeat the calls of kernels and
+of NumPy over the same memory, as one operation on the tape. The numbers are the same to the last bit.
+
+A call is computed as ever where anything but the values of inputs and parameters differs from what was recorded: a
+mode, an attribute of a module, the array a parameter lies in, what requires a gradient. So is one in which Python looks
+at a value (the lengths of sequences, say), one with work for several threads or with much memory, one on another
+device, and any of a model with modules or cells' code from outside this package, which nobody has checked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import repeat
+from operator import attrgetter, is_
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minirnn import random
+from minirnn.autograd import tape
+from minirnn.autograd.tensor import Tensor
+from minirnn.kernels import recording
+from minirnn.kernels.contract import Array
+from minirnn.kernels.recording import Recording, plain, repeat_calls
+from minirnn.nn.module import Module
+
+MAX_PLANS = 4
+"""So many shapes and modes a model knows."""
+MAX_REFUSED = 4
+"""After so many calls that could not be recorded, a model is not recorded any more."""
+_MAX_ATTEMPTS = 3  # to record a call, where its backward pass never comes
+
+_data, _needed, _training = attrgetter("data"), attrgetter("requires_grad"), attrgetter("training")
+
+
+def _flatten(value: Any, leaves: list[Any]) -> Any:
+    """All about a call's arguments but the values of arrays, hashable; arrays and tensors are added to ``leaves``.
+
+    Raises:
+        TypeError: there is something else among them, or an array without elements or not in one piece.
+    """
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return kind, value
+    if kind is tuple:
+        return kind, *[_flatten(one, leaves) for one in value]
+    array = _array(value)
+    if type(array) is not np.ndarray or array.size == 0 or not array.flags.c_contiguous:
+        raise TypeError
+    leaves.append(value)
+    return array.shape, array.dtype, (value.requires_grad if isinstance(value, Tensor) else None)
+
+
+def _array(leaf: Any) -> Array:
+    return leaf.data if isinstance(leaf, Tensor) else leaf
+
+
+def _rebuild(value: Any, leaves: Iterator[Any]) -> Any:
+    """``value`` with the next of ``leaves`` in place of each array and tensor."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return next(leaves)
+    return tuple([_rebuild(one, leaves) for one in value]) if type(value) is tuple else value
+
+
+def _tensors(value: Any, found: list[Tensor]) -> bool:
+    """Add the tensors in a model's output to ``found``; False where there is anything but tuples of them and None."""
+    if isinstance(value, Tensor):
+        found.append(value)
+    elif type(value) is tuple:
+        return all([_tensors(one, found) for one in value])
+    return value is None or isinstance(value, (Tensor, tuple))
+
+
+class _Pass(NamedTuple):
+    """A call computed as ever, but for the gradients of leaves: they do not go to the leaves.
+
+    Attributes:
+        result, outputs: what the model returned, and the tensors in it; None where it has something else too.
+        edges: the leaf that each gradient belongs to, in the order in which the tape would add them up.
+        found: the backward pass appends the gradients.
+    """
+
+    result: Any
+    outputs: list[Tensor] | None
+    edges: list[Tensor]
+    found: list[Sequence[Array | None]]
+
+    def backward(self, given: Sequence[Array | None]) -> list[Array | None]:
+        """The gradient of each of ``edges``, from those of the outputs."""
+        pairs = zip(self.outputs or (), given, strict=True)
+        tape.backward([(output, g) for output, g in pairs if g is not None and output.requires_grad])
+        return list(self.found[0]) if self.found else [None] * len(self.edges)
+
+
+def _forward(model: Module, call: Any, leaves: Sequence[Any], arrays: Sequence[Any]) -> _Pass:
+    """Call ``model`` with ``arrays`` in place of ``leaves``, the arrays and tensors in ``call``, (args, kwargs)."""
+    inputs = [
+        Tensor(array, leaf.requires_grad) if isinstance(leaf, Tensor) else array
+        for leaf, array in zip(leaves, arrays, strict=True)
+    ]
+    given = {id(one): leaf for one, leaf in zip(inputs, leaves, strict=True)}
+    values = iter(inputs)
+    args = _rebuild(call[0], values)
+    result = model.forward(*args, **{name: _rebuild(value, values) for name, value in call[1].items()})
+    outputs: list[Tensor] = []
+    if not _tensors(result, outputs) or any(o.requires_grad and o.node is None for o in outputs):
+        return _Pass(result, None, [], [])
+    nodes: dict[int, tape.Node] = {}
+    pending = [output.node for output in outputs if output.node is not None]
+    while pending:
+        node = pending.pop()
+        if node.serial not in nodes:
+            nodes[node.serial] = node
+            pending += [edge[0] for edge in node.edges if isinstance(edge, tuple)]
+    found: list[Sequence[Array | None]] = []
+
+    def gradients(*given: Array | None) -> tuple[None]:
+        found.append(given)
+        return (None,)
+
+    edges: list[Tensor] = []
+    end = tape.Node("leaves", "cpu", (None,), gradients, 0)
+    end.serial = -1  # after all others
+    for serial in sorted(nodes, reverse=True):
+        node, redirected = nodes[serial], list[tape.Edge]()
+        for edge in node.edges:
+            if isinstance(edge, Tensor):
+                edges.append(given.get(id(edge), edge))
+                edge = end, len(edges) - 1
+            redirected.append(edge)
+        node.edges = tuple(redirected)
+    end.num_outputs = len(edges)
+    return _Pass(result, outputs, edges, found)
+
+
+class _Use:
+    """Holds a plan's memory from a forward pass until its backward pass is over, or will never come."""
+
+    __slots__ = ("plan", "random_state")
+
+    def __init__(self, plan: _Plan) -> None:
+        self.plan, self.random_state = plan, random.generator().bit_generator.state if plan.draws else None
+
+    def __del__(self) -> None:
+        self.plan.lock.release()
+
+
+class _Plan:
+    """What one call computes, over memory of its own.
+
+    Attributes:
+        lock: held while the memory is in use.
+        ready, refused: whether the call can be repeated; or will not be recorded again.
+        draws: whether it draws random numbers, as far as is known.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.ready = self.refused = False
+        self.draws, self.attempts = True, 0
+
+    def record(self, owner: Replay, use: _Use, model: Module, call: Any, leaves: list[Any]) -> Any:
+        """Compute a call as ever, and record it and its backward pass."""
+        self.attempts += 1
+        now = Recording()
+        parameters = [now.own(array) for array in owner.arrays]
+        self.inputs = [_array(leaf).copy() for leaf in leaves]
+        with owner.bound(parameters), now.on(), random.recorded_seeds() as seeds:
+            done = _forward(model, call, leaves, [now.own(array) for array in self.inputs])
+        if done.outputs is None:
+            owner.refuse(self)
+            random.generator().bit_generator.state = use.random_state
+            return model.forward(*call[0], **call[1])
+        if not random.repeats(use.random_state, seeds):
+            now.refuse("random numbers that draw_seed did not draw")
+        self.name, self.seeds, self.draws = type(model).__name__, seeds, bool(seeds)
+        self.result = _rebuild(done.result, repeat(np.empty(0)))
+        self.outputs = [plain(output.data) for output in done.outputs]
+        self.needed = [output.requires_grad for output in done.outputs]
+        numbers = {id(leaf): number for number, leaf in enumerate(leaves)}
+        self.edges = [numbers.get(id(edge), edge) for edge in done.edges]
+        now.check(self.outputs)
+        self.forward, now.calls = now.calls, []
+        if not any(self.needed):
+            self._finish(owner, now, [], [])
+        return self._results(partial(self._record_backward, use, owner, now, parameters, done), leaves)
+
+    def _record_backward(
+        self, use: _Use, owner: Replay, now: Recording, parameters: list[Array], done: _Pass, *given: Array | None
+    ) -> list[Array | None]:
+        if now.refused or not owner.intact():
+            owner.refuse(self)
+            return done.backward(given)
+        own = [None if g is None else g.copy() for g in given]
+        with owner.bound(parameters), now.on():
+            computed = [plain(g) for g in done.backward([None if g is None else now.own(g) for g in own])]
+        now.check([g for g in computed if g is not None])
+        self._finish(owner, now, own, computed)
+        return [None if g is None else g.copy() for g in computed]
+
+    def _finish(self, owner: Replay, now: Recording, given: list[Array | None], computed: list[Array | None]) -> None:
+        self.given, self.computed, self.backward = given, computed, now.calls
+        self.places = now.places([*self.forward, *self.backward], self.seeds)
+        self.ready = not now.refused
+        if now.refused:
+            owner.refuse(self)
+
+    def repeat(self, use: _Use, model: Module, call: Any, leaves: list[Any]) -> Any:
+        """Compute a call from its recording."""
+        for own, leaf in zip(self.inputs, leaves, strict=True):
+            own[...] = _array(leaf)
+        if self.seeds:
+            drawn = [random.draw_seed() for _ in self.seeds]
+            for arguments, position, number in self.places:
+                arguments[position] = type(arguments[position])(drawn[number])
+        repeat_calls(self.forward)
+        return self._results(partial(self._repeat_backward, use, model, call, leaves), leaves)
+
+    def _repeat_backward(
+        self, use: _Use, model: Module, call: Any, leaves: list[Any], *given: Array | None
+    ) -> list[Array | None]:
+        for own, g in zip(self.given, given, strict=True):
+            if own is None or g is None:
+                if own is not g:
+                    return self._again(use, model, call, leaves, given)
+            else:
+                own[...] = g
+        repeat_calls(self.backward)
+        return self.computed
+
+    def _again(
+        self, use: _Use, model: Module, call: Any, leaves: list[Any], given: Sequence[Array | None]
+    ) -> list[Array | None]:
+        """The gradients for outputs other than those that had one when the call was recorded, as ever."""
+        generator = random.generator().bit_generator
+        state = generator.state
+        if use.random_state is not None:
+            generator.state = use.random_state
+        with tape.enable_grad():
+            done = _forward(model, call, leaves, [array.copy() for array in self.inputs])
+        generator.state = state
+        return done.backward(given)
+
+    def _results(self, gradients: tape.Gradients, leaves: list[Any]) -> Any:
+        """The outputs as the model returns them, copied from the plan's memory, and on the tape."""
+        edges = [leaves[edge] if isinstance(edge, int) else edge for edge in self.edges]
+        outputs = tape.record_many(self.name, edges, [array.copy("K") for array in self.outputs], gradients, "cpu")
+        for output, needed in zip(outputs, self.needed, strict=True):
+            if not needed:
+                output.requires_grad, output.node = False, None
+        return _rebuild(self.result, iter(outputs))
+
+
+class Replay:
+    """The recordings of one model, which calls it in place of its ``forward``."""
+
+    def __init__(self) -> None:
+        self._changes = -1
+        self._usable = False
+
+    def __reduce__(self) -> Any:  # copies of a model start without
+        return Replay, ()
+
+    def __call__(self, model: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What ``model.forward(*args, **kwargs)`` returns."""
+        call = args, kwargs
+        leaves: list[Any] = []
+        if (plan := self._plan(model, call, leaves)) is not None and plan.lock.acquire(blocking=False):
+            use = _Use(plan)
+            if plan.ready:
+                return plan.repeat(use, model, call, leaves)
+            return plan.record(self, use, model, call, leaves)
+        return model.forward(*args, **kwargs)
+
+    def _plan(self, model: Module, call: Any, leaves: list[Any]) -> _Plan | None:
+        """The plan of a call, None where it is to be computed as ever."""
+        recorded, anomaly = tape.mode()
+        if anomaly or recording.current() is not None:
+            return None
+        if not self.intact():
+            self._inspect(model)
+        if not self._usable or self._refused == MAX_REFUSED:
+            return None
+        flags = model.training, *map(_training, self._modules), *map(_needed, self._parameters), recorded
+        try:
+            key = flags, _flatten(call[0], leaves), *[(name, _flatten(one, leaves)) for name, one in call[1].items()]
+        except TypeError:
+            return None
+        plan = self._plans.pop(key, None)
+        seen = plan is not None
+        plan = self._plans[key] = plan or _Plan()  # the last used is the last
+        if len(self._plans) > MAX_PLANS:
+            del self._plans[next(iter(self._plans))]
+        if not plan.ready and plan.attempts == _MAX_ATTEMPTS:
+            self.refuse(plan)
+        return plan if seen and not plan.refused else None
+
+    def _inspect(self, model: Module) -> None:
+        """Begin again with a model as it is now."""
+        modules = list(model.modules())
+        self._changes, self._modules, self._parameters = Module._changes, modules[1:], list(model.parameters())
+        self.arrays = [p.data for p in self._parameters]
+        package = __name__.partition(".")[0]
+        self._usable = all(type(m).__module__.partition(".")[0] == package for m in modules)
+        self._usable &= not any("forward" in vars(m) for m in modules)
+        self._usable &= all(type(array) is np.ndarray and array.flags.c_contiguous for array in self.arrays)
+        self._plans: dict[Any, _Plan] = {}
+        self._refused = 0
+
+    def intact(self) -> bool:
+        """Whether the model is as it was when its recordings began, but for the values of its parameters."""
+        return self._changes == Module._changes and all(map(is_, map(_data, self._parameters), self.arrays))
+
+    def refuse(self, plan: _Plan) -> None:
+        """Never record this call again."""
+        if not plan.refused:
+            plan.refused = True
+            self._refused += 1
+
+    @contextmanager
+    def bound(self, arrays: Sequence[Array]) -> Iterator[None]:
+        """With these arrays in place of those of the parameters."""
+        for parameter, array in zip(self._parameters, arrays, strict=True):
+            parameter.data = array
+        try:
+            yield
+        finally:
+            for parameter, array, own in zip(self._parameters, arrays, self.arrays, strict=True):
+                if parameter.data is array:
+                    parameter.data = own
