@@ -11,6 +11,7 @@ from minirnn import kernels, random
 from minirnn.autograd import ops, tape
 from minirnn.autograd.ops.operands import KINDS, DType, Ints, TensorLike, as_array, as_dtype, int_tuple
 from minirnn.errors import DTypeError, GradientError, OptionError, ShapeError
+from minirnn.kernels import recording
 from minirnn.kernels.contract import Array
 
 Operator = Callable[["Tensor", TensorLike], "Tensor"]
@@ -76,6 +77,8 @@ class Tensor:
 
     def add_grad(self, gradient: Array) -> None:
         """Add to ``grad`` (used by the tape)."""
+        if (now := recording.current()) is not None:
+            now.refuse("a gradient added within")
         if self.grad is not None:
             self.grad.data += gradient
         elif self.grad_slot is not None:

@@ -115,15 +115,36 @@ class Recording:
         return traced
 
 
-@np.errstate(all="ignore")  # operations say for themselves whether NumPy may warn; a repeated one is silent
 def repeat_calls(calls: list[Call]) -> None:
     """Compute again what has been recorded."""
     for function, args in calls:
         function(*args)
 
 
+class OutcomeChangedError(Exception):
+    """A repeated call would have taken another way than the recorded one."""
+
+
 def _compute(out: np.ndarray, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    out[...] = function(*args, **kwargs)
+    result = function(*args, **kwargs)
+    if result.shape != out.shape:
+        raise OutcomeChangedError
+    out[...] = result
+
+
+def _expect(outcome: bool, predicate: Callable[..., bool], *args: Any) -> None:
+    if predicate(*args) != outcome:
+        raise OutcomeChangedError
+
+
+def holds(predicate: Callable[..., bool], *args: Any) -> bool:
+    """``predicate(*args)``, on which the code that follows may depend: a repetition ends where it is another."""
+    if (recording := current()) is None:
+        return predicate(*args)
+    args = plain(args)
+    outcome = predicate(*args)
+    recording.add(_expect, outcome, predicate, *args)
+    return outcome
 
 
 def plain(value: Any) -> Any:

@@ -66,7 +66,7 @@ class Model(Module):
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._replay(self, args, kwargs)
+        return self._replay(self, self.forward, *args, **kwargs)
 
     @property
     def config(self) -> dict[str, Any]:

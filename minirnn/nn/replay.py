@@ -14,7 +14,7 @@ device, and any of a model with modules or cells' code from outside this package
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
@@ -28,7 +28,7 @@ from minirnn.autograd import tape
 from minirnn.autograd.tensor import Tensor
 from minirnn.kernels import recording
 from minirnn.kernels.contract import Array
-from minirnn.kernels.recording import Recording, plain, repeat_calls
+from minirnn.kernels.recording import OutcomeChangedError, Recording, plain, repeat_calls
 from minirnn.nn.module import Module
 
 MAX_PLANS = 4
@@ -99,16 +99,28 @@ class _Pass(NamedTuple):
         return list(self.found[0]) if self.found else [None] * len(self.edges)
 
 
-def _forward(model: Module, call: Any, leaves: Sequence[Any], arrays: Sequence[Any]) -> _Pass:
-    """Call ``model`` with ``arrays`` in place of ``leaves``, the arrays and tensors in ``call``, (args, kwargs)."""
+class _Call(NamedTuple):
+    """A method of a model and its arguments; ``leaves`` are the arrays and tensors among these."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    leaves: list[Any]
+
+    def ordinary(self) -> Any:
+        return self.function(*self.args, **self.kwargs)
+
+
+def _forward(call: _Call, arrays: Sequence[Any]) -> _Pass:
+    """Make a call with ``arrays`` in place of its leaves."""
     inputs = [
         Tensor(array, leaf.requires_grad) if isinstance(leaf, Tensor) else array
-        for leaf, array in zip(leaves, arrays, strict=True)
+        for leaf, array in zip(call.leaves, arrays, strict=True)
     ]
-    given = {id(one): leaf for one, leaf in zip(inputs, leaves, strict=True)}
+    given = {id(one): leaf for one, leaf in zip(inputs, call.leaves, strict=True)}
     values = iter(inputs)
-    args = _rebuild(call[0], values)
-    result = model.forward(*args, **{name: _rebuild(value, values) for name, value in call[1].items()})
+    args = _rebuild(call.args, values)
+    result = call.function(*args, **{name: _rebuild(value, values) for name, value in call.kwargs.items()})
     outputs: list[Tensor] = []
     if not _tensors(result, outputs) or any(o.requires_grad and o.node is None for o in outputs):
         return _Pass(result, None, [], [])
@@ -166,31 +178,31 @@ class _Plan:
         self.ready = self.refused = False
         self.draws, self.attempts = True, 0
 
-    def record(self, owner: Replay, use: _Use, model: Module, call: Any, leaves: list[Any]) -> Any:
+    def record(self, owner: Replay, use: _Use, call: _Call) -> Any:
         """Compute a call as ever, and record it and its backward pass."""
         self.attempts += 1
         now = Recording()
         parameters = [now.own(array) for array in owner.arrays]
-        self.inputs = [_array(leaf).copy() for leaf in leaves]
+        self.inputs = [_array(leaf).copy() for leaf in call.leaves]
         with owner.bound(parameters), now.on(), random.recorded_seeds() as seeds:
-            done = _forward(model, call, leaves, [now.own(array) for array in self.inputs])
+            done = _forward(call, [now.own(array) for array in self.inputs])
         if done.outputs is None:
             owner.refuse(self)
             random.generator().bit_generator.state = use.random_state
-            return model.forward(*call[0], **call[1])
+            return call.ordinary()
         if not random.repeats(use.random_state, seeds):
             now.refuse("random numbers that draw_seed did not draw")
-        self.name, self.seeds, self.draws = type(model).__name__, seeds, bool(seeds)
+        self.name, self.seeds, self.draws = call.function.__name__, seeds, bool(seeds)
         self.result = _rebuild(done.result, repeat(np.empty(0)))
         self.outputs = [plain(output.data) for output in done.outputs]
         self.needed = [output.requires_grad for output in done.outputs]
-        numbers = {id(leaf): number for number, leaf in enumerate(leaves)}
+        numbers = {id(leaf): number for number, leaf in enumerate(call.leaves)}
         self.edges = [numbers.get(id(edge), edge) for edge in done.edges]
         now.check(self.outputs)
         self.forward, now.calls = now.calls, []
         if not any(self.needed):
             self._finish(owner, now, [], [])
-        return self._results(partial(self._record_backward, use, owner, now, parameters, done), leaves)
+        return self._results(partial(self._record_backward, use, owner, now, parameters, done), call)
 
     def _record_backward(
         self, use: _Use, owner: Replay, now: Recording, parameters: list[Array], done: _Pass, *given: Array | None
@@ -212,31 +224,40 @@ class _Plan:
         if now.refused:
             owner.refuse(self)
 
-    def repeat(self, use: _Use, model: Module, call: Any, leaves: list[Any]) -> Any:
+    def repeat(self, use: _Use, call: _Call) -> Any:
         """Compute a call from its recording."""
-        for own, leaf in zip(self.inputs, leaves, strict=True):
+        for own, leaf in zip(self.inputs, call.leaves, strict=True):
             own[...] = _array(leaf)
         if self.seeds:
             drawn = [random.draw_seed() for _ in self.seeds]
             for arguments, position, number in self.places:
                 arguments[position] = type(arguments[position])(drawn[number])
-        repeat_calls(self.forward)
-        return self._results(partial(self._repeat_backward, use, model, call, leaves), leaves)
+        with np.errstate(all="ignore"):  # operations say for themselves whether NumPy may warn; here none does
+            try:
+                repeat_calls(self.forward)
+            except OutcomeChangedError:
+                if use.random_state is not None:
+                    random.generator().bit_generator.state = use.random_state
+                return call.ordinary()
+        return self._results(partial(self._repeat_backward, use, call), call)
 
     def _repeat_backward(
-        self, use: _Use, model: Module, call: Any, leaves: list[Any], *given: Array | None
+        self, use: _Use, call: _Call, *given: Array | None
     ) -> list[Array | None]:
         for own, g in zip(self.given, given, strict=True):
             if own is None or g is None:
                 if own is not g:
-                    return self._again(use, model, call, leaves, given)
+                    return self._again(use, call, given)
             else:
                 own[...] = g
-        repeat_calls(self.backward)
+        try:
+            repeat_calls(self.backward)
+        except OutcomeChangedError:
+            return self._again(use, call, given)
         return self.computed
 
     def _again(
-        self, use: _Use, model: Module, call: Any, leaves: list[Any], given: Sequence[Array | None]
+        self, use: _Use, call: _Call, given: Sequence[Array | None]
     ) -> list[Array | None]:
         """The gradients for outputs other than those that had one when the call was recorded, as ever."""
         generator = random.generator().bit_generator
@@ -244,13 +265,13 @@ class _Plan:
         if use.random_state is not None:
             generator.state = use.random_state
         with tape.enable_grad():
-            done = _forward(model, call, leaves, [array.copy() for array in self.inputs])
+            done = _forward(call, [array.copy() for array in self.inputs])
         generator.state = state
         return done.backward(given)
 
-    def _results(self, gradients: tape.Gradients, leaves: list[Any]) -> Any:
+    def _results(self, gradients: tape.Gradients, call: _Call) -> Any:
         """The outputs as the model returns them, copied from the plan's memory, and on the tape."""
-        edges = [leaves[edge] if isinstance(edge, int) else edge for edge in self.edges]
+        edges = [call.leaves[edge] if isinstance(edge, int) else edge for edge in self.edges]
         outputs = tape.record_many(self.name, edges, [array.copy("K") for array in self.outputs], gradients, "cpu")
         for output, needed in zip(outputs, self.needed, strict=True):
             if not needed:
@@ -268,18 +289,15 @@ class Replay:
     def __reduce__(self) -> Any:  # copies of a model start without
         return Replay, ()
 
-    def __call__(self, model: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What ``model.forward(*args, **kwargs)`` returns."""
-        call = args, kwargs
-        leaves: list[Any] = []
-        if (plan := self._plan(model, call, leaves)) is not None and plan.lock.acquire(blocking=False):
+    def __call__(self, model: Module, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What ``function``, a method of ``model``, returns for these arguments."""
+        call = _Call(function, args, kwargs, [])
+        if (plan := self._plan(model, call)) is not None and plan.lock.acquire(blocking=False):
             use = _Use(plan)
-            if plan.ready:
-                return plan.repeat(use, model, call, leaves)
-            return plan.record(self, use, model, call, leaves)
-        return model.forward(*args, **kwargs)
+            return plan.repeat(use, call) if plan.ready else plan.record(self, use, call)
+        return call.ordinary()
 
-    def _plan(self, model: Module, call: Any, leaves: list[Any]) -> _Plan | None:
+    def _plan(self, model: Module, call: _Call) -> _Plan | None:
         """The plan of a call, None where it is to be computed as ever."""
         recorded, anomaly = tape.mode()
         if anomaly or recording.current() is not None:
@@ -290,7 +308,8 @@ class Replay:
             return None
         flags = model.training, *map(_training, self._modules), *map(_needed, self._parameters), recorded
         try:
-            key = flags, _flatten(call[0], leaves), *[(name, _flatten(one, leaves)) for name, one in call[1].items()]
+            values = [_flatten(one, call.leaves) for one in (*call.args, *call.kwargs.values())]
+            key = call.function.__name__, flags, tuple(call.kwargs), *values
         except TypeError:
             return None
         plan = self._plans.pop(key, None)

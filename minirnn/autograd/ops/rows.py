@@ -25,9 +25,14 @@ def check_range(name: str, index: Array, count: int) -> None:
 
 
 def _check_range(name: str, index: np.ndarray, count: int) -> None:
-    if index.size and (index.min() < 0 or index.max() >= count):
+    if not all_below(index, count):
         bad = index[(index < 0) | (index >= count)].flat[0]
         raise IndexRangeError(f"{name}: index {bad} is out of range; the table has {count} rows, 0 to {count - 1}")
+
+
+def all_below(index: np.ndarray, count: int) -> bool:
+    """Whether all int64 indices are from 0 to ``count`` - 1."""
+    return not index.size or bool(np.maximum.reduce(index.view(np.uint64), axis=None) < count)
 
 
 def as_index(name: str, values: TensorLike) -> np.ndarray:
