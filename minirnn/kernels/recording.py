@@ -11,16 +11,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 16 << 20
 """A recording that holds more memory is refused."""
 
 
-Call: TypeAlias = tuple[Callable[..., Any], list[Any]]
+Call: TypeAlias = tuple[Callable[..., Any], list[Any], dict[str, Any]]
 """A function and its arguments, plain arrays among them."""
 
 
@@ -63,13 +62,16 @@ class Recording:
     def refuse(self, reason: str) -> None:
         self.refused = self.refused or reason
 
-    def own(self, array: np.ndarray) -> Traced:
-        """``array``, contiguous and with known content or still without any, as one that is traced."""
+    def own(self, array: np.ndarray, existing: bool = False) -> Traced:
+        """``array``, in one piece and with known content or still without any, as one that is traced.
+
+        ``existing``: its memory is there without the recording.
+        """
         array = plain(array)
-        start = array.__array_interface__["data"][0]
+        start = _address(array)
         self._known.append((start, start + array.nbytes))
         self._kept.append(array)
-        self._bytes += array.nbytes
+        self._bytes += 0 if existing else array.nbytes
         if self._bytes > MAX_BYTES:
             self.refuse("too much memory")
         return array.view(Traced)
@@ -77,17 +79,22 @@ class Recording:
     def add(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Note down a call that has been made, with plain arrays."""
         self.check(list(_arrays([*args, *kwargs.values()])))
-        self.calls.append((partial(function, **kwargs) if kwargs else function, list(args)))
+        self.calls.append((function, list(args), kwargs))
 
     def check(self, arrays: list[np.ndarray]) -> None:
         """Refuse unless the origin of all these arrays is known."""
         if not all(array.size == 0 or self._knows(array) for array in arrays):
             self.refuse("an array of unknown origin")
 
+    def is_whole(self, array: np.ndarray) -> bool:
+        """Whether ``array`` is all of an array of the recording, rather than a part of one."""
+        start = _address(array)
+        return array.flags.c_contiguous and (start, start + array.nbytes) in self._known
+
     def places(self, calls: list[Call], seeds: list[int]) -> list[tuple[list[Any], int, int]]:
         """Where seeds are arguments of calls: the list of arguments, the position in it, and the number of the seed."""
         numbers, found = {seed: number for number, seed in enumerate(seeds)}, []
-        for _, arguments in calls:
+        for _, arguments, _ in calls:
             for position, value in enumerate(arguments):
                 if isinstance(value, (int, np.integer)) and int(value) in numbers:
                     found.append((arguments, position, numbers[int(value)]))
@@ -96,7 +103,7 @@ class Recording:
         return found
 
     def _knows(self, array: np.ndarray) -> bool:
-        address = array.__array_interface__["data"][0]
+        address = _address(array)
         return any(start <= address < stop for start, stop in self._known)
 
     def result(self, array: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -115,10 +122,31 @@ class Recording:
         return traced
 
 
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
 def repeat_calls(calls: list[Call]) -> None:
     """Compute again what has been recorded."""
-    for function, args in calls:
-        function(*args)
+    for function, args, kwargs in calls:
+        function(*args, **kwargs)
+
+
+def moved(calls: list[Call], blocks: list[tuple[np.ndarray, np.ndarray]]) -> list[Call]:
+    """The same calls with other memory: each ``(array, replacement)`` of ``blocks`` has the same contiguous shape."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.size:
+            for array, replacement in blocks:
+                offset = _address(value) - _address(array)
+                if 0 <= offset < array.nbytes:
+                    return np.ndarray(value.shape, value.dtype, replacement.data, offset, value.strides)
+        if type(value) in (tuple, list):
+            return type(value)(map(move, value))
+        return {key: move(one) for key, one in value.items()} if type(value) is dict else value
+
+    return [(function, move(args), move(kwargs)) for function, args, kwargs in calls]
 
 
 class OutcomeChangedError(Exception):
@@ -170,7 +198,7 @@ def constant(*arrays: np.ndarray) -> None:
     """Declare arrays that are the same whenever the recording is repeated."""
     if (recording := current()) is not None:
         for array in arrays:
-            recording.own(array)
+            recording.own(array, existing=True)
 
 
 def allocated(array: np.ndarray) -> np.ndarray:

@@ -28,10 +28,10 @@ from minirnn.autograd import tape
 from minirnn.autograd.tensor import Tensor
 from minirnn.kernels import recording
 from minirnn.kernels.contract import Array
-from minirnn.kernels.recording import OutcomeChangedError, Recording, plain, repeat_calls
+from minirnn.kernels.recording import Recording, moved, plain, repeat_calls
 from minirnn.nn.module import Module
 
-MAX_PLANS = 4
+MAX_PLANS = 8
 """So many shapes and modes a model knows."""
 MAX_REFUSED = 4
 """After so many calls that could not be recorded, a model is not recorded any more."""
@@ -182,7 +182,7 @@ class _Plan:
         """Compute a call as ever, and record it and its backward pass."""
         self.attempts += 1
         now = Recording()
-        parameters = [now.own(array) for array in owner.arrays]
+        parameters = [now.own(array, existing=True) for array in owner.arrays]
         self.inputs = [_array(leaf).copy() for leaf in call.leaves]
         with owner.bound(parameters), now.on(), random.recorded_seeds() as seeds:
             done = _forward(call, [now.own(array) for array in self.inputs])
@@ -219,7 +219,9 @@ class _Plan:
 
     def _finish(self, owner: Replay, now: Recording, given: list[Array | None], computed: list[Array | None]) -> None:
         self.given, self.computed, self.backward = given, computed, now.calls
-        self.places = now.places([*self.forward, *self.backward], self.seeds)
+        self.slots = self._own_slots(now)
+        self.direct = moved(self.backward, [(computed[number], slot) for number, _, slot in self.slots])
+        self.places = now.places([*self.forward, *self.backward, *self.direct], self.seeds)
         self.ready = not now.refused
         if now.refused:
             owner.refuse(self)
@@ -235,7 +237,7 @@ class _Plan:
         with np.errstate(all="ignore"):  # operations say for themselves whether NumPy may warn; here none does
             try:
                 repeat_calls(self.forward)
-            except OutcomeChangedError:
+            except Exception:  # another outcome of a check, or an error, which shows again
                 if use.random_state is not None:
                     random.generator().bit_generator.state = use.random_state
                 return call.ordinary()
@@ -250,11 +252,30 @@ class _Plan:
                     return self._again(use, call, given)
             else:
                 own[...] = g
+        direct = all([leaf.grad is None and leaf.grad_slot is slot for _, leaf, slot in self.slots])
         try:
-            repeat_calls(self.backward)
-        except OutcomeChangedError:
+            repeat_calls(self.direct if direct else self.backward)
+        except Exception:
             return self._again(use, call, given)
-        return self.computed
+        if not direct:
+            return self.computed
+        computed = list(self.computed)
+        for number, leaf, slot in self.slots:
+            leaf.grad, computed[number] = Tensor(slot), None
+        return computed
+
+    def _own_slots(self, now: Recording) -> list[tuple[int, Tensor, Array]]:
+        """Gradients that can be computed where the optimizer wants them: their number, leaf and slot."""
+        found = []
+        for number, (leaf, gradient) in enumerate(zip(self.edges, self.computed, strict=False)):
+            if isinstance(leaf, Tensor) and leaf.grad_slot is not None and gradient is not None:
+                slot, others = leaf.grad_slot, self.computed[:number] + self.computed[number + 1 :]
+                alone = not any(other is not None and np.may_share_memory(gradient, other) for other in others)
+                alike = (gradient.shape, gradient.dtype) == (slot.shape, slot.dtype) and slot.flags.c_contiguous
+                once = sum(leaf is other for other in self.edges) == 1
+                if alone and alike and once and now.is_whole(gradient):
+                    found.append((number, leaf, slot))
+        return found
 
     def _again(
         self, use: _Use, call: _Call, given: Sequence[Array | None]
