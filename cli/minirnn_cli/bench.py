@@ -82,7 +82,9 @@ def minirnn_runner(work: Work, threads: int, device: str = "cpu") -> Runner:
         return lambda: model.generate(prime, length, seed=1).size
     parameters = list(model.parameters())
     optimizer = mr.optim.Adam(parameters, lr=1e-3)
-    inputs, targets = (tokens.reshape(work.steps, work.batch) for tokens in _tokens(work))  # on the host, as in training; those of PyTorch are on the GPU already
+    inputs, targets = (
+        tokens.reshape(work.steps, work.batch) for tokens in _tokens(work)
+    )  # on the host, as in training; those of PyTorch are on the GPU already
 
     def step() -> int:
         optimizer.zero_grad()

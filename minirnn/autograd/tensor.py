@@ -79,6 +79,7 @@ class Tensor:
         """Add to ``grad`` (used by the tape)."""
         if (now := recording.current()) is not None:
             now.refuse("a gradient added within")
+            gradient = recording.plain(gradient)
         if self.grad is not None:
             self.grad.data += gradient
         elif self.grad_slot is not None:

@@ -62,7 +62,7 @@ class Recording:
     def refuse(self, reason: str) -> None:
         self.refused = self.refused or reason
 
-    def own(self, array: np.ndarray, existing: bool = False) -> Traced:
+    def own(self, array: Any, existing: bool = False) -> Traced:
         """``array``, in one piece and with known content or still without any, as one that is traced.
 
         ``existing``: its memory is there without the recording.
@@ -79,14 +79,16 @@ class Recording:
     def add(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Note down a call that has been made, with plain arrays."""
         self.check(list(_arrays([*args, *kwargs.values()])))
+        if any(isinstance(value, np.floating) for value in args):  # of Python or of an array: nobody knows
+            self.refuse("one of NumPy's numbers")
         self.calls.append((function, list(args), kwargs))
 
-    def check(self, arrays: list[np.ndarray]) -> None:
+    def check(self, arrays: list[Any]) -> None:
         """Refuse unless the origin of all these arrays is known."""
         if not all(array.size == 0 or self._knows(array) for array in arrays):
             self.refuse("an array of unknown origin")
 
-    def is_whole(self, array: np.ndarray) -> bool:
+    def is_whole(self, array: Any) -> bool:
         """Whether ``array`` is all of an array of the recording, rather than a part of one."""
         start = _address(array)
         return array.flags.c_contiguous and (start, start + array.nbytes) in self._known
@@ -133,7 +135,7 @@ def repeat_calls(calls: list[Call]) -> None:
         function(*args, **kwargs)
 
 
-def moved(calls: list[Call], blocks: list[tuple[np.ndarray, np.ndarray]]) -> list[Call]:
+def moved(calls: list[Call], blocks: list[tuple[Any, Any]]) -> list[Call]:
     """The same calls with other memory: each ``(array, replacement)`` of ``blocks`` has the same contiguous shape."""
 
     def move(value: Any) -> Any:
@@ -238,20 +240,9 @@ def _changing_method(name: str) -> Any:
 class Traced(np.ndarray):
     """An array of a recording; without one it computes as any other."""
 
-    __getitem__, astype, reshape, flatten, ravel, take, repeat, dot, cumsum, argsort = map(
-        _method,
-        ("__getitem__", "astype", "reshape", "flatten", "ravel", "take", "repeat", "dot", "cumsum", "argsort"),
-    )
-    __bool__, __int__, __float__, __index__, item, tolist, tobytes, argmax, argmin, nonzero, searchsorted = map(
-        _method,
-        ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "tobytes", "argmax", "argmin", "nonzero")
-        + ("searchsorted",),
-    )
-    __setitem__, fill, sort, partition, put = map(_changing_method, ("__setitem__", "fill", "sort", "partition", "put"))
-
-    def copy(self, order: Any = "C") -> np.ndarray:
+    def copy(self, order: Any = "C") -> Any:
         source, recording = plain(self), current()
-        result: np.ndarray = source.copy(order)
+        result = source.copy(order)
         if recording is None:
             return result
         traced = recording.own(result)
@@ -286,3 +277,23 @@ class Traced(np.ndarray):
             recording.add(function, *args, **kwargs)
             return None if result is None else result.view(Traced)
         return recording.result(result, function, *args, **kwargs)
+
+
+_METHODS: tuple[str, ...] = (
+    "__getitem__",
+    "astype",
+    "reshape",
+    "flatten",
+    "ravel",
+    "take",
+    "repeat",
+    "dot",
+    "cumsum",
+    "argsort",
+)
+_METHODS += ("argmax", "argmin", "nonzero", "searchsorted", "item", "tolist", "tobytes")
+_METHODS += ("__bool__", "__int__", "__float__", "__index__")
+for _name in _METHODS:
+    setattr(Traced, _name, _method(_name))
+for _name in ("__setitem__", "fill", "sort", "partition", "put"):
+    setattr(Traced, _name, _changing_method(_name))

@@ -58,7 +58,7 @@ def _flatten(value: Any, leaves: list[Any]) -> Any:
     return array.shape, array.dtype, (value.requires_grad if isinstance(value, Tensor) else None)
 
 
-def _array(leaf: Any) -> Array:
+def _array(leaf: Any) -> Any:
     return leaf.data if isinstance(leaf, Tensor) else leaf
 
 
@@ -74,7 +74,7 @@ def _tensors(value: Any, found: list[Tensor]) -> bool:
     if isinstance(value, Tensor):
         found.append(value)
     elif type(value) is tuple:
-        return all([_tensors(one, found) for one in value])
+        return all(_tensors(one, found) for one in value)
     return value is None or isinstance(value, (Tensor, tuple))
 
 
@@ -158,7 +158,8 @@ class _Use:
     __slots__ = ("plan", "random_state")
 
     def __init__(self, plan: _Plan) -> None:
-        self.plan, self.random_state = plan, random.generator().bit_generator.state if plan.draws else None
+        self.plan = plan
+        self.random_state: Any = random.generator().bit_generator.state if plan.draws else None
 
     def __del__(self) -> None:
         self.plan.lock.release()
@@ -181,6 +182,7 @@ class _Plan:
     def record(self, owner: Replay, use: _Use, call: _Call) -> Any:
         """Compute a call as ever, and record it and its backward pass."""
         self.attempts += 1
+        before = random.generator().bit_generator.state
         now = Recording()
         parameters = [now.own(array, existing=True) for array in owner.arrays]
         self.inputs = [_array(leaf).copy() for leaf in call.leaves]
@@ -188,11 +190,11 @@ class _Plan:
             done = _forward(call, [now.own(array) for array in self.inputs])
         if done.outputs is None:
             owner.refuse(self)
-            random.generator().bit_generator.state = use.random_state
+            random.generator().bit_generator.state = before
             return call.ordinary()
-        if not random.repeats(use.random_state, seeds):
+        if not random.repeats(before, seeds):
             now.refuse("random numbers that draw_seed did not draw")
-        self.name, self.seeds, self.draws = call.function.__name__, seeds, bool(seeds)
+        self.name, self.seeds, self.draws = owner.name, seeds, bool(seeds)
         self.result = _rebuild(done.result, repeat(np.empty(0)))
         self.outputs = [plain(output.data) for output in done.outputs]
         self.needed = [output.requires_grad for output in done.outputs]
@@ -205,19 +207,19 @@ class _Plan:
         return self._results(partial(self._record_backward, use, owner, now, parameters, done), call)
 
     def _record_backward(
-        self, use: _Use, owner: Replay, now: Recording, parameters: list[Array], done: _Pass, *given: Array | None
+        self, use: _Use, owner: Replay, now: Recording, parameters: list[Any], done: _Pass, *given: Array | None
     ) -> list[Array | None]:
         if now.refused or not owner.intact():
             owner.refuse(self)
             return done.backward(given)
-        own = [None if g is None else g.copy() for g in given]
+        own = [None if g is None else np.array(g) for g in given]  # of NumPy's numbers too
         with owner.bound(parameters), now.on():
             computed = [plain(g) for g in done.backward([None if g is None else now.own(g) for g in own])]
         now.check([g for g in computed if g is not None])
         self._finish(owner, now, own, computed)
         return [None if g is None else g.copy() for g in computed]
 
-    def _finish(self, owner: Replay, now: Recording, given: list[Array | None], computed: list[Array | None]) -> None:
+    def _finish(self, owner: Replay, now: Recording, given: list[Any], computed: list[Any]) -> None:
         self.given, self.computed, self.backward = given, computed, now.calls
         self.slots = self._own_slots(now)
         self.direct = moved(self.backward, [(computed[number], slot) for number, _, slot in self.slots])
@@ -243,16 +245,13 @@ class _Plan:
                 return call.ordinary()
         return self._results(partial(self._repeat_backward, use, call), call)
 
-    def _repeat_backward(
-        self, use: _Use, call: _Call, *given: Array | None
-    ) -> list[Array | None]:
+    def _repeat_backward(self, use: _Use, call: _Call, *given: Array | None) -> list[Array | None]:
         for own, g in zip(self.given, given, strict=True):
-            if own is None or g is None:
-                if own is not g:
-                    return self._again(use, call, given)
-            else:
+            if own is not None and g is not None and g.dtype == own.dtype:
                 own[...] = g
-        direct = all([leaf.grad is None and leaf.grad_slot is slot for _, leaf, slot in self.slots])
+            elif own is not g:
+                return self._again(use, call, given)
+        direct = all(leaf.grad is None and leaf.grad_slot is slot for _, leaf, slot in self.slots)
         try:
             repeat_calls(self.direct if direct else self.backward)
         except Exception:
@@ -264,12 +263,13 @@ class _Plan:
             leaf.grad, computed[number] = Tensor(slot), None
         return computed
 
-    def _own_slots(self, now: Recording) -> list[tuple[int, Tensor, Array]]:
+    def _own_slots(self, now: Recording) -> list[tuple[int, Tensor, Any]]:
         """Gradients that can be computed where the optimizer wants them: their number, leaf and slot."""
         found = []
         for number, (leaf, gradient) in enumerate(zip(self.edges, self.computed, strict=False)):
             if isinstance(leaf, Tensor) and leaf.grad_slot is not None and gradient is not None:
-                slot, others = leaf.grad_slot, self.computed[:number] + self.computed[number + 1 :]
+                slot: Any = leaf.grad_slot
+                others = self.computed[:number] + self.computed[number + 1 :]
                 alone = not any(other is not None and np.may_share_memory(gradient, other) for other in others)
                 alike = (gradient.shape, gradient.dtype) == (slot.shape, slot.dtype) and slot.flags.c_contiguous
                 once = sum(leaf is other for other in self.edges) == 1
@@ -277,9 +277,7 @@ class _Plan:
                     found.append((number, leaf, slot))
         return found
 
-    def _again(
-        self, use: _Use, call: _Call, given: Sequence[Array | None]
-    ) -> list[Array | None]:
+    def _again(self, use: _Use, call: _Call, given: Sequence[Array | None]) -> list[Array | None]:
         """The gradients for outputs other than those that had one when the call was recorded, as ever."""
         generator = random.generator().bit_generator
         state = generator.state
@@ -344,9 +342,9 @@ class Replay:
 
     def _inspect(self, model: Module) -> None:
         """Begin again with a model as it is now."""
-        modules = list(model.modules())
+        modules, self.name = list(model.modules()), type(model).__name__
         self._changes, self._modules, self._parameters = Module._changes, modules[1:], list(model.parameters())
-        self.arrays = [p.data for p in self._parameters]
+        self.arrays: list[Any] = [p.data for p in self._parameters]
         package = __name__.partition(".")[0]
         self._usable = all(type(m).__module__.partition(".")[0] == package for m in modules)
         self._usable &= not any("forward" in vars(m) for m in modules)
@@ -365,7 +363,7 @@ class Replay:
             self._refused += 1
 
     @contextmanager
-    def bound(self, arrays: Sequence[Array]) -> Iterator[None]:
+    def bound(self, arrays: Sequence[Any]) -> Iterator[None]:
         """With these arrays in place of those of the parameters."""
         for parameter, array in zip(self._parameters, arrays, strict=True):
             parameter.data = array

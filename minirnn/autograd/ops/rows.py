@@ -40,7 +40,9 @@ def as_index(name: str, values: TensorLike) -> np.ndarray:
     array = values.numpy() if isinstance(values, tape.tensor_class) else as_array(name, values)
     if array.size and array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: expected integers, got {array.dtype}")
-    return array if isinstance(array, Traced) and array.dtype == np.int64 else np.asarray(array, np.int64, order="C")
+    if isinstance(array, Traced):
+        return array.astype(np.int64, copy=False)
+    return np.asarray(array, np.int64, order="C")
 
 
 def embedding(table: Tensor, tokens: TensorLike, padding_idx: int | None = None) -> Tensor:
