@@ -279,21 +279,11 @@ class Traced(np.ndarray):
         return recording.result(result, function, *args, **kwargs)
 
 
-_METHODS: tuple[str, ...] = (
-    "__getitem__",
-    "astype",
-    "reshape",
-    "flatten",
-    "ravel",
-    "take",
-    "repeat",
-    "dot",
-    "cumsum",
-    "argsort",
-)
-_METHODS += ("argmax", "argmin", "nonzero", "searchsorted", "item", "tolist", "tobytes")
-_METHODS += ("__bool__", "__int__", "__float__", "__index__")
-for _name in _METHODS:
+_METHODS = """
+    __getitem__ astype reshape flatten ravel take repeat dot cumsum argsort argmax argmin nonzero searchsorted item tolist
+    tobytes __bool__ __int__ __float__ __index__
+"""
+for _name in _METHODS.split():
     setattr(Traced, _name, _method(_name))
 for _name in ("__setitem__", "fill", "sort", "partition", "put"):
     setattr(Traced, _name, _changing_method(_name))
