@@ -280,8 +280,8 @@ class Traced(np.ndarray):
 
 
 _METHODS = """
-    __getitem__ astype reshape flatten ravel take repeat dot cumsum argsort argmax argmin nonzero searchsorted item tolist
-    tobytes __bool__ __int__ __float__ __index__
+    __getitem__ astype reshape flatten ravel take repeat dot cumsum argsort argmax argmin nonzero searchsorted item
+    tolist tobytes __bool__ __int__ __float__ __index__
 """
 for _name in _METHODS.split():
     setattr(Traced, _name, _method(_name))
