@@ -186,10 +186,12 @@ class _Plan:
         now = Recording()
         parameters = [now.own(array, existing=True) for array in owner.arrays]
         self.inputs = [_array(leaf).copy() for leaf in call.leaves]
-        with owner.bound(parameters), now.on(), random.recorded_seeds() as seeds:
-            done = _forward(call, [now.own(array) for array in self.inputs])
-        if done.outputs is None:
-            owner.refuse(self)
+        try:
+            with owner.bound(parameters), now.on(), random.recorded_seeds() as seeds:
+                done = _forward(call, [now.own(array) for array in self.inputs])
+        except Exception:  # shows again, unless it comes from the recording
+            done = None
+        if done is None or done.outputs is None:
             random.generator().bit_generator.state = before
             return call.ordinary()
         if not random.repeats(before, seeds):
@@ -204,17 +206,29 @@ class _Plan:
         self.forward, now.calls = now.calls, []
         if not any(self.needed):
             self._finish(owner, now, [], [])
-        return self._results(partial(self._record_backward, use, owner, now, parameters, done), call)
+        use.random_state = before
+        return self._results(partial(self._record_backward, use, call, owner, now, parameters, done), call)
 
     def _record_backward(
-        self, use: _Use, owner: Replay, now: Recording, parameters: list[Any], done: _Pass, *given: Array | None
+        self,
+        use: _Use,
+        call: _Call,
+        owner: Replay,
+        now: Recording,
+        parameters: list[Any],
+        done: _Pass,
+        *given: Array | None,
     ) -> list[Array | None]:
         if now.refused or not owner.intact():
             owner.refuse(self)
             return done.backward(given)
         own = [None if g is None else np.array(g) for g in given]  # of NumPy's numbers too
-        with owner.bound(parameters), now.on():
-            computed = [plain(g) for g in done.backward([None if g is None else now.own(g) for g in own])]
+        try:
+            with owner.bound(parameters), now.on():
+                computed = [plain(g) for g in done.backward([None if g is None else now.own(g) for g in own])]
+        except Exception:
+            owner.refuse(self)
+            return self._again(use, call, given)
         now.check([g for g in computed if g is not None])
         self._finish(owner, now, own, computed)
         return [None if g is None else g.copy() for g in computed]
@@ -278,7 +292,7 @@ class _Plan:
         return found
 
     def _again(self, use: _Use, call: _Call, given: Sequence[Array | None]) -> list[Array | None]:
-        """The gradients for outputs other than those that had one when the call was recorded, as ever."""
+        """The gradients computed as ever, the forward pass first, from the same inputs and random numbers."""
         generator = random.generator().bit_generator
         state = generator.state
         if use.random_state is not None:
