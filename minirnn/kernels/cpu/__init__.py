@@ -47,7 +47,9 @@ def asarray(values: object, dtype: np.dtype | type | None = None) -> np.ndarray:
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
-    return x if x.flags.c_contiguous else x.copy()
+    if isinstance(x, Traced):
+        return x if x.flags.c_contiguous else x.copy()
+    return np.asarray(x, order="C")
 
 
 def to_numpy(x: np.ndarray) -> np.ndarray:
