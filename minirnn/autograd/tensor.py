@@ -77,8 +77,9 @@ class Tensor:
 
     def add_grad(self, gradient: Array) -> None:
         """Add to ``grad`` (used by the tape)."""
-        if (now := recording.current()) is not None:
-            now.refuse("a gradient added within")
+        if recording.is_on():
+            if (now := recording.current()) is not None:
+                now.refuse("a gradient added within")
             gradient = recording.plain(gradient)
         if self.grad is not None:
             self.grad.data += gradient

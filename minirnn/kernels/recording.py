@@ -30,9 +30,15 @@ class _Current(threading.local):
 _current = _Current()
 
 
+def is_on() -> bool:
+    """Whether a recording is on in this thread, even a refused one."""
+    return _current.recording is not None
+
+
 def current() -> Recording | None:
-    """The recording that is on in this thread."""
-    return _current.recording
+    """The recording that is on in this thread, unless it is refused."""
+    recording = _current.recording
+    return None if recording is None or recording.refused else recording
 
 
 class Recording:
@@ -60,14 +66,19 @@ class Recording:
             _current.recording = before
 
     def refuse(self, reason: str) -> None:
+        """Record nothing more, and let go of what has been recorded."""
         self.refused = self.refused or reason
+        self.calls.clear()
+        self._kept.clear()
 
-    def own(self, array: Any, existing: bool = False) -> Traced:
+    def own(self, array: Any, existing: bool = False) -> Any:
         """``array``, in one piece and with known content or still without any, as one that is traced.
 
         ``existing``: its memory is there without the recording.
         """
         array = plain(array)
+        if self.refused:
+            return array
         start = _address(array)
         self._known.append((start, start + array.nbytes))
         self._kept.append(array)
@@ -81,7 +92,8 @@ class Recording:
         self.check(list(_arrays([*args, *kwargs.values()])))
         if any(isinstance(value, np.floating) for value in args):  # of Python or of an array: nobody knows
             self.refuse("one of NumPy's numbers")
-        self.calls.append((function, list(args), kwargs))
+        if not self.refused:
+            self.calls.append((function, list(args), kwargs))
 
     def check(self, arrays: list[Any]) -> None:
         """Refuse unless the origin of all these arrays is known."""

@@ -221,7 +221,7 @@ class _Plan:
     ) -> list[Array | None]:
         if now.refused or not owner.intact():
             owner.refuse(self)
-            return done.backward(given)
+            return [plain(g) for g in done.backward(given)]
         own = [None if g is None else np.array(g) for g in given]  # of NumPy's numbers too
         try:
             with owner.bound(parameters), now.on():
@@ -333,7 +333,7 @@ class Replay:
     def _plan(self, model: Module, call: _Call) -> _Plan | None:
         """The plan of a call, None where it is to be computed as ever."""
         recorded, anomaly = tape.mode()
-        if anomaly or recording.current() is not None:
+        if anomaly or recording.is_on():
             return None
         if not self.intact():
             self._inspect(model)

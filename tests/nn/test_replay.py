@@ -420,6 +420,8 @@ UNKNOWN = np.ones(3)
 def test_values_read_by_python_and_unknown_arrays_refuse_a_recording(function: Callable[..., Any]) -> None:
     now, result = record(function, np.arange(1.0, 4.0))
     assert now.refused
+    assert not now.calls
+    assert not now._kept  # its memory is free again
     np.testing.assert_array_equal(result, function(np.arange(1.0, 4.0)))
 
 
