@@ -4,7 +4,8 @@
 
 ROW is a training row of `minirnn bench`. Times are those of :func:`minirnn.kernels.threads.run`, so they include the
 distribution of work to threads; the rest is Python: the tape, modules, the optimizer's bookkeeping. The minimum of a
-kernel that multiplies matrices is its arithmetic at the rate of large products, measured in the same process.
+kernel that multiplies matrices is its arithmetic at the rate of large products, measured in the same process. Of a
+small model's recorded calls (:mod:`minirnn.nn.replay`) each is timed, NumPy's too, without a minimum.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from minirnn_cli.bench import ROWS, minirnn_runner, product_rate
 
 from minirnn.kernels import threads
+from minirnn.kernels.recording import Call
+from minirnn.nn import replay
 
 
 def main() -> None:
@@ -37,17 +40,27 @@ def main() -> None:
     calls: Counter[str] = Counter()
     run = threads.run
 
+    def note(kernel: Callable[..., Any], args: Sequence[Any], began: float, work: float) -> None:
+        shapes = [a.shape for a in args if isinstance(a, np.ndarray)][:1] if "_times_" in kernel.__name__ else []
+        module = getattr(kernel, "__module__", None) or "numpy"
+        label = f"{module.rpartition('.')[2]}.{kernel.__name__} {' '.join(map(str, shapes))}"
+        seconds[label] += time.perf_counter() - began
+        calls[label] += 1
+        if work and (shapes or kernel.__name__.endswith(("_forward", "_backward"))):
+            minima[label] += 2 * work / rate
+
     def timed(kernel: Callable[..., Any], work: float, most: int, *args: Any) -> None:
         began = time.perf_counter()
         run(kernel, work, most, *args)
-        shapes = [a.shape for a in args if isinstance(a, np.ndarray)][:1] if "_times_" in kernel.__name__ else []
-        label = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__} {' '.join(map(str, shapes))}"
-        seconds[label] += time.perf_counter() - began
-        calls[label] += 1
-        if shapes or kernel.__name__.endswith(("_forward", "_backward")):
-            minima[label] += 2 * work / rate
+        note(kernel, args, began, work)
 
-    threads.run = timed
+    def timed_calls(recorded: list[Call]) -> None:
+        for function, args, kwargs in recorded:
+            began = time.perf_counter()
+            function(*args, **kwargs)
+            note(function, args, began, 0.0)
+
+    threads.run, replay.repeat_calls = timed, timed_calls
     began = time.perf_counter()
     for _ in range(options.steps):
         step()

@@ -7,6 +7,9 @@ draws does not depend on other threads; a thread that does not call it shares th
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +49,28 @@ def generator() -> np.random.Generator:
 
 def draw_seed() -> int:
     """A new 63-bit seed for one use (a dropout mask, a sampled text)."""
-    return int(generator().integers(1 << 63))
+    seed = int(generator().integers(1 << 63))
+    if (drawn := getattr(_own, "drawn", None)) is not None:
+        drawn.append(seed)
+    return seed
+
+
+@contextmanager
+def recorded_seeds() -> Iterator[list[int]]:
+    """The seeds that this thread draws inside by :func:`draw_seed`."""
+    _own.drawn = drawn = list[int]()
+    try:
+        yield drawn
+    finally:
+        _own.drawn = None
+
+
+def repeats(state: Any, seeds: list[int]) -> bool:
+    """Whether the generator, in ``state`` before, has drawn these seeds and nothing else since."""
+    twin = np.random.Generator(type(generator().bit_generator)())
+    twin.bit_generator.state = state
+    drawn = [int(twin.integers(1 << 63)) for _ in seeds]
+    return drawn == seeds and twin.bit_generator.state == generator().bit_generator.state
 
 
 def generator_of(seed: int | None) -> np.random.Generator:

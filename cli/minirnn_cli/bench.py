@@ -94,12 +94,13 @@ def minirnn_runner(
         return write
     parameters = list(model.parameters())
     optimizer = mr.optim.Adam(parameters, lr=1e-3)
-    inputs, targets = _tokens(work)  # on the host, as in training; those of PyTorch are on the GPU already
+    # on the host, as in training; those of PyTorch are on the GPU already
+    inputs, targets = (tokens.reshape(work.steps, work.batch) for tokens in _tokens(work))
 
     def step() -> int:
         optimizer.zero_grad()
         with mr.matmul_precision(precision):
-            loss, _ = model.loss(inputs, targets.reshape(inputs.shape))
+            loss, _ = model.loss(inputs, targets)
             loss.backward()
         mr.optim.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

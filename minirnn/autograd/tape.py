@@ -44,6 +44,11 @@ class _Mode(threading.local):
 _mode = _Mode()
 
 
+def mode() -> tuple[bool, bool]:
+    """Whether operations are recorded, and whether under :func:`detect_anomaly`."""
+    return _mode.recording, _mode.anomaly
+
+
 class Node:
     """One recorded operation.
 

@@ -11,6 +11,7 @@ from minirnn import kernels, random
 from minirnn.autograd import ops, tape
 from minirnn.autograd.ops.operands import KINDS, DType, Ints, TensorLike, as_array, as_dtype, int_tuple
 from minirnn.errors import DTypeError, GradientError, OptionError, ShapeError
+from minirnn.kernels import recording
 from minirnn.kernels.contract import Array
 
 Operator = Callable[["Tensor", TensorLike], "Tensor"]
@@ -78,10 +79,14 @@ class Tensor:
         """``grad_slot`` where an operation may compute a whole gradient in it, which then need not be copied."""
         slot = self.grad_slot
         fits = slot is not None and (slot.shape, slot.dtype) == (self.shape, self.dtype)
-        return slot if fits and self.grad is None else None
+        return slot if fits and self.grad is None and not recording.is_on() else None
 
     def add_grad(self, gradient: Array) -> None:
         """Add to ``grad`` (used by the tape)."""
+        if recording.is_on():
+            if (now := recording.current()) is not None:
+                now.refuse("a gradient added within")
+            gradient = recording.plain(gradient)
         if self.grad is not None:
             self.grad.data += gradient
         elif self.grad_slot is not None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.errors import OptionError
+from minirnn.kernels import recording
 from minirnn.validation import check_int
 
 MAX_THREADS = 1024
@@ -125,6 +126,11 @@ def run(kernel: Callable[..., Any], work: float, max_threads: int, *args: Any) -
         work: multiply-adds of the whole job, or operations of that cost; decides how many threads are worth it.
         max_threads: how many chunks the job can be divided into (rows, columns, ...).
     """
+    if (now := recording.current()) is not None:
+        args = recording.plain(args)
+        now.add(kernel, 0, 1, *args)
+        if work >= MIN_WORK:
+            now.refuse("work that is worth several threads")
     count = 1 if work < MIN_WORK else min(get_num_threads(), max_threads, int(work / MIN_WORK) + 1)
     if count > 1 and _pool.workers < count - 1:
         _pool.ensure(count - 1)

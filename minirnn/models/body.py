@@ -17,6 +17,7 @@ from minirnn.nn.cells import Cell as CellModule
 from minirnn.nn.layers import Dropout, Embedding, Linear
 from minirnn.nn.module import Module
 from minirnn.nn.recurrent import Recurrent
+from minirnn.nn.replay import Replay
 from minirnn.nn.state import State, check_lengths, unpack_state
 from minirnn.nn.unrolled import MERGES, Bidirectional, Merge, SequenceModule, Unrolled, is_cell, merge_directions
 from minirnn.validation import check_choice
@@ -54,13 +55,18 @@ class Model(Module):
     """A module that knows the arguments it was made with: ``type(model)(**model.config)`` makes another one."""
 
     _arguments: dict[str, Any]
+    _replay: Replay
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         call = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
         call.apply_defaults()
         self._arguments = {name: value for name, value in call.arguments.items() if value is not self}
+        self._replay = Replay()
         return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._replay(self, self.forward, *args, **kwargs)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -145,6 +145,19 @@ class CharLM(Body, Model):
             reduction: "mean", per token, or "sum".
         """
         check_choice("loss: reduction", reduction, ("mean", "sum"))
+        result: tuple[Tensor, State] = self._replay(
+            self, self._loss, tokens, targets, state, recompute_every, reduction
+        )
+        return result
+
+    def _loss(
+        self,
+        tokens: TensorLike,
+        targets: TensorLike,
+        state: State,
+        recompute_every: int | None,
+        reduction: Reduction,
+    ) -> tuple[Tensor, State]:
         tokens, targets = ops.as_index("CharLM tokens", tokens), ops.as_index("CharLM targets", targets)
         if tokens.shape != targets.shape:
             raise ShapeError(f"loss: tokens {list(tokens.shape)} and targets {list(targets.shape)} must have one shape")

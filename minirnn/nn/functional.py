@@ -15,6 +15,7 @@ from minirnn.autograd.ops import dropout, linear, log_softmax, relu, sigmoid, so
 from minirnn.autograd.tape import record
 from minirnn.autograd.tensor import Tensor
 from minirnn.errors import DTypeError, IndexRangeError, OptionError, ShapeError
+from minirnn.kernels import recording
 from minirnn.kernels.contract import Array, Kernels
 from minirnn.nn.state import check_lengths
 from minirnn.validation import check_choice, check_float, check_int
@@ -109,14 +110,15 @@ def _class_inputs(
     classes = input.shape[min(1, input.ndim - 1)]
     if input.ndim > 2:
         input = input.permute(0, *range(2, input.ndim), 1)
-    rows, targets = input.reshape(-1, classes), _class_targets(name, targets, classes, ignore_index)
+    rows = input if input.ndim == 2 else input.reshape(-1, classes)
+    targets = _class_targets(name, targets, classes, ignore_index)
     return rows, targets, shape, _class_weight(name, weight, classes, rows.dtype)
 
 
 def _class_targets(name: str, targets: np.ndarray, classes: int, ignore_index: int) -> np.ndarray:
     """Flat targets, ignored ones at -1."""
     targets = targets.reshape(-1)
-    if (targets.size and (targets.min() < 0 or targets.max() >= classes)) or 0 <= ignore_index < classes:
+    if not recording.holds(ops.all_below, targets, classes) or 0 <= ignore_index < classes:
         ignored = targets == ignore_index
         bad = targets[((targets < 0) | (targets >= classes)) & ~ignored]
         if bad.size:
@@ -137,6 +139,8 @@ def _class_weight(name: str, weight: ArrayLike | None, classes: int, dtype: np.d
 
 def _total_weight(targets: np.ndarray, weight: np.ndarray | None) -> float:
     """What the mean divides by: the number, or the weight, of the targets that are not ignored."""
+    if weight is None and recording.holds(ops.all_below, targets, 1 << 63):
+        return float(targets.size)
     counted = targets >= 0
     return float(np.count_nonzero(counted) if weight is None else weight[targets[counted]].sum(dtype=np.float64))
 

@@ -80,6 +80,11 @@ class FlatParameters:
         Raises:
             GradientError: an assigned gradient does not have its parameter's shape.
         """
+        in_place = all(
+            p.grad is not None and p.grad.data is slot for p, slot in zip(self.params, self.slots, strict=True)
+        )
+        if in_place and keys.count(keys[0]) == len(keys):  # as in almost every step
+            return [(0, len(keys), keys[0])]
         here: list[int | None] = []
         for i, (p, slot, key) in enumerate(zip(self.params, self.slots, keys, strict=True)):
             if p.grad is not None and p.grad.data is not slot:

@@ -12,7 +12,7 @@ from minirnn.autograd.ops.linalg import *
 from minirnn.autograd.ops.linalg import linear, linear_operands
 from minirnn.autograd.ops.operands import as_rows, as_tensor, cast, check_floating, move
 from minirnn.autograd.ops.reductions import *
-from minirnn.autograd.ops.rows import as_index, check_range, embedding, scatter_rows, take_rows
+from minirnn.autograd.ops.rows import all_below, as_index, check_range, embedding, scatter_rows, take_rows
 from minirnn.autograd.ops.shapes import *
 from minirnn.autograd.ops.shapes import flatten, index
 from minirnn.autograd.tape import needs_gradient, same_device

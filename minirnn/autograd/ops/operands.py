@@ -14,6 +14,7 @@ from minirnn.autograd import tape
 from minirnn.autograd.tape import record
 from minirnn.errors import DTypeError, ShapeError
 from minirnn.kernels.contract import Array, Kernels
+from minirnn.kernels.recording import Traced
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -45,7 +46,7 @@ def as_dtype(dtype: DType) -> np.dtype:
 def as_array(name: str, data: ArrayLike) -> np.ndarray:
     """``np.asarray(data)``; ragged lists are a :class:`ShapeError`."""
     try:
-        return np.asarray(data)
+        return data if isinstance(data, Traced) else np.asarray(data)
     except ValueError:
         raise ShapeError(f"{name}: the lists are ragged; expected lists of one length inside each other") from None
 

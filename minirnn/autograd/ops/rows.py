@@ -11,7 +11,9 @@ from minirnn.autograd import tape
 from minirnn.autograd.ops.operands import TensorLike, as_array, as_rows
 from minirnn.autograd.tape import record
 from minirnn.errors import DTypeError, IndexRangeError
+from minirnn.kernels import recording
 from minirnn.kernels.contract import Array, Kernels
+from minirnn.kernels.recording import Traced
 
 if TYPE_CHECKING:
     from minirnn.autograd.tensor import Tensor
@@ -19,9 +21,18 @@ if TYPE_CHECKING:
 
 def check_range(name: str, index: Array, count: int) -> None:
     """Raise :class:`IndexRangeError` unless every index is from 0 to ``count`` - 1."""
-    if index.size and (index.min() < 0 or index.max() >= count):
+    recording.call(_check_range, name, index, count)
+
+
+def _check_range(name: str, index: np.ndarray, count: int) -> None:
+    if not all_below(index, count):
         bad = index[(index < 0) | (index >= count)].flat[0]
         raise IndexRangeError(f"{name}: index {bad} is out of range; the table has {count} rows, 0 to {count - 1}")
+
+
+def all_below(index: np.ndarray, count: int) -> bool:
+    """Whether all int64 indices are from 0 to ``count`` - 1."""
+    return not index.size or bool(np.maximum.reduce(index.view(np.uint64), axis=None) < count)
 
 
 def as_index(name: str, values: TensorLike) -> np.ndarray:
@@ -29,7 +40,9 @@ def as_index(name: str, values: TensorLike) -> np.ndarray:
     array = values.numpy() if isinstance(values, tape.tensor_class) else as_array(name, values)
     if array.size and array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: expected integers, got {array.dtype}")
-    return np.asarray(array, dtype=np.int64, order="C")
+    if isinstance(array, Traced):
+        return array.astype(np.int64, copy=False)
+    return np.asarray(array, np.int64, order="C")
 
 
 def embedding(table: Tensor, tokens: TensorLike, padding_idx: int | None = None) -> Tensor:

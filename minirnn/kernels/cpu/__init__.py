@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minirnn.kernels import pointwise
+from minirnn.kernels import pointwise, recording
 from minirnn.kernels.cpu.attention import attention_backward, attention_forward
 from minirnn.kernels.cpu.ctc import ctc_loss
 from minirnn.kernels.cpu.generate import Sampler
@@ -18,6 +18,7 @@ from minirnn.kernels.cpu.rows import column_sums, dropout, scatter_add_rows, tak
 from minirnn.kernels.cpu.stepping import gemv, recurrent_step
 from minirnn.kernels.jit import jit
 from minirnn.kernels.memory import empty, zeros
+from minirnn.kernels.recording import Traced
 
 abs, negative, sign, sqrt, exp, log, log1p, tanh = (
     np.abs,
@@ -40,10 +41,14 @@ _MIN_GEMM = 32 * 32 * 32  # under this many multiply-adds packing costs more tha
 
 
 def asarray(values: object, dtype: np.dtype | type | None = None) -> np.ndarray:
+    if isinstance(values, Traced):
+        return values if dtype is None else values.astype(dtype, copy=False)
     return np.asarray(values, dtype)
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
+    if isinstance(x, Traced):
+        return x if x.flags.c_contiguous else x.copy()
     return np.asarray(x, order="C")
 
 
@@ -52,7 +57,11 @@ def to_numpy(x: np.ndarray) -> np.ndarray:
 
 
 def scaled(x: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    return x if factor == 1 else x * factor
+    return x if recording.holds(_is_one, factor) else x * factor
+
+
+def _is_one(factor: np.ndarray) -> bool:
+    return bool(factor == 1)
 
 
 def unstack(x: np.ndarray, axis: int) -> np.ndarray:
@@ -81,7 +90,7 @@ def _erf(x, out):
 def erf(x: np.ndarray) -> np.ndarray:
     flat = contiguous(x).reshape(-1)
     out = empty(flat.shape, x.dtype)
-    _erf(flat, out)
+    recording.call(_erf, flat, out)
     return out.reshape(x.shape)
 
 

@@ -94,10 +94,10 @@ def cross_entropy(
     in_place: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     (rows, classes), dtype = logits.shape, logits.dtype
-    losses = np.empty(rows, dtype)
+    losses = memory.empty((rows,), dtype)
     grad = (logits if in_place else memory.empty(logits.shape, dtype)) if with_grad else None
     if logits.size:
-        scratch = np.empty((threads.get_num_threads(), _LANES + classes), dtype)
+        scratch = memory.empty((threads.get_num_threads(), _LANES + classes), dtype)
         weights = np.empty(0, dtype) if weight is None else weight
         results = losses, np.empty((0, 0), dtype) if grad is None else grad
         options = logits, targets, weights, smoothing, scale

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minirnn.kernels import memory, threads, tile
+from minirnn.kernels import memory, recording, threads, tile
 from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.cpu.kernel import Kernel, kernels_of
 from minirnn.kernels.cpu.matrix import gemm
@@ -43,6 +43,7 @@ class Recurrence:
             table, tokens = self._empty(0, plan.gates, size), _NO_TOKENS
         self.histories = [self._history(initial) for initial in states]
         self._source = self.histories[0] if noise.mask is None else self._history(state)
+        recording.constant(steps.cumulative_steps, steps.starts, steps.previous)
         # by the names of the kernels' arguments, see minirnn.kernels.plan; each kernel picks those it has
         self._arrays: dict[str, Any] = {
             "cumulative_steps": steps.cumulative_steps,
@@ -95,7 +96,7 @@ class Recurrence:
         max_threads = batch
         if temporaries.scratch:
             count = threads.get_num_threads()
-            arrays["scratches"] = np.empty((count, temporaries.scratch, size), self._dtype)
+            arrays["scratches"] = self._empty(count, temporaries.scratch, size)
             max_threads = min(batch, count)
         bfloat16 = uses_bfloat16(self._dtype)
         for number, part in enumerate(self._by_run(self._weights.weight_hh)):
@@ -154,7 +155,7 @@ class Recurrence:
             if all(node.key[0] != number for node in plan.forward.products):  # evaluation left it out
                 result.inner.append(np.zeros_like(weight))
                 continue
-            operand, out = np.ascontiguousarray(arrays["inputs"][:, number]), self._empty(*weight.shape)
+            operand, out = arrays["inputs"][:, number].copy(), self._empty(*weight.shape)
             column = (plan.separate + number) * size
             result.inner.append(gemm(products, operand, out=out, transpose_a=True, column=column))
         if weights.vectors is not None:

@@ -70,7 +70,7 @@ def scatter_add_rows(values: np.ndarray, rows: np.ndarray, count: int, out: np.n
 
 
 def column_sums(x: np.ndarray) -> np.ndarray:
-    out = np.empty(x.shape[1], x.dtype)
+    out = memory.empty((x.shape[1],), x.dtype)
     threads.run(_column_sums, 1.0 * x.size, max(1, out.size // 16), x, out)
     return out
 
