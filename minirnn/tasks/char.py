@@ -30,6 +30,7 @@ from minirnn.training import TrainingConfig
 from minirnn.validation import check_choice
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
+DROPOUT_SYMBOLS, MAX_DROPOUT = 100_000, 0.5  # the smaller a text, the more often it is read: benchmarks/learning.md
 WEIGHTS: dict[str, Weights] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
 
@@ -52,7 +53,9 @@ class CharConfig(TextConfig):
     as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
     cell: CellLike = "layer_norm_gru"
     num_layers: int = 2
-    dropout: float = 0.1
+    dropout: float | None = option(
+        None, "Fraction of the outputs of each layer dropped; 100,000 / symbols of the text, at most 0.5.", 0, 0.95
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +167,8 @@ class TextGenerator(Task[Corpus, TextConfig]):
         training, validation = cls._split(tokens, cut)
         train = Streams.of(training, config.batch_size, config.seq_length)
         random.manual_seed(config.seed)
-        task = cls(CharLM(len(symbols), **config.recurrent()), symbols)
+        chosen = round(min(MAX_DROPOUT, DROPOUT_SYMBOLS / tokens.size), 3) if config.dropout is None else config.dropout
+        task = cls(CharLM(len(symbols), **config.recurrent() | {"dropout": chosen}), symbols)
         task._train, task.num_batches = train, len(train)
         task._validation = Streams.of(validation[:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
         task._recompute_every = config.recompute_every
@@ -176,6 +180,8 @@ class TextGenerator(Task[Corpus, TextConfig]):
             **config.subset("batch_size", "seq_length", "val_fraction", "seed"),
         }
         task.summary = f"{tokens.size:,} {symbols.kind}, {len(symbols)} different"
+        if config.dropout is None:
+            task.summary += f", so dropout {chosen:g}"
         return task
 
     @classmethod

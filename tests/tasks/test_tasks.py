@@ -15,9 +15,11 @@ from tiny import TASKS, VECTORS, other_value
 
 import minirnn as mr
 from minirnn import checkpoint, tasks
+from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.runs import LAST
 from minirnn.tasks import Line, classifier
+from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
 from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.music import ComposeConfig
 from minirnn.tasks.translator import TranslateConfig
@@ -406,3 +408,13 @@ def test_pretrained_vectors_are_trained_unless_frozen(name: str, word: str, free
     again = made(name, tmp_path, freeze=freeze)
     run(Trainer(again, TrainingConfig(steps=5), tmp_path / "run", resume=True))
     assert np.array_equal(before, table(again)[0]) == bool(freeze)
+
+
+@pytest.mark.parametrize(("symbols", "given", "expected"), [(400_000, None, 0.25), (900, None, 0.5), (900, 0.0, 0.0)])
+def test_dropout_of_a_character_model_follows_from_the_size_of_its_text(
+    symbols: int, given: float | None, expected: float
+) -> None:
+    config = CharConfig(cell="rnn", hidden_size=3, dropout=given)
+    task = TextGenerator.build(Corpus(np.zeros(symbols, np.uint8), Characters("ab")), config)
+    assert task.model.config["dropout"] == expected
+    assert ("so dropout 0.25" in task.summary, "dropout" in task.summary) == (expected == 0.25, given is None)
