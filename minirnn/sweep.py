@@ -7,10 +7,10 @@ the first step on, so that a trial which reaches the end is the run that it woul
 >>> space = {"hidden_size": Choice((128, 256)), "lr": Range(1e-3, 1e-2, log=True)}
 >>> for options in sample(space, 4, seed=0):
 ...     print(options)
-{'hidden_size': 256, 'lr': 0.00189}
-{'hidden_size': 128, 'lr': 0.008588}
-{'hidden_size': 128, 'lr': 0.004171}
-{'hidden_size': 256, 'lr': 0.001349}
+{'hidden_size': 256, 'lr': 0.001367}
+{'hidden_size': 128, 'lr': 0.005417}
+{'hidden_size': 128, 'lr': 0.002844}
+{'hidden_size': 256, 'lr': 0.005632}
 >>> rungs(20, evaluations=20, reduction=3)
 [(20, 3), (6, 7), (2, 20)]
 """

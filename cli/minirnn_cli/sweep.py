@@ -123,6 +123,8 @@ def sweep(
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+        for descriptor in lock:
+            os.close(descriptor)
 
     failed = [trial for trial in search.trials if trial.error is not None]
     shown = [*search.ranked([trial for trial in search.trials if trial.error is None]), *failed]
