@@ -8,8 +8,8 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -84,54 +84,52 @@ def sweep(
 
     folder = out or runs.CHECKPOINTS / f"{name}-sweep"
     own = ("--trials", str(count), "--reduction", str(reduction), "--search-seed", str(search_seed))
-    lock = _claim(folder, shlex.join(["minirnn", "sweep", command, *context.args, *own]))
-    digits = len(str(len(tried)))
-    made = [
-        Trial(number, options, str(folder / f"trial-{number:0{digits}}"), shlex.join(["minirnn", command, *each]))
-        for number, (options, each) in enumerate(zip(tried, commands, strict=True), 1)
-    ]
-    search, cores = Sweep(folder, made, rungs(len(tried), evaluations, reduction)), kernels.get_num_threads()
-    jobs = jobs or (1 if device == "cuda" else max(1, cores // (threads or 1)))
+    with _claimed(folder, shlex.join(["minirnn", "sweep", command, *context.args, *own])) as descriptors:
+        digits = len(str(len(tried)))
+        made = [
+            Trial(number, options, str(folder / f"trial-{number:0{digits}}"), shlex.join(["minirnn", command, *each]))
+            for number, (options, each) in enumerate(zip(tried, commands, strict=True), 1)
+        ]
+        search, cores = Sweep(folder, made, rungs(len(tried), evaluations, reduction)), kernels.get_num_threads()
+        jobs = jobs or (1 if device == "cuda" else max(1, cores // (threads or 1)))
 
-    def start(todo: Mapping[int, Trial], until: int) -> Ended:
-        parallel = max(1, min(jobs, len(todo)))
-        each = threads or max(1, cores // parallel)
-        if todo and not quiet:
-            say(f"{len(todo)} of {len(tried)} trials, to {until} of {evaluations} evaluations, {parallel} in parallel, "
-                f"on {each} of {cores} threads each")  # fmt: skip
-        started = {}
-        for number, trial in todo.items():
-            run = Path(trial.folder)
-            resume = any((run / state).exists() for state in (LAST, PREVIOUS))
-            if not resume:
-                shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before it had saved anything
-            more = ("--out", str(run), "--threads", str(each), "--pause-after", str(until), "--quiet")
-            program = (sys.executable, "-P", "-m", "minirnn", command)
-            started[number] = [*program, *commands[number - 1], *more, *(["--resume"] if resume else [])]
-        return run_processes(started, parallel, lock)
+        def start(todo: Mapping[int, Trial], until: int) -> Ended:
+            parallel = max(1, min(jobs, len(todo)))
+            each = threads or max(1, cores // parallel)
+            if todo and not quiet:
+                say(f"{len(todo)} of {len(tried)} trials, to {until} of {evaluations} evaluations, {parallel} in "
+                    f"parallel, on {each} of {cores} threads each")  # fmt: skip
+            started = {}
+            for number, trial in todo.items():
+                run = Path(trial.folder)
+                resume = any((run / state).exists() for state in (LAST, PREVIOUS))
+                if not resume:
+                    shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before it had saved anything
+                more = ("--out", str(run), "--threads", str(each), "--pause-after", str(until), "--quiet")
+                program = (sys.executable, "-P", "-m", "minirnn", command)
+                started[number] = [*program, *commands[number - 1], *more, *(["--resume"] if resume else [])]
+            return run_processes(started, parallel, descriptors)
 
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        for trial in search.run(start):
+        flags = [arguments[place - 1] for place in places.values()]
+        try:
+            for trial in search.run(start):
+                if not quiet:
+                    tries = ", ".join(
+                        f"{flag} {value}" for flag, value in zip(flags, trial.options.values(), strict=True)
+                    )
+                    result = trial.error or f"{trial.metric} {trial.values[-1]:.4f}"
+                    say(f"  trial {trial.trial:>{digits}}: {tries}: {result}")
+        except (KeyboardInterrupt, SystemExit):
             if not quiet:
-                tries = ", ".join(f"{arguments[places[name] - 1]} {value}" for name, value in trial.options.items())
-                result = trial.error or f"{trial.metric} {trial.values[-1]:.4f}"
-                say(f"  trial {trial.trial:>{digits}}: {tries}: {result}")
-    except (KeyboardInterrupt, SystemExit):
-        if not quiet:
-            say(f"stopped; what is done is saved in {folder}, and the same command continues")
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        for descriptor in lock:
-            os.close(descriptor)
+                say(f"stopped; what is done is saved in {folder}, and the same command continues")
+            raise
 
     failed = [trial for trial in search.trials if trial.error is not None]
     shown = [*search.ranked([trial for trial in search.trials if trial.error is None]), *failed]
     if json:
         print(*(dumps(asdict(trial)) for trial in shown), sep="\n", flush=True)
     else:
-        _print_table(shown, [arguments[place - 1].strip("-") for place in places.values()])
+        _print_table(shown, flags)
     if len(failed) == len(shown):
         say(f"minirnn: all trials failed, the first one: {failed[0].error}")
         raise typer.Exit(1)
@@ -169,39 +167,46 @@ def _check(
     return run_name(sources[0]), training.evaluations, values["device"]
 
 
-def _claim(folder: Path, command: str) -> list[int]:
-    """Make the folder of a sweep, or refuse that of another one; the descriptors that keep it from others.
+@contextmanager
+def _claimed(folder: Path, command: str) -> Iterator[list[int]]:
+    """Keep the folder of a sweep from all others, and SIGTERM from ending its trials unsaved.
+
+    Yields descriptors: while one of them is open, in a trial too, the folder is in use.
 
     Raises:
         DataError: it is in use, holds another sweep, or something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, descriptors = folder / _COMMAND, []
+    path = folder / _COMMAND
     if not path.exists() and any(entry.name != _LOCK for entry in folder.iterdir()):
         raise DataError(f"{folder} is not empty, and not the folder of a sweep; choose another --out")
-    with suppress(ImportError):
-        import fcntl  # not on Windows
-
-        descriptors = [os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)]
+    with open(folder / _LOCK, "a") as lock:
         try:
-            fcntl.flock(descriptors[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass  # Windows
         except BlockingIOError:
-            os.close(descriptors[0])
             raise DataError(f"{folder} is in use by another sweep, or by trials of one; wait for them") from None
-    if not path.exists():
-        write_atomically(path, command.encode())
-    elif (other := path.read_text(encoding="utf-8", errors="replace")) != command:
-        raise DataError(f"{folder} holds another sweep, by {other}; choose another --out")
-    return descriptors
+        if not path.exists():
+            write_atomically(path, command.encode())
+        elif (other := path.read_text(encoding="utf-8", errors="replace")) != command:
+            raise DataError(f"{folder} holds another sweep, by {other}; choose another --out")
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        try:
+            yield [lock.fileno()] if os.name == "posix" else []
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
-def _print_table(trials: Sequence[Trial], labels: Sequence[str]) -> None:
+def _print_table(trials: Sequence[Trial], flags: Sequence[str]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     metric = next((trial.metric for trial in trials if trial.metric), None) or "metric"
-    table = Table("trial", metric, *labels, "steps", "seconds", "status", box=SIMPLE_HEAD)
+    table = Table("trial", metric, *(flag.strip("-") for flag in flags), "steps", "seconds", "status", box=SIMPLE_HEAD)
     for trial in trials:
         value = f"{trial.values[-1]:.4f}" if trial.values else ""
         options = [str(value) for value in trial.options.values()]

@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 from support import contents, interrupt, invoke, refusal
+from tiny import TASKS
+
+from minirnn import checkpoint
+from minirnn.runs import LAST
 
 pytestmark = [pytest.mark.needs_jit, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
 
@@ -129,6 +133,18 @@ def test_a_run_pauses_and_continues_as_if_it_had_not() -> None:
     invoke(*TRAIN, "--out", "run", "--resume", "--quiet")
     invoke(*TRAIN, "--out", "alone", "--quiet")
     assert contents("run") == contents("alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_every_training_command(name: str) -> None:
+    data = TASKS[name].write(Path()).name
+    options = ("--lr", "0.001..0.01", "--steps", "4", "--evaluations", "2", "--trials", "2", "--reduction", "2")
+    done = invoke("sweep", f"train-{name}", data, *TASKS[name].arguments, *options, "--json")
+    best, other = map(json.loads, done.stdout.splitlines())
+    assert (best["status"], best["steps"], other["status"], other["steps"]) == ("finished", 4, "stopped", 2)
+    position = checkpoint.load_config(Path(best["folder"], LAST))["position"]
+    assert position["best"] == {best["metric"]: best["values"][1]}
 
 
 def test_all_trials_fail() -> None:
