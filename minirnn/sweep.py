@@ -96,9 +96,11 @@ def parse_space(flag: str, text: str, info: OptionInfo) -> Space | None:
     if kind in (int, float):
         if len(parts) == 1:
             return None
+        finite = False
         with suppress(ValueError, OverflowError):
             values = [kind(part) for part in parts]
-        if not all(isinstance(value, kind) and math.isfinite(value) for value in values):
+            finite = all(map(math.isfinite, values))
+        if not finite:
             example = "128,256 or 64..512" if kind is int else "0.1,0.2 or 1e-3..1e-2"
             raise OptionError(f"{flag}: expected {'ints' if kind is int else 'numbers'} as in {example}, got {text!r}")
     if not dots:

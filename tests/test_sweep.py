@@ -48,6 +48,7 @@ def test_parse_space(name: str, text: str, space: object) -> None:
     [
         ("hidden_size", "8,", "expected ints as in 128,256 or 64..512, got '8,'"),
         ("hidden_size", "8,16.5", "expected ints as in 128,256 or 64..512, got '8,16.5'"),
+        ("lr", "1,nan", "expected numbers as in 0.1,0.2 or 1e-3..1e-2, got '1,nan'"),
         ("lr", "1e-3..", "expected numbers as in 0.1,0.2 or 1e-3..1e-2, got '1e-3..'"),
         ("lr", "0..inf", "expected numbers as in 0.1,0.2 or 1e-3..1e-2, got '0..inf'"),
         ("lr", "1..2..3", "expected numbers as in 0.1,0.2 or 1e-3..1e-2, got '1..2..3'"),
@@ -58,6 +59,11 @@ def test_bad_spaces_are_refused_by_their_flag(name: str, text: str, message: str
     with pytest.raises(OptionError) as raised:
         parse_space("--x", text, OPTIONS[name])
     assert str(raised.value) == f"--x: {message}"
+
+
+def test_numbers_beyond_floats_are_refused() -> None:
+    with pytest.raises(OptionError, match="--x: expected ints"):
+        parse_space("--x", f"1..1{'0' * 400}", OPTIONS["hidden_size"])
 
 
 def test_values_of_a_space() -> None:

@@ -22,6 +22,7 @@ from minirnn.tasks.base import TaskConfig
 from minirnn.tasks.fine_tuning import count_new
 from minirnn.tensorboard import TensorBoard, check_installed
 from minirnn.training import BUDGETS, Step, Trainer, TrainingConfig, metric_in_words
+from minirnn.validation import check_int
 from minirnn_cli import options as o
 from minirnn_cli import runs
 from minirnn_cli.cells import find_cell
@@ -94,6 +95,8 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         chosen = _override(defaults, given)
         settings, training = make_configs(task, chosen)
         check_precision(training.precision, device)
+        if pause_after is not None:
+            check_int("--pause-after", pause_after, 1, training.evaluations)
 
         data_files = [chosen[field] for field, info in task.Config.options().items() if info.is_data]
         files = [*sources, *(file for file in data_files if file is not None)]

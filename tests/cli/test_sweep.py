@@ -130,6 +130,8 @@ def test_a_run_pauses_and_continues_as_if_it_had_not() -> None:
     assert said.endswith("paused at step 90; continue with --resume\n")
     assert invoke(*TRAIN, "--out", "run", "--resume", "--pause-after", "2", "--quiet").output == ""  # is there already
     assert [line.get("step") for line in contents("run")[0]][-1] == 90
+    message = "--pause-after: expected an int from 1 to 4, got 5"
+    assert refusal(*TRAIN, "--out", "run", "--resume", "--pause-after", "5") == message
     invoke(*TRAIN, "--out", "run", "--resume", "--quiet")
     invoke(*TRAIN, "--out", "alone", "--quiet")
     assert contents("run") == contents("alone")
