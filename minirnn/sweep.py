@@ -1,6 +1,6 @@
 """Hyperparameter search: a space, samples of it, and successive halving over training runs.
 
-Every trial is an ordinary run that is paused at each *rung*: a number of evaluations, of those that its whole budget
+Every trial is an ordinary run that is paused at each rung: a number of evaluations, of those that its whole budget
 has. The best of a rung are continued from where they paused. Learning rate and evaluations follow the whole budget from
 the first step on, so that a trial which reaches the end is the run that it would have been alone.
 
