@@ -38,6 +38,7 @@ class OptionInfo:
         flags: its names on the command line, the preferred one first; for a bool ``"--on/--off"``, as in Typer.
         group: heading under which it is shown; ``Config.group`` of its class where None.
         metavar: what stands for the value in help.
+        log: a range of it is searched on a logarithmic scale, see :mod:`minirnn.sweep`.
         is_data: it names a file whose contents count, not its name: a resumed run may name another one.
         types: those that a value may have: ``int | None`` as ``(int, NoneType)``.
     """
@@ -50,6 +51,7 @@ class OptionInfo:
     flags: tuple[str, ...] = ()
     group: str | None = None
     metavar: str | None = None
+    log: bool = False
     is_data: bool = False
     types: tuple[Any, ...] = ()
 

@@ -118,6 +118,7 @@ class TrainingConfig(Config):
         minimum=0,
         exclude_minimum=True,
         flags=("--lr", "--learning-rate"),
+        log=True,
         group="Training",
     )
     warmup: float = option(

@@ -69,7 +69,9 @@ SMALL = ["--hidden", "8"]
 
 
 def shortened(args: list[str]) -> list[str]:
-    """The arguments of ``minirnn`` with a small budget where it trains."""
+    """The arguments of ``minirnn`` with a small budget where it trains, and two trials of a sweep."""
+    if args[:1] == ["sweep"]:
+        return ["sweep", *shortened(args[1:]), "--trials", "2"]
     if not args or not args[0].startswith("train-") or {"--help", "-h"} & {*args}:
         return args
     kept = [arg for n, arg in enumerate(args) if arg not in BUDGETS and (n == 0 or args[n - 1] not in BUDGETS)]

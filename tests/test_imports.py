@@ -33,7 +33,7 @@ LAYERS = [
     {"minirnn.training"},
     {"minirnn.tensorboard"},
     {"minirnn.tasks"},
-    {"minirnn.plot", "minirnn.serialization"},
+    {"minirnn.plot", "minirnn.serialization", "minirnn.sweep"},
     {"minirnn.export", "minirnn.importing"},
     {"minirnn"},
     {"minirnn_cli"},

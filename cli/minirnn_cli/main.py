@@ -26,6 +26,7 @@ from minirnn_cli import (
     look,
     options,
     plot,
+    sweep,
     system,
     text,
     use,
@@ -103,6 +104,9 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
         app.command(_name, rich_help_panel=_panel)(_guarded(_command))
+app.command(
+    "sweep", rich_help_panel="Train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)(_guarded(sweep.sweep))
 _data = typer.Typer(help="List corpora, and download one.")
 _data.callback(invoke_without_command=True)(_guarded(data.list_corpora))
 _data.command("get")(_guarded(data.get))

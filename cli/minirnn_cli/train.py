@@ -21,7 +21,8 @@ from minirnn.tasks import Task
 from minirnn.tasks.base import TaskConfig
 from minirnn.tasks.fine_tuning import count_new
 from minirnn.tensorboard import TensorBoard, check_installed
-from minirnn.training import BUDGETS, Trainer, TrainingConfig, metric_in_words
+from minirnn.training import BUDGETS, Step, Trainer, TrainingConfig, metric_in_words
+from minirnn.validation import check_int
 from minirnn_cli import options as o
 from minirnn_cli import runs
 from minirnn_cli.cells import find_cell
@@ -36,6 +37,12 @@ Resume = Annotated[
 Board = Annotated[
     bool,
     typer.Option("--tensorboard", help="Also write event files for TensorBoard.", rich_help_panel="Run"),
+]
+Pause = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Stop after this many of the evaluations, to be continued by --resume.", rich_help_panel="Run"
+    ),
 ]
 _CONFIG_HELP = "Take options from a TOML file or from another run; those on the command line win."
 ConfigFile = Annotated[Path | None, typer.Option(metavar="FILE.toml|RUN", help=_CONFIG_HELP, rich_help_panel="Run")]
@@ -55,6 +62,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         config: ConfigFile = None,
         init_from: InitFrom = None,
         tensorboard: Board = False,
+        pause_after: Pause = None,
         threads: o.Threads = None,
         device: o.Device = "cpu",
         quiet: o.Quiet = False,
@@ -66,12 +74,8 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         if tensorboard:
             check_installed()
         sources = [options.pop("data")] if task.single_source else options.pop("data")
-        name = "stdin" if sources[0] == "-" else Path(sources[0].removeprefix("@")).stem or "run"
-        command_name = str(context.command.name)
-        given = {} if config is None else runs.file_settings(config, command_name, task.Config, TrainingConfig)
-        given = _override(given, o.typed(context, options))
-        if isinstance(given.get("cell"), str):
-            given["cell"] = find_cell(given["cell"])
+        name, command_name = run_name(sources[0]), str(context.command.name)
+        given = given_options(task, context, config, options)
         defaults, folder, source = task.Config().to_dict() | task.training.to_dict(), out, None
         start = None if init_from is None else str(init_from)
         if resume:
@@ -89,8 +93,10 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
             source = task.load(runs.find_checkpoint(init_from))
             given |= _architecture(source, given, init_from)
         chosen = _override(defaults, given)
-        settings, training = _pick(task.Config, chosen), _pick(TrainingConfig, chosen)
+        settings, training = make_configs(task, chosen)
         check_precision(training.precision, device)
+        if pause_after is not None:
+            check_int("--pause-after", pause_after, 1, training.evaluations)
 
         data_files = [chosen[field] for field, info in task.Config.options().items() if info.is_data]
         files = [*sources, *(file for file in data_files if file is not None)]
@@ -101,7 +107,9 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         notes = {"command": command_name, "settings": settings.to_dict() | training.to_dict()}
         notes |= {"init_from": start} if start else {}
         trainer = Trainer(made, training, folder, resume, notes)
-        if resume:
+        if pause_after is not None:
+            _pause_after(trainer, pause_after)
+        elif resume:
             _refuse_finished(trainer, folder)
         if not quiet:
             _describe(made, settings, trainer, folder, resume)
@@ -112,6 +120,8 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         if not quiet:
             best, metric = trainer.position.best.get(made.best_metric, math.nan), metric_in_words(made.best_metric)
             say(f"best {metric} {best:.4f}; now try: {task.example.format(folder / BEST)}")
+            if not trainer.finished:
+                say(f"paused at step {trainer.position.step}; continue with --resume")
 
     kind: Any = str if task.single_source else list[str]
     annotation = Annotated[kind, typer.Argument(help=task.sources_help)]
@@ -123,6 +133,47 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
     checkpoints/<data>/.
     """
     return o.add_parameters(command, [data, *o.parameters(task.Config()), *o.parameters(task.training)])
+
+
+def run_name(source: str) -> str:
+    """Return what a run on a source is called by default."""
+    return "stdin" if source == "-" else Path(source.removeprefix("@")).stem or "run"
+
+
+def given_options(
+    task: type[Task[Any, Any]], context: typer.Context, config: Path | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return those of ``options`` that are given, on the command line or by ``--config``.
+
+    Raises:
+        OptionError, CheckpointError: ``config`` cannot be read or has unknown options, or there is no such cell.
+    """
+    given = {} if config is None else runs.file_settings(config, context.command.name, task.Config, TrainingConfig)
+    given = _override(given, o.typed(context, options))
+    if isinstance(given.get("cell"), str):
+        given["cell"] = find_cell(given["cell"])
+    return given
+
+
+def make_configs(task: type[Task[Any, Any]], options: Mapping[str, Any]) -> tuple[TaskConfig, TrainingConfig]:
+    """Return the configurations that have ``options``, and where those have none the defaults of the task.
+
+    Raises:
+        OptionError: a value does not fit.
+    """
+    chosen = _override(task.Config().to_dict() | task.training.to_dict(), options)
+    return _pick(task.Config, chosen), _pick(TrainingConfig, chosen)
+
+
+def _pause_after(trainer: Trainer, evaluations: int) -> None:
+    """Let the run end, unfinished, when so many of its evaluations are over."""
+
+    def pause(trainer: Trainer, step: Step | None = None) -> None:
+        if int(trainer.progress * trainer.config.evaluations) >= evaluations:
+            trainer.stop()
+
+    trainer.hooks.append(pause)
+    pause(trainer)
 
 
 @contextmanager
