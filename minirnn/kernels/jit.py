@@ -27,7 +27,8 @@ def jit(
     Args:
         reassociate: let the compiler reorder sums, so that reductions vectorise. NaN and infinity are kept.
         inline: for helpers that only other kernels call; they need no cache entry.
-        from_python: False where only other kernels call it: code that takes Python's arguments is left out.
+        from_python: False where only other kernels call it, as with ``inline``: code that takes Python's arguments is
+            left out, and a call from Python ends the process.
     """
     if function is None:
         return functools.partial(jit, reassociate=reassociate, inline=inline, from_python=from_python)
