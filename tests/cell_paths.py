@@ -10,7 +10,7 @@ import numpy as np
 import minirnn as mr
 from minirnn import nn
 from minirnn.autograd import Tensor, ops
-from minirnn.kernels import pointwise, tile
+from minirnn.kernels import tile
 from minirnn.kernels.build import build_function
 from minirnn.kernels.cpu.kernel import FUNCTIONS
 from minirnn.nn.state import pack_state, unpack_state
@@ -164,7 +164,6 @@ def assert_gradients_match_differences(
 # --------------------------------------------------------------------------------------- kernels as plain Python
 
 PLAIN = {name: getattr(function, "py_func", function) for name, function in FUNCTIONS.items()}
-PLAIN["random_uniform"] = lambda seed, counter: float(pointwise._random_bits_plain(seed, counter) >> 11) / (1 << 53)
 
 
 def _multiply_add(a: Any, a_at: int, a_row: int, a_column: int, rows: int, *rest: Any) -> None:

@@ -27,8 +27,7 @@ def jit(
     Args:
         reassociate: let the compiler reorder sums, so that reductions vectorise. NaN and infinity are kept.
         inline: for helpers that only other kernels call; they need no cache entry.
-        from_python: False where only other kernels call it, as with ``inline``: code that takes Python's arguments is
-            left out, and a call from Python ends the process.
+        from_python: False where only other kernels can call it: code that takes Python's arguments is left out.
     """
     if function is None:
         return functools.partial(jit, reassociate=reassociate, inline=inline, from_python=from_python)
@@ -40,7 +39,7 @@ def jit(
         error_model="numpy",
         fastmath=fastmath,
         forceinline=inline,
-        no_cpython_wrapper=inline or not from_python,
+        no_cpython_wrapper=not from_python,
         no_cfunc_wrapper=True,
     )(function)
     if not inline:
