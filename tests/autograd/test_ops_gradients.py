@@ -199,7 +199,7 @@ _DOUBLE_USE: dict[str, Callable[[Tensor], Any]] = {
     "pieces": lambda a: a.split(1)[0] * a.split(2)[1],
 }  # fmt: skip
 
-HELPERS = {"move", "as_tensor", "as_index", "check_floating", "check_range"}
+HELPERS = {"move", "as_tensor", "as_index", "as_rows", "check_floating", "check_range", "all_below", "linear_operands"}
 WITHOUT_GRADIENT = {"compare", "argmax", "argmin"}
 """Their values are tested in test_ops_values.py."""
 
