@@ -262,7 +262,8 @@ class Sampler:
             np.zeros((rows, vocabulary), np.int64),
             np.zeros(0, np.int64),
         )
-        self._team = make_team(self._copies, batch * max(vocabulary, max(gates, plan.recurrent) * size), dtype)
+        largest = batch * max(vocabulary, max(gates, plan.recurrent) * size)  # numbers of a product
+        self._team = make_team(num_threads, largest if self._copies > 1 else 0, dtype)
         self._pause = self._next_pause = 0
         self._states = [state, *(arrays[f"history{number}"][:, :rows] for number in range(1, len(states)))]
         self._arguments = layout, of_layers, state, tuple(arrays[name] for name in names), buffers, self._team

@@ -28,8 +28,8 @@ Team = tuple[np.ndarray, np.ndarray, int]
 
 
 def make_team(num_threads: int, size: int, dtype: np.dtype) -> Team:
-    """What threads share, for products of up to ``size`` numbers; one thread shares nothing."""
-    return np.zeros(LINE * num_threads, np.int64), np.empty((2, size if num_threads > 1 else 0), dtype), SPINS
+    """What threads share, for products of up to ``size`` numbers; 0 where they divide the sequences instead."""
+    return np.zeros(LINE * num_threads, np.int64), np.empty((2, size), dtype), SPINS
 
 
 def is_dissolved(progress: np.ndarray) -> bool:
