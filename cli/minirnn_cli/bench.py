@@ -318,7 +318,7 @@ def bench(
     import statistics
     from json import dumps
 
-    from minirnn.kernels import get_num_threads, on
+    from minirnn.kernels import get_num_threads, on, set_num_threads
     from minirnn.kernels.precision import check_precision
     from minirnn_cli.show import compile_notes, say
 
@@ -348,6 +348,7 @@ def bench(
             work = ROWS[row.value]
             runners = {peer: r for peer, make in measured.items() if (r := make(work, count, device)) is not None}
             times = measure(runners, seconds)
+            set_num_threads(count)  # the row of one thread may have been the last
             medians = {peer: statistics.median(values) for peer, values in times.items()}
             ours = times.pop("minirnn")
             ratios = {

@@ -238,7 +238,7 @@ def test_bench_of_bf16_measures_fp32_beside_it() -> None:
     )
     assert step["seconds"].keys() == {"minirnn", "minirnn fp32"}
     assert step["ratio"].keys() == {"minirnn fp32"}
-    message = "--precision: sampling has no bf16, got sample-2x128"
+    message = "--precision: sampling has no bf16, got sample-2x128; give --weights bf16"
     assert refusal("bench", "sample-2x128", "--precision", "bf16").splitlines()[-1] == message
 
 

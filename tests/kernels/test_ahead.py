@@ -33,10 +33,9 @@ with on_compile(compiled.append), compile_ahead(step):
         if len(list(cache_folder().glob("*_s*ums.*.nbc"))) == 2:
             break
         time.sleep(0.05)
-    helpers = multiprocessing.active_children()
     sums = cpu.square_sum(np.ones(5)), cpu.column_sums(x).tolist()
 assert not multiprocessing.active_children()
-print(len(helpers), computed, compiled, sums)
+print(computed, compiled, sums)
 """
 
 
@@ -57,10 +56,10 @@ def output(root: Path, threads: int, mode: str) -> str:
 
 def test_second_process_compiles_what_a_step_needs_and_ends(tmp_path: Path) -> None:
     """Although its step fails at the end, and its parent is busy with another kernel."""
-    assert output(tmp_path, 2, "helped") == "1 [] ['_dropout'] (5.0, [3.0, 3.0, 3.0, 3.0])"
-    assert output(tmp_path, 2, "helped") == "0 [] [] (5.0, [3.0, 3.0, 3.0, 3.0])", "there was nothing to compile"
+    assert output(tmp_path, 2, "helped") == "[] ['_dropout'] (5.0, [3.0, 3.0, 3.0, 3.0])"
+    assert output(tmp_path, 2, "helped") == "[] [] (5.0, [3.0, 3.0, 3.0, 3.0])", "there was nothing to compile"
 
 
 def test_one_thread_compiles_alone(tmp_path: Path) -> None:
     names = ["_dropout", "_square_sums", "_column_sums"]
-    assert output(tmp_path, 1, "alone") == f"0 [] {names} (5.0, [3.0, 3.0, 3.0, 3.0])"
+    assert output(tmp_path, 1, "alone") == f"[] {names} (5.0, [3.0, 3.0, 3.0, 3.0])"
