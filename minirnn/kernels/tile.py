@@ -91,6 +91,40 @@ def emit_tile(
     return tile
 
 
+def broadcast(builder: Any, value: Any, vector: Any) -> Any:
+    """``value`` in all elements of a vector of type ``vector``."""
+    word, undefined = ir.IntType(32), ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(undefined, value, ir.Constant(word, 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(word, vector.count), [0] * vector.count))
+
+
+def sum_over(builder: Any, count: Any, cells: Any, zero: Any, add: Any) -> dict[Any, Any]:
+    """Emit a loop over k from 0 to ``count`` - 1 that adds to a vector for each of ``cells``; returns the sums.
+
+    Args:
+        zero: what they begin with.
+        add: emits the body: from k and the sums so far, by cell, to the sums with what k adds.
+    """
+    entry = builder.block
+    head, body, done = (builder.append_basic_block(f"sum.{name}") for name in ("head", "body", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    k = builder.phi(count.type)
+    k.add_incoming(ir.Constant(count.type, 0), entry)
+    sums = {cell: builder.phi(zero.type) for cell in cells}
+    for phi in sums.values():
+        phi.add_incoming(zero, entry)
+    builder.cbranch(builder.icmp_signed("<", k, count), body, done)
+
+    builder.position_at_end(body)
+    for cell, total in add(k, sums).items():
+        sums[cell].add_incoming(total, body)
+    k.add_incoming(builder.add(k, ir.Constant(count.type, 1)), body)
+    builder.branch(head)
+    builder.position_at_end(done)
+    return sums
+
+
 def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder, signature, args):
     a_type, panel_type, c_type = signature.args[0], signature.args[4], signature.args[7]
     width = a_type.dtype.bitwidth // 8
@@ -109,12 +143,6 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
     def declare(name, result, parameters):
         return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
 
-    def splat(value, kind):
-        undefined = ir.Constant(kind, ir.Undefined)
-        one = builder.insert_element(undefined, value, ir.Constant(word, 0))
-        zeros = ir.Constant(ir.VectorType(word, lanes), [0] * lanes)
-        return builder.shuffle_vector(one, undefined, zeros)
-
     def vector_at(base, offset, kind=vector):
         return builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
 
@@ -126,7 +154,7 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
         words = ir.VectorType(word, lanes)
         load = builder.load(builder.bitcast(pointer, words.as_pointer()))
         load.align = 2
-        upper = builder.and_(load, ir.Constant(words, [0xFFFF0000] * lanes))
+        upper = builder.and_(load, ir.Constant(words, [bfloat16.HIGH] * lanes))
         lower = builder.shl(load, ir.Constant(words, [16] * lanes))
         return [builder.bitcast(half, vector) for half in (upper, lower)]
 
@@ -151,44 +179,31 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
         for_write, keep, is_data = (ir.Constant(word, number) for number in (1, 3, 1))
         builder.call(prefetch, [builder.bitcast(target(row, v), byte_pointer), for_write, keep, is_data])
 
-    entry = builder.block
-    head, body, done = (builder.append_basic_block(f"tile.{name}") for name in ("head", "body", "done"))
-    builder.branch(head)
-    builder.position_at_end(head)
-    k = builder.phi(index)
-    k.add_incoming(constant(0), entry)
-    sums = {cell: builder.phi(vector) for cell in cells}
-    for phi in sums.values():
-        phi.add_incoming(zero, entry)
-    builder.cbranch(builder.icmp_signed("<", k, depth), body, done)
+    def add_products(k, sums):
+        panel_row = builder.mul(k, constant(panel_vectors * lanes))
+        right, found = [], {}
+        for number in range(panels):
+            start = builder.add(panel_row, builder.mul(constant(number), panel_size))
+            if panel_type.dtype == types.uint16:
+                for v in range(0, vectors, 2):
+                    right += expanded(builder.gep(panel, [builder.add(start, constant(v * lanes))]))
+                continue
+            for v in range(vectors):
+                load = builder.load(vector_at(panel, builder.add(start, constant(v * lanes)), operand))
+                load.align = width
+                right.append(load)
+        a_k = builder.mul(k, a_column)
+        for row in range(rows):
+            element = builder.load(builder.gep(a, [builder.add(a_k, builder.mul(constant(row), a_row))]))
+            left = broadcast(builder, element, operand)
+            for v in range(panels * vectors):
+                if pairs:
+                    found[row, v] = builder.call(dot, [sums[row, v], left, right[v]])
+                else:
+                    found[row, v] = builder.call(fma, [left, right[v], sums[row, v]])
+        return found
 
-    builder.position_at_end(body)
-    panel_row = builder.mul(k, constant(panel_vectors * lanes))
-    right = []
-    for number in range(panels):
-        start = builder.add(panel_row, builder.mul(constant(number), panel_size))
-        if panel_type.dtype == types.uint16:
-            for v in range(0, vectors, 2):
-                right += expanded(builder.gep(panel, [builder.add(start, constant(v * lanes))]))
-            continue
-        for v in range(vectors):
-            load = builder.load(vector_at(panel, builder.add(start, constant(v * lanes)), operand))
-            load.align = width
-            right.append(load)
-    a_k = builder.mul(k, a_column)
-    for row in range(rows):
-        element = builder.load(builder.gep(a, [builder.add(a_k, builder.mul(constant(row), a_row))]))
-        left = splat(element, operand)
-        for v in range(panels * vectors):
-            if pairs:
-                total = builder.call(dot, [sums[row, v], left, right[v]])
-            else:
-                total = builder.call(fma, [left, right[v], sums[row, v]])
-            sums[row, v].add_incoming(total, body)
-    k.add_incoming(builder.add(k, constant(1)), body)
-    builder.branch(head)
-
-    builder.position_at_end(done)
+    sums = sum_over(builder, depth, cells, zero, add_products)
     whole = builder.icmp_signed("==", columns, constant(panels * vectors * lanes))
     with builder.if_else(whole) as (full, edge):
         with full:
@@ -205,7 +220,7 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
                 f"llvm.masked.store.{pointer_suffix}", ir.VoidType(), [vector, pointer_type, word, mask_type]
             )
             align = ir.Constant(word, width)
-            count = splat(builder.trunc(columns, word), ir.VectorType(word, lanes))
+            count = broadcast(builder, builder.trunc(columns, word), ir.VectorType(word, lanes))
             for v in range(panels * vectors):
                 numbers = ir.Constant(ir.VectorType(word, lanes), [v * lanes + lane for lane in range(lanes)])
                 mask = builder.icmp_signed("<", numbers, count)
@@ -315,7 +330,7 @@ def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel
         left, right = bfloat16.unpack(left), bfloat16.unpack(right)
     elif panels.dtype == np.uint16:
         words = np.ascontiguousarray(right).view(np.uint32)
-        right = np.concatenate([words & 0xFFFF0000, words << 16], axis=2).view(np.float32)
+        right = np.concatenate([words & bfloat16.HIGH, words << 16], axis=2).view(np.float32)
     target = _window(c, c_at, (rows, columns), (c_row, 1))
     target += np.concatenate([left @ panel for panel in right], axis=1)[:, :columns]
 
@@ -395,7 +410,7 @@ def _transpose(typing_context, source, at, row, target, to, width):
             load.align = kind.bitwidth // 8
         numbers = [number for pair in range(lanes) for number in (pair, lanes + pair)]
         mixes = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), numbers[k : k + lanes]) for k in (0, lanes)]
-        for _ in range(lanes.bit_length() - 1):  # interleaved log2(lanes) times, like a deck of cards
+        for _ in range(lanes.bit_length() - 1):  # both halves interleaved log2(lanes) times
             pairs = list(zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True))
             rows = [builder.shuffle_vector(*pair, mix) for pair in pairs for mix in mixes]
         for k, column in enumerate(rows):

@@ -16,12 +16,21 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, codegen, config
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minirnn.kernels.jit import DISABLED, jit
 from minirnn.kernels.rounding import quantize_rows
-from minirnn.kernels.tile import VECTORS, WIDE, packed_width, panel_width, vector_bytes
+from minirnn.kernels.tile import (
+    VECTORS,
+    WIDE,
+    broadcast,
+    cpu_features,
+    packed_width,
+    panel_width,
+    sum_over,
+    vector_bytes,
+)
 
 _FOUR = 4
 _EXTRA = 2  # rows of a panel after the weights: sums, factors
@@ -29,8 +38,7 @@ _EXTRA = 2  # rows of a panel after the weights: sums, factors
 
 def has_int8() -> bool:
     """Whether this processor has the instruction."""
-    features = codegen.get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
-    return DISABLED or not {"+avx512vnni", "+avxvnni"}.isdisjoint(features.split(","))
+    return DISABLED or not cpu_features().isdisjoint({"avx512vnni", "avxvnni"})
 
 
 def pack_int8(weight: np.ndarray) -> np.ndarray:
@@ -85,39 +93,25 @@ def _generate_dots(panels: int, context: Any, builder: Any, signature: Any, args
     def vector_at(base: Any, offset: Any, kind: Any) -> Any:
         return builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
 
-    entry = builder.block
-    head, body, done = (builder.append_basic_block(f"dots.{name}") for name in ("head", "body", "done"))
-    builder.branch(head)
-    builder.position_at_end(head)
-    k = builder.phi(index)
-    k.add_incoming(constant(0), entry)
-    totals = {cell: builder.phi(vector) for cell in cells}
-    for phi in totals.values():
-        phi.add_incoming(ir.Constant(vector, [0] * lanes), entry)
-    builder.cbranch(builder.icmp_signed("<", k, groups), body, done)
+    def add_products(k: Any, totals: dict[Any, Any]) -> dict[Any, Any]:
+        left, found = [], {}
+        for part in range(2):
+            offset = builder.mul(builder.add(builder.mul(constant(part), groups), k), constant(_FOUR))
+            four = builder.load(builder.bitcast(builder.gep(row, [offset]), word.as_pointer()))
+            four.align = _FOUR
+            left.append(broadcast(builder, four, vector))
+        panel_row = builder.add(at, builder.mul(k, constant(VECTORS * vector_bytes())))
+        for number in range(panels):
+            start = builder.add(panel_row, builder.mul(constant(number), size))
+            for v in range(VECTORS):
+                load = builder.load(vector_at(panel, builder.add(start, constant(v * vector_bytes())), vector))
+                load.align = 1
+                for part in range(2):
+                    cell = part, number * VECTORS + v
+                    found[cell] = builder.call(dot, [totals[cell], left[part], load])
+        return found
 
-    builder.position_at_end(body)
-    left = []
-    for part in range(2):
-        offset = builder.mul(builder.add(builder.mul(constant(part), groups), k), constant(_FOUR))
-        four = builder.load(builder.bitcast(builder.gep(row, [offset]), word.as_pointer()))
-        four.align = _FOUR
-        undefined = ir.Constant(vector, ir.Undefined)
-        one = builder.insert_element(undefined, four, ir.Constant(word, 0))
-        left.append(builder.shuffle_vector(one, undefined, ir.Constant(vector, [0] * lanes)))
-    panel_row = builder.add(at, builder.mul(k, constant(VECTORS * vector_bytes())))
-    for number in range(panels):
-        start = builder.add(panel_row, builder.mul(constant(number), size))
-        for v in range(VECTORS):
-            load = builder.load(vector_at(panel, builder.add(start, constant(v * vector_bytes())), vector))
-            load.align = 1
-            for part in range(2):
-                cell = part, number * VECTORS + v
-                totals[cell].add_incoming(builder.call(dot, [totals[cell], left[part], load]), body)
-    k.add_incoming(builder.add(k, constant(1)), body)
-    builder.branch(head)
-
-    builder.position_at_end(done)
+    totals = sum_over(builder, groups, cells, ir.Constant(vector, [0] * lanes), add_products)
     for part, v in cells:
         offset = constant((part * panels * VECTORS + v) * lanes)
         builder.store(totals[part, v], vector_at(sums, offset, vector)).align = _FOUR
