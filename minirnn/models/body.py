@@ -12,8 +12,10 @@ from minirnn import cells, kernels
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.cells import Cell
+from minirnn.data.sequences import valid_rows
 from minirnn.errors import OptionError, ShapeError
 from minirnn.nn.cells import Cell as CellModule
+from minirnn.nn.functional import Reduction, linear_cross_entropy
 from minirnn.nn.layers import Dropout, Embedding, Linear
 from minirnn.nn.module import Module
 from minirnn.nn.recurrent import Recurrent
@@ -259,6 +261,24 @@ def linear_step(layer: Linear, x: Tensor) -> Tensor:
     bias = None if layer.bias is None else layer.bias.data
     K = kernels.on(x.device)
     return Tensor(K.gemv(K.contiguous(x.data), layer.weight.data, bias), device=x.device)
+
+
+def tokens_loss(
+    head: Linear,
+    h: Tensor,
+    labels: np.ndarray,
+    lengths: np.ndarray,
+    label_smoothing: float,
+    reduction: Reduction,
+) -> Tensor:
+    """Cross-entropy of the tokens ``labels`` [T, N], given the inputs ``h`` [T, N, H] of the head.
+
+    Padding, steps from ``lengths`` [N] on, is neither computed nor counted.
+    """
+    valid = valid_rows(len(labels), lengths)
+    rows, classes = ops.take_rows(h.reshape(labels.size, h.shape[2]), valid), labels.reshape(-1)[valid]
+    options: dict[str, Any] = {"label_smoothing": label_smoothing, "reduction": reduction}
+    return linear_cross_entropy(rows, head.weight, classes, linear_bias=head.bias, **options)
 
 
 def _open_forget_gates(rnn: Recurrent) -> None:

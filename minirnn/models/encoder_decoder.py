@@ -11,11 +11,10 @@ import numpy as np
 from minirnn import cells, random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
-from minirnn.data.sequences import valid_rows
 from minirnn.data.vocabulary import END, PAD, START
 from minirnn.decode import Hypothesis, Scores, beam_search
 from minirnn.errors import ShapeError
-from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike, linear_step
+from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike, linear_step, tokens_loss
 from minirnn.nn import functional as F
 from minirnn.nn.attention import Attention
 from minirnn.nn.layers import Dropout, Linear
@@ -237,17 +236,7 @@ class EncoderDecoder(Model):
         """
         h, counts = self._decoded(source, target, (source_lengths, target_lengths), teacher_forcing_ratio, draw)
         labels = ops.as_index("EncoderDecoder target", target)[1:]
-        valid = valid_rows(len(labels), counts)
-        head, classes = self.head, labels.reshape(-1)[valid]
-        rows = ops.take_rows(h.reshape(labels.size, h.shape[2]), valid)
-        return F.linear_cross_entropy(
-            rows,
-            head.weight,
-            classes,
-            linear_bias=head.bias,
-            label_smoothing=label_smoothing,
-            reduction=reduction,
-        )
+        return tokens_loss(self.head, h, labels, counts, label_smoothing, reduction)
 
     def _decoded(
         self, source: TensorLike, target: TensorLike, lengths: tuple[Lengths, Lengths], ratio: float, draw: str

@@ -11,10 +11,9 @@ import numpy as np
 from minirnn import cells, random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
-from minirnn.data.sequences import valid_rows
 from minirnn.decode import Hypothesis, Scores, beam_search
 from minirnn.errors import OptionError, ShapeError
-from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike, linear_step
+from minirnn.models.body import Body, CellLike, Lengths, Model, Rates, TensorLike, linear_step, tokens_loss
 from minirnn.nn import functional as F
 from minirnn.nn.layers import Linear
 from minirnn.nn.state import State, check_lengths, check_members, pack_state, unpack_state
@@ -159,17 +158,8 @@ class OneToMany(Model):
         if not self.body.takes_tokens:
             raise OptionError("OneToMany: loss expects a model of tokens (embedding_size); of vectors, use F.mse_loss")
         h, labels = self._decoded(first, targets, lengths), ops.as_index("OneToMany targets", targets)
-        valid = valid_rows(len(labels), check_lengths("OneToMany", lengths, *labels.shape))
-        head, classes = self.head, labels.reshape(-1)[valid]
-        rows = ops.take_rows(h.reshape(labels.size, h.shape[2]), valid)
-        return F.linear_cross_entropy(
-            rows,
-            head.weight,
-            classes,
-            linear_bias=head.bias,
-            label_smoothing=label_smoothing,
-            reduction=reduction,
-        )
+        counts = check_lengths("OneToMany", lengths, *labels.shape)
+        return tokens_loss(self.head, h, labels, counts, label_smoothing, reduction)
 
     @overload
     def generate(
