@@ -344,11 +344,7 @@ class Trainer:
         position, task = self.position, self.task
         if self._new_epoch:
             task.start_epoch(position.epoch)
-        self.optimizer.zero_grad()
-        with matmul_precision(self.config.precision):
-            loss, tokens = task.loss(position.batch, progress)
-            loss.backward()
-        grad_norm = float(optim.clip_grad_norm_(task.model.parameters(), self.config.clip or math.inf))
+        loss, tokens, grad_norm = self.compute_gradients(progress)
         if self._is_usable(loss.item(), grad_norm):
             self.optimizer.step()
         position.step, position.tokens, position.batch = position.step + 1, position.tokens + tokens, position.batch + 1
@@ -356,6 +352,15 @@ class Trainer:
         if self._new_epoch:
             position.epoch, position.batch = position.epoch + 1, 0
         return grad_norm
+
+    def compute_gradients(self, progress: float) -> tuple[Tensor, int, float]:
+        """Return the loss of the next batch, its number of symbols, and the norm of the gradient before clipping."""
+        self.optimizer.zero_grad()
+        with matmul_precision(self.config.precision):
+            loss, tokens = self.task.loss(self.position.batch, progress)
+            loss.backward()
+        grad_norm = optim.clip_grad_norm_(self.task.model.parameters(), self.config.clip or math.inf)
+        return loss, tokens, float(grad_norm)
 
     def _is_usable(self, loss: float, grad_norm: float) -> bool:
         """Whether to take this step; keeps the running mean of the loss, and counts skipped steps."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import typer
 
-from minirnn.optim import clip_grad_norm_
 from minirnn.tasks import Task
 from minirnn.training import Step, Trainer
 from minirnn_cli.options import close_stdout
@@ -53,9 +52,7 @@ def _compile_ahead(trainer: Trainer) -> Iterator[None]:
     from minirnn.kernels.ahead import compile_ahead
 
     def step() -> None:
-        loss, _ = trainer.task.loss(trainer.position.batch, trainer.progress)
-        loss.backward()
-        clip_grad_norm_(trainer.task.model.parameters(), 1.0)
+        trainer.compute_gradients(trainer.progress)
         trainer.optimizer.step()
 
     on_cpu = all(parameter.device == "cpu" for parameter in trainer.task.model.parameters())
