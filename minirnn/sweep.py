@@ -226,13 +226,13 @@ class Sweep:
             for trial in self.trials:
                 if trial.status == "unfinished" and trial not in alive:
                     trial.status = "stopped"
-            todo = {trial.trial: trial for trial in alive if len(trial.values) <= rung and trial.error is None}
+            pending = {trial.trial: trial for trial in alive if len(trial.values) <= rung and trial.error is None}
             self.save()
-            with closing(start(todo, evaluations)) as ended:
+            with closing(start(pending, evaluations)) as ended:
                 for number, error in ended:
-                    todo[number].update(error, last=rung == len(self.rungs) - 1)
+                    pending[number].update(error, last=rung == len(self.rungs) - 1)
                     self.save()
-                    yield todo[number]
+                    yield pending[number]
 
     def ranked(self, trials: Sequence[Trial], rung: int = -1) -> list[Trial]:
         """Return those of ``trials`` that have reached a rung, the best one there first."""

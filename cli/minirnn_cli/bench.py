@@ -156,7 +156,7 @@ def torch_runner(work: Work, threads: int, device: str = "cpu", precision: str =
     return step
 
 
-def jax_runner(work: Work, threads: int, device: str = "cpu", weights: str = "fp32") -> Runner | None:
+def jax_runner(work: Work, threads: int, device: str = "cpu") -> Runner | None:
     if work.cell != "lstm" or work.streams or device != "cpu":
         return None
     import jax

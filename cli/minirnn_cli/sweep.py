@@ -30,7 +30,7 @@ from minirnn.validation import check_choice, check_int
 from minirnn_cli import options as o
 from minirnn_cli import runs
 from minirnn_cli.show import say
-from minirnn_cli.train import given_options, make_configs, run_name
+from minirnn_cli.train import default_name, given_options, make_configs
 
 _COMMAND, _LOCK = "command.txt", "lock"
 _TRIALS, _MAX_TRIALS = 20, 1000
@@ -93,14 +93,14 @@ def sweep(
         search, cores = Sweep(folder, made, rungs(len(tried), evaluations, reduction)), kernels.get_num_threads()
         jobs = jobs or (1 if device == "cuda" else max(1, cores // (threads or 1)))
 
-        def start(todo: Mapping[int, Trial], until: int) -> Ended:
-            parallel = max(1, min(jobs, len(todo)))
+        def start(pending: Mapping[int, Trial], until: int) -> Ended:
+            parallel = max(1, min(jobs, len(pending)))
             each = threads or max(1, cores // parallel)
-            if todo and not quiet:
-                say(f"{len(todo)} of {len(tried)} trials, to {until} of {evaluations} evaluations, {parallel} in "
+            if pending and not quiet:
+                say(f"{len(pending)} of {len(tried)} trials, to {until} of {evaluations} evaluations, {parallel} in "
                     f"parallel, on {each} of {cores} threads each")  # fmt: skip
             started = {}
-            for number, trial in todo.items():
+            for number, trial in pending.items():
                 run = Path(trial.folder)
                 resume = any((run / state).exists() for state in (LAST, PREVIOUS))
                 if not resume:
@@ -164,7 +164,7 @@ def _check(
     _, training = make_configs(task, given)
     kernels.on(values["device"])
     check_precision(training.precision, values["device"])
-    return run_name(sources[0]), training.evaluations, values["device"]
+    return default_name(sources[0]), training.evaluations, values["device"]
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         if tensorboard:
             check_installed()
         sources = [options.pop("data")] if task.single_source else options.pop("data")
-        name, command_name = run_name(sources[0]), str(context.command.name)
+        name, command_name = default_name(sources[0]), str(context.command.name)
         given = given_options(task, context, config, options)
         defaults, folder, source = task.Config().to_dict() | task.training.to_dict(), out, None
         start = None if init_from is None else str(init_from)
@@ -135,7 +135,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
     return o.add_parameters(command, [data, *o.parameters(task.Config()), *o.parameters(task.training)])
 
 
-def run_name(source: str) -> str:
+def default_name(source: str) -> str:
     """Return what a run on a source is called by default."""
     return "stdin" if source == "-" else Path(source.removeprefix("@")).stem or "run"
 

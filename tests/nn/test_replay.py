@@ -1,4 +1,4 @@
-"""Repeated calls of small models: every number as if computed anew, whatever changes between the steps."""
+"""Repeated calls of small models: the numbers of an ordinary call, whatever changes between the steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ V, H = 11, 8
 
 @pytest.fixture
 def repeated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passes that were repeated, in order; and "again" where gradients were computed anew."""
+    """The passes that were repeated, in order; and "again" where gradients were computed by an ordinary call."""
     passes: list[str] = []
 
     def counted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
