@@ -111,6 +111,11 @@ def set_num_threads(count: int) -> None:
     _pool.limit = check_int("set_num_threads", count, 1, MAX_THREADS)
 
 
+def is_chosen() -> bool:
+    """Whether the number of threads was set, by :func:`set_num_threads` or ``MINIRNN_NUM_THREADS``."""
+    return _pool.limit > 0 or "MINIRNN_NUM_THREADS" in os.environ
+
+
 def get_num_threads() -> int:
     """The number of threads kernels may use: ``MINIRNN_NUM_THREADS``, or as many as this process has processors."""
     if not _pool.limit:
