@@ -152,7 +152,7 @@ def all_reduce(array: A) -> A:
     if world is not None:
         given: Any = array
         on_host = isinstance(given, np.ndarray)
-        host = np.ascontiguousarray(given if on_host else given.numpy())
+        host = np.asarray(given if on_host else given.numpy(), order="C")
         world.comm.Allreduce(world.mpi.IN_PLACE, host)
         if host is not given:
             given[...] = host if on_host else kernels.on("cuda").asarray(host)
@@ -182,7 +182,7 @@ def broadcast_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(arrays)
     kinds = broadcast_json([[name, array.dtype.str, array.shape] for name, array in arrays.items()])
     given = arrays if rank() == 0 else {name: np.empty(shape, dtype) for name, dtype, shape in kinds}
-    return {name: broadcast(np.ascontiguousarray(given[name])) for name, _, _ in kinds}
+    return {name: broadcast(np.asarray(given[name], order="C")) for name, _, _ in kinds}
 
 
 def gather(array: np.ndarray, part: Shard | None, axis: int) -> np.ndarray:
