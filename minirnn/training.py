@@ -320,7 +320,8 @@ class Trainer:
         self.task.model.train()
         if position.step == 0 and not self.finished:
             self.save()  # the first state to roll back to; and an unwritable folder is known at once
-        while not (self.finished or self._all_stop()):
+        stopped = False  # by any process; a signal may come at any time, so all must hear of it at the same step
+        while not (self.finished or (stopped := distributed.largest(self.stopping) > 0)):
             progress = self.progress
             self.schedule.set_progress(progress, factor=0.5**position.rollbacks)
             lr = self.optimizer.param_groups[0]["lr"]
@@ -336,7 +337,7 @@ class Trainer:
             for hook in self.hooks:
                 hook(self, step)
             yield step
-        if self.stopping:
+        if stopped:
             self.save()
         if self.files is not None:
             self.files.close()
@@ -369,11 +370,6 @@ class Trainer:
         for gradient, _ in gradient_arrays(self.task.model.parameters()):
             distributed.all_reduce(gradient)
         return total / max(1.0, count), int(count)
-
-    def _all_stop(self) -> bool:
-        """Whether one of the processes is to stop."""
-        self.stopping = distributed.largest(self.stopping) > 0
-        return self.stopping
 
     def _is_usable(self, loss: float, grad_norm: float) -> bool:
         """Whether to take this step; keeps the running mean of the loss, and counts skipped steps."""

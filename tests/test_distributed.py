@@ -241,9 +241,7 @@ def test_a_killed_process_ends_the_others(data: Path) -> None:
     """Within ten seconds, with a whole checkpoint."""
     for rank, at in ((0, 5), (1, 8)):
         out = data / f"kill-{rank}"
-        code, errors = ranks(2, "kill", data, out, rank, at)
-        assert code == 9
-        assert "Killed" in errors
+        assert ranks(2, "kill", data, out, rank, at)[0] == 9
         assert checkpoint.load_config(out / LAST)["position"]["step"] == at // 3 * 3
 
 
@@ -258,7 +256,6 @@ def test_a_fault_of_one_process_ends_all_and_is_said_once(data: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--val-fraction", 0.9, "--seq-length", 0], "seq-length"),
         (["--freeze", "all"], "minirnn: "),
         (["-"], "standard input"),
     ],
