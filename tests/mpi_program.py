@@ -21,7 +21,7 @@ def train(
     """Train the tiny run of a task in float64, to step ``stop`` or to its end; what each step reported."""
     task = TASKS[name].make(folder / TASKS[name].name)
     task.model.to("float64")
-    config = TrainingConfig(steps=steps, lr=1e-2, evaluations=4, log_every=1)
+    config = TrainingConfig(steps=steps, lr=1e-2, evaluations=4, log_every=1, save_every=7)
     trainer, found = Trainer(task, config, out, resume), []
     for step in trainer.fit():
         found.append([step.train_loss, step.grad_norm, step.tokens])
@@ -67,7 +67,7 @@ def main(action: str, folder: Path, out: Path, *more: str) -> None:
     if action == "losses":
         found = {name: train(name, folder, int(more[0])) for name in more[1:]}
     elif action == "train":
-        train("char", folder, 30, out, resume=more[0] == "resume", stop=int(more[1]))
+        train("char", folder, int(more[1]), out, resume=more[0] == "resume", stop=int(more[2]))
     elif action == "kill":
         kill(folder, out, *map(int, more))
     elif action == "collectives":

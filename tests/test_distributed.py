@@ -136,7 +136,7 @@ def test_masks_follow_the_sequence_not_the_shard(rates: dict[str, Any], ragged: 
 
 
 @needs_mpi
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_collectives(count: int, tmp_path: Path) -> None:
     assert ranks(count, "collectives", tmp_path, tmp_path / "found") == (0, "")
     extra = count * (count - 1) // 2
@@ -177,9 +177,9 @@ def test_every_task_has_the_losses_of_one_process(count: int, data: Path) -> Non
 @needs_mpi
 def test_a_run_goes_on_with_another_number_of_processes(data: Path) -> None:
     """Three processes, stopped by the last of them; then one; then two: the numbers of one process all the way."""
-    assert ranks(1, "train", data, data / "whole", "new", 0)[0] == 0
+    assert ranks(1, "train", data, data / "whole", "new", 30, 0)[0] == 0
     for count, action, stop in ((3, "new", 11), (1, "resume", 17), (2, "resume", 0)):
-        assert ranks(count, "train", data, data / "cut", action, stop)[0] == 0
+        assert ranks(count, "train", data, data / "cut", action, 30, stop)[0] == 0
     cut, whole = metrics_of(data / "cut"), metrics_of(data / "whole")
     assert [line["step"] for line in cut] == list(range(1, 31))
     assert cut == close(whole, 1e-6)
@@ -221,9 +221,16 @@ def pids(process: subprocess.Popen[str], count: int, ready: Path) -> list[int]:
 
 
 @needs_mpi
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("to", ["mpiexec", "rank"])
-def test_a_signal_saves_once_and_ends_all(number: signal.Signals, to: str, data: Path) -> None:
+@pytest.mark.parametrize(
+    ("to", "number"),
+    [
+        ("rank", signal.SIGTERM),
+        pytest.param("rank", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("mpiexec", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("mpiexec", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_once_and_ends_all(to: str, number: signal.Signals, data: Path) -> None:
     process = start(2, *command(data, "--steps", 10**6, "--log-every", 1))
     found = pids(process, 2, data / "out" / "metrics.jsonl")
     os.kill(process.pid if to == "mpiexec" else found[-1], number)
@@ -237,12 +244,36 @@ def test_a_signal_saves_once_and_ends_all(number: signal.Signals, to: str, data:
 
 
 @needs_mpi
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others(data: Path) -> None:
     """Within ten seconds, with a whole checkpoint."""
     for rank, at in ((0, 5), (1, 8)):
         out = data / f"kill-{rank}"
         assert ranks(2, "kill", data, out, rank, at)[0] == 9
         assert checkpoint.load_config(out / LAST)["position"]["step"] == at // 3 * 3
+
+
+@needs_mpi
+@pytest.mark.slow
+def test_runs_killed_at_random_moments_end_with_the_same_numbers(data: Path) -> None:
+    """kill -9 of a random rank, twenty times; no process hangs, and what is saved leads to the same end."""
+    rng, kills, runs, steps = np.random.default_rng(0), 0, 0, 2000
+    assert ranks(2, "train", data, data / "whole", "new", steps, 0)[0] == 0
+    while kills < 20:
+        runs, out = runs + 1, data / f"cut-{runs}"
+        while True:
+            action = "resume" if (out / LAST).exists() else "new"
+            process = start(2, PROGRAM, "train", data, out, action, steps, 0)
+            time.sleep(rng.uniform(0.5, 3))
+            found = pids(process, 2, out / "metrics.jsonl") if kills < 20 and process.poll() is None else []
+            if found:
+                os.kill(int(rng.choice(found)), signal.SIGKILL)
+            code, errors = finish(process)
+            if code == 0:
+                break
+            assert code == 9, errors
+            kills += 1
+        assert metrics_of(out) == close(metrics_of(data / "whole"), 1e-6)
 
 
 @needs_mpi
