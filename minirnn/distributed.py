@@ -47,12 +47,14 @@ def _started() -> _World | None:
     Raises:
         OptionError: it is, but mpi4py is not installed.
     """
+    global _disabled
     count = max((int(value) for name in _SIZES if (value := os.environ.get(name, "")).isdigit()), default=1)
     if count == 1:
         return None
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
+        _disabled = True
         raise OptionError(
             f"started as one of {count} processes, but mpi4py cannot be used ({error}); pip install 'minirnn[mpi]', or "
             "start one process"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,13 @@ def test_without_mpi_nothing_is_shared_and_mpi4py_is_not_imported(monkeypatch: p
 def test_several_processes_without_mpi4py_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMI_SIZE", "3")
     monkeypatch.setitem(sys.modules, "mpi4py", None)
+    monkeypatch.setattr(distributed, "_disabled", False)
     distributed._started.cache_clear()
     with pytest.raises(
         OptionError, match=r"one of 3 processes, but mpi4py cannot be used .*pip install 'minirnn\[mpi\]'"
     ):
         distributed.size()
+    assert distributed.size() == 1, "the error can be said"
     monkeypatch.undo()
     distributed._started.cache_clear()
 
@@ -198,26 +201,20 @@ def command(data: Path, *more: object) -> list[object]:
 
 
 def pids(process: subprocess.Popen[str], count: int, ready: Path) -> list[int]:
-    """The process ids of all ranks, once the run has reached a line of metrics."""
+    """The process ids of all ranks, once their run has written a line of metrics; none if it has ended before."""
     for _ in range(3000):
-        if ready.exists() and ready.stat().st_size:
-            break
-        assert process.poll() is None, process.communicate()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                arguments = (folder / "cmdline").read_bytes().split(b"\0")
+                if arguments[0] == sys.executable.encode() and str(ready.parent).encode() in arguments:
+                    found.append(int(folder.name))
+        if len(found) == count and ready.exists() and ready.stat().st_size:
+            return found
+        if process.poll() is not None:
+            return []
         time.sleep(0.1)
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if (
-            str(ready.parent).encode() in arguments
-            and b"-n" not in arguments
-            and str(sys.executable).encode() in arguments
-        ):
-            found.append(int(folder.name))
-    assert len(found) == count
-    return found
+    raise AssertionError("the run does not begin")
 
 
 @needs_mpi
@@ -233,6 +230,7 @@ def pids(process: subprocess.Popen[str], count: int, ready: Path) -> list[int]:
 def test_a_signal_saves_once_and_ends_all(to: str, number: signal.Signals, data: Path) -> None:
     process = start(2, *command(data, "--steps", 10**6, "--log-every", 1))
     found = pids(process, 2, data / "out" / "metrics.jsonl")
+    assert found, process.communicate()
     os.kill(process.pid if to == "mpiexec" else found[-1], number)
     code, errors = finish(process)
     assert code == 128 + number
