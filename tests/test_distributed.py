@@ -121,7 +121,7 @@ def test_masks_follow_the_sequence_not_the_shard(rates: dict[str, Any], ragged: 
         for shard in shards:
             mr.manual_seed(4)
             with random.drawing_for(shard if len(shards) > 1 else None):
-                inputs = mr.Tensor(x[:, shard.columns].copy(), device=device)
+                inputs = mr.Tensor(x[:, shard.columns].copy()).to(device)
                 y = dropout(layers(inputs, lengths=lengths[shard.columns])[0])
                 (y * y).sum().backward()
                 drawn = random.uniform(4, y.shape[1]), np.array([g.random() for g in random.generators(y.shape[1])])
