@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,6 +71,55 @@ def repeats(state: Any, seeds: list[int]) -> bool:
     twin.bit_generator.state = state
     drawn = [int(twin.integers(1 << 63)) for _ in seeds]
     return drawn == seeds and twin.bit_generator.state == generator().bit_generator.state
+
+
+class Shard(NamedTuple):
+    """The sequences ``first`` to ``last - 1`` of a batch of ``total``: those that one process computes."""
+
+    first: int
+    last: int
+    total: int
+
+    @property
+    def columns(self) -> slice:
+        """Where its sequences lie in the batch."""
+        return slice(self.first, self.last)
+
+    def row_numbers(self, steps: int) -> np.ndarray:
+        """[steps n] int64: where the rows [T, n] of its sequences lie among those of the whole batch [T, N]."""
+        return (np.arange(steps)[:, None] * self.total + np.arange(self.first, self.last)).reshape(-1)
+
+
+def shard() -> Shard | None:
+    """The shard whose loss is being computed, or None where this process computes the whole batch."""
+    return getattr(_own, "shard", None)
+
+
+@contextmanager
+def drawing_for(part: Shard | None) -> Iterator[None]:
+    """Let each sequence of a shard have the random numbers that it has in the whole batch.
+
+    It holds for the dropout and zoneout of layers, for :func:`uniform` and for :func:`generators`; and all processes
+    draw as many numbers from :func:`generator`.
+    """
+    before, _own.shard = shard(), part
+    try:
+        yield
+    finally:
+        _own.shard = before
+
+
+def uniform(*shape: int) -> np.ndarray:
+    """Random numbers from 0 to 1, [N] or [T, N], for each of N sequences, those of a shard where it is one."""
+    part = shard() or Shard(0, shape[-1], shape[-1])
+    drawn: np.ndarray = np.random.default_rng(draw_seed()).random((*shape[:-1], part.total))
+    return drawn[..., part.columns]
+
+
+def generators(count: int) -> list[np.random.Generator]:
+    """A new generator for each of ``count`` sequences, those of a shard where it is one."""
+    seed, first = draw_seed(), getattr(shard(), "first", 0)
+    return [np.random.default_rng([seed, first + number]) for number in range(count)]
 
 
 def generator_of(seed: int | None) -> np.random.Generator:

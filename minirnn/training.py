@@ -18,12 +18,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from minirnn import checkpoint, optim, random
+from minirnn import checkpoint, distributed, optim, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
 from minirnn.errors import CheckpointError, DivergedError, OptionError
 from minirnn.kernels.precision import PRECISIONS, check_precision, matmul_precision
 from minirnn.nn.module import Module
+from minirnn.optim.flat import gradient_arrays
 from minirnn.optim.lr_scheduler import WarmupCosine
 from minirnn.runs import BEST, LAST, RunFolder
 
@@ -68,6 +69,8 @@ class Task(Protocol):
     def loss(self, batch_index: int, progress: float) -> tuple[Tensor, int]:
         """Return the mean loss of a batch, and the number of symbols it is the mean of.
 
+        Where there are several processes, of the sequences :func:`minirnn.distributed.shard` gives this one.
+
         Args:
             progress: fraction of the budget used so far, for schedules such as that of teacher forcing.
         """
@@ -82,7 +85,7 @@ class Task(Protocol):
         ...
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return the state carried from batch to batch."""
+        """Return the state carried from batch to batch, of all processes."""
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, np.ndarray]) -> None:
@@ -240,6 +243,9 @@ def _clock() -> float:
 class Trainer:
     """Trains a task and saves its best and its last state.
 
+    Started by ``mpirun`` in several processes, it computes each batch with all of them, see
+    :mod:`minirnn.distributed`. Rank 0 evaluates and writes the files; hooks are called in every process.
+
     Args:
         task: what to train.
         config: how to train it.
@@ -270,9 +276,10 @@ class Trainer:
         self.position = Position()
         self.hooks: list[Hook] = [evaluate, write_metrics, save_state]
         self.stopping = False
-        self.files = None if out is None else RunFolder(out)
-        self.saved_at = self._started = time.perf_counter()
+        self.files = None if out is None or distributed.rank() > 0 else RunFolder(out)
+        self._started, self.saved_at = _clock(), 0.0
         self._new_epoch = True
+        self._start_alike()
         if resume:
             self._resume()
         elif self.files is not None:
@@ -294,12 +301,19 @@ class Trainer:
         return self.position.epoch + self.position.batch / self.task.num_batches
 
     def stop(self) -> None:
-        """End after the current step; :meth:`fit` then saves and returns."""
+        """End after the current step, of all processes; :meth:`fit` then saves and returns."""
         self.stopping = True
 
     def update_seconds(self) -> None:
-        """Set the training time of ``position``; compiling kernels does not count."""
-        self.position.seconds = _clock() - self._started
+        """Set the training time of ``position``, in all processes to that of rank 0; compiling kernels does not count."""
+        self.position.seconds = float(distributed.broadcast(np.array([_clock() - self._started]))[0])
+
+    def _start_alike(self) -> None:
+        """Let all processes have the weights and the random numbers of rank 0."""
+        state = distributed.broadcast_json(random.generator().bit_generator.state)
+        random.generator().bit_generator.state = state
+        if distributed.size() > 1:
+            self.task.model.load_state_dict(distributed.broadcast_arrays(self.task.model.state_dict()))
 
     # -------------------------------------------------------------------------------------------- the loop
 
@@ -318,7 +332,8 @@ class Trainer:
         self.task.model.train()
         if position.step == 0 and not self.finished:
             self.save()  # the first state to roll back to; and an unwritable folder is known at once
-        while not (self.finished or self.stopping):
+        stopped = False  # by any process; a signal may come at any time, so all must hear of it at the same step
+        while not (self.finished or (stopped := distributed.largest(self.stopping) > 0)):
             progress = self.progress
             self.schedule.set_progress(progress, factor=0.5**position.rollbacks)
             lr = self.optimizer.param_groups[0]["lr"]
@@ -334,7 +349,7 @@ class Trainer:
             for hook in self.hooks:
                 hook(self, step)
             yield step
-        if self.stopping:
+        if stopped:
             self.save()
         if self.files is not None:
             self.files.close()
@@ -345,7 +360,7 @@ class Trainer:
         if self._new_epoch:
             task.start_epoch(position.epoch)
         loss, tokens, grad_norm = self.compute_gradients(progress)
-        if self._is_usable(loss.item(), grad_norm):
+        if self._is_usable(loss, grad_norm):
             self.optimizer.step()
         position.step, position.tokens, position.batch = position.step + 1, position.tokens + tokens, position.batch + 1
         self._new_epoch = position.batch == task.num_batches
@@ -353,14 +368,24 @@ class Trainer:
             position.epoch, position.batch = position.epoch + 1, 0
         return grad_norm
 
-    def compute_gradients(self, progress: float) -> tuple[Tensor, int, float]:
+    def compute_gradients(self, progress: float) -> tuple[float, int, float]:
         """Return the loss of the next batch, its number of symbols, and the norm of the gradient before clipping."""
         self.optimizer.zero_grad()
         with matmul_precision(self.config.precision):
-            loss, tokens = self.task.loss(self.position.batch, progress)
-            loss.backward()
+            loss, tokens = self._backward(*self.task.loss(self.position.batch, progress))
         grad_norm = optim.clip_grad_norm_(self.task.model.parameters(), self.config.clip or math.inf)
         return loss, tokens, float(grad_norm)
+
+    def _backward(self, loss: Tensor, tokens: int) -> tuple[float, int]:
+        """Backward pass; with several processes also the sum of their gradients. Returns loss and tokens of all."""
+        if distributed.size() == 1:
+            loss.backward()
+            return loss.item(), tokens
+        total, count = distributed.all_reduce(np.array([loss.item() * tokens if tokens else 0.0, tokens]))
+        (loss * (tokens / max(1.0, count))).backward()
+        for gradient, _ in gradient_arrays(self.task.model.parameters()):
+            distributed.all_reduce(gradient)
+        return total / max(1.0, count), int(count)
 
     def _is_usable(self, loss: float, grad_norm: float) -> bool:
         """Whether to take this step; keeps the running mean of the loss, and counts skipped steps."""
@@ -382,13 +407,13 @@ class Trainer:
         """Restore the last saved state, except for the time spent, and halve the learning rate."""
         position = self.position
         rollbacks, seconds, skipped = position.rollbacks + 1, position.seconds, position.skipped
-        if self.files is None or rollbacks > MAX_ROLLBACKS:
-            tried = f", and rolling back to a saved state {MAX_ROLLBACKS} times did not help" if self.files else ""
+        if self.out is None or rollbacks > MAX_ROLLBACKS:
+            tried = f", and rolling back to a saved state {MAX_ROLLBACKS} times did not help" if self.out else ""
             raise DivergedError(
                 f"the loss was not finite, or exploded, for {skipped} steps in a row{tried}; "
                 f"use a smaller lr (it was {self.config.lr:g})"
             )
-        self._restore(*self.files.load())
+        self._restore(*self._load())
         position.rollbacks, position.seconds = rollbacks, seconds
         logger.warning(
             "no usable loss for %d steps: rolled back to step %d, with %g times the learning rate",
@@ -411,19 +436,25 @@ class Trainer:
 
     def save(self) -> None:
         """Write ``last.safetensors``, which holds everything needed to resume from here."""
+        self.saved_at = self.position.seconds
+        carried = self.task.state_dict()
         if self.files is None:
             return
         arrays, config = self.model_state()
-        arrays |= {f"{_TASK_STATE}{name}": array for name, array in self.task.state_dict().items()}
+        arrays |= {f"{_TASK_STATE}{name}": array for name, array in carried.items()}
         config["optimizer"] = checkpoint.separate_arrays(self.optimizer.state_dict(), "optimizer", arrays)
         config |= {"random": random.generator().bit_generator.state, "fresh_epoch": self._new_epoch}
         self.files.save(LAST, arrays, config)
-        self.saved_at = time.perf_counter()
+
+    def _load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The last saved state, which rank 0 reads."""
+        arrays, config = ({}, {}) if self.files is None else self.files.load()
+        return distributed.broadcast_arrays(arrays), distributed.broadcast_json(config)
 
     def _resume(self) -> None:
-        if self.files is None:
+        if self.out is None:
             raise CheckpointError("nothing to resume: no output folder was given")
-        arrays, config = self.files.load()
+        arrays, config = self._load()
         if "optimizer" not in config:
             raise CheckpointError(f"{self.out} holds no optimizer state: it cannot be resumed")
         frozen = {"frozen": self._frozen()}
@@ -445,7 +476,7 @@ class Trainer:
         if "best_loss" in saved:  # of 0.2
             saved["best"] = {"val_loss": saved.pop("best_loss")}
         vars(self.position).update(asdict(Position(**saved)))
-        self._new_epoch = config["fresh_epoch"]
+        self._new_epoch, self.saved_at = config["fresh_epoch"], self.position.seconds
         if self.files is not None:
             self.files.trim_metrics(self.position.step)
 
@@ -464,7 +495,8 @@ def evaluate(trainer: Trainer, step: Step) -> None:
     due = step.progress >= 1 or int(step.progress * count) > int(step.previous_progress * count)
     if step.rolled_back or not due:
         return
-    step.metrics = position.metrics = trainer.task.evaluate()
+    metrics = trainer.task.evaluate() if distributed.rank() == 0 else None
+    step.metrics = position.metrics = distributed.broadcast_json(metrics)
     trainer.update_seconds()
     name, lowest = trainer.task.best_metric, trainer.task.best_mode == "min"
     value, best = step.metrics[name], position.best.get(name, math.inf if lowest else -math.inf)
@@ -493,7 +525,7 @@ def save_state(trainer: Trainer, step: Step) -> None:
     """Save after every evaluation, every ``save_every`` steps and once a minute, but not between skipped steps."""
     every, position = trainer.config.save_every, trainer.position
     asked_for = every is not None and position.step % every == 0
-    due = step.metrics is not None or asked_for or time.perf_counter() - trainer.saved_at > SAVE_SECONDS
+    due = step.metrics is not None or asked_for or position.seconds - trainer.saved_at > SAVE_SECONDS
     if due and position.skipped == 0:
         trainer.save()
 

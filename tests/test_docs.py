@@ -32,6 +32,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": ["git clone", "ruff check .", "python -m pytest", "sphinx-build"],
     "docs/get_started.md": ["sudo apt-get install", "python3 -m venv .venv"],
     "docs/gpu.md": ["pip install"],
+    "docs/distributed.md": ["pip install"],
     "docs/benchmarks.md": ["pip install"],
     "docs/guides/plot.md": ["minirnn train-char novel.txt --tensorboard"],
     "docs/guides/data.md": ['minirnn train-char "$(minirnn data get'],

@@ -23,6 +23,7 @@ LAYERS = [
     {"minirnn.validation"},
     {"minirnn.config", "minirnn.random", "minirnn.decode", "minirnn.metrics", "minirnn.data"},
     {"minirnn.kernels"},
+    {"minirnn.distributed"},
     {"minirnn.autograd"},
     {"minirnn.cells"},
     {"minirnn.nn", "minirnn.optim"},

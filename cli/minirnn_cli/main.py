@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import minirnn
+from minirnn import distributed
 from minirnn.errors import DivergedError, MinirnnError, SaveError
 from minirnn.tasks import TASKS
 from minirnn_cli import (
@@ -35,6 +37,7 @@ from minirnn_cli.show import say, show_log
 from minirnn_cli.train import training_command
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+_FIRST_SPEAKS_SECONDS = 2
 _MAX_NAME = 80  # characters of a file's name that are shown
 
 app = typer.Typer(
@@ -56,9 +59,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             with show_log(say, bool(kwargs.get("quiet"))):
                 command(*args, **kwargs)
         except MinirnnError as error:
-            _complain(str(error))
-            raise typer.Exit(FAULT if isinstance(error, (DivergedError, SaveError)) else USAGE_ERROR) from None
+            raise _failed(str(error), FAULT if isinstance(error, (DivergedError, SaveError)) else USAGE_ERROR) from None
         except KeyboardInterrupt:
+            distributed.abort(INTERRUPTED)
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader of the output has gone (| head)
             options.close_stdout()
@@ -66,18 +69,23 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             name = str(error.filename or "")
             shown = name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 4] + " ..."
-            _complain(f"{error.strerror or error}{f': {shown}' if shown else ''}")
-            raise typer.Exit(USAGE_ERROR if error.errno == errno.ENAMETOOLONG else FAULT) from None
+            code = USAGE_ERROR if error.errno == errno.ENAMETOOLONG else FAULT
+            raise _failed(f"{error.strerror or error}{f': {shown}' if shown else ''}", code) from None
         except MemoryError as error:
-            _complain(f"not enough memory ({str(error) or 'none left'}); lower --hidden, --batch-size or --seq-length")
-            raise typer.Exit(FAULT) from None
+            why = f"not enough memory ({str(error) or 'none left'}); lower --hidden, --batch-size or --seq-length"
+            raise _failed(why, FAULT) from None
 
     return run
 
 
-def _complain(text: str) -> None:
+def _failed(text: str, code: int) -> typer.Exit:
+    """Say why the command failed, and return how it ends; of several processes, one says it and ends all."""
+    if distributed.rank() > 0:
+        time.sleep(_FIRST_SPEAKS_SECONDS)  # if all have failed, rank 0 ends this one meanwhile
     sys.stdout.flush()
     print(f"minirnn: {text}", file=sys.stderr)
+    distributed.abort(code)
+    return typer.Exit(code)
 
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from minirnn import distributed
 from minirnn.tasks import Task
 from minirnn.training import Step, Trainer
 from minirnn_cli.options import close_stdout
@@ -22,8 +23,9 @@ _SAMPLE_LINES = 8
 
 
 def say(text: str) -> None:
-    """Print a message on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message on standard error, of several processes only the first."""
+    if distributed.rank() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -55,8 +57,9 @@ def _compile_ahead(trainer: Trainer) -> Iterator[None]:
         trainer.compute_gradients(trainer.progress)
         trainer.optimizer.step()
 
+    alone = distributed.size() == 1  # a process that MPI has started cannot be forked
     on_cpu = all(parameter.device == "cpu" for parameter in trainer.task.model.parameters())
-    with compile_ahead(step) if on_cpu else nullcontext():
+    with compile_ahead(step) if alone and on_cpu else nullcontext():
         yield
 
 
@@ -93,6 +96,7 @@ def stop_on_signals(trainer: Trainer) -> Iterator[Callable[[], int]]:
     def handler(number: int, frame: FrameType | None) -> None:
         nonlocal received
         if received:
+            distributed.abort(128 + number)
             raise SystemExit(128 + number)
         received = number
         trainer.stop()
@@ -118,6 +122,8 @@ def show_training(
     Raises:
         typer.Exit: 128 plus the signal's number after a signal; 1 where the reader of the JSON lines has gone.
     """
+    others = distributed.rank() > 0
+    quiet, as_json = quiet or others, as_json and not others
     reader_gone, warned, progress, show = False, False, 0.0, _Display(quiet)
 
     def note(text: str) -> None:
@@ -153,9 +159,10 @@ def show_training(
                 progress = step.progress
                 lines = output.strip("\n").splitlines()[:_SAMPLE_LINES]
                 show.print("\n".join("    | " + line for line in lines))
+    number = int(distributed.largest(received()))
     if reader_gone:
         raise typer.Exit(1)
-    if number := received():
+    if number:
         if not quiet:
             say(f"stopped at step {trainer.position.step}; saved in {trainer.out}, continue with --resume")
         raise typer.Exit(128 + number)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from minirnn import kernels
+from minirnn import distributed, kernels
 from minirnn.config import Config, OptionInfo
 from minirnn.data.sources import file_stamps
 from minirnn.errors import CheckpointError, OptionError
@@ -74,12 +74,14 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         if tensorboard:
             check_installed()
         sources = [options.pop("data")] if task.single_source else options.pop("data")
+        if distributed.size() > 1 and "-" in sources:
+            raise OptionError("data: standard input reaches one process only; with several, give files")
         name, command_name = default_name(sources[0]), str(context.command.name)
         given = given_options(task, context, config, options)
         defaults, folder, source = task.Config().to_dict() | task.training.to_dict(), out, None
         start = None if init_from is None else str(init_from)
         if resume:
-            folder = runs.resumed_folder(out, name)
+            folder = _of_rank_0(lambda: runs.resumed_folder(out, name))
             saved = runs.run_notes(folder, command_name)
             former = runs.named_fields(saved["settings"], str(folder), task.Config, TrainingConfig)
             defaults = _override(defaults, former)
@@ -103,7 +105,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
         before = file_stamps(files)
         made = task.build(task.read(sources, settings), settings, source)
         made.model.to(device)
-        folder = folder if resume and folder else runs.new_folder(out, name)
+        folder = folder if resume and folder else _of_rank_0(lambda: runs.new_folder(out, name))
         notes = {"command": command_name, "settings": settings.to_dict() | training.to_dict()}
         notes |= {"init_from": start} if start else {}
         trainer = Trainer(made, training, folder, resume, notes)
@@ -115,7 +117,7 @@ def training_command(task: type[Task[Any, Any]]) -> Callable[..., None]:
             _describe(made, settings, trainer, folder, resume)
             if source is not None and not resume:
                 _describe_source(made, source, start)
-        with _event_files(trainer, made, folder) if tensorboard else nullcontext():
+        with _event_files(trainer, made, folder) if tensorboard and distributed.rank() == 0 else nullcontext():
             show_training(trainer, made, quiet, json, lambda: _changed(before, file_stamps(files)))
         if not quiet:
             best, metric = trainer.position.best.get(made.best_metric, math.nan), metric_in_words(made.best_metric)
@@ -174,6 +176,11 @@ def _pause_after(trainer: Trainer, evaluations: int) -> None:
 
     trainer.hooks.append(pause)
     pause(trainer)
+
+
+def _of_rank_0(folder: Callable[[], Path]) -> Path:
+    """The folder that rank 0 finds or makes."""
+    return Path(distributed.broadcast_json(str(folder()) if distributed.rank() == 0 else None))
 
 
 @contextmanager

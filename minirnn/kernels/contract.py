@@ -119,12 +119,17 @@ class RecurrentWeights(Generic[A]):
 
 @dataclass
 class Noise(Generic[A]):
-    """Regularisation in training: the seed of all draws, the rates, a mask [N, H] on what weight_hh multiplies."""
+    """Regularisation in training: the seed of all draws, the rates, a mask [N, H] on what weight_hh multiplies.
+
+    ``rows`` [S] int64 numbers the packed rows for the draws, those of row s being a function of ``seed`` and
+    ``rows[s]``; s itself where None.
+    """
 
     seed: int = 0
     zoneout: float = 0.0
     dropout: float = 0.0
     mask: A | None = None
+    rows: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -304,8 +309,11 @@ class Backend(Protocol[A]):
     def column_sums(self, x: A) -> A:
         """Sums over the rows of x [S, H]: [H]. Rows are summed in blocks, so rounding errors grow slowly."""
 
-    def dropout(self, x: A, probability: float, seed: int) -> A:
-        """``x`` times a random mask of 0 and 1 / (1 - p), a function of ``seed`` alone; p in steps of 1 / 65536."""
+    def dropout(self, x: A, probability: float, seed: int, rows: np.ndarray | None = None) -> A:
+        """``x`` times a random mask of 0 and 1 / (1 - p), a function of ``seed`` alone; p in steps of 1 / 65536.
+
+        With ``rows`` [S] int64, x is S rows of H numbers, and row s gets row ``rows[s]`` of the mask of a larger array.
+        """
 
     def cross_entropy(
         self,

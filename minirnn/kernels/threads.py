@@ -42,7 +42,7 @@ def _default_threads() -> int:
 
 class _Pool:
     def __init__(self) -> None:
-        self.limit = 0  # until it is asked for
+        self.limit, self.is_chosen = 0, False  # until it is asked for, or set
         self.spins = self.handover_spins = 0  # measured when the first worker starts
         self.spin_while_equal: Callable[[np.ndarray, int, int, int], bool]
         self.reset()
@@ -109,7 +109,12 @@ def set_num_threads(count: int) -> None:
     Raises:
         OptionError: ``count`` is not an int in that range.
     """
-    _pool.limit = check_int("set_num_threads", count, 1, MAX_THREADS)
+    _pool.limit, _pool.is_chosen = check_int("set_num_threads", count, 1, MAX_THREADS), True
+
+
+def is_chosen() -> bool:
+    """Whether the number of threads was set, by :func:`set_num_threads` or ``MINIRNN_NUM_THREADS``."""
+    return _pool.is_chosen or "MINIRNN_NUM_THREADS" in os.environ
 
 
 def get_num_threads() -> int:

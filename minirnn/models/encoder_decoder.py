@@ -261,7 +261,7 @@ class EncoderDecoder(Model):
         As a prediction carries no gradient, all are found first, without a tape; then all steps are learnt at once.
         """
         shape = targets.shape if draw == "step" else targets.shape[1:]
-        predicted = np.broadcast_to(random.generator().random(shape) >= ratio, targets.shape)
+        predicted = np.broadcast_to(random.uniform(*shape) >= ratio, targets.shape)
         inputs = targets.copy()
         with self.evaluating():
             for t in range(1, len(inputs)):

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minirnn import random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import DType, Tensor
 from minirnn.errors import OptionError, ShapeError
@@ -128,13 +129,18 @@ class Dropout(Module):
 
     Args:
         p: probability of an element to be zeroed, from 0 to 1.
+
+    Where several processes compute a batch, an input [T, N, H] or [N, H] gets the mask of its N sequences in it.
     """
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = check_float("Dropout: p", p, 0, 1)
 
     def forward(self, x: ArrayLike) -> Tensor:
-        return ops.dropout(as_input(self, x), self.p, self.training)
+        x, shard, numbers = as_input(self, x), random.shard(), None
+        if shard is not None and x.ndim > 1 and x.shape[-2] == shard.last - shard.first:
+            numbers = shard.row_numbers(x.numel() // max(1, x.shape[-1] * x.shape[-2]))
+        return ops.dropout(x, self.p, self.training, numbers)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

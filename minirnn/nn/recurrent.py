@@ -172,6 +172,7 @@ class Recurrent(SequenceModule):
         states = self._states.split(hx, batch, unbatched, self.weight_ih_l0)
 
         packed = steps[0].packed
+        numbers = _numbers(length, batch, packed), _numbers(1, batch, steps[0].order)
         rows = x.reshape(length * batch, *x.shape[2:])
         rows = rows if packed is None else ops.take_rows(rows, packed)
         equations = self.resolved()
@@ -182,7 +183,7 @@ class Recurrent(SequenceModule):
                 weights = self.weights(layer, direction)
                 weight_ih = self._parameter("weight_ih", layer, direction)
                 gate_input = _gate_input(rows, weight_ih, weights.input_bias, embedding if layer == 0 else None)
-                noise, initial = self._noise(equations, layer, batch), states[len(finals)]
+                noise, initial = self._noise(equations, layer, batch, numbers), states[len(finals)]
                 y, *final = recurrent_sequence(equations, gate_input, weights, initial, steps[direction], noise)
                 outputs.append(y)
                 finals.append(final)
@@ -190,7 +191,7 @@ class Recurrent(SequenceModule):
             if self.residual and layer > 0:
                 rows = rows + below
             if layer + 1 < self.num_layers:
-                rows = ops.dropout(rows, self.dropout, self.training)
+                rows = ops.dropout(rows, self.dropout, self.training, numbers[0])
         if packed is not None:
             rows = ops.scatter_rows(rows, packed, length * batch)
 
@@ -286,15 +287,17 @@ class Recurrent(SequenceModule):
         training = self.training if training is None else training
         return self.cell.equations.resolve(training, self.zoneout > 0, on == "update", on == "state")
 
-    def _noise(self, equations: Equations, layer: int, batch: int) -> Noise[Array]:
-        """The random numbers of one layer and direction in this call."""
+    def _noise(
+        self, equations: Equations, layer: int, batch: int, numbers: tuple[np.ndarray | None, np.ndarray | None]
+    ) -> Noise[Array]:
+        """The random numbers of one layer and direction in this call; ``numbers`` are those of rows and sequences."""
         mask = None
         if equations.masked:
             K = kernels.on(self.weight_ih_l0.device)
             ones = K.ones_like(K.zeros((batch, self.hidden_sizes[layer]), self.dtype))
-            mask = K.dropout(ones, self.recurrent_dropout, random.draw_seed())
+            mask = K.dropout(ones, self.recurrent_dropout, random.draw_seed(), numbers[1])
         seed = random.draw_seed() if equations.graph.draws else 0
-        return Noise(seed, self.zoneout, self.recurrent_dropout, mask)
+        return Noise(seed, self.zoneout, self.recurrent_dropout, mask, numbers[0])
 
     def extra_repr(self) -> str:
         shown = [] if type(self) is not Recurrent else [repr(self.cell)]
@@ -303,6 +306,15 @@ class Recurrent(SequenceModule):
             if parameter.default not in (parameter.empty, getattr(self, name, None)) and name != "dtype":
                 shown.append(f"{name}={getattr(self, name)!r}")
         return ", ".join(shown)
+
+
+def _numbers(steps: int, batch: int, taken: np.ndarray | None) -> np.ndarray | None:
+    """What random numbers depend on: where rows [steps N], some ``taken``, lie in the whole batch; None: in order."""
+    shard = random.shard()
+    if shard is None or shard.last - shard.first != batch:
+        return taken
+    numbers = shard.row_numbers(steps)
+    return numbers if taken is None else numbers[taken]
 
 
 def _gate_input(rows: Tensor, weight: Tensor, bias: Tensor | None, embedding: Tensor | None) -> GateInput:

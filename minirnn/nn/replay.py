@@ -341,7 +341,7 @@ class Replay:
         if not self._usable or self._refused == MAX_REFUSED:
             return None
         modes = map(_training, self._modules), map(_needed, self._parameters)
-        flags = model.training, *chain(*modes), recorded, uses_bfloat16(np.dtype(np.float32))
+        flags = model.training, *chain(*modes), recorded, uses_bfloat16(np.dtype(np.float32)), random.shard()
         try:
             values = [_flatten(one, call.leaves) for one in (*call.args, *call.kwargs.values())]
             key = call.function.__name__, flags, tuple(call.kwargs), *values

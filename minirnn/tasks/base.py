@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
-from minirnn import cells, checkpoint, random
+from minirnn import cells, checkpoint, distributed, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config as BaseConfig
 from minirnn.config import option
@@ -341,7 +341,11 @@ class ExampleTask(Task[DataT, ConfigT]):
         self._order = self._buckets.order(np.random.default_rng([self._seed, epoch]))
 
     def loss(self, batch_index: int, progress: float) -> tuple[Tensor, int]:
-        return self.batch_loss(self._order[batch_index], progress)
+        examples = self._order[batch_index]
+        shard = distributed.shard(len(examples))
+        with random.drawing_for(shard):
+            loss, count = self.batch_loss(examples if shard is None else examples[shard.columns], progress)
+        return loss, 0 if distributed.is_extra(len(examples)) else count
 
     @abstractmethod
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:

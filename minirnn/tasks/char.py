@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
-from minirnn import random
+from minirnn import distributed, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
 from minirnn.data.corpus import read_bytes, read_characters, read_words, renumber
@@ -219,21 +219,30 @@ class TextGenerator(Task[Corpus, TextConfig]):
 
     def loss(self, batch_index: int, progress: float) -> tuple[Tensor, int]:
         inputs, targets = self._train.chunk(batch_index)
-        loss, state = self.model.loss(inputs, targets, self._state, self._recompute_every)
+        shard = distributed.shard(targets.shape[1])
+        if shard is not None:
+            inputs, targets = (np.ascontiguousarray(tokens[:, shard.columns]) for tokens in (inputs, targets))
+        with random.drawing_for(shard):
+            loss, state = self.model.loss(inputs, targets, self._state, self._recompute_every)
         self._state = pack_state([member.detach() for member in unpack_state(state)])
-        return loss, targets.size
+        return loss, 0 if distributed.is_extra(self._train.batch_size) else targets.size
 
     def evaluate(self) -> dict[str, float]:
         metrics = evaluate(self.model, self._validation)
         return {"val_loss": metrics["loss"], self.metric: metrics[self.metric]}
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        return {str(number): member.numpy() for number, member in enumerate(unpack_state(self._state))}
+        shard = None if self._state is None else distributed.shard(self._train.batch_size)
+        members = [distributed.gather(member.numpy(), shard, -2) for member in unpack_state(self._state)]
+        return {str(number): member for number, member in enumerate(members)}
 
     def load_state_dict(self, state_dict: Mapping[str, np.ndarray]) -> None:
         device = self.model.head.weight.device
-        members = [Tensor(state_dict[str(number)]).to(device) for number in range(len(state_dict))]
-        self._state = pack_state(members)
+        members = [state_dict[str(number)] for number in range(len(state_dict))]
+        shard = distributed.shard(self._train.batch_size) if members else None
+        if shard is not None:
+            members = [np.ascontiguousarray(member[..., shard.columns, :]) for member in members]
+        self._state = pack_state([Tensor(member).to(device) for member in members])
 
     def sample_output(self) -> str:
         return self.sample(length=500, seed=0)

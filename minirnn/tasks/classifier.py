@@ -188,7 +188,7 @@ class Classifier(ExampleTask[LabelledTexts, ClassifierConfig]):
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         tokens, lengths = pad([self._train[n] for n in examples], PAD)
-        unknown = random.generator().random(tokens.shape) < TOKEN_DROPOUT
+        unknown = random.uniform(*tokens.shape) < TOKEN_DROPOUT
         logits = self.model(np.where(unknown, UNK, tokens), lengths)
         return F.cross_entropy(logits, self._classes[examples]), len(examples)
 

@@ -241,7 +241,8 @@ class SeriesModel(ExampleTask[Sequences, SeriesConfig]):
         targets = [self._train[1][n] for n in examples]
         if self._config.noise:
             values = x[:, :, : len(self.preprocessor.names)]
-            values += random.generator().normal(0, self._config.noise, values.shape).astype(x.dtype)
+            for n, rng in enumerate(random.generators(len(examples))):
+                values[:, n] += rng.normal(0, self._config.noise, values[:, n].shape).astype(x.dtype)
         y = run(self.model, x, lengths)
         target = np.concatenate(targets)
         if y.ndim == 3:  # of every step, [T, N, O]: those that are there, sequence by sequence

@@ -270,7 +270,9 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
     # ------------------------------------------------------------------------------------------- training
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
-        inputs, lengths = pad([self._augmented(n) for n in examples])
+        inputs, lengths = pad(
+            [self._augmented(*one) for one in zip(examples, random.generators(len(examples)), strict=True)]
+        )
         outputs = run(self.model, inputs, lengths)
         return self._loss(outputs, lengths, [self._targets[n] for n in examples]), len(examples)
 
@@ -291,9 +293,9 @@ class SpeechRecognizer(ExampleTask[Clips, SpeechConfig]):
                     f"{steps}; lower --stack or --hop"
                 )
 
-    def _augmented(self, example: int) -> np.ndarray:
+    def _augmented(self, example: int, rng: np.random.Generator) -> np.ndarray:
         """The inputs of a training example, as it is read this time."""
-        options, rng = self._options, random.generator()
+        options = self._options
         if self._frames is not None:
             frames = self._frames[example].copy()
         else:

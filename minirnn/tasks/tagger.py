@@ -389,7 +389,7 @@ class Tagger(ExampleTask[TaggedData, TaggerConfig]):
 
     def batch_loss(self, examples: np.ndarray, progress: float) -> tuple[Tensor, int]:
         batch = self._train.batch(examples)
-        unknown = random.generator().random(batch.words.shape) < self._unknown[batch.words]
+        unknown = random.uniform(*batch.words.shape) < self._unknown[batch.words]
         logits = self.model(replace(batch, words=np.where(unknown, UNK, batch.words)))
         targets = _targets(self._classes, examples, batch)
         return F.cross_entropy(logits, targets), targets.size

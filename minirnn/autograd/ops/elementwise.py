@@ -202,11 +202,15 @@ def clip(input: TensorLike, min: float | None = None, max: float | None = None) 
     return record("clip", (x,), y, lambda g: (g * ((x.data >= low) & (x.data <= high)),))
 
 
-def dropout(input: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
+def dropout(input: TensorLike, p: float = 0.5, training: bool = True, row_numbers: np.ndarray | None = None) -> Tensor:
     """Zero each element with probability p and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
 
     p is from 0 to 1, in steps of 1/65536; unless ``training``, ``input`` is returned as it is. The mask is a function
     of one seed from :mod:`minirnn.random`, computed again in the backward pass instead of being kept.
+
+    Args:
+        row_numbers: [S] int64, where ``input`` has S rows of numbers: row s gets row ``row_numbers[s]`` of the mask of
+            a larger array, as that of a batch of which this is a shard.
     """
     x = as_tensor(input)
     check_float("dropout: p", p, 0, 1)
@@ -214,5 +218,5 @@ def dropout(input: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
         return x
     check_floating("dropout", x)
     K, seed = kernels.on(x.device), random.draw_seed()
-    y = K.dropout(K.contiguous(x.data), p, seed)
-    return record("dropout", (x,), y, lambda g: (K.dropout(K.contiguous(g), p, seed),))
+    y = K.dropout(K.contiguous(x.data), p, seed, row_numbers)
+    return record("dropout", (x,), y, lambda g: (K.dropout(K.contiguous(g), p, seed, row_numbers),))

@@ -29,7 +29,8 @@ FUNCTIONS: dict[str, Any] = {
 
 _ARGUMENTS = re.compile(
     r"\b(?:cumulative_steps|starts|previous|reverse|gates|table|tokens|products|bias|inputs|sums|state|vectors|d_vectors|"
-    r"d_inputs|mask|source|d_source|carry|row_carry|dy|hidden|d_hidden|d_projected|projection|seed|zoneout|dropout|team|"
+    r"d_inputs|mask|source|d_source|carry|row_carry|dy|hidden|d_hidden|d_projected|projection|seed|row_numbers|zoneout|dropout|"
+    r"team|"
     r"(?:history|d_state|panels|inner)\d+)\b"
 )
 _STATE = "state, first * width, width"
@@ -187,7 +188,7 @@ class Kernel:
                     value = f"t{node.number}" if local else _row(loop.loads[node])
                 arguments[scalars[node]] = value
         if any(node.op == "random" for node in inner):
-            arguments |= {"seed": "seed", "counter": "s * size"}
+            arguments |= {"seed": "seed", "counter": "row_numbers[s] * size"}
         before, body = loop_body(loop, element, scalars)
         sums = [f"t{node.number}" for node in loop.sums]
         lines = [

@@ -64,6 +64,8 @@ class Recurrence:
             self._arrays[f"history{number}"] = history
         if equations.graph.draws:
             self._arrays["seed"] = np.uint64(noise.seed)
+            self._arrays["row_numbers"] = numbers = np.arange(rows) if noise.rows is None else noise.rows
+            recording.constant(numbers)
         if plan.products:
             self._arrays["products"] = self._empty(rows, plan.products, size)
             bias = weights.bias if plan.separate else None

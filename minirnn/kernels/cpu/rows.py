@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minirnn.kernels import memory, threads
+from minirnn.kernels import memory, recording, threads
 from minirnn.kernels.jit import chunk_of, jit
 from minirnn.kernels.pointwise import cast, random_bits
 
@@ -42,6 +42,21 @@ def _dropout(thread_id, num_threads, x, seed, threshold, scale, out):
 
 
 @jit
+def _dropout_rows(thread_id, num_threads, x, rows, seed, threshold, scale, out):
+    """As _dropout; row s of x [S, H] gets row ``rows[s]`` of the mask."""
+    factor, zero = cast(scale, x[0, 0]), cast(0, x[0, 0])
+    limit, size = np.uint64(threshold), x.shape[1]
+    quarter = _DROPOUT_BLOCK // 4
+    first, last = chunk_of(x.shape[0], thread_id, num_threads)
+    for s in range(first, last):
+        for j in range(size):
+            place = rows[s] * size + j
+            block, at = place // _DROPOUT_BLOCK, place % _DROPOUT_BLOCK
+            bits = random_bits(seed, block * quarter + at % quarter) >> np.uint64(16 * (at // quarter))
+            out[s, np.uintp(j)] = x[s, np.uintp(j)] * factor if bits & np.uint64(0xFFFF) >= limit else zero
+
+
+@jit
 def _column_sums(thread_id, num_threads, x, out):
     first, last = chunk_of(out.size, thread_id, num_threads)
     for j in range(first, last):
@@ -75,11 +90,16 @@ def column_sums(x: np.ndarray) -> np.ndarray:
     return out
 
 
-def dropout(x: np.ndarray, probability: float, seed: int) -> np.ndarray:
+def dropout(x: np.ndarray, probability: float, seed: int, rows: np.ndarray | None = None) -> np.ndarray:
     out = memory.empty(x.shape, x.dtype)
     if x.size:
         threshold = min(65536, round(probability * 65536))
         scale = 0.0 if threshold == 65536 else 65536 / (65536 - threshold)
-        arguments = x.reshape(-1), np.uint64(seed), threshold, scale, out.reshape(-1)
-        threads.run(_dropout, 8.0 * x.size, x.size // _DROPOUT_BLOCK + 1, *arguments)
+        mask = np.uint64(seed), threshold, scale
+        if rows is None:
+            threads.run(_dropout, 8.0 * x.size, x.size // _DROPOUT_BLOCK + 1, x.reshape(-1), *mask, out.reshape(-1))
+        else:
+            recording.constant(rows)
+            shape = rows.size, -1
+            threads.run(_dropout_rows, 16.0 * x.size, rows.size, x.reshape(shape), rows, *mask, out.reshape(shape))
     return out

@@ -157,7 +157,7 @@ def _make_kernel(step: Step, dtype: Any, tile: int, on_grid: bool) -> Kernel:
         shared = cuda.shared.array(0, dtype) if SIMULATOR else cuda.shared.array(0, dtype, alignment=16)
         acc = cuda.local.array((height, 4), dtype) if SIMULATOR else cuda.local.array((height, 4), dtype, alignment=16)
         x, u = cuda.local.array(gate_count, dtype), cuda.local.array(recurrent_size, dtype)
-        noise = np.uint64(0), zoneout, 0.0
+        noise = np.uint64(0), 0, zoneout, 0.0
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         layers, size, (batch, vocabulary) = bias_ih.shape[0], bias_ih.shape[2], logits.shape
         unit, first_class, first = cuda.blockIdx.x * units, cuda.blockIdx.x * classes, cuda.blockIdx.y * rows

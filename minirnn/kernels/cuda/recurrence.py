@@ -32,6 +32,7 @@ from minirnn.kernels.cuda.strided import copy_into
 from minirnn.kernels.equations import Equations
 from minirnn.kernels.steps import Steps
 
+_NO_NUMBERS = np.zeros(0, np.int64)
 _steps_on_gpu: dict[int, tuple[DeviceArray, DeviceArray]] = {}
 
 
@@ -260,7 +261,7 @@ class Recurrence:
         noise: Noise[DeviceArray],
     ) -> None:
         self._cell, forward, self._backward = steps_of(equations, weights.weight_hr is not None)
-        self._weights, self._steps, self._noise = weights, steps, noise
+        self._weights, self._steps = weights, steps
         cell, dtype, rows, (batch, width) = self._cell, gates.dtype, gates.shape[0], states[0].shape
         self._size = size = gates.shape[1] // cell.gates
         h, others = empty((batch + rows, width), dtype), empty((len(states) - 1, batch + rows, size), dtype)
@@ -271,6 +272,8 @@ class Recurrence:
         if noise.mask is not None:
             self._source = empty(h.shape, dtype)
             copy_into(self._source.view(0, states[0].shape), states[0] * noise.mask)
+        numbers = (np.arange(rows) if noise.rows is None else noise.rows) if equations.graph.draws else _NO_NUMBERS
+        self._noise = np.uint64(noise.seed), asarray(numbers), float(noise.zoneout), float(noise.dropout)
         self._products = empty((rows, cell.products, size), dtype)
         self._inputs = empty((rows, cell.inputs, size), dtype)
         self._nothing = nothing = empty((0, 0), dtype)
@@ -288,7 +291,7 @@ class Recurrence:
     def _launch(
         self, make: Callable[..., Kernel], step: Step, arrays: tuple[DeviceArray, ...], others: tuple[DeviceArray, ...]
     ) -> None:
-        weights, steps, noise, size, dtype = self._weights, self._steps, self._noise, self._size, self._nothing.dtype
+        weights, steps, size, dtype = self._weights, self._steps, self._size, self._nothing.dtype
         batch, backward = steps.batch, step.is_backward
         projected = 0 if weights.weight_hr is None else self._source.shape[1]
         if not self._gates.size:
@@ -306,11 +309,10 @@ class Recurrence:
             others += (empty((2 * batch, step.recurrent * size) if on_grid else (0, 0), dtype),)
         inner = persistent.pack_inner(weights.inner, size, dtype, not backward)
         kernel = make(step, from_dtype(dtype), plan.tile, on_grid, projected > 0)
-        numbers = np.uint64(noise.seed), float(noise.zoneout), float(noise.dropout)
         arrays = *self._arrays, empty((batch, step.scratch, size), dtype), *arrays
         matrices = packed.flat, projection.flat, inner.flat
         persistent.launch_kernel(
-            kernel, plan, matrices, _to_gpu(steps), steps.reverse, numbers, arrays, others, plan.sizes
+            kernel, plan, matrices, _to_gpu(steps), steps.reverse, self._noise, arrays, others, plan.sizes
         )
 
     def backward(

@@ -66,11 +66,13 @@ def _block_sums(out: Array, x: Array, columns: int) -> None:
 
 
 @kernel
-def _dropout(out: Array, x: Array, seed: np.uint64, threshold: np.uint64, scale: float) -> None:
+def _dropout(out: Array, x: Array, rows: Array, seed: np.uint64, threshold: np.uint64, scale: float) -> None:
     """Each hash gives four random numbers of 16 bits, for elements that lie a quarter of a block apart."""
     quarter = _DROPOUT_BLOCK // 4
+    size = x.size // max(1, rows.size)
     for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        block, place = i // _DROPOUT_BLOCK, i % _DROPOUT_BLOCK
+        element = rows[i // size] * size + i % size if rows.size else i
+        block, place = element // _DROPOUT_BLOCK, element % _DROPOUT_BLOCK
         bits = random_bits(seed, block * quarter + place % quarter)
         draw = (np.uint64(bits) >> np.uint64(16 * (place // quarter))) & np.uint64(0xFFFF)
         out[i] = x[i] * cast(scale, x[i]) if draw >= threshold else cast(0, x[i])
@@ -107,11 +109,12 @@ def column_sums(x: DeviceArray) -> DeviceArray:
     return partial.sum(axis=0)
 
 
-def dropout(x: DeviceArray, probability: float, seed: int) -> DeviceArray:
+def dropout(x: DeviceArray, probability: float, seed: int, rows: np.ndarray | None = None) -> DeviceArray:
     """Draws the CPU's mask for the same seed."""
     out = empty(x.shape, x.dtype)
     if x.size:
         threshold = min(65536, round(probability * 65536))
         scale = 0.0 if threshold == 65536 else 65536 / (65536 - threshold)
-        launch(_dropout, x.size, out.flat, x.flat, np.uint64(seed), np.uint64(threshold), scale)
+        numbers = asarray(np.zeros(0, np.int64) if rows is None else rows)
+        launch(_dropout, x.size, out.flat, x.flat, numbers, np.uint64(seed), np.uint64(threshold), scale)
     return out

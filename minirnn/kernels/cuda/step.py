@@ -177,8 +177,9 @@ class Step:
         """Lines before the loop over the units, and inside it."""
         locations = [*loop.loads.values(), *(s.location for s in loop.stores)]
         element = {at: self._element(at) for at in locations}
-        before, scalars = [], {}
-        for node in ancestors([s.node for s in loop.stores] + [n.operands[0] for n in loop.sums], loop.loads):
+        nodes = ancestors([s.node for s in loop.stores] + [n.operands[0] for n in loop.sums], loop.loads)
+        before, scalars = ["counter = row_numbers[S] * size"] * any(node.op == "random" for node in nodes), {}
+        for node in nodes:
             if node.op == "scalar" or (node.per_row and node in loop.loads):
                 scalars[node] = f"s{node.number}"
                 known = self._sum(node) if node in self._sums else element.get(loop.loads.get(node, STATE))
@@ -190,7 +191,7 @@ class Step:
         return before + rows, body
 
     def _build(self, name: str, parameters: str, lines: list[str], **names: Any) -> Kernel:
-        head = [f"{BACKWARD if self.is_backward else FORWARD} = arrays", "seed, zoneout, dropout = noise"]
+        head = [f"{BACKWARD if self.is_backward else FORWARD} = arrays", "seed, row_numbers, zoneout, dropout = noise"]
         lines = _indented([*head, "kind, size = gates.dtype.type, gates.shape[2]", *lines])
         label = f"{self.plan.equations.name}_{'backward' if self.is_backward else 'forward'}_{name}"
         text = "\n".join([f"def {name}({parameters}):", *lines]) + "\n"
@@ -205,7 +206,7 @@ class Step:
         products, and returns the gradient of h that reaches the step before other than through them; in stages, it does
         nothing.
         """
-        lines = ["S, R, P, N, J = index(s), index(r), index(p), index(n), index(j)", "counter = s * size"]
+        lines = ["S, R, P, N, J = index(s), index(r), index(p), index(n), index(j)"]
         before, body = self._body(self._loops[0]) if self.stages is None else ([], [])
         if self.is_backward:
             return self._build("unit", "dh, fed, arrays, noise, s, r, p, n, j", [*lines, *before, *body, "return dh"])
@@ -265,7 +266,6 @@ def _each_row(before: list[str], body: list[str], after: list[str]) -> list[str]
     """A loop over this thread's units of a row, for its rows."""
     head = [
         "s, state_at = begin + at, state_to + at * state_stride",
-        "counter = s * size",
         "S, R, P, N = index(s), index(first + at), index(previous[s]), index(shift + s)",
     ]
     inner = ["j = thread % width", "while j < size:", *_indented(["J = index(j)", *body, "j += width"])]

@@ -1,0 +1,83 @@
+"""What tests/test_distributed.py starts by mpiexec, in one process or several."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+from tiny import TASKS
+
+from minirnn import distributed, get_num_threads
+from minirnn.training import Trainer, TrainingConfig
+
+
+def train(
+    name: str, folder: Path, steps: int, out: Path | None = None, resume: bool = False, stop: int = 0
+) -> list[list[float]]:
+    """Train the tiny run of a task in float64, to step ``stop`` or to its end; what each step reported."""
+    task = TASKS[name].make(folder / TASKS[name].name)
+    task.model.to("float64")
+    config = TrainingConfig(steps=steps, lr=1e-2, evaluations=4, log_every=1, save_every=7)
+    trainer, found = Trainer(task, config, out, resume), []
+    for step in trainer.fit():
+        found.append([step.train_loss, step.grad_norm, step.tokens])
+        if step.step == stop and distributed.rank() == distributed.size() - 1:
+            trainer.stop()
+    return found
+
+
+def kill(folder: Path, out: Path, rank: int, at: int) -> None:
+    """End one rank without a word in the middle of a run; there is more than one save before."""
+    task = TASKS["char"].make(folder / TASKS["char"].name)
+    trainer = Trainer(task, TrainingConfig(steps=10**6, save_every=3), out)
+    for step in trainer.fit():
+        if step.step == at and distributed.rank() == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def collectives() -> dict[str, object]:
+    rank, size = distributed.rank(), distributed.size()
+    strided = np.arange(6.0).reshape(2, 3).T + rank
+    arrays = {"a": np.full((2, 3), rank, np.int16), "b": np.zeros(0), "c": np.array(rank + 0.5)} if rank == 0 else {}
+    batches = {}
+    for count in (7, 2, 1):
+        whole, part = np.arange(2.0 * count).reshape(2, count, 1), distributed.shard(count)
+        own = whole if part is None else whole[:, part.columns]
+        batches[count] = distributed.gather(own, part, -2).tolist() == whole.tolist()
+    with distributed.disabled():
+        alone = distributed.size() == 1 and distributed.shard(5) is None
+    return {
+        "sum": distributed.all_reduce(strided).tolist(),
+        "largest": distributed.largest(rank),
+        "value": distributed.broadcast_json({"rank": rank, "nan": None} if rank == 0 else object()),
+        "arrays": {name: [a.dtype.str, a.tolist()] for name, a in distributed.broadcast_arrays(arrays).items()},
+        "batches": batches,
+        "alone": alone,
+        "size": size,
+        "threads": int(distributed.all_reduce(np.array([get_num_threads()]))[0]),
+    }
+
+
+def main(action: str, folder: Path, out: Path, *more: str) -> None:
+    found: object = None
+    if action == "losses":
+        found = {name: train(name, folder, int(more[0])) for name in more[1:]}
+    elif action == "train":
+        train("char", folder, int(more[1]), out, resume=more[0] == "resume", stop=int(more[2]))
+    elif action == "kill":
+        kill(folder, out, *map(int, more))
+    elif action == "collectives":
+        found = collectives()
+    elif distributed.rank() == 1:
+        raise ValueError("a fault of one rank")
+    if found is not None and distributed.rank() == 0:
+        out.write_text(json.dumps(found))
+    distributed.barrier()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

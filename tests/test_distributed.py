@@ -1,0 +1,308 @@
+"""Training in several processes, started by a real mpiexec: the numbers of one process, and no process left behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import SMALL, close, metrics_of, run
+from tiny import TASKS
+
+import minirnn as mr
+from minirnn import checkpoint, distributed, random
+from minirnn.errors import OptionError
+from minirnn.nn.recurrent import Recurrent
+from minirnn.random import Shard
+from minirnn.runs import BEST, LAST
+from minirnn.training import Trainer, TrainingConfig
+
+PROGRAM = Path(__file__).with_name("mpi_program.py")
+MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+needs_mpi = pytest.mark.skipif(
+    SMALL or MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
+    reason="needs mpiexec and mpi4py (pip install mpi4py mpich), and compiling",
+)
+
+
+def start(ranks: int, *command: object) -> subprocess.Popen[str]:
+    """Start a Python command in so many processes."""
+    assert MPIEXEC is not None
+    own = [str(Path(__file__).parent), str(Path(mr.__file__).parents[1]), str(Path(mr.__file__).parents[1] / "cli")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(own)}
+    arguments = [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, command)]
+    return subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 300) -> tuple[int, str]:
+    """Wait for its end, and return its exit code and what it wrote on standard error."""
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, errors
+
+
+def ranks(count: int, action: str, *arguments: object) -> tuple[int, str]:
+    return finish(start(count, PROGRAM, action, *arguments))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for tiny in TASKS.values():
+        tiny.write(tmp_path)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------- the numbers
+
+
+def test_without_mpi_nothing_is_shared_and_mpi4py_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mpi4py", None)  # an import would fail
+    assert (distributed.rank(), distributed.size(), distributed.shard(5)) == (0, 1, None)
+    array, value = np.arange(3.0), object()
+    assert distributed.all_reduce(array) is array
+    assert distributed.broadcast(array) is array
+    assert array.tolist() == [0, 1, 2]
+    assert distributed.broadcast_json(value) is value
+    assert distributed.gather(array, None, 0) is array
+    assert distributed.largest(-2) == -2
+    assert not distributed.is_extra(1)
+    distributed.barrier()
+    distributed.abort(3)
+
+
+def test_several_processes_without_mpi4py_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMI_SIZE", "3")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    monkeypatch.setattr(distributed, "_disabled", False)
+    distributed._started.cache_clear()
+    with pytest.raises(
+        OptionError, match=r"one of 3 processes, but mpi4py cannot be used .*pip install 'minirnn\[mpi\]'"
+    ):
+        distributed.size()
+    assert distributed.size() == 1, "the error can be said"
+    monkeypatch.undo()
+    distributed._started.cache_clear()
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"dropout": 0.4},
+        {"zoneout": 0.3},
+        {"recurrent_dropout": 0.4},
+        {"recurrent_dropout": 0.4, "recurrent_dropout_on": "state"},
+        {"dropout": 0.2, "zoneout": 0.2, "weight_drop": 0.3, "bidirectional": True},
+    ],
+)
+def test_masks_follow_the_sequence_not_the_shard(rates: dict[str, Any], ragged: bool, device: str) -> None:
+    """Shards of a batch, one of a single sequence, have the outputs and gradients of the whole batch."""
+    x = np.random.default_rng(0).normal(size=(6, 9, 5))
+    lengths = np.array([3, 6, 0, 5, 6, 1, 2, 6, 4]) if ragged else np.full(9, 6)
+
+    def outputs(*shards: Shard) -> tuple[np.ndarray, list[np.ndarray]]:
+        mr.manual_seed(3)
+        layers, dropout, found = Recurrent("lstm", 5, 7, 2, dtype="float64", **rates).to(device), mr.nn.Dropout(0.3), []
+        for shard in shards:
+            mr.manual_seed(4)
+            with random.drawing_for(shard if len(shards) > 1 else None):
+                inputs = mr.Tensor(x[:, shard.columns].copy()).to(device)
+                y = dropout(layers(inputs, lengths=lengths[shard.columns])[0])
+                (y * y).sum().backward()
+                drawn = random.uniform(4, y.shape[1]), np.array([g.random() for g in random.generators(y.shape[1])])
+            found.append(y.numpy())
+            draws.setdefault(len(shards), []).append(np.concatenate([drawn[0], drawn[1][None]]))
+        return np.concatenate(found, 1), [p.grad.numpy().copy() for p in layers.parameters() if p.grad is not None]
+
+    draws: dict[int, list[np.ndarray]] = {}
+    whole, gradients = outputs(Shard(0, 9, 9))
+    parts, sums = outputs(Shard(0, 4, 9), Shard(4, 5, 9), Shard(5, 9, 9))
+    np.testing.assert_array_equal(parts, whole)
+    for total, gradient in zip(sums, gradients, strict=True):
+        np.testing.assert_allclose(total, gradient, rtol=1e-12, atol=1e-13)
+    np.testing.assert_array_equal(np.concatenate(draws[3], 1), draws[1][0])
+
+
+@needs_mpi
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_collectives(count: int, tmp_path: Path) -> None:
+    assert ranks(count, "collectives", tmp_path, tmp_path / "found") == (0, "")
+    extra = count * (count - 1) // 2
+    assert json.loads((tmp_path / "found").read_text()) == {
+        "sum": [[count * k + extra, count * (k + 3) + extra] for k in range(3)],
+        "largest": count - 1,
+        "value": {"rank": 0, "nan": None},
+        "arrays": {"a": ["<i2", [[0] * 3] * 2], "b": ["<f8", []], "c": ["<f8", 0.5]},
+        "batches": {"7": True, "2": True, "1": True},
+        "alone": True,
+        "size": count,
+        "threads": max(count, count * (len(os.sched_getaffinity(0)) // count)),
+    }
+
+
+def check_losses(data: Path, count: int, steps: int, names: list[str]) -> None:
+    """n processes report the losses, norms of gradients and numbers of tokens of one, to 1e-6."""
+    for number in (1, count):
+        assert ranks(number, "losses", data, data / f"{number}.json", steps, *names)[0] == 0
+    whole, parts = (json.loads((data / f"{number}.json").read_text()) for number in (1, count))
+    assert {name: len(values) for name, values in parts.items()} == dict.fromkeys(names, steps)
+    for name in names:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-6, err_msg=name)
+
+
+@needs_mpi
+def test_two_processes_have_the_losses_of_one(data: Path) -> None:
+    check_losses(data, 2, 40, ["char", "classifier"])
+
+
+@needs_mpi
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_every_task_has_the_losses_of_one_process(count: int, data: Path) -> None:
+    check_losses(data, count, 200, list(TASKS))
+
+
+@needs_mpi
+def test_a_run_goes_on_with_another_number_of_processes(data: Path) -> None:
+    """Three processes, stopped by the last of them; then one; then two: the numbers of one process all the way."""
+    assert ranks(1, "train", data, data / "whole", "new", 30, 0)[0] == 0
+    for count, action, stop in ((3, "new", 11), (1, "resume", 17), (2, "resume", 0)):
+        assert ranks(count, "train", data, data / "cut", action, 30, stop)[0] == 0
+    cut, whole = metrics_of(data / "cut"), metrics_of(data / "whole")
+    assert [line["step"] for line in cut] == list(range(1, 31))
+    assert cut == close(whole, 1e-6)
+    for name in (BEST, LAST):
+        found, expected = (checkpoint.load(data / out / name)[0] for out in ("cut", "whole"))
+        assert found.keys() == expected.keys()
+        assert all(np.allclose(array, expected[key], 1e-6, 1e-9) for key, array in found.items()), name
+
+
+# ------------------------------------------------------------------------------------------- signals and faults
+
+
+def command(data: Path, *more: object) -> list[object]:
+    path = data / TASKS["char"].name
+    return ["-m", "minirnn", "train-char", path, "--hidden", 8, "--batch-size", 5, "--out", data / "out", *more]
+
+
+def pids(process: subprocess.Popen[str], count: int, ready: Path) -> list[int]:
+    """The process ids of all ranks, once their run has written a line of metrics; none if it has ended before."""
+    for _ in range(3000):
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                arguments = (folder / "cmdline").read_bytes().split(b"\0")
+                if arguments[0] == sys.executable.encode() and str(ready.parent).encode() in arguments:
+                    found.append(int(folder.name))
+        if len(found) == count and ready.exists() and ready.stat().st_size:
+            return found
+        if process.poll() is not None:
+            return []
+        time.sleep(0.1)
+    raise AssertionError("the run does not begin")
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("to", "number"),
+    [
+        ("rank", signal.SIGTERM),
+        pytest.param("rank", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("mpiexec", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("mpiexec", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_once_and_ends_all(to: str, number: signal.Signals, data: Path) -> None:
+    process = start(2, *command(data, "--steps", 10**6, "--log-every", 1))
+    found = pids(process, 2, data / "out" / "metrics.jsonl")
+    assert found, process.communicate()
+    os.kill(process.pid if to == "mpiexec" else found[-1], number)
+    code, errors = finish(process)
+    assert code == 128 + number
+    assert errors.count("stopped at step") == 1
+    step = int(errors.split("stopped at step ")[1].split(";")[0])
+    assert checkpoint.load_config(data / "out" / LAST)["position"]["step"] == step
+    code, errors = finish(start(1, *command(data, "--resume", "--steps", step + 2)))
+    assert code == 0, errors
+
+
+@needs_mpi
+@pytest.mark.slow
+def test_a_killed_process_ends_the_others(data: Path) -> None:
+    """Within ten seconds, with a whole checkpoint."""
+    for rank, at in ((0, 5), (1, 8)):
+        out = data / f"kill-{rank}"
+        assert ranks(2, "kill", data, out, rank, at)[0] == 9
+        assert checkpoint.load_config(out / LAST)["position"]["step"] == at // 3 * 3
+
+
+@needs_mpi
+@pytest.mark.slow
+def test_runs_killed_at_random_moments_end_with_the_same_numbers(data: Path) -> None:
+    """kill -9 of a random rank, twenty times; no process hangs, and what is saved leads to the same end."""
+    rng, kills, runs, steps = np.random.default_rng(0), 0, 0, 2000
+    assert ranks(2, "train", data, data / "whole", "new", steps, 0)[0] == 0
+    while kills < 20:
+        runs, out = runs + 1, data / f"cut-{runs}"
+        while True:
+            action = "resume" if (out / LAST).exists() else "new"
+            process = start(2, PROGRAM, "train", data, out, action, steps, 0)
+            time.sleep(rng.uniform(0.5, 3))
+            found = pids(process, 2, out / "metrics.jsonl") if kills < 20 and process.poll() is None else []
+            if found:
+                os.kill(int(rng.choice(found)), signal.SIGKILL)
+            code, errors = finish(process)
+            if code == 0:
+                break
+            assert code == 9, errors
+            kills += 1
+        assert metrics_of(out) == close(metrics_of(data / "whole"), 1e-6)
+
+
+@needs_mpi
+def test_a_fault_of_one_process_ends_all_and_is_said_once(data: Path) -> None:
+    code, errors = ranks(2, "fault", data, data / "none")
+    assert code == 1
+    assert errors.count("ValueError: a fault of one rank") == 1
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--freeze", "all"], "minirnn: "),
+        (["-"], "standard input"),
+    ],
+)
+def test_a_mistake_is_said_once(change: list[object], said: str, data: Path) -> None:
+    code, errors = finish(start(2, *command(data, "--steps", 3, *change)))
+    assert code == 2
+    assert errors.count(said) == 1
+
+
+@needs_mpi
+def test_metrics_and_progress_are_shown_once(data: Path) -> None:
+    process = start(2, *command(data, "--steps", 20, "--log-every", 5, "--evaluations", 1, "--json"))
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert errors.count("training for 20 steps") == 1
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 15, 20]
+    task = TASKS["char"].make(data / TASKS["char"].name, batch_size=5, seq_length=64)
+    steps = run(Trainer(task, TrainingConfig(steps=20)))
+    assert [line["tokens"] for line in lines] == [steps[n - 1].tokens for n in (5, 10, 15, 20)]
