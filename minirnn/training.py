@@ -305,7 +305,7 @@ class Trainer:
         self.stopping = True
 
     def update_seconds(self) -> None:
-        """Set the training time of ``position``, in all processes to that of rank 0; compiling kernels does not count."""
+        """Set the training time of ``position``, without compiling, in all processes to that of rank 0."""
         self.position.seconds = float(distributed.broadcast(np.array([_clock() - self._started]))[0])
 
     def _start_alike(self) -> None:
