@@ -323,7 +323,7 @@ def test_scheduled_sampling_is_a_loop_over_the_steps(attention: str | None, rati
     found = gradients(model)
 
     mr.manual_seed(5)
-    numbers = mr.random.generator().random((steps, 4) if draw == "step" else 4)
+    numbers = mr.random.uniform(*(steps, 4) if draw == "step" else (4,))
     forced = np.broadcast_to(numbers < ratio, (steps, 4))
     model.zero_grad()
     memory, state = model.encode(source, source_lengths)
