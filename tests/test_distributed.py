@@ -237,7 +237,8 @@ def simulated(
         evaluated = (step + 1) * config.evaluations // steps > step * config.evaluations // steps
         if evaluated or 0 in ((step + 1) % (config.average_every or 1), (step + 1) % (config.save_every or 1)):
             weights, seen = seen / seen.sum(), np.zeros(count)
-            held = [[task.model.state_dict(), optimizer.state_dict()] for task, optimizer in zip(tasks, optimizers)]
+            pairs = zip(tasks, optimizers, strict=True)
+            held = [[task.model.state_dict(), optimizer.state_dict()] for task, optimizer in pairs]
             mean = mean_of(held, weights)
             for task, optimizer in zip(tasks, optimizers, strict=True):
                 task.model.load_state_dict(mean[0])
