@@ -178,7 +178,7 @@ def efficiency(compute: float, reducing: float) -> str:
 
 def predict_local(rate: float) -> None:
     """Print the efficiency of the model of 512 units over Ethernet: with a sum of gradients after the backward pass; at
-    best, if those of head and upper layer travelled during that of the lower one, a third of a step; with local SGD.
+    best, if those of head and upper layer travelled during that of the lower one, a quarter of a step; with local SGD.
     """
     model = CharLM(65, 512, 2)
     count = model.num_parameters()
@@ -187,7 +187,7 @@ def predict_local(rate: float) -> None:
     print(f"|---|---|---|{'---|' * len(EVERY)}")
     for processes in PROCESSES:
         small, whole, part = (all_reduce_seconds(processes, n, *ETHERNET) for n in (SMALL, 4 * count, 4 * upper))
-        hidden = min(part, count / rate / 3)
+        hidden = min(part, count / rate / 4)
         times = [small + whole, small + whole - hidden, *(small + ARRAYS * whole / k for k in EVERY)]
         print(f"| {processes:,} | {' | '.join(efficiency(count / rate, seconds) for seconds in times)} |")
 

@@ -362,6 +362,7 @@ class Trainer:
         if position.step == 0 and not self.finished:
             self.save()  # the first state to roll back to; and an unwritable folder is known at once
         alone, stopped = distributed.size() == 1, False
+        self._all_stopping = distributed.largest(self.stopping) > 0
         while not (self.finished or (stopped := self.stopping if alone else self._all_stopping)):
             progress = self.progress
             self.schedule.set_progress(progress, factor=0.5**position.rollbacks)
@@ -411,15 +412,15 @@ class Trainer:
         summed = distributed.size() > 1 and not self._is_local
         with matmul_precision(self.config.precision):
             loss, self._tokens = self.task.loss(self.position.batch, progress)
-            value, tokens = loss.item(), self._tokens
             if summed:
-                value, tokens, _ = self._share(value, tokens)
-                loss = loss * (self._tokens / max(1, tokens))
-            loss.backward()
-        if summed:
-            for gradient, _ in gradient_arrays(self.task.model.parameters()):
-                distributed.all_reduce(gradient)
-        norm = float(optim.clip_grad_norm_(self.task.model.parameters(), self.config.clip or math.inf))
+                value, tokens, _ = self._share(loss.item(), self._tokens)
+                (loss * (self._tokens / max(1, tokens))).backward()
+                for gradient, _ in gradient_arrays(self.task.model.parameters()):
+                    distributed.all_reduce(gradient)
+            else:
+                loss.backward()
+                value, tokens = loss.item(), self._tokens
+        norm = optim.clip_grad_norm_(self.task.model.parameters(), self.config.clip or math.inf)
         return self._share(value, tokens, norm) if self._is_local else (value, tokens, norm)
 
     def _share(self, loss: float, tokens: int, grad_norm: float = 0.0) -> tuple[float, int, float]:
@@ -481,7 +482,7 @@ class Trainer:
         return [name for name, p in self.task.model.named_parameters() if not p.requires_grad] or None
 
     def save(self) -> None:
-        """Write ``last.safetensors``, which holds everything needed to resume from here."""
+        """Write ``last.safetensors``, which holds everything needed to resume from here; all processes must call it."""
         self.saved_at = self.position.seconds
         self.average()
         carried = self.task.state_dict()

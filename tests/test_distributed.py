@@ -22,13 +22,13 @@ from support import SMALL, close, metrics_of, run
 from tiny import TASKS
 
 import minirnn as mr
-from minirnn import checkpoint, distributed, random
+from minirnn import checkpoint, distributed, random, training
 from minirnn.errors import OptionError
 from minirnn.nn.recurrent import Recurrent
 from minirnn.optim.lr_scheduler import WarmupCosine
 from minirnn.random import Shard
 from minirnn.runs import BEST, LAST
-from minirnn.training import Trainer, TrainingConfig
+from minirnn.training import Trainer, TrainingConfig, save_state
 
 PROGRAM = Path(__file__).with_name("mpi_program.py")
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -312,6 +312,16 @@ def test_local_sgd_goes_on_from_a_saved_mean(data: Path) -> None:
     assert len(three) == 24
 
 
+def test_the_save_once_a_minute_waits_for_an_average(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(Trainer, "averaged", property(lambda self: self.position.step % 3 == 0))
+    trainer, saved = Trainer(make("char", data), TrainingConfig(steps=8)), []
+    trainer.hooks = [save_state]
+    trainer.save = lambda: saved.append(trainer.position.step)  # type: ignore[method-assign]
+    run(trainer)
+    assert saved == [0, 3, 6]
+
+
 def test_one_process_alone_has_nothing_to_average(data: Path) -> None:
     with_and_without = [train(make("char", data), 5, average_every=k) for k in (None, 2)]
     assert with_and_without[0] == with_and_without[1]
@@ -428,6 +438,8 @@ def test_metrics_and_progress_are_shown_once(data: Path) -> None:
     assert errors.count("training for 20 steps") == 1
     lines = [json.loads(line) for line in output.splitlines()]
     assert [line["step"] for line in lines] == [5, 10, 15, 20]
+    seconds = [line["seconds"] for line in lines]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] < seconds[3]
     task = TASKS["char"].make(data / TASKS["char"].name, batch_size=5, seq_length=64)
     steps = run(Trainer(task, TrainingConfig(steps=20)))
     assert [line["tokens"] for line in lines] == [steps[n - 1].tokens for n in (5, 10, 15, 20)]
