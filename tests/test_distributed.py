@@ -315,7 +315,7 @@ def test_local_sgd_goes_on_from_a_saved_mean(data: Path) -> None:
 def test_the_save_once_a_minute_waits_for_an_average(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "SAVE_SECONDS", -1.0)
     monkeypatch.setattr(Trainer, "averaged", property(lambda self: self.position.step % 3 == 0))
-    trainer, saved = Trainer(make("char", data), TrainingConfig(steps=8)), []
+    trainer, saved = Trainer(make("char", data), TrainingConfig(steps=8, average_every=3)), []
     trainer.hooks = [save_state]
     trainer.save = lambda: saved.append(trainer.position.step)  # type: ignore[method-assign]
     run(trainer)
