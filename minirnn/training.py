@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from minirnn import checkpoint, distributed, optim, random
+from minirnn import checkpoint, distributed, kernels, optim, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
 from minirnn.errors import CheckpointError, DivergedError, OptionError
@@ -141,6 +141,12 @@ class TrainingConfig(Config):
         choices=PRECISIONS,
         group="Training",
     )
+    average_every: int | None = option(
+        None,
+        "Local SGD over MPI: average the models of all processes every this many steps, not the gradients at each.",
+        minimum=1,
+        group="Training",
+    )
     evaluations: int = option(20, "Evaluations over the whole budget, evenly spaced.", minimum=1, group="Run")
     log_every: int = option(10, "Steps between two lines of metrics.jsonl.", minimum=1, group="Run")
     save_every: int | None = option(
@@ -179,7 +185,8 @@ class Step:
     Attributes:
         step, tokens, seconds, epoch: steps, symbols, training time and passes over the data so far.
         train_loss: mean loss of the steps since the last logged one; NaN where none of them had a finite loss.
-        lr: learning rate. grad_norm: norm of the gradient before clipping.
+        lr: learning rate. grad_norm: norm of the gradient before clipping; with ``average_every`` the mean of those of
+            all processes.
         progress, previous_progress: fraction of the budget used after and before this step.
         skipped: steps in a row that were skipped, this one included. rolled_back: training went back to a saved state.
         logged: this step wrote a line of metrics. metrics: results of an evaluation after this step.
@@ -278,7 +285,9 @@ class Trainer:
         self.stopping = False
         self.files = None if out is None or distributed.rank() > 0 else RunFolder(out)
         self._started, self.saved_at = _clock(), 0.0
-        self._new_epoch = True
+        self._new_epoch, self._all_stopping = True, False
+        self._is_local = config.average_every is not None and distributed.size() > 1
+        self._own_tokens = self._all_tokens = 0  # since the last average of the models
         self._start_alike()
         if resume:
             self._resume()
@@ -300,8 +309,28 @@ class Trainer:
     def _epoch(self) -> float:
         return self.position.epoch + self.position.batch / self.task.num_batches
 
+    @property
+    def averaged(self) -> bool:
+        """Whether all processes have the same model: always, but between two averages of ``average_every``."""
+        return self._all_tokens == 0
+
+    def average(self) -> None:
+        """Let all processes have the mean of their models and states of the optimizer, where these are not the same.
+
+        A process has the weight of its tokens since the last average. All processes must call it.
+        """
+        if self.averaged:
+            return
+        for array, device in self.optimizer.flat_arrays():
+            kernels.on(device).scale(array, self._own_tokens / self._all_tokens)
+            distributed.all_reduce(array)
+        self._own_tokens = self._all_tokens = 0
+
     def stop(self) -> None:
-        """End after the current step, of all processes; :meth:`fit` then saves and returns."""
+        """End after the current step; :meth:`fit` then saves and returns.
+
+        Of several processes any may call it. All of them end, after the next step if it comes between two steps.
+        """
         self.stopping = True
 
     def update_seconds(self) -> None:
@@ -332,8 +361,9 @@ class Trainer:
         self.task.model.train()
         if position.step == 0 and not self.finished:
             self.save()  # the first state to roll back to; and an unwritable folder is known at once
-        stopped = False  # by any process; a signal may come at any time, so all must hear of it at the same step
-        while not (self.finished or (stopped := distributed.largest(self.stopping) > 0)):
+        alone, stopped = distributed.size() == 1, False
+        self._all_stopping = distributed.largest(self.stopping) > 0
+        while not (self.finished or (stopped := self.stopping if alone else self._all_stopping)):
             progress = self.progress
             self.schedule.set_progress(progress, factor=0.5**position.rollbacks)
             lr = self.optimizer.param_groups[0]["lr"]
@@ -341,7 +371,8 @@ class Trainer:
             rolled_back = position.skipped >= MAX_SKIPPED_STEPS
             if rolled_back:
                 self._roll_back()
-            self.update_seconds()
+            if alone:
+                self.update_seconds()
             step = Step(
                 position.step, position.tokens, position.seconds, self._epoch, self._mean_loss(), lr, grad_norm,
                 self.progress, progress, position.skipped, rolled_back,
@@ -362,30 +393,46 @@ class Trainer:
         loss, tokens, grad_norm = self.compute_gradients(progress)
         if self._is_usable(loss, grad_norm):
             self.optimizer.step()
+            if self._is_local:
+                self._own_tokens, self._all_tokens = self._own_tokens + self._tokens, self._all_tokens + tokens
         position.step, position.tokens, position.batch = position.step + 1, position.tokens + tokens, position.batch + 1
+        if position.step % (self.config.average_every or 1) == 0:
+            self.average()
         self._new_epoch = position.batch == task.num_batches
         if self._new_epoch:
             position.epoch, position.batch = position.epoch + 1, 0
         return grad_norm
 
     def compute_gradients(self, progress: float) -> tuple[float, int, float]:
-        """Return the loss of the next batch, its number of symbols, and the norm of the gradient before clipping."""
-        self.optimizer.zero_grad()
-        with matmul_precision(self.config.precision):
-            loss, tokens = self._backward(*self.task.loss(self.position.batch, progress))
-        grad_norm = optim.clip_grad_norm_(self.task.model.parameters(), self.config.clip or math.inf)
-        return loss, tokens, float(grad_norm)
+        """Return the loss of the next batch, its number of symbols, and the norm of the gradient before clipping.
 
-    def _backward(self, loss: Tensor, tokens: int) -> tuple[float, int]:
-        """Backward pass; with several processes also the sum of their gradients. Returns loss and tokens of all."""
-        if distributed.size() == 1:
-            loss.backward()
-            return loss.item(), tokens
-        total, count = distributed.all_reduce(np.array([loss.item() * tokens if tokens else 0.0, tokens]))
-        (loss * (tokens / max(1.0, count))).backward()
-        for gradient, _ in gradient_arrays(self.task.model.parameters()):
-            distributed.all_reduce(gradient)
-        return total / max(1.0, count), int(count)
+        With several processes the gradient is that of all, or with ``average_every`` of this one's own sequences.
+        """
+        self.optimizer.zero_grad()
+        summed = distributed.size() > 1 and not self._is_local
+        with matmul_precision(self.config.precision):
+            loss, self._tokens = self.task.loss(self.position.batch, progress)
+            if summed:
+                value, tokens, _ = self._share(loss.item(), self._tokens)
+                (loss * (self._tokens / max(1, tokens))).backward()
+                for gradient, _ in gradient_arrays(self.task.model.parameters()):
+                    distributed.all_reduce(gradient)
+            else:
+                loss.backward()
+                value, tokens = loss.item(), self._tokens
+        norm = optim.clip_grad_norm_(self.task.model.parameters(), self.config.clip or math.inf)
+        return self._share(value, tokens, norm) if self._is_local else (value, tokens, norm)
+
+    def _share(self, loss: float, tokens: int, grad_norm: float = 0.0) -> tuple[float, int, float]:
+        """Return the loss of all processes, their number of symbols and the mean norm, from those of this one.
+
+        The same all-reduce tells them the time of rank 0, and whether one of them is to stop.
+        """
+        seconds = _clock() - self._started if distributed.rank() == 0 else 0.0
+        own = np.array([loss * tokens if tokens else 0.0, tokens, grad_norm, self.stopping, seconds])
+        total, count, norms, stopping, self.position.seconds = distributed.all_reduce(own).tolist()
+        self._all_stopping = stopping > 0
+        return total / max(1.0, count), int(count), norms / distributed.size()
 
     def _is_usable(self, loss: float, grad_norm: float) -> bool:
         """Whether to take this step; keeps the running mean of the loss, and counts skipped steps."""
@@ -435,8 +482,9 @@ class Trainer:
         return [name for name, p in self.task.model.named_parameters() if not p.requires_grad] or None
 
     def save(self) -> None:
-        """Write ``last.safetensors``, which holds everything needed to resume from here."""
+        """Write ``last.safetensors``, which holds everything needed to resume from here; all processes must call it."""
         self.saved_at = self.position.seconds
+        self.average()
         carried = self.task.state_dict()
         if self.files is None:
             return
@@ -477,6 +525,7 @@ class Trainer:
             saved["best"] = {"val_loss": saved.pop("best_loss")}
         vars(self.position).update(asdict(Position(**saved)))
         self._new_epoch, self.saved_at = config["fresh_epoch"], self.position.seconds
+        self._own_tokens = self._all_tokens = 0
         if self.files is not None:
             self.files.trim_metrics(self.position.step)
 
@@ -495,6 +544,7 @@ def evaluate(trainer: Trainer, step: Step) -> None:
     due = step.progress >= 1 or int(step.progress * count) > int(step.previous_progress * count)
     if step.rolled_back or not due:
         return
+    trainer.average()
     metrics = trainer.task.evaluate() if distributed.rank() == 0 else None
     step.metrics = position.metrics = distributed.broadcast_json(metrics)
     trainer.update_seconds()
@@ -522,10 +572,14 @@ def write_metrics(trainer: Trainer, step: Step) -> None:
 
 
 def save_state(trainer: Trainer, step: Step) -> None:
-    """Save after every evaluation, every ``save_every`` steps and once a minute, but not between skipped steps."""
+    """Save after every evaluation, every ``save_every`` steps and once a minute, but not between skipped steps.
+
+    With ``average_every`` the minute ends with the next average: when the models are averaged must not depend on time.
+    """
     every, position = trainer.config.save_every, trainer.position
     asked_for = every is not None and position.step % every == 0
-    due = step.metrics is not None or asked_for or position.seconds - trainer.saved_at > SAVE_SECONDS
+    minute_over = position.seconds - trainer.saved_at > SAVE_SECONDS and trainer.averaged
+    due = step.metrics is not None or asked_for or minute_over
     if due and position.skipped == 0:
         trainer.save()
 

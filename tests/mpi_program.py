@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tiny import TASKS
 
-from minirnn import distributed, get_num_threads
+from minirnn import Tensor, distributed, get_num_threads, random
+from minirnn.tasks import Task
 from minirnn.training import Trainer, TrainingConfig
 
 
-def train(
-    name: str, folder: Path, steps: int, out: Path | None = None, resume: bool = False, stop: int = 0
-) -> list[list[float]]:
-    """Train the tiny run of a task in float64, to step ``stop`` or to its end; what each step reported."""
-    task = TASKS[name].make(folder / TASKS[name].name)
+def make(name: str, folder: Path, **changed: Any) -> Task[Any, Any]:
+    """The tiny run of a task, in float64."""
+    random.manual_seed(5)
+    task = TASKS[name].make(folder / TASKS[name].name, **changed)
     task.model.to("float64")
-    config = TrainingConfig(steps=steps, lr=1e-2, evaluations=4, log_every=1, save_every=7)
-    trainer, found = Trainer(task, config, out, resume), []
+    return task
+
+
+def train(
+    task: Task[Any, Any],
+    steps: int,
+    out: Path | None = None,
+    resume: bool = False,
+    stop: int = 0,
+    spoiled: int = 0,
+    **options: Any,
+) -> list[list[float]]:
+    """Train to its end, or to the step after ``stop``; what each step reported.
+
+    In step ``spoiled`` the last rank has a loss that is not finite.
+    """
+    settings = {"lr": 1e-2, "evaluations": 4, "log_every": 1, "save_every": 7} | options
+    trainer, found, loss_of = Trainer(task, TrainingConfig(steps=steps, **settings), out, resume), [], task.loss
+    last = distributed.rank() == distributed.size() - 1
+
+    def loss(batch_index: int, progress: float) -> tuple[Tensor, int]:
+        value, tokens = loss_of(batch_index, progress)
+        return value * (math.nan if last and trainer.position.step == spoiled - 1 else 1.0), tokens
+
+    task.loss = loss  # type: ignore[method-assign]
     for step in trainer.fit():
         found.append([step.train_loss, step.grad_norm, step.tokens])
-        if step.step == stop and distributed.rank() == distributed.size() - 1:
+        if step.step == stop and last:
             trainer.stop()
     return found
 
@@ -65,9 +90,12 @@ def collectives() -> dict[str, object]:
 def main(action: str, folder: Path, out: Path, *more: str) -> None:
     found: object = None
     if action == "losses":
-        found = {name: train(name, folder, int(more[0])) for name in more[1:]}
+        found = {name: train(make(name, folder), int(more[0])) for name in more[1:]}
+    elif action == "runs":
+        found = [train(make(name, folder, **changed), **options) for name, changed, options in json.loads(more[0])]
     elif action == "train":
-        train("char", folder, int(more[1]), out, resume=more[0] == "resume", stop=int(more[2]))
+        options = json.loads(more[3]) if len(more) > 3 else {}
+        train(make("char", folder), int(more[1]), out, more[0] == "resume", int(more[2]), **options)
     elif action == "kill":
         kill(folder, out, *map(int, more))
     elif action == "collectives":

@@ -12,20 +12,23 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from mpi_program import make, train
 from support import SMALL, close, metrics_of, run
 from tiny import TASKS
 
 import minirnn as mr
-from minirnn import checkpoint, distributed, random
+from minirnn import checkpoint, distributed, random, training
 from minirnn.errors import OptionError
 from minirnn.nn.recurrent import Recurrent
+from minirnn.optim.lr_scheduler import WarmupCosine
 from minirnn.random import Shard
 from minirnn.runs import BEST, LAST
-from minirnn.training import Trainer, TrainingConfig
+from minirnn.training import Trainer, TrainingConfig, save_state
 
 PROGRAM = Path(__file__).with_name("mpi_program.py")
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -192,6 +195,138 @@ def test_a_run_goes_on_with_another_number_of_processes(data: Path) -> None:
         assert all(np.allclose(array, expected[key], 1e-6, 1e-9) for key, array in found.items()), name
 
 
+# --------------------------------------------------------------------------------------------------- local SGD
+
+
+def run_all(data: Path, count: int, *runs: tuple[str, dict[str, Any], dict[str, Any]]) -> list[list[list[float]]]:
+    """What each step of several runs (name, options of the task, of the training) reported."""
+    assert ranks(count, "runs", data, data / "runs.json", json.dumps(runs)) == (0, "")
+    found: list[list[list[float]]] = json.loads((data / "runs.json").read_text())
+    return found
+
+
+def simulated(
+    data: Path, count: int, name: str, changed: dict[str, Any], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> list[list[float]]:
+    """Local SGD in one process: models that train on one shard each, and NumPy's mean of them and of their moments."""
+    config = TrainingConfig(**{"lr": 1e-2, "evaluations": 4} | options)
+    steps, found, seen = config.steps or 0, [], np.zeros(count)
+    tasks = [make(name, data, **changed) for _ in range(count)]
+    optimizers = [config.make_optimizer(task.model) for task in tasks]
+    states = [random.generator().bit_generator.state] * count
+    for step in range(steps):
+        epoch, batch = divmod(step, tasks[0].num_batches)
+        losses, norms, tokens = np.zeros(count), np.zeros(count), np.zeros(count)
+        for rank, (task, optimizer) in enumerate(zip(tasks, optimizers, strict=True)):
+            world = distributed._World(None, SimpleNamespace(rank=rank, size=count))
+            monkeypatch.setattr(distributed, "_world", lambda world=world: world)
+            random.generator().bit_generator.state = states[rank]
+            if batch == 0:
+                task.start_epoch(epoch)
+            WarmupCosine(optimizer, config.lr, config.warmup, config.final_lr).set_progress(step / steps)
+            optimizer.zero_grad()
+            loss, tokens[rank] = task.loss(batch, step / steps)
+            loss.backward()
+            norms[rank] = mr.optim.clip_grad_norm_(task.model.parameters(), config.clip)
+            losses[rank] = loss.item()
+            optimizer.step()
+            states[rank] = random.generator().bit_generator.state
+        monkeypatch.undo()
+        seen += tokens
+        found.append([losses @ tokens / tokens.sum(), norms.mean(), tokens.sum()])
+        evaluated = (step + 1) * config.evaluations // steps > step * config.evaluations // steps
+        if evaluated or 0 in ((step + 1) % (config.average_every or 1), (step + 1) % (config.save_every or 1)):
+            weights, seen = seen / seen.sum(), np.zeros(count)
+            pairs = zip(tasks, optimizers, strict=True)
+            held = [[task.model.state_dict(), optimizer.state_dict()] for task, optimizer in pairs]
+            mean = mean_of(held, weights)
+            for task, optimizer in zip(tasks, optimizers, strict=True):
+                task.model.load_state_dict(mean[0])
+                optimizer.load_state_dict(mean[1])
+    return [[*row[:2], sum(one[2] for one in found[: number + 1])] for number, row in enumerate(found)]
+
+
+def mean_of(values: list[Any], weights: np.ndarray) -> Any:
+    """The mean of nests of dicts and lists, of the arrays in them; everything else must be the same."""
+    first = values[0]
+    if isinstance(first, np.ndarray):
+        return np.tensordot(weights, np.stack(values), 1)
+    if isinstance(first, (dict, list)):
+        keys = list(first) if isinstance(first, dict) else range(len(first))
+        items = [mean_of([value[key] for value in values], weights) for key in keys]
+        return dict(zip(keys, items, strict=True)) if isinstance(first, dict) else items
+    assert all(value == first for value in values)
+    return first
+
+
+LOCAL = [("char", {}), ("char", {"batch_size": 3}), ("classifier", {})]  # batches of 8, 3, and 8 or 1
+
+
+@needs_mpi
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_local_sgd_is_the_mean_of_models_that_train_on_their_own(
+    count: int, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With momentum and clipping, ragged batches, batches with too few sequences for all, and averages also
+    where the model is saved (7, 14) and evaluated (10, 20)."""
+    options = {"steps": 20, "average_every": 3, "evaluations": 2, "save_every": 7, "optimizer": "adamw", "clip": 0.5}
+    runs = [(name, changed, options) for name, changed in LOCAL]
+    for found, case in zip(run_all(data, count, *runs), runs, strict=True):
+        np.testing.assert_allclose(found, simulated(data, count, *case, monkeypatch), rtol=1e-9, err_msg=str(case))
+
+
+@needs_mpi
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_plain_sgd_averaged_at_each_step_is_data_parallel_training(count: int, data: Path) -> None:
+    plain = {"steps": 20, "optimizer": "sgd", "clip": 0.0, "lr": 0.5, "weight_decay": 0.01}
+    runs = [(name, changed, plain | {"average_every": k}) for name, changed in LOCAL for k in (None, 1)]
+    found = run_all(data, count, *runs)
+    for summed, averaged, case in zip(found[::2], found[1::2], LOCAL, strict=True):
+        values, expected = (np.array(steps)[:, [0, 2]] for steps in (averaged, summed))  # the norm is another one
+        np.testing.assert_allclose(values, expected, rtol=1e-12, err_msg=str(case))
+        assert values[0, 0] - values[-1, 0] > 0.1, "it learns"
+
+
+@needs_mpi
+def test_a_loss_that_is_not_finite_is_skipped_by_all(data: Path) -> None:
+    """Also by those whose own loss is finite: what all report stays finite, and the models are the same."""
+    options = {"steps": 9, "optimizer": "sgd", "clip": 0.0, "spoiled": 4}
+    summed, averaged = run_all(data, 2, *(("char", {}, options | {"average_every": k}) for k in (None, 1)))
+    for steps in (summed, averaged):
+        assert np.isnan([row[1] for row in steps]).tolist() == [n == 4 for n in range(1, 10)]
+    np.testing.assert_allclose([row[0] for row in averaged], [row[0] for row in summed], rtol=1e-12)
+
+
+@needs_mpi
+def test_local_sgd_goes_on_from_a_saved_mean(data: Path) -> None:
+    """With as many processes the run is the same; with others the first loss is, for the model is the same."""
+    options = json.dumps({"average_every": 3, "save_every": 6})
+    assert ranks(2, "train", data, data / "whole", "new", 24, 0, options)[0] == 0
+    assert ranks(2, "train", data, data / "cut", "new", 24, 11, options)[0] == 0
+    shutil.copytree(data / "cut", data / "three")
+    for count, out in ((2, "cut"), (3, "three")):
+        assert ranks(count, "train", data, data / out, "resume", 24, 0, options)[0] == 0
+    whole, cut, three = (metrics_of(data / out) for out in ("whole", "cut", "three"))
+    assert cut == close(whole, 1e-12)
+    assert three[:13] == close([{**whole[n], "grad_norm": three[n]["grad_norm"]} for n in range(13)], 1e-12)
+    assert len(three) == 24
+
+
+def test_the_save_once_a_minute_waits_for_an_average(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(Trainer, "averaged", property(lambda self: self.position.step % 3 == 0))
+    trainer, saved = Trainer(make("char", data), TrainingConfig(steps=8, average_every=3)), []
+    trainer.hooks = [save_state]
+    trainer.save = lambda: saved.append(trainer.position.step)  # type: ignore[method-assign]
+    run(trainer)
+    assert saved == [0, 3, 6]
+
+
+def test_one_process_alone_has_nothing_to_average(data: Path) -> None:
+    with_and_without = [train(make("char", data), 5, average_every=k) for k in (None, 2)]
+    assert with_and_without[0] == with_and_without[1]
+
+
 # ------------------------------------------------------------------------------------------- signals and faults
 
 
@@ -303,6 +438,8 @@ def test_metrics_and_progress_are_shown_once(data: Path) -> None:
     assert errors.count("training for 20 steps") == 1
     lines = [json.loads(line) for line in output.splitlines()]
     assert [line["step"] for line in lines] == [5, 10, 15, 20]
+    seconds = [line["seconds"] for line in lines]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] < seconds[3]
     task = TASKS["char"].make(data / TASKS["char"].name, batch_size=5, seq_length=64)
     steps = run(Trainer(task, TrainingConfig(steps=20)))
     assert [line["tokens"] for line in lines] == [steps[n - 1].tokens for n in (5, 10, 15, 20)]

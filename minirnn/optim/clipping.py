@@ -42,12 +42,15 @@ def clip_grad_norm_(
     """
     max_norm = check_float("clip_grad_norm_: max_norm", max_norm)
     norm_type = check_float("clip_grad_norm_: norm_type", float(norm_type), exclude_minimum=True)
-    gradients = gradient_arrays([parameters] if isinstance(parameters, Tensor) else parameters)
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    gradients = gradient_arrays(parameters)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite shows in the result
         norm = _norm(gradients, norm_type)
         if error_if_nonfinite and not math.isfinite(norm):
             raise GradientError(f"clip_grad_norm_: the norm of the gradients is {norm}, expected a finite one")
         scale = max_norm / (norm + 1e-6)
+        if math.isnan(scale):  # without the padding between parameters, which would stay NaN
+            gradients = [(p.grad.data, p.device) for p in parameters if p.grad is not None]
         if not scale >= 1:  # also true of NaN
             for g, device in gradients:
                 kernels.on(device).scale(g, scale)

@@ -166,6 +166,11 @@ class Optimizer:
         fill = group.get("initial_accumulator_value", 0.0)
         return {name: fill for name, option in self.buffers.items() if option is None or group[option]}
 
+    def flat_arrays(self) -> list[tuple[Array, str]]:
+        """The flat arrays that hold the parameters and the state, each with its device."""
+        parts = [part for number in range(len(self.param_groups)) for part in self._current_parts(number)]
+        return [(array, part.flat.device) for part in parts for array in (part.flat.data, *part.buffers.values())]
+
     def _current_parts(self, number: int) -> list[_Part]:
         """The parts of a group, laid out again if one of its parameters was bound to another array."""
         if all(part.flat.intact() for part in self._parts[number]):

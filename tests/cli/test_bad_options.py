@@ -17,6 +17,7 @@ from minirnn.kernels import tile
 HUGE = str(10**30)
 UNLIMITED = {
     "steps",
+    "average_every",
     "seed",
     "save_every",
     "log_every",

@@ -117,6 +117,18 @@ def test_one_parameter_no_gradient_and_no_parameter() -> None:
     assert p.grad.tolist() == [0.0, 0.25]
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_leaves_no_trace(bad: float) -> None:
+    """Parameters of 7 numbers have padding between them in a flat layout."""
+    params = [mr.tensor(np.zeros(7), requires_grad=True) for _ in range(3)]
+    optimizer = SGD(params)
+    for value, norm in ((bad, bad), (2.0, math.sqrt(3 * 7 * 4))):
+        optimizer.zero_grad()
+        for p in params:
+            p.add_grad(np.full(7, value, np.float32))
+        np.testing.assert_allclose(clip_grad_norm_(params, math.inf), norm, rtol=1e-6)
+
+
 def test_gradients_of_neighbours_in_a_layout_come_as_one_array(monkeypatch: pytest.MonkeyPatch) -> None:
     params = [mr.tensor(np.zeros(8), requires_grad=True, dtype="float64") for _ in range(4)]
     optimizers = [SGD(params[:3]), SGD(params[3:])]  # their layouts live as long as they do
