@@ -14,30 +14,37 @@ import functools
 import json
 import os
 import sys
+import tempfile
+import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from minirnn import kernels
-from minirnn.errors import OptionError
+from minirnn.errors import DataError, OptionError
 from minirnn.kernels import threads
 from minirnn.random import Shard
 
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 """Variables that Open MPI, MPICH (Intel MPI) and Slurm set to the number of processes they start."""
 
+_POLL_SECONDS = 0.01
+
 A = TypeVar("A")
 
 _disabled = False
+_on_machine = False
 
 
 class _World(NamedTuple):
     mpi: Any  # the module mpi4py.MPI
     comm: Any
+    machine: Any  # the communicator of the ranks of this machine
 
 
 @functools.cache
@@ -59,28 +66,35 @@ def _started() -> _World | None:
             f"started as one of {count} processes, but mpi4py cannot be used ({error}); pip install 'minirnn[mpi]', or "
             "start one process"
         ) from None
-    world = _World(MPI, MPI.COMM_WORLD)
-    if world.comm.size == 1:
+    if MPI.COMM_WORLD.size == 1:
         return None
-    _divide_threads(world)
+    world = _World(MPI, MPI.COMM_WORLD, MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED))
+    if not threads.is_chosen():
+        threads.set_num_threads(min(threads.MAX_THREADS, divide_cores(_cores(world))[world.comm.rank]))
     sys.excepthook = functools.partial(_abort_after, sys.excepthook)
     return world
 
 
 def _world() -> _World | None:
-    return None if _disabled else _started()
+    world = None if _disabled else _started()
+    return world._replace(comm=world.machine) if world is not None and _on_machine else world
 
 
-def _divide_threads(world: _World) -> None:
-    """Divide the processors that several ranks of a machine may use, unless the number of threads has been chosen."""
-    if threads.is_chosen() or not hasattr(os, "sched_getaffinity"):
-        return
-    mine = sorted(os.sched_getaffinity(0))
-    users = np.zeros(1 + max(os.cpu_count() or 1, *mine), np.int64)
-    users[mine] = 1
-    machine = world.comm.Split_type(world.mpi.COMM_TYPE_SHARED)
-    machine.Allreduce(world.mpi.IN_PLACE, users)
-    threads.set_num_threads(min(threads.MAX_THREADS, max(1, int((1 / users[mine]).sum() + 1e-6))))
+def _cores(world: _World) -> list[set[tuple[int, int]]]:
+    """The cores that each rank may use, as pairs of a number of the machine and one of the core."""
+    machine = world.machine.bcast(world.comm.rank)
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return world.comm.allgather({(machine, core) for core in own})
+
+
+def divide_cores(cores: Sequence[Set[Any]]) -> list[int]:
+    """Return how many threads each of several processes should have, by the cores that each of them may use.
+
+    >>> divide_cores([{0, 1, 2, 3}, {0, 1, 2, 3}, {4}])
+    [2, 2, 1]
+    """
+    users = Counter(core for own in cores for core in own)
+    return [max(1, int(sum(1 / users[core] for core in own) + 1e-6)) for own in cores]
 
 
 def _abort_after(hook: Any, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -101,6 +115,17 @@ def disabled() -> Iterator[None]:
         yield
     finally:
         _disabled = before
+
+
+@contextmanager
+def on_machine() -> Iterator[None]:
+    """Let ranks and collectives be those of this machine: one of its processes is rank 0."""
+    global _on_machine
+    before, _on_machine = _on_machine, True
+    try:
+        yield
+    finally:
+        _on_machine = before
 
 
 # ------------------------------------------------------------------------------------------------------- ranks
@@ -199,10 +224,58 @@ def gather(array: np.ndarray, part: Shard | None, axis: int) -> np.ndarray:
 
 
 def barrier() -> None:
-    """Wait until all ranks are here."""
+    """Wait until all ranks are here, without keeping a core busy meanwhile."""
     world = _world()
     if world is not None:
-        world.comm.Barrier()
+        reached = world.comm.Ibarrier()
+        while not reached.Test():
+            time.sleep(_POLL_SECONDS)
+
+
+def write_once(write: Callable[[IO[bytes]], Any]) -> tuple[IO[bytes], Any]:
+    """Let rank 0 write a temporary file; return it, open for reading in all ranks, and what ``write`` returned.
+
+    The ranks must be :func:`on_machine`. Only their user can read the file. It has no name when it is written, so that
+    nothing of it is left, however they end.
+
+    Args:
+        write: called in rank 0 only; returns something JSON-able.
+
+    Raises:
+        DataError: ``write`` has raised one, in all ranks; or the file cannot be opened.
+    """
+    file, found = _open_unnamed(), {}
+    if rank() == 0:
+        try:
+            found = {"value": write(file)}
+        except DataError as error:
+            found = {"error": str(error)}
+    barrier()
+    found = broadcast_json(found)
+    if "error" in found:
+        with suppress(OSError):  # what did not fit on the disk still does not
+            file.close()
+        raise DataError(found["error"])
+    return file, found["value"]
+
+
+def _open_unnamed() -> IO[bytes]:
+    """A temporary file that all ranks have open, and rank 0 for writing."""
+    file: IO[bytes] | None = None
+    with suppress(OSError):
+        file = tempfile.NamedTemporaryFile(delete=False) if rank() == 0 else None  # noqa: SIM115 - returned
+    name = broadcast_json(file and file.name)
+    with suppress(OSError):
+        file = file or open(name or "", "rb")  # noqa: SIM115
+    failed = largest(file is None) > 0
+    if rank() == 0 and name is not None:
+        os.unlink(name)
+    if file is None or failed:
+        raise DataError(
+            f"cannot open a temporary file in {tempfile.gettempdir()} in all processes of this machine; set TMPDIR to "
+            "another folder"
+        )
+    return file
 
 
 def largest(value: float) -> float:

@@ -192,6 +192,44 @@ def test_a_run_goes_on_with_another_number_of_processes(data: Path) -> None:
         assert all(np.allclose(array, expected[key], 1e-6, 1e-9) for key, array in found.items()), name
 
 
+@needs_mpi
+def test_one_process_of_a_machine_reads_a_text_for_all(tmp_path: Path) -> None:
+    """Tokens, vocabularies, splits and errors are those of reading alone; pieces end within characters and lines."""
+    texts = {
+        "odd": b"\xef\xbb\xbfna\xc3\xafve \xf0\x9f\x98\x80\r\ncaf\xc3\xa9\rx  y\n the the The\xe2\x82\xac",
+        "more": "\n\n  \tthe end, na\u00efve the the x x y y".encode(),
+        "empty": b"",
+        "bad": b"a\nb\xc3\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text)
+    odd, more, empty, bad, gone = (str(tmp_path / name) for name in (*texts, "gone"))
+    good = {
+        "characters": ("char", [odd, empty, more], {}, 1),
+        "bytes": ("char", [odd, bad, empty], {"as_bytes": True}, 2),
+        "words": ("words", [odd, more], {"lower": True, "min_count": 1}, 3),
+        "some words": ("words", [more, odd], {"max_words": 3}, 5),
+        "built in": ("char", ["@python"], {}, 1 << 20),
+    }
+    refused = {"bad": [odd, bad], "gone": [gone], "empty": [empty], "folder": [str(tmp_path)]}
+    reads = good | {name: ("char", files, {}, 2) for name, files in refused.items()}
+    code, errors = ranks(3, "texts", tmp_path, tmp_path / "none", json.dumps(reads))
+    assert code == 0, errors
+    for rank in range(3):
+        found = json.loads((tmp_path / f"rank-{rank}").read_text())
+        expected = {"same": [True] * 4, "mapped": True, "left": [], "reader": rank == 0}
+        assert {name: found.pop(name) for name in good} == dict.fromkeys(good, expected)
+        assert found == {
+            "bad": f"{bad} is not UTF-8 text (byte 3, line 2); any file can be read as bytes instead",
+            "gone": f"cannot read {gone}: No such file or directory",
+            "empty": f"nothing to read in {empty}",
+            "folder": f"cannot read {tmp_path}: Is a directory",
+            "full": f"cannot store the encoded text in {tmp_path / 'temporary'}: File too large; set TMPDIR to another "
+            "folder",
+        }
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 # ------------------------------------------------------------------------------------------- signals and faults
 
 
