@@ -4,8 +4,8 @@ Started by ``mpirun`` or ``srun`` with more than one process, :class:`~minirnn.t
 commands use all of them; a script needs nothing but to run the same in all of them. Without, every function here does
 what is right for one process, and mpi4py is not imported.
 
-A process is a *rank* from 0 to :func:`size` - 1. All functions but :func:`rank`, :func:`size`, :func:`shard` and
-:func:`abort` are collective: each rank must call them, in the same order.
+A process is a *rank* from 0 to :func:`size` - 1. The functions under "collectives" are to be called by each rank, in the
+same order.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class _World(NamedTuple):
     mpi: Any  # the module mpi4py.MPI
     comm: Any
     machine: Any  # the communicator of the ranks of this machine
+    cores: list[set[tuple[int, Any]]]
 
 
 @functools.cache
@@ -68,9 +69,10 @@ def _started() -> _World | None:
         ) from None
     if MPI.COMM_WORLD.size == 1:
         return None
-    world = _World(MPI, MPI.COMM_WORLD, MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED))
-    if not threads.is_chosen():
-        threads.set_num_threads(min(threads.MAX_THREADS, divide_cores(_cores(world))[world.comm.rank]))
+    comm = MPI.COMM_WORLD
+    machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    world = _World(MPI, comm, machine, comm.allgather(_own_cores(machine.bcast(comm.rank))))
+    threads.set_num_threads(min(threads.MAX_THREADS, divide_cores(world.cores)[comm.rank]))
     sys.excepthook = functools.partial(_abort_after, sys.excepthook)
     return world
 
@@ -80,11 +82,17 @@ def _world() -> _World | None:
     return world._replace(comm=world.machine) if world is not None and _on_machine else world
 
 
-def _cores(world: _World) -> list[set[tuple[int, int]]]:
-    """The cores that each rank may use, as pairs of a number of the machine and one of the core."""
-    machine = world.machine.bcast(world.comm.rank)
-    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return world.comm.allgather({(machine, core) for core in own})
+def _own_cores(machine: int) -> set[tuple[int, Any]]:
+    """The cores that this process may use; none that others have where its number of threads has been chosen."""
+    if threads.is_chosen() or not hasattr(os, "sched_getaffinity"):
+        return {(machine, (os.getpid(), number)) for number in range(threads.get_num_threads())}
+    return {(machine, core) for core in os.sched_getaffinity(0)}
+
+
+def cores() -> list[set[tuple[int, Any]]]:
+    """Return the cores that each rank may use, as pairs of a number of its machine and one of the core."""
+    world = _world()
+    return [_own_cores(0)] if world is None else world.cores
 
 
 def divide_cores(cores: Sequence[Set[Any]]) -> list[int]:
@@ -129,6 +137,11 @@ def on_machine() -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------------------------------- ranks
+
+
+def environment_alone() -> dict[str, str]:
+    """Return the environment for a program that is started by this process, and is to be none of its ranks."""
+    return {name: value for name, value in os.environ.items() if name not in _SIZES}
 
 
 def rank() -> int:
@@ -230,6 +243,19 @@ def barrier() -> None:
         reached = world.comm.Ibarrier()
         while not reached.Test():
             time.sleep(_POLL_SECONDS)
+
+
+def send(value: Any, to: int) -> None:
+    """Send something JSON-able to a rank."""
+    world = _world()
+    if world is not None:
+        world.comm.send(json.dumps(value), to)
+
+
+def receive(source: int) -> Any:
+    """Return the next value that a rank has sent to this one, or None where there is none yet."""
+    world = _world()
+    return json.loads(world.comm.recv(source=source)) if world is not None and world.comm.iprobe(source) else None
 
 
 def write_once(write: Callable[[IO[bytes]], Any]) -> tuple[IO[bytes], Any]:

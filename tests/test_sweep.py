@@ -15,7 +15,7 @@ import pytest
 from minirnn import checkpoint, sweep, tasks
 from minirnn.errors import CheckpointError, OptionError
 from minirnn.runs import LAST
-from minirnn.sweep import Choice, Ended, Range, Sweep, Trial, parse_space, run_processes, rungs, sample
+from minirnn.sweep import Choice, Ended, Range, Runner, Sweep, Trial, parse_space, run_processes, rungs, sample
 from minirnn.tasks.char import TextGenerator
 from minirnn.training import TrainingConfig
 
@@ -237,7 +237,12 @@ def test_processes_report_how_they_ended() -> None:
         3: python("import sys; sys.exit(7)"),
         4: python("import os; os.kill(os.getpid(), 9)"),
     }
-    assert dict(run_processes(commands, 2)) == {1: None, 2: "too large", 3: "exit code 7", 4: "ended by signal 9"}
+    assert dict(run_processes(commands, [Runner(), Runner()], 2)) == {
+        1: None,
+        2: "too large",
+        3: "exit code 7",
+        4: "ended by signal 9",
+    }
 
 
 @posix
@@ -245,7 +250,7 @@ def test_so_many_processes_run_at_a_time(tmp_path: Path) -> None:
     code = "import os, sys, time; n = sys.argv[1]; open(n, 'x'); time.sleep(0.2); print(os.listdir('.')); os.remove(n)"
     code = code.replace("print(os.listdir('.'))", "assert len(os.listdir('.')) <= 2")
     commands = {n: [*python(f"import os; os.chdir({str(tmp_path)!r}); {code}"), str(n)] for n in range(5)}
-    assert dict(run_processes(commands, 2)) == dict.fromkeys(range(5))
+    assert dict(run_processes(commands, [Runner(), Runner()], 2)) == dict.fromkeys(range(5))
 
 
 SAVE = """
@@ -271,7 +276,7 @@ def test_processes_end_with_their_iterator(tmp_path: Path) -> None:
     """They are given the time to save."""
     files = [str(tmp_path / "1"), str(tmp_path / "2")]
     commands = {1: [*python(SAVE), files[0]], 2: [*python(SAVE), files[1]], 3: [*python(WAIT), *files]}
-    ended = run_processes(commands, 3)
+    ended = run_processes(commands, [Runner() for _ in range(4)], 3)
     assert next(ended) == (3, None)
     ended.close()
     assert [Path(file).read_text() for file in files] == ["saved", "saved"]
