@@ -4,12 +4,13 @@ Started by ``mpirun`` or ``srun`` with more than one process, :class:`~minirnn.t
 commands use all of them; a script needs nothing but to run the same in all of them. Without, every function here does
 what is right for one process, and mpi4py is not imported.
 
-A process is a *rank* from 0 to :func:`size` - 1. The functions under "collectives" are to be called by each rank, in the
-same order.
+A process is a *rank* from 0 to :func:`size` - 1. All functions from :func:`all_reduce` to :func:`largest` are
+collective: each rank must call them, in the same order.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
@@ -25,7 +26,6 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from minirnn import kernels
 from minirnn.errors import DataError, OptionError
 from minirnn.kernels import threads
 from minirnn.random import Shard
@@ -187,16 +187,32 @@ def abort(code: int) -> None:
 
 
 def all_reduce(array: A) -> A:
-    """Replace an array by its sum over all ranks, and return it; one on a GPU travels through host memory."""
+    """Replace an array by its sum over all ranks, and return it.
+
+    One on a GPU is given to an MPI that says it can read it, or travels through page-locked memory of the host.
+    """
     world = _world()
     if world is not None:
         given: Any = array
-        on_host = isinstance(given, np.ndarray)
-        host = np.asarray(given if on_host else given.numpy(), order="C")
-        world.comm.Allreduce(world.mpi.IN_PLACE, host)
-        if host is not given:
-            given[...] = host if on_host else kernels.on("cuda").asarray(host)
+        add_up = functools.partial(world.comm.Allreduce, world.mpi.IN_PLACE)
+        if isinstance(given, np.ndarray):
+            host = np.asarray(given, order="C")
+            add_up(host)
+            if host is not given:
+                given[...] = host
+        elif given.size and _is_cuda_aware(world.mpi):
+            given.flat[:1].numpy()  # waits for the GPU, which may not have computed it yet
+            add_up(given)
+        else:
+            given.change_on_host(add_up)
     return array
+
+
+@functools.cache
+def _is_cuda_aware(mpi: Any) -> bool:
+    """Whether MPI reads and writes arrays on a GPU: Open MPI and MPICH have a function for it, which mpi4py has not."""
+    query = getattr(ctypes.CDLL(mpi.__file__), "MPIX_Query_cuda_support", None)
+    return query is not None and query() == 1
 
 
 def broadcast(array: np.ndarray) -> np.ndarray:
@@ -243,19 +259,6 @@ def barrier() -> None:
         reached = world.comm.Ibarrier()
         while not reached.Test():
             time.sleep(_POLL_SECONDS)
-
-
-def send(value: Any, to: int) -> None:
-    """Send something JSON-able to a rank."""
-    world = _world()
-    if world is not None:
-        world.comm.send(json.dumps(value), to)
-
-
-def receive(source: int) -> Any:
-    """Return the next value that a rank has sent to this one, or None where there is none yet."""
-    world = _world()
-    return json.loads(world.comm.recv(source=source)) if world is not None and world.comm.iprobe(source) else None
 
 
 def write_once(write: Callable[[IO[bytes]], Any]) -> tuple[IO[bytes], Any]:
@@ -310,3 +313,19 @@ def largest(value: float) -> float:
     if world is None:
         return value
     return float(world.comm.allreduce(value, world.mpi.MAX))
+
+
+# --------------------------------------------------------------------------------------------------- messages
+
+
+def send(value: Any, to: int) -> None:
+    """Send something JSON-able to a rank."""
+    world = _world()
+    if world is not None:
+        world.comm.send(json.dumps(value), to)
+
+
+def receive(source: int) -> Any:
+    """Return the next value that a rank has sent to this one, or None where there is none yet."""
+    world = _world()
+    return json.loads(world.comm.recv(source=source)) if world is not None and world.comm.iprobe(source) else None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tiny import TASKS
 
-from minirnn import distributed, get_num_threads
+from minirnn import distributed, get_num_threads, kernels
 from minirnn.data import sources
 from minirnn.errors import DataError
 from minirnn.tasks import TASKS as ALL_TASKS
@@ -68,6 +68,23 @@ def collectives() -> dict[str, object]:
     }
 
 
+def device_sums() -> list[object]:
+    """Sums of arrays on the GPU, or in the simulator: larger and smaller ones, a view, an empty one, other types."""
+    backend, rank, found = kernels.on("cuda"), distributed.rank(), []
+    whole = backend.asarray(np.arange(12, dtype=np.float32) * (1 + rank))
+    for array in (
+        whole[3:6],
+        backend.asarray(np.full((300, 7), 0.5 + rank)),
+        backend.asarray(np.array([[1 + rank, 2]], np.int64)),
+        backend.asarray(np.zeros((0, 3), np.float32)),
+        backend.asarray(np.float64(rank)),
+    ):
+        assert distributed.all_reduce(array) is array
+        values = array.numpy()
+        found.append([values.dtype.str, values.shape, np.unique(values).tolist()])
+    return [*found, whole.numpy().tolist()]
+
+
 def read_texts(folder: Path, reads: dict[str, Any]) -> dict[str, object]:
     """What this rank says of texts that one rank reads for all: an error, or whether it has what it reads alone."""
     (folder / "temporary").mkdir(exist_ok=True)
@@ -109,7 +126,7 @@ def read_texts(folder: Path, reads: dict[str, Any]) -> dict[str, object]:
 
 
 def main(action: str, folder: Path, out: Path, *more: str) -> None:
-    found: object = None
+    found: Any = None
     if action == "losses":
         found = {name: train(name, folder, int(more[0])) for name in more[1:]}
     elif action == "train":
@@ -118,6 +135,8 @@ def main(action: str, folder: Path, out: Path, *more: str) -> None:
         kill(folder, out, *map(int, more))
     elif action == "collectives":
         found = collectives()
+    elif action == "device":
+        found = device_sums()
     elif action == "texts":
         told = read_texts(folder, json.loads(more[0]))
         (folder / f"rank-{distributed.rank()}").write_text(json.dumps(told))
