@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -280,3 +282,25 @@ def test_processes_end_with_their_iterator(tmp_path: Path) -> None:
     assert next(ended) == (3, None)
     ended.close()
     assert [Path(file).read_text() for file in files] == ["saved", "saved"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_programs_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    """By SIGTERM, so that they can save; they are no ranks of its MPI run."""
+    file = tmp_path / "1"
+    started = f"import os; assert 'PMI_SIZE' not in os.environ; {SAVE}"
+    code = f"from minirnn.sweep import Runner; Runner().start({[*python(started), str(file)]!r}); input()"
+    environment = os.environ | {"PMI_SIZE": "1", "PYTHONPATH": str(Path(sweep.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE) as parent:
+        wait_for(file.exists)
+        parent.kill()
+    wait_for(file.read_text)
+    assert file.read_text() == "saved"
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it does not happen")
