@@ -202,7 +202,7 @@ def all_reduce(array: A) -> A:
                 given[...] = host
         elif given.size and _is_cuda_aware(world.mpi):
             given.flat[:1].numpy()  # waits for the GPU, which may not have computed it yet
-            add_up(given)
+            add_up(given.flat)
         else:
             given.change_on_host(add_up)
     return array
