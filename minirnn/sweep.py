@@ -17,14 +17,17 @@ the first step on, so that a trial which reaches the end is the run that it woul
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import random
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +35,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from minirnn import tasks
+from minirnn import distributed, tasks
 from minirnn.checkpoint import write_atomically
 from minirnn.config import OptionInfo
 from minirnn.errors import CheckpointError, MinirnnError, OptionError
@@ -40,6 +43,7 @@ from minirnn.runs import LAST, RunFolder
 
 TRIALS = "trials.jsonl"
 _POLL_SECONDS = 0.05
+_prctl: Any = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # looked up before a fork
 
 Value = int | float | str
 
@@ -245,45 +249,151 @@ class Sweep:
         return 1 if tasks.load(Path(trained.folder) / LAST).best_mode == "min" else -1
 
 
-def run_processes(commands: Mapping[int, Sequence[str]], jobs: int, pass_fds: Sequence[int] = ()) -> Ended:
-    """Run programs, ``jobs`` at a time, and yield the key of each as it ends, with its error or None.
-
-    Those that still run when the iterator is closed get SIGTERM, and are waited for.
+class Runner:
+    """Runs programs, one at a time. They get SIGTERM when this process ends; on Linux also when it is killed.
 
     Args:
         pass_fds: file descriptors that stay open in them.
+
+    Attributes:
+        arguments: further ones of every program.
+        cores: what they may run on, as :func:`minirnn.distributed.cores` gives them.
+        signal: the number of the signal that should end all of them, 0 for none.
     """
-    waiting, running = list(commands.items()), dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]]()
+
+    def __init__(self, pass_fds: Sequence[int] = (), rank: int = 0) -> None:
+        self.pass_fds, self.cores, self.rank = pass_fds, distributed.cores()[rank], rank
+        self.arguments: Sequence[str] = ()
+        self.signal = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, command: Sequence[str]) -> None:
+        """Start a program, which is no rank of MPI."""
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been read
+        # Of a session of its own: Ctrl-C on the terminal must not reach it besides the signal of terminate().
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            start_new_session=True,
+            pass_fds=self.pass_fds,
+            env=distributed.environment_alone(),
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+
+    def poll(self) -> tuple[str | None] | None:
+        """Return ``(error,)`` once the program has ended, None for no error; None while there is none that has."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        process, self._process = self._process, None
+        return (_error_of(process.returncode, self._errors),)
+
+    def terminate(self, kill: bool = False) -> None:
+        """Send SIGTERM, or SIGKILL, to the program."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+
+
+class RankRunner(Runner):
+    """Runs programs in another rank of MPI, which must :func:`serve` rank 0."""
+
+    def start(self, command: Sequence[str]) -> None:
+        distributed.send(["start", list(command)], self.rank)
+
+    def poll(self) -> tuple[str | None] | None:
+        match distributed.receive(self.rank):
+            case ["ended", error]:
+                return (error,)
+            case ["signal", number]:
+                self.signal = number
+        return None
+
+    def terminate(self, kill: bool = False) -> None:
+        distributed.send(["terminate", kill], self.rank)
+
+    def end(self) -> None:
+        """Let :func:`serve` return there."""
+        distributed.send(["end"], self.rank)
+
+
+def serve(runner: Runner) -> None:
+    """Run what rank 0 wants to run in this rank, until it says so. Signals are passed on to it."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, frame: caught.append(number)) for number in numbers}
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                key, command = waiting.pop(0)
-                errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been read
-                # Of a session of its own: Ctrl-C on the terminal must not reach it besides the signal below.
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    start_new_session=True,
-                    pass_fds=pass_fds,
-                )
-                running[key] = process, errors
-            for key in [key for key, (process, _) in running.items() if process.poll() is not None]:
-                process, errors = running.pop(key)
-                yield key, _error_of(process.returncode, errors)
+        while True:
+            match distributed.receive(0):
+                case ["start", command]:
+                    runner.start(command)
+                case ["terminate", kill]:
+                    runner.terminate(kill)
+                case ["end"]:
+                    return
+            if (ended := runner.poll()) is not None:
+                distributed.send(["ended", *ended], 0)
+            if caught:
+                distributed.send(["signal", caught.pop()], 0)
             time.sleep(_POLL_SECONDS)
     finally:
-        for process, _ in running.values():
-            process.terminate()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def open_runners(jobs: int, pass_fds: Sequence[int] = ()) -> Iterator[list[Runner]]:
+    """Yield ``jobs`` runners of this process; or of an MPI run one in each rank, first those of different machines."""
+    size = distributed.size()
+    if size == 1:
+        yield [Runner(pass_fds) for _ in range(jobs)]
+        return
+    others = [RankRunner(rank=rank) for rank in range(1, size)]
+    machines = [next(iter(cores))[0] for cores in distributed.cores()]
+    try:
+        yield sorted(
+            [Runner(pass_fds), *others], key=lambda runner: machines[: runner.rank].count(machines[runner.rank])
+        )
+    finally:
+        for other in others:
+            other.end()
+
+
+def run_processes(commands: Mapping[int, Sequence[str]], runners: Sequence[Runner], jobs: int) -> Ended:
+    """Run programs, ``jobs`` at a time, by the first runners; yield the key of each as it ends, with its error or None.
+
+    Those that still run when the iterator is closed get SIGTERM, and are waited for.
+    """
+    waiting, idle, running = list(commands.items()), list(runners[:jobs]), dict[Runner, int]()
+    try:
+        while waiting or running:
+            while waiting and idle:
+                key, command = waiting.pop(0)
+                runner = idle.pop(0)
+                runner.start([*command, *runner.arguments])
+                running[runner] = key
+            for runner in runners:
+                if (ended := runner.poll()) is not None:
+                    idle.append(runner)
+                    yield running.pop(runner), ended[0]
+                if runner.signal:
+                    signal.raise_signal(runner.signal)
+            time.sleep(_POLL_SECONDS)
+    finally:
+        for runner in running:
+            runner.terminate()
         try:
-            for process, errors in running.values():
-                process.wait()
-                errors.close()
+            while running := {runner: key for runner, key in running.items() if runner.poll() is None}:
+                time.sleep(_POLL_SECONDS)
         except BaseException:  # a second Ctrl-C
-            for process, _ in running.values():
-                process.kill()
+            for runner in running:
+                runner.terminate(kill=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """Have Linux send SIGTERM to this process when its parent ends."""
+    _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _error_of(code: int, errors: IO[bytes]) -> str | None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tiny import TASKS
 
-from minirnn import Tensor, distributed, get_num_threads, random
+from minirnn import Tensor, distributed, get_num_threads, kernels, random
+from minirnn.data import sources
+from minirnn.errors import DataError
+from minirnn.tasks import TASKS as ALL_TASKS
 from minirnn.tasks import Task
 from minirnn.training import Trainer, TrainingConfig
 
@@ -87,8 +92,65 @@ def collectives() -> dict[str, object]:
     }
 
 
+def device_sums() -> list[object]:
+    """Sums of arrays on the GPU, or in the simulator: larger and smaller ones, a view, an empty one, other types."""
+    backend, rank, found = kernels.on("cuda"), distributed.rank(), []
+    whole = backend.asarray(np.arange(12, dtype=np.float32) * (1 + rank))
+    for array in (
+        whole[3:6],
+        backend.asarray(np.full((300, 7), 0.5 + rank)),
+        backend.asarray(np.array([[1 + rank, 2]], np.int64)),
+        backend.asarray(np.zeros((0, 3), np.float32)),
+        backend.asarray(np.float64(rank)),
+    ):
+        assert distributed.all_reduce(array) is array
+        values = array.numpy()
+        found.append([values.dtype.str, values.shape, np.unique(values).tolist()])
+    return [*found, whole.numpy().tolist()]
+
+
+def read_texts(folder: Path, reads: dict[str, Any]) -> dict[str, object]:
+    """What this rank says of texts that one rank reads for all: an error, or whether it has what it reads alone."""
+    (folder / "temporary").mkdir(exist_ok=True)
+    tempfile.tempdir = str(folder / "temporary")
+    found, opened, open_file = dict[str, object](), [0], sources._open
+
+    def counting(path: str) -> object:
+        opened[0] += 1
+        return open_file(path)
+
+    sources._open = counting  # type: ignore[assignment]
+    for name, (task, files, options, block) in reads.items():
+        sources._BLOCK, opened[0] = block, 0
+        config = ALL_TASKS[task].Config(batch_size=2, hidden_size=2, num_layers=1, seq_length=3, **options)
+        try:
+            data = ALL_TASKS[task].read(files, config)
+        except DataError as error:
+            found[name] = str(error)
+            continue
+        shared, reader = ALL_TASKS[task].build(data, config), opened[0] > 0
+        with distributed.disabled():
+            own = ALL_TASKS[task].build(ALL_TASKS[task].read(files, config), config)
+        sets = [[made._train.tokens, made._validation.tokens] for made in (shared, own)]
+        found[name] = {
+            "same": [a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(*sets, strict=True)]
+            + [shared.config() == own.config(), shared.summary == own.summary],
+            "mapped": isinstance(data.tokens, np.memmap) and not data.tokens.flags.writeable,
+            "left": os.listdir(tempfile.tempdir) if reader else [],  # others see the next file of the reader
+            "reader": reader,
+        }
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # as a full disk
+    try:
+        ALL_TASKS["char"].read([str(folder / "odd")], ALL_TASKS["char"].Config())
+    except DataError as error:
+        found["full"] = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return found
+
+
 def main(action: str, folder: Path, out: Path, *more: str) -> None:
-    found: object = None
+    found: Any = None
     if action == "losses":
         found = {name: train(make(name, folder), int(more[0])) for name in more[1:]}
     elif action == "runs":
@@ -100,6 +162,11 @@ def main(action: str, folder: Path, out: Path, *more: str) -> None:
         kill(folder, out, *map(int, more))
     elif action == "collectives":
         found = collectives()
+    elif action == "device":
+        found = device_sums()
+    elif action == "texts":
+        told = read_texts(folder, json.loads(more[0]))
+        (folder / f"rank-{distributed.rank()}").write_text(json.dumps(told))
     elif distributed.rank() == 1:
         raise ValueError("a fault of one rank")
     if found is not None and distributed.rank() == 0:

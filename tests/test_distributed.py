@@ -38,14 +38,17 @@ needs_mpi = pytest.mark.skipif(
 )
 
 
+def environment() -> dict[str, str]:
+    own = [str(Path(__file__).parent), str(Path(mr.__file__).parents[1]), str(Path(mr.__file__).parents[1] / "cli")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(own)}
+
+
 def start(ranks: int, *command: object) -> subprocess.Popen[str]:
     """Start a Python command in so many processes."""
     assert MPIEXEC is not None
-    own = [str(Path(__file__).parent), str(Path(mr.__file__).parents[1]), str(Path(mr.__file__).parents[1] / "cli")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(own)}
     arguments = [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, command)]
     return subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
@@ -158,6 +161,23 @@ def test_collectives(count: int, tmp_path: Path) -> None:
     }
 
 
+@needs_mpi
+@pytest.mark.slow
+def test_arrays_on_a_gpu_are_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the memory of the host, as the simulator has no other."""
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    code, errors = ranks(2, "device", tmp_path, tmp_path / "found")
+    assert code == 0, errors
+    assert json.loads((tmp_path / "found").read_text()) == [
+        ["<f4", [3], [9, 12, 15]],
+        ["<f8", [300, 7], [2]],
+        ["<i8", [1, 2], [3, 4]],
+        ["<f4", [0, 3], []],
+        ["<f8", [], [1]],
+        [0, 1, 2, 9, 12, 15, 6, 7, 8, 9, 10, 11],
+    ]
+
+
 def check_losses(data: Path, count: int, steps: int, names: list[str]) -> None:
     """n processes report the losses, norms of gradients and numbers of tokens of one, to 1e-6."""
     for number in (1, count):
@@ -193,6 +213,44 @@ def test_a_run_goes_on_with_another_number_of_processes(data: Path) -> None:
         found, expected = (checkpoint.load(data / out / name)[0] for out in ("cut", "whole"))
         assert found.keys() == expected.keys()
         assert all(np.allclose(array, expected[key], 1e-6, 1e-9) for key, array in found.items()), name
+
+
+@needs_mpi
+def test_one_process_of_a_machine_reads_a_text_for_all(tmp_path: Path) -> None:
+    """Tokens, vocabularies, splits and errors are those of reading alone; pieces end within characters and lines."""
+    texts = {
+        "odd": b"\xef\xbb\xbfna\xc3\xafve \xf0\x9f\x98\x80\r\ncaf\xc3\xa9\rx  y\n the the The\xe2\x82\xac",
+        "more": "\n\n  \tthe end, na\u00efve the the x x y y".encode(),
+        "empty": b"",
+        "bad": b"a\nb\xc3\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text)
+    odd, more, empty, bad, gone = (str(tmp_path / name) for name in (*texts, "gone"))
+    good = {
+        "characters": ("char", [odd, empty, more], {}, 1),
+        "bytes": ("char", [odd, bad, empty], {"as_bytes": True}, 2),
+        "words": ("words", [odd, more], {"lower": True, "min_count": 1}, 3),
+        "some words": ("words", [more, odd], {"max_words": 3}, 5),
+        "built in": ("char", ["@python"], {}, 1 << 20),
+    }
+    refused = {"bad": [odd, bad], "gone": [gone], "empty": [empty], "folder": [str(tmp_path)]}
+    reads = good | {name: ("char", files, {}, 2) for name, files in refused.items()}
+    code, errors = ranks(3, "texts", tmp_path, tmp_path / "none", json.dumps(reads))
+    assert code == 0, errors
+    for rank in range(3):
+        found = json.loads((tmp_path / f"rank-{rank}").read_text())
+        expected = {"same": [True] * 4, "mapped": True, "left": [], "reader": rank == 0}
+        assert {name: found.pop(name) for name in good} == dict.fromkeys(good, expected)
+        assert found == {
+            "bad": f"{bad} is not UTF-8 text (byte 3, line 2); any file can be read as bytes instead",
+            "gone": f"cannot read {gone}: No such file or directory",
+            "empty": f"nothing to read in {empty}",
+            "folder": f"cannot read {tmp_path}: Is a directory",
+            "full": f"cannot store the encoded text in {tmp_path / 'temporary'}: File too large; set TMPDIR to another "
+            "folder",
+        }
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 # --------------------------------------------------------------------------------------------------- local SGD
@@ -335,15 +393,20 @@ def command(data: Path, *more: object) -> list[object]:
     return ["-m", "minirnn", "train-char", path, "--hidden", 8, "--batch-size", 5, "--out", data / "out", *more]
 
 
+def command_lines() -> dict[int, list[str]]:
+    """The arguments of all processes, by their ids."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            found[int(folder.name)] = (folder / "cmdline").read_text(errors="replace").split("\0")
+    return found
+
+
 def pids(process: subprocess.Popen[str], count: int, ready: Path) -> list[int]:
     """The process ids of all ranks, once their run has written a line of metrics; none if it has ended before."""
     for _ in range(3000):
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it has ended
-                arguments = (folder / "cmdline").read_bytes().split(b"\0")
-                if arguments[0] == sys.executable.encode() and str(ready.parent).encode() in arguments:
-                    found.append(int(folder.name))
+        lines = command_lines().items()
+        found = [pid for pid, line in lines if line[0] == sys.executable and str(ready.parent) in line]
         if len(found) == count and ready.exists() and ready.stat().st_size:
             return found
         if process.poll() is not None:
@@ -443,3 +506,104 @@ def test_metrics_and_progress_are_shown_once(data: Path) -> None:
     task = TASKS["char"].make(data / TASKS["char"].name, batch_size=5, seq_length=64)
     steps = run(Trainer(task, TrainingConfig(steps=20)))
     assert [line["tokens"] for line in lines] == [steps[n - 1].tokens for n in (5, 10, 15, 20)]
+
+
+# ------------------------------------------------------------------------------------------------------ sweeps
+
+
+def sweep(data: Path, out: str, *more: object) -> list[object]:
+    """A sweep of four trials to one of two evaluations and of one to the end; the last rate diverges."""
+    corpus, rates = data / TASKS["char"].name, "0.002,0.02,0.006,1e30"
+    options = ["--hidden", 4, "--layers", 1, "--batch-size", 4, "--seq-length", 8, "--steps", 60, "--evaluations", 4]
+    return ["-m", "minirnn", "sweep", "train-char", corpus, *options, "--lr", rates, "--out", data / out, *more]
+
+
+def trials_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of trials.jsonl without what differs: the time, and the folder."""
+    lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "folder")} for line in lines]
+
+
+def test_cores_are_divided_among_those_that_may_use_them() -> None:
+    assert distributed.divide_cores([{0, 1, 2, 3}] * 3) == [1, 1, 1]
+    assert distributed.divide_cores([{0, 1, 2, 3}] * 2) == [2, 2]
+    assert distributed.divide_cores([{0, 1, 2, 3}, {2, 3}, {(1, 0)}, set(range(10, 17))]) == [3, 1, 1, 7]
+    assert distributed.divide_cores([{0}] * 3) == [1, 1, 1]
+    assert len(distributed.cores()[0]) == mr.get_num_threads()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep without MPI."""
+    folder = tmp_path_factory.mktemp("sweep")
+    TASKS["char"].write(folder)
+    subprocess.run([sys.executable, *map(str, sweep(folder, "out"))], env=environment(), check=True, timeout=300)
+    return folder / "out"
+
+
+@needs_mpi
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_sweep_over_ranks_has_the_trials_of_a_local_one(count: int, data: Path, local: Path) -> None:
+    process = start(count, *sweep(data, "out", "--json"))
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert f"4 of 4 trials, to 2 of 4 evaluations, {count} in parallel" in errors
+    assert json.loads(output.splitlines()[0])["trial"] == 2
+    found, expected = trials_of(data / "out"), trials_of(local)
+    assert [line.pop("command").replace(str(data), str(local.parent)) for line in found] == [
+        line.pop("command") for line in expected
+    ]
+    assert found == expected
+    assert [line["status"] for line in found] == ["stopped", "finished", "stopped", "failed"]
+    assert metrics_of(data / "out" / "trial-2") == metrics_of(local / "trial-2")
+
+
+@needs_mpi
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("to", "number"),
+    [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGTERM), (0, signal.SIGINT), ("mpiexec", signal.SIGINT)],
+)
+def test_a_signal_ends_all_of_a_sweep_which_can_be_continued(
+    to: int | str, number: signal.Signals, data: Path, local: Path
+) -> None:
+    """Also the trials, which save."""
+    process = start(2, *sweep(data, "out"))
+    for _ in range(3000):
+        started = [file.parent.name for file in (data / "out").glob("*/metrics.jsonl") if file.stat().st_size]
+        if len(started) > 1:
+            break
+        assert process.poll() is None
+        time.sleep(0.02)
+    ranks = {
+        folder: arguments
+        for folder, arguments in command_lines().items()
+        if arguments[1:4] == ["-m", "minirnn", "sweep"] and str(data / "out") in arguments
+    }
+    os.kill(process.pid if to == "mpiexec" else sorted(ranks)[int(to)], number)
+    code, errors = finish(process, 20)
+    assert code == (9 if number == signal.SIGKILL else 128 + number), errors
+    assert errors.count("the same command continues") == (number != signal.SIGKILL)
+    for _ in range(200):
+        left = [line for line in command_lines().values() if str(data / "out") in " ".join(line)]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
+    code, errors = finish(start(3, *sweep(data, "out")))
+    assert code == 0, errors
+    found, expected = ([line | {"command": ""} for line in trials_of(path)] for path in (data / "out", local))
+    assert found == expected
+
+
+@needs_mpi
+def test_a_mistake_in_a_sweep_is_said_once(data: Path) -> None:
+    code, errors = finish(start(2, *sweep(data, "out", "--optimizer", "adam,adamx")))
+    assert code == 2
+    assert errors.count("'adamx' is not one of") == 1
+    (data / "out").mkdir()
+    (data / "out" / "notes").touch()
+    code, errors = finish(start(2, *sweep(data, "out")))
+    assert code == 2
+    assert errors.count("is not empty, and not the folder of a sweep") == 1

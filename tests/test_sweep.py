@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ import pytest
 from minirnn import checkpoint, sweep, tasks
 from minirnn.errors import CheckpointError, OptionError
 from minirnn.runs import LAST
-from minirnn.sweep import Choice, Ended, Range, Sweep, Trial, parse_space, run_processes, rungs, sample
+from minirnn.sweep import Choice, Ended, Range, Runner, Sweep, Trial, parse_space, run_processes, rungs, sample
 from minirnn.tasks.char import TextGenerator
 from minirnn.training import TrainingConfig
 
@@ -237,7 +239,12 @@ def test_processes_report_how_they_ended() -> None:
         3: python("import sys; sys.exit(7)"),
         4: python("import os; os.kill(os.getpid(), 9)"),
     }
-    assert dict(run_processes(commands, 2)) == {1: None, 2: "too large", 3: "exit code 7", 4: "ended by signal 9"}
+    assert dict(run_processes(commands, [Runner(), Runner()], 2)) == {
+        1: None,
+        2: "too large",
+        3: "exit code 7",
+        4: "ended by signal 9",
+    }
 
 
 @posix
@@ -245,7 +252,7 @@ def test_so_many_processes_run_at_a_time(tmp_path: Path) -> None:
     code = "import os, sys, time; n = sys.argv[1]; open(n, 'x'); time.sleep(0.2); print(os.listdir('.')); os.remove(n)"
     code = code.replace("print(os.listdir('.'))", "assert len(os.listdir('.')) <= 2")
     commands = {n: [*python(f"import os; os.chdir({str(tmp_path)!r}); {code}"), str(n)] for n in range(5)}
-    assert dict(run_processes(commands, 2)) == dict.fromkeys(range(5))
+    assert dict(run_processes(commands, [Runner(), Runner()], 2)) == dict.fromkeys(range(5))
 
 
 SAVE = """
@@ -271,7 +278,29 @@ def test_processes_end_with_their_iterator(tmp_path: Path) -> None:
     """They are given the time to save."""
     files = [str(tmp_path / "1"), str(tmp_path / "2")]
     commands = {1: [*python(SAVE), files[0]], 2: [*python(SAVE), files[1]], 3: [*python(WAIT), *files]}
-    ended = run_processes(commands, 3)
+    ended = run_processes(commands, [Runner() for _ in range(4)], 3)
     assert next(ended) == (3, None)
     ended.close()
     assert [Path(file).read_text() for file in files] == ["saved", "saved"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_programs_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    """By SIGTERM, so that they can save; they are no ranks of its MPI run."""
+    file = tmp_path / "1"
+    started = f"import os; assert 'PMI_SIZE' not in os.environ; {SAVE}"
+    code = f"from minirnn.sweep import Runner; Runner().start({[*python(started), str(file)]!r}); input()"
+    environment = os.environ | {"PMI_SIZE": "1", "PYTHONPATH": str(Path(sweep.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE) as parent:
+        wait_for(file.exists)
+        parent.kill()
+    wait_for(file.read_text)
+    assert file.read_text() == "saved"
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it does not happen")

@@ -9,21 +9,34 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
-from minirnn import kernels
+from minirnn import distributed, kernels
 from minirnn.checkpoint import write_atomically
 from minirnn.config import OptionInfo
 from minirnn.errors import DataError, OptionError
 from minirnn.kernels.precision import check_precision
 from minirnn.runs import LAST, PREVIOUS
-from minirnn.sweep import Choice, Ended, Space, Sweep, Trial, parse_space, run_processes, rungs, sample
+from minirnn.sweep import (
+    Choice,
+    Ended,
+    Runner,
+    Space,
+    Sweep,
+    Trial,
+    open_runners,
+    parse_space,
+    run_processes,
+    rungs,
+    sample,
+    serve,
+)
 from minirnn.tasks import TASKS, Task
 from minirnn.training import TrainingConfig
 from minirnn.validation import check_choice, check_int
@@ -41,7 +54,11 @@ Reduction = Annotated[int, typer.Option(min=1, help="Continue one of this many t
 SearchSeed = Annotated[int, typer.Option(min=0, help="Random seed of the choice of trials.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="Trials at a time; by default as many as there are cores for.", rich_help_panel="Run"),
+    typer.Option(
+        min=1,
+        help="Trials at a time; by default as many as there are cores for, or one per MPI rank.",
+        rich_help_panel="Run",
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads per trial; by default the cores are divided.", rich_help_panel="Run")
@@ -85,40 +102,47 @@ def sweep(
     folder = out or runs.CHECKPOINTS / f"{name}-sweep"
     own = ("--trials", str(count), "--reduction", str(reduction), "--search-seed", str(search_seed))
     with _claimed(folder, shlex.join(["minirnn", "sweep", command, *context.args, *own])) as descriptors:
+        if distributed.rank() > 0:
+            serve(Runner(descriptors))
+            return
         digits = len(str(len(tried)))
         made = [
             Trial(number, options, str(folder / f"trial-{number:0{digits}}"), shlex.join(["minirnn", command, *each]))
             for number, (options, each) in enumerate(zip(tried, commands, strict=True), 1)
         ]
-        search, cores = Sweep(folder, made, rungs(len(tried), evaluations, reduction)), kernels.get_num_threads()
-        jobs = jobs or (1 if device == "cuda" else max(1, cores // (threads or 1)))
+        search, ranks = Sweep(folder, made, rungs(len(tried), evaluations, reduction)), distributed.size()
+        cores = len(set[Any]().union(*distributed.cores()))
+        jobs = jobs or (ranks if ranks > 1 else 1 if device == "cuda" else max(1, cores // (threads or 1)))
 
         def start(pending: Mapping[int, Trial], until: int) -> Ended:
-            parallel = max(1, min(jobs, len(pending)))
-            each = threads or max(1, cores // parallel)
+            parallel = max(1, min(jobs, len(runners), len(pending)))
+            each = [threads] * parallel if threads else distributed.divide_cores([r.cores for r in runners[:parallel]])
+            for runner, number in zip(runners, each, strict=False):
+                runner.arguments = ("--threads", str(number))
             if pending and not quiet:
+                counts = " or ".join(map(str, sorted(set(each))))
                 say(f"{len(pending)} of {len(tried)} trials, to {until} of {evaluations} evaluations, {parallel} in "
-                    f"parallel, on {each} of {cores} threads each")  # fmt: skip
+                    f"parallel, on {counts} of {cores} threads each")  # fmt: skip
             started = {}
             for number, trial in pending.items():
                 run = Path(trial.folder)
                 resume = any((run / state).exists() for state in (LAST, PREVIOUS))
                 if not resume:
                     shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before it had saved anything
-                more = ("--out", str(run), "--threads", str(each), "--pause-after", str(until), "--quiet")
+                more = ("--out", str(run), "--pause-after", str(until), "--quiet")
                 program = (sys.executable, "-P", "-m", "minirnn", command)
                 started[number] = [*program, *commands[number - 1], *more, *(["--resume"] if resume else [])]
-            return run_processes(started, parallel, descriptors)
+            return run_processes(started, runners, parallel)
 
         flags = [arguments[place - 1] for place in places.values()]
         try:
-            for trial in search.run(start):
-                if not quiet:
-                    tries = ", ".join(
-                        f"{flag} {value}" for flag, value in zip(flags, trial.options.values(), strict=True)
-                    )
-                    result = trial.error or f"{trial.metric} {trial.values[-1]:.4f}"
-                    say(f"  trial {trial.trial:>{digits}}: {tries}: {result}")
+            with open_runners(jobs, descriptors) as runners:
+                for trial in search.run(start):
+                    if not quiet:
+                        pairs = zip(flags, trial.options.values(), strict=True)
+                        result = trial.error or f"{trial.metric} {trial.values[-1]:.4f}"
+                        tries = ", ".join(f"{flag} {value}" for flag, value in pairs)
+                        say(f"  trial {trial.trial:>{digits}}: {tries}: {result}")
         except (KeyboardInterrupt, SystemExit):
             if not quiet:
                 say(f"stopped; what is done is saved in {folder}, and the same command continues")
@@ -176,28 +200,43 @@ def _claimed(folder: Path, command: str) -> Iterator[list[int]]:
     Raises:
         DataError: it is in use, holds another sweep, or something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _COMMAND
-    if not path.exists() and any(entry.name != _LOCK for entry in folder.iterdir()):
-        raise DataError(f"{folder} is not empty, and not the folder of a sweep; choose another --out")
-    with open(folder / _LOCK, "a") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # Windows
-        except BlockingIOError:
-            raise DataError(f"{folder} is in use by another sweep, or by trials of one; wait for them") from None
-        if not path.exists():
-            write_atomically(path, command.encode())
-        elif (other := path.read_text(encoding="utf-8", errors="replace")) != command:
-            raise DataError(f"{folder} holds another sweep, by {other}; choose another --out")
+    path, first = folder / _COMMAND, distributed.rank() == 0
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and any(entry.name != _LOCK for entry in folder.iterdir()):
+            raise DataError(f"{folder} is not empty, and not the folder of a sweep; choose another --out")
+    distributed.barrier()
+    with open(folder / _LOCK, "a+") as lock:
+        if first:
+            try:
+                _lock(lock)
+            except BlockingIOError:
+                raise DataError(f"{folder} is in use by another sweep, or by trials of one; wait for them") from None
+            if not path.exists():
+                write_atomically(path, command.encode())
+            elif (other := path.read_text(encoding="utf-8", errors="replace")) != command:
+                raise DataError(f"{folder} holds another sweep, by {other}; choose another --out")
+            _lock(lock, shared=True)
+        distributed.barrier()
+        if not first:
+            _lock(lock, shared=True)
         before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
             yield [lock.fileno()] if os.name == "posix" else []
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _lock(file: IO[str], shared: bool = False) -> None:
+    """Lock a file for this process and those that it starts, or shared with others; on Windows do nothing.
+
+    Raises:
+        BlockingIOError: it is locked by others.
+    """
+    with suppress(ImportError):
+        import fcntl
+
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _print_table(trials: Sequence[Trial], flags: Sequence[str]) -> None:

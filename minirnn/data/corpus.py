@@ -2,18 +2,84 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from typing import IO, Protocol, TypeVar
 
 import numpy as np
 
 from minirnn.data.sources import Opened, decode_stream, iter_blocks, open_sources
-from minirnn.data.text import Bytes, Characters, Words, code_points, iter_chunks
+from minirnn.data.text import Bytes, Characters, Symbols, Words, code_points, iter_chunks
 from minirnn.errors import DataError
 
 _MAX_IN_MEMORY = 1 << 27  # bytes of tokens; more go to an unnamed temporary file
 _CODE_POINTS = 0x110000
+
+S = TypeVar("S", bound=Symbols | None)
+Encode = Callable[[], tuple[Iterator[np.ndarray], S]]
+"""Returns tokens, block by block, all of one type, and their vocabulary."""
+
+
+class Store(Protocol):
+    """Makes one array of the tokens; :func:`store`, or a function that does so once for several processes."""
+
+    def __call__(self, encode: Encode[S], /) -> tuple[np.ndarray, S]: ...
+
+
+def store(encode: Encode[S], /) -> tuple[np.ndarray, S]:
+    """Return all tokens, in memory or mapped from an unnamed file that is deleted with the array; and the vocabulary.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    blocks, symbols = encode()
+    dtype, blocks = _type_of(blocks)
+    memory = io.BytesIO()
+    for block in blocks:
+        memory.write(block.data)
+        if memory.tell() > _MAX_IN_MEMORY:
+            break
+    else:
+        return np.frombuffer(memory.getbuffer(), dtype), symbols
+    try:
+        with tempfile.TemporaryFile() as file:
+            write_blocks(file, [np.frombuffer(memory.getbuffer(), dtype)])
+            memory = io.BytesIO()
+            write_blocks(file, blocks)
+            return map_file(file, dtype), symbols
+    except OSError as error:
+        raise cannot_store(error) from None
+
+
+def write_blocks(file: IO[bytes], blocks: Iterable[np.ndarray]) -> np.dtype:
+    """Write tokens to a file, and return their type.
+
+    They do not go through a mapping, whose pages would count as this process's memory.
+    """
+    dtype, blocks = _type_of(iter(blocks))
+    for block in blocks:
+        file.write(block.data)
+    file.flush()
+    return dtype
+
+
+def map_file(file: IO[bytes], dtype: np.dtype) -> np.ndarray:
+    """Return the tokens in a file, mapped read-only; the file may be closed and deleted."""
+    return np.memmap(file, dtype, "r") if file.seek(0, io.SEEK_END) else np.empty(0, dtype)
+
+
+def cannot_store(error: OSError) -> DataError:
+    """Return the error for a disk that takes no more tokens."""
+    folder, reason = tempfile.gettempdir(), error.strerror or error
+    return DataError(f"cannot store the encoded text in {folder}: {reason}; set TMPDIR to another folder")
+
+
+def _type_of(blocks: Iterator[np.ndarray]) -> tuple[np.dtype, Iterator[np.ndarray]]:
+    """The type of the tokens, and all blocks again."""
+    first = next(blocks, np.empty(0, np.uint8))
+    return first.dtype, chain([first], blocks)
 
 
 def iter_text(opened: Sequence[Opened]) -> Iterator[str]:
@@ -32,12 +98,15 @@ def iter_text(opened: Sequence[Opened]) -> Iterator[str]:
             yield "\n"
 
 
-def read_characters(sources: Sequence[str], symbols: Characters | None = None) -> tuple[np.ndarray, Characters]:
+def read_characters(
+    sources: Sequence[str], symbols: Characters | None = None, store: Store = store
+) -> tuple[np.ndarray, Characters]:
     """Read the text of ``sources`` as tokens [S], one per character. It is read twice and never held as a whole.
 
     Args:
         sources: files, ``-`` for standard input, or ``@python``.
         symbols: the vocabulary to use; other characters are left out. None takes all characters of the text.
+        store: makes one array of the tokens.
 
     Returns:
         ``(tokens, symbols)``: of the smallest unsigned integer type that holds the vocabulary; the vocabulary.
@@ -45,26 +114,37 @@ def read_characters(sources: Sequence[str], symbols: Characters | None = None) -
     Raises:
         DataError: a source cannot be read, is not UTF-8, or changes meanwhile; or all of them are blank.
     """
-    opened = open_sources(sources)
-    counts = np.zeros(_CODE_POINTS, np.int64)
-    for block in iter_text(opened):
-        found = np.bincount(code_points(block))
-        counts[: found.size] += found
-    present = np.flatnonzero(counts)
-    if not any(not chr(point).isspace() for point in present):
-        raise DataError(f"nothing to read in {', '.join(sources)}")
-    symbols = symbols or Characters("".join(map(chr, present)))
-    size = int(counts[code_points(symbols.characters)].sum())
-    tokens = _store(map(symbols.encode, iter_text(opened)))
-    if tokens.size != size:
+
+    def encode() -> tuple[Iterator[np.ndarray], Characters]:
+        opened = open_sources(sources)
+        counts = np.zeros(_CODE_POINTS, np.int64)
+        for block in iter_text(opened):
+            found = np.bincount(code_points(block))
+            counts[: found.size] += found
+        present = np.flatnonzero(counts)
+        if not any(not chr(point).isspace() for point in present):
+            raise _nothing(sources)
+        chosen = symbols or Characters("".join(map(chr, present)))
+        size = int(counts[code_points(chosen.characters)].sum())
+        return _of_size(map(chosen.encode, iter_text(opened)), size, sources), chosen
+
+    return store(encode)
+
+
+def _of_size(blocks: Iterable[np.ndarray], size: int, sources: Sequence[str]) -> Iterator[np.ndarray]:
+    """The blocks, which must have so many tokens."""
+    for block in blocks:
+        size -= block.size
+        yield block
+    if size:
         raise DataError(f"{', '.join(sources)} changed while being read; try again")
-    return tokens, symbols
 
 
 def read_words(
     sources: Sequence[str],
     symbols: Words | None = None,
     lower: bool = False,
+    store: Store = store,
 ) -> tuple[np.ndarray, Words]:
     """Read the text of ``sources`` as tokens [S], one per word, as :func:`read_characters` does.
 
@@ -72,16 +152,36 @@ def read_words(
         sources: files, ``-`` for standard input, or ``@python``.
         symbols: the vocabulary to use. None makes one of all words of the text.
         lower: lower-case the text for it.
+        store: makes one array of the tokens.
 
     Raises:
         DataError: a source cannot be read or is not UTF-8, or all of them are blank.
     """
-    opened = open_sources(sources)
-    symbols = symbols or Words.of(_whole_words(opened), lower)
-    tokens = _store(map(symbols.encode, _whole_words(opened)))
-    if all(symbols.symbol(token).isspace() for token in np.unique(tokens).tolist()):
-        raise DataError(f"nothing to read in {', '.join(sources)}")
-    return tokens, symbols
+
+    def encode() -> tuple[Iterator[np.ndarray], Words]:
+        opened = open_sources(sources)
+        chosen = symbols or Words.of(_whole_words(opened), lower)
+        blank = np.array([chosen.symbol(token).isspace() for token in range(len(chosen))])
+        blocks = map(chosen.encode, _whole_words(opened))
+        return _refuse_blank(blocks, lambda block: bool(blank[block].all()), sources), chosen
+
+    return store(encode)
+
+
+def _refuse_blank(
+    blocks: Iterable[np.ndarray], is_blank: Callable[[np.ndarray], bool], sources: Sequence[str]
+) -> Iterator[np.ndarray]:
+    """The blocks, of which one must not be blank."""
+    blank = True
+    for block in blocks:
+        blank = blank and is_blank(block)
+        yield block
+    if blank:
+        raise _nothing(sources)
+
+
+def _nothing(sources: Sequence[str]) -> DataError:
+    return DataError(f"nothing to read in {', '.join(sources)}")
 
 
 def _whole_words(opened: Sequence[Opened]) -> Iterator[str]:
@@ -95,7 +195,7 @@ def _whole_words(opened: Sequence[Opened]) -> Iterator[str]:
     yield rest
 
 
-def read_bytes(sources: Sequence[str]) -> tuple[np.ndarray, Bytes]:
+def read_bytes(sources: Sequence[str], store: Store = store) -> tuple[np.ndarray, Bytes]:
     """Read the bytes of ``sources`` as tokens [S] uint8, one source after the other.
 
     Raises:
@@ -107,19 +207,16 @@ def read_bytes(sources: Sequence[str]) -> tuple[np.ndarray, Bytes]:
             with opener() as file:
                 yield from (np.frombuffer(block, np.uint8) for block in iter_blocks(file))
 
-    data = _store(blocks())
-    if not data.size:
-        raise DataError(f"nothing to read in {', '.join(sources)}")
-    return data, Bytes()
+    return store(lambda: (_refuse_blank(blocks(), lambda block: not block.size, sources), Bytes()))
 
 
-def renumber(tokens: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def renumber(tokens: np.ndarray, numbers: np.ndarray, store: Store = store) -> np.ndarray:
     """Tokens [S] with the ``numbers`` [V] in place of their own; as little in memory as by :func:`read_characters`."""
     numbers = numbers.astype(np.min_scalar_type(numbers.max()))
-    return _store(numbers[chunk] for chunk in iter_chunks(tokens))
+    return store(lambda: ((numbers[chunk] for chunk in iter_chunks(tokens)), None))[0]
 
 
-def split_evenly(tokens: np.ndarray, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+def split_evenly(tokens: np.ndarray, count: int, length: int, store: Store = store) -> tuple[np.ndarray, np.ndarray]:
     """Take ``count`` pieces of ``length`` tokens, evenly spaced, out of tokens [S], of which there are as many.
 
     Returns:
@@ -128,25 +225,5 @@ def split_evenly(tokens: np.ndarray, count: int, length: int) -> tuple[np.ndarra
     starts = [(2 * number + 1) * tokens.size // (2 * count) - length // 2 for number in range(count)]
     between = zip([0, *(start + length for start in starts)], [*starts, tokens.size], strict=True)
     pieces = np.concatenate([tokens[start : start + length] for start in starts])
-    return _store(tokens[start:end] for start, end in between), pieces
-
-
-def _store(blocks: Iterator[np.ndarray]) -> np.ndarray:
-    """The blocks as one array, in memory or mapped from an unnamed file that is deleted with the array."""
-    kept, size = [np.empty(0, np.uint8)], 0
-    for block in blocks:
-        kept.append(block)
-        size += block.nbytes
-        if size > _MAX_IN_MEMORY:
-            break
-    else:
-        return np.concatenate(kept[1:] or kept)
-    try:
-        with tempfile.TemporaryFile() as file:
-            for block in chain(kept[1:], blocks):
-                file.write(block.data)  # not through the mapping, whose pages would count as this process's memory
-            file.flush()
-            return np.memmap(file, block.dtype, "r")
-    except OSError as error:
-        folder, reason = tempfile.gettempdir(), error.strerror or error
-        raise DataError(f"cannot store the encoded text in {folder}: {reason}; set TMPDIR to another folder") from None
+    rest = chain.from_iterable(iter_chunks(tokens[start:end]) for start, end in between)
+    return store(lambda: (rest, None))[0], pieces

@@ -145,7 +145,9 @@ class Words:
 
     def most_frequent(self, tokens: np.ndarray, min_count: int = 1, max_size: int | None = None) -> Words:
         """The words that occur in ``tokens`` [S], as :meth:`Vocabulary.of` chooses them."""
-        counts = np.bincount(tokens, minlength=len(self))
+        counts = np.zeros(len(self), np.int64)
+        for chunk in iter_chunks(tokens):
+            counts += np.bincount(chunk, minlength=len(self))
         counts[0] = 0
         order = np.argsort(-counts, kind="stable")[:max_size].tolist()
         return Words(Vocabulary(self.symbol(n) for n in order if counts[n] >= min_count), self.tokenizer.lower)

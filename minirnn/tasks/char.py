@@ -9,14 +9,15 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import IO, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
 from minirnn import distributed, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
-from minirnn.data.corpus import read_bytes, read_characters, read_words, renumber
+from minirnn.data import corpus
+from minirnn.data.corpus import Encode, S, Store, read_bytes, read_characters, read_words, renumber
 from minirnn.data.text import Bytes, Streams, Symbols, Words, iter_chunks, symbols_from_config, union
 from minirnn.errors import DataError
 from minirnn.kernels.contract import Weights
@@ -87,20 +88,43 @@ class Corpus(NamedTuple):
     symbols: Symbols
 
 
-def read_corpus(sources: Sequence[str], symbols: Symbols | None = None) -> Corpus:
+def read_corpus(sources: Sequence[str], symbols: Symbols | None = None, store: Store = corpus.store) -> Corpus:
     """Read files, ``-`` or ``@python``.
 
     Args:
         symbols: what to read them as; as all their characters where None.
+        store: makes one array of the tokens; with :func:`store_once` one rank of a machine reads for all.
 
     Raises:
         DataError: a source cannot be read, is empty, or is not text.
     """
     if isinstance(symbols, Bytes):
-        return Corpus(*read_bytes(sources))
+        return Corpus(*read_bytes(sources, store))
     if isinstance(symbols, Words):
-        return Corpus(*read_words(sources, symbols))
-    return Corpus(*read_characters(sources, symbols))
+        return Corpus(*read_words(sources, symbols, store=store))
+    return Corpus(*read_characters(sources, symbols, store))
+
+
+def store_once(encode: Encode[S], /) -> tuple[np.ndarray, S]:
+    """As :func:`minirnn.data.corpus.store`, by one rank of each machine, whose file all map; without MPI the same.
+
+    All ranks of the machine must call it.
+    """
+    with distributed.on_machine():
+        if distributed.size() == 1:
+            return corpus.store(encode)
+
+        def write(file: IO[bytes]) -> tuple[str, dict[str, Any] | None]:
+            blocks, symbols = encode()
+            try:
+                return corpus.write_blocks(file, blocks).str, None if symbols is None else symbols.to_config()
+            except OSError as error:
+                raise corpus.cannot_store(error) from None
+
+        file, (dtype, config) = distributed.write_once(write)
+        symbols: Any = None if config is None else symbols_from_config(config)
+        with file:
+            return corpus.map_file(file, np.dtype(dtype)), symbols
 
 
 def evaluate(model: CharLM, streams: Streams) -> dict[str, float]:
@@ -149,7 +173,7 @@ class TextGenerator(Task[Corpus, TextConfig]):
 
     @classmethod
     def read(cls, sources: Sequence[str], config: Any) -> Corpus:
-        return read_corpus(sources, Bytes() if config.as_bytes else None)
+        return read_corpus(sources, Bytes() if config.as_bytes else None, store_once)
 
     @classmethod
     def _build(cls, data: Corpus, config: TextConfig, init_from: Self | None) -> Self:
@@ -163,7 +187,7 @@ class TextGenerator(Task[Corpus, TextConfig]):
         if init_from is not None:
             symbols = union(init_from.symbols, symbols)
         if symbols.entries() != data.symbols.entries():
-            tokens = renumber(tokens, np.maximum(numbers_in(symbols, data.symbols), 0))
+            tokens = renumber(tokens, np.maximum(numbers_in(symbols, data.symbols), 0), store_once)
         training, validation = cls._split(tokens, cut)
         train = Streams.of(training, config.batch_size, config.seq_length)
         random.manual_seed(config.seed)

@@ -11,7 +11,7 @@ import numpy as np
 from minirnn.config import option
 from minirnn.data.corpus import read_words, split_evenly
 from minirnn.data.text import Symbols, Words
-from minirnn.tasks.char import Corpus, TextConfig, TextGenerator
+from minirnn.tasks.char import Corpus, TextConfig, TextGenerator, store_once
 from minirnn.training import TrainingConfig
 
 VAL_WORDS, MAX_VAL_WORDS = 500, 1 << 14  # in a piece of the validation set, and in all of it
@@ -57,7 +57,7 @@ class WordGenerator(TextGenerator):
 
     @classmethod
     def read(cls, sources: Sequence[str], config: Any) -> Corpus:
-        return Corpus(*read_words(sources, None, config.lower))
+        return Corpus(*read_words(sources, None, config.lower, store_once))
 
     @classmethod
     def _build(cls, data: Corpus, config: Any, init_from: Self | None) -> Self:
@@ -78,7 +78,7 @@ class WordGenerator(TextGenerator):
         """
         size = min(tokens.size - cut, MAX_VAL_WORDS)
         count = max(1, round(size / VAL_WORDS))
-        return split_evenly(tokens, count, size // count)
+        return split_evenly(tokens, count, size // count, store_once)
 
     def _reading(self) -> dict[str, Any]:
         assert isinstance(self.symbols, Words)

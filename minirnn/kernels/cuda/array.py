@@ -137,6 +137,14 @@ class DeviceArray:
         """The values as a NumPy array; waits for the GPU."""
         return self.raw.copy_to_host() if self.size else np.empty(self.shape, self.dtype)
 
+    def change_on_host(self, change: Callable[[np.ndarray], object]) -> None:
+        """Let ``change`` modify the values in page-locked memory of the host; waits for the GPU."""
+        if self.size:
+            host = memory.page_locked(self.nbytes).view(self.dtype)
+            self.flat.raw.copy_to_host(host)
+            change(host)
+            self.flat.raw.copy_to_device(host)
+
     def item(self) -> Any:
         """The only element as a Python number; waits for the GPU."""
         return self.numpy().item()

@@ -78,6 +78,17 @@ def allocate(nbytes: int) -> Block:
     )
 
 
+_page_locked = np.empty(0, np.uint8)
+
+
+def page_locked(nbytes: int) -> np.ndarray:
+    """Page-locked memory of the host, which the GPU copies from and to directly; every call gives the same."""
+    global _page_locked
+    if _page_locked.size < nbytes:
+        _page_locked = cuda.pinned_array(size_class(nbytes), np.uint8)
+    return _page_locked[:nbytes]
+
+
 def cached_bytes() -> int:
     """Bytes on the free list."""
     return sum(size * len(blocks) for size, blocks in list(_free.items()))
