@@ -79,7 +79,9 @@ class Tensor:
         """``grad_slot`` where an operation may compute a whole gradient in it, which then need not be copied."""
         slot = self.grad_slot
         fits = slot is not None and (slot.shape, slot.dtype) == (self.shape, self.dtype)
-        return slot if fits and self.grad is None and not recording.is_on() else None
+        if not fits or self.grad is not None:
+            return None
+        return recording.own_result(slot) if recording.is_on() else slot
 
     def add_grad(self, gradient: Array) -> None:
         """Add to ``grad`` (used by the tape)."""
