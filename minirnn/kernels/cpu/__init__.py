@@ -61,7 +61,7 @@ def scaled(x: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
 
 def _is_one(factor: np.ndarray) -> bool:
-    return bool(factor == 1)
+    return factor.item() == 1
 
 
 def unstack(x: np.ndarray, axis: int) -> np.ndarray:

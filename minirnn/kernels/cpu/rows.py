@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minirnn.kernels import memory, threads
+from minirnn.kernels import memory, recording, threads
 from minirnn.kernels.jit import chunk_of, jit
 from minirnn.kernels.pointwise import cast, random_bits
 
@@ -59,7 +59,8 @@ def _column_sums(thread_id, num_threads, x, out):
 
 def take_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     out = memory.empty((rows.size, *table.shape[1:]), table.dtype)
-    return np.take(table, rows, axis=0, out=out, mode="clip")  # indices are valid; "raise" would copy
+    # indices are valid; "raise" would copy
+    return recording.call(np.ndarray.take, table, rows, axis=0, out=out, mode="clip")
 
 
 def scatter_add_rows(values: np.ndarray, rows: np.ndarray, count: int, out: np.ndarray | None = None) -> np.ndarray:
