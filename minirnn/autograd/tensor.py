@@ -68,7 +68,7 @@ class Tensor:
                     f"backward: a tensor of shape {shape} has no gradient of its own; reduce it to one number first "
                     "(sum, mean), or pass grad"
                 )
-            gradient = K.ones_like(self.data)
+            gradient = K.asarray(1, self.dtype).reshape(self.shape)
         else:
             gradient = K.asarray(grad.data if isinstance(grad, Tensor) else grad, self.dtype)
             if gradient.shape != self.shape:
@@ -81,7 +81,7 @@ class Tensor:
         fits = slot is not None and (slot.shape, slot.dtype) == (self.shape, self.dtype)
         if not fits or self.grad is not None:
             return None
-        return recording.own_result(slot) if recording.is_on() else slot
+        return recording.reserved(slot) if recording.is_on() else slot
 
     def add_grad(self, gradient: Array) -> None:
         """Add to ``grad`` (used by the tape)."""

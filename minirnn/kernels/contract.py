@@ -298,6 +298,9 @@ class Backend(Protocol[A]):
             accumulate: with ``transpose_a``: add to ``out``.
         """
 
+    def all_below(self, index: np.ndarray, count: int) -> bool:
+        """Whether all int64 indices [S], which are on the host, are from 0 to ``count`` - 1."""
+
     def take_rows(self, table: A, rows: Any) -> A:
         """``table[rows]``: table [V, ...], rows [S], result [S, ...]."""
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from minirnn.kernels.recording import own
+from minirnn.kernels.recording import allocated
 
 MIN_BYTES = 1 << 16
 """Smaller arrays come from NumPy's own allocator."""
@@ -58,7 +58,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < MIN_BYTES:
-        return own(np.empty(shape, dtype))
+        return allocated(np.empty(shape, dtype))
     size = size_class(nbytes)
     try:
         memory = _free[size].pop()
@@ -70,7 +70,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     _Bytes.in_use += size
     _Bytes.peak = max(_Bytes.peak, _Bytes.in_use)
     block = np.asarray(_Block(size, memory))
-    return own(block[:nbytes].view(dtype).reshape(shape))
+    return allocated(block[:nbytes].view(dtype).reshape(shape))
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:

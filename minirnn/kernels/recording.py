@@ -153,13 +153,20 @@ def repeat_calls(calls: list[Call]) -> None:
 # ------------------------------------------------------------------------------------- what code to be recorded calls
 
 
-def own(array: np.ndarray, existing: bool = False) -> np.ndarray:
-    """``array`` as one of the recording that is on, if there is one: see :meth:`Recording.own`."""
+def allocated(array: np.ndarray) -> np.ndarray:
+    """``array``, not filled yet, as one that the recording may use."""
     recording = current()
-    return array if recording is None else recording.own(array, existing)
+    return array if recording is None else recording.own(array)
 
 
-def own_result(array: np.ndarray) -> np.ndarray | None:
+def constant(*arrays: np.ndarray) -> None:
+    """Declare arrays that are the same whenever the recording is repeated."""
+    if (recording := current()) is not None:
+        for array in arrays:
+            recording.own(array, existing=True)
+
+
+def reserved(array: np.ndarray) -> np.ndarray | None:
     """``array``, whose memory is there without the recording, for one result; None where it has been used for one."""
     recording = current()
     return None if recording is None or recording.knows(array) else recording.own(array, existing=True)

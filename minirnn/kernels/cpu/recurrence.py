@@ -43,8 +43,7 @@ class Recurrence:
             table, tokens = self._empty(0, plan.gates, size), _NO_TOKENS
         self.histories = [self._history(initial) for initial in states]
         self._source = self.histories[0] if noise.mask is None else self._history(state)
-        for constant in (steps.cumulative_steps, steps.starts, steps.previous):
-            recording.own(constant, existing=True)
+        recording.constant(steps.cumulative_steps, steps.starts, steps.previous)
         # by the names of the kernels' arguments, see minirnn.kernels.plan; each kernel picks those it has
         self._arrays: dict[str, Any] = {
             "cumulative_steps": steps.cumulative_steps,
