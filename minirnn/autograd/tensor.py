@@ -77,9 +77,8 @@ class Tensor:
 
     def grad_out(self) -> Array | None:
         """``grad_slot`` where an operation may compute a whole gradient in it, which then need not be copied."""
-        slot = self.grad_slot
-        fits = slot is not None and (slot.shape, slot.dtype) == (self.shape, self.dtype)
-        if not fits or self.grad is not None:
+        slot: Any = self.grad_slot
+        if slot is None or self.grad is not None or (slot.shape, slot.dtype) != (self.shape, self.dtype):
             return None
         return recording.reserved(slot) if recording.is_on() else slot
 

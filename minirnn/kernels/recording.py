@@ -82,7 +82,7 @@ class Recording:
         array = plain(array)
         if self.refused:
             return array
-        start = _address(array)
+        start = address(array)
         self._known.append((start, start + array.nbytes))
         self._kept.append(array)
         self._bytes += 0 if existing else array.nbytes
@@ -92,8 +92,8 @@ class Recording:
 
     def knows(self, array: np.ndarray) -> bool:
         """Whether ``array`` lies in memory whose content is known at each point."""
-        address = _address(array)
-        return array.size == 0 or any(start <= address < stop for start, stop in self._known)
+        first = address(array)
+        return array.size == 0 or any(start <= first < stop for start, stop in self._known)
 
     def check(self, *arrays: np.ndarray) -> None:
         """Refuse unless the origin of all these arrays is known."""
@@ -132,9 +132,10 @@ class Recording:
         return _traced(result)
 
 
-def _address(array: np.ndarray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
+def address(array: Any) -> int:
+    """Where the first element of an array lies."""
+    first: int = array.__array_interface__["data"][0]
+    return first
 
 
 def _compute(out: np.ndarray, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

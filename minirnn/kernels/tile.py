@@ -230,7 +230,7 @@ def _generate_tile(rows, vectors, lanes, panel_vectors, context, builder, signat
 
 
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (emit_tile(rows, VECTORS) for rows in range(1, ROWS + 1))
-_half_tile1, _half_tile6 = (emit_tile(rows, VECTORS // 2, panel_vectors=VECTORS) for rows in (1, ROWS))
+_half_tile1, _half_tile5, _half_tile6 = (emit_tile(rows, VECTORS // 2, panel_vectors=VECTORS) for rows in (1, 5, 6))
 _wide_tile1, _wide_tile1_less = (emit_tile(1, n, panel_vectors=VECTORS) for n in (WIDE * VECTORS, WIDE * VECTORS - 1))
 
 
@@ -257,6 +257,8 @@ def _multiply_add(a, a_row, a_column, rows, panels, panel_size, depth, c, c_row,
                 _half_tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
             elif height == 6:
                 _tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            elif height == 5 and 2 * used <= width:
+                _half_tile5(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
             elif height == 5:
                 _tile5(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
             elif height == 4:

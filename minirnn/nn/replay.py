@@ -225,7 +225,7 @@ class _Plan:
                 computed = done.backward([None if g is None else now.own(g) for g in own])
         except Exception:
             return self._again(call, given)
-        now.check(*(g for g in computed if g is not None))
+        now.check(*[plain(g) for g in computed if g is not None])
         self._finish(owner, now, drawn, own, computed)
         return [None if g is None else g.copy() for g in computed]
 
@@ -235,10 +235,11 @@ class _Plan:
         self.given, self.computed, self.backward = given, computed.copy(), now.calls
         self.slots: list[tuple[Tensor, Any]] = []  # leaves whose gradients are computed where the optimizer reads them
         for number, (leaf, gradient) in enumerate(zip(self.edges, computed, strict=True)):
-            slot: Any = leaf.grad_slot if isinstance(leaf, Tensor) else None
-            if slot is not None and gradient is not None and gradient.ctypes.data == slot.ctypes.data:
-                self.computed[number] = slot
-                self.slots.append((leaf, slot))
+            if isinstance(leaf, Tensor) and leaf.grad_slot is not None and gradient is not None:
+                slot: Any = leaf.grad_slot
+                if recording.address(gradient) == recording.address(slot):
+                    self.computed[number] = slot
+                    self.slots.append((leaf, slot))
         self.seeds = _Seeds(drawn, [*self.forward, *self.backward])
         if not now.refused and self.seeds.complete:
             self.ready = True
