@@ -106,8 +106,9 @@ class Recording:
         if any(isinstance(value, np.floating) for value in args):  # of Python or of an array: nobody knows
             self.refuse("one of NumPy's numbers")
         if not self.refused:
-            if hasattr(function, "typeof_pyval"):  # a jitted function: the code itself, for these types
-                function = function.compile(tuple(map(function.typeof_pyval, args)))
+            jitted: Any = function if hasattr(function, "typeof_pyval") else None
+            if jitted is not None:  # the code for these types, which need not be looked up again
+                function = jitted.compile(tuple(map(jitted.typeof_pyval, args)))
             self.calls.append((function, list(args), kwargs))
 
     def compute(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
