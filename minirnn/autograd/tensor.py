@@ -68,7 +68,7 @@ class Tensor:
                     f"backward: a tensor of shape {shape} has no gradient of its own; reduce it to one number first "
                     "(sum, mean), or pass grad"
                 )
-            gradient = K.ones_like(self.data)
+            gradient = K.asarray(1, self.dtype).reshape(self.shape)
         else:
             gradient = K.asarray(grad.data if isinstance(grad, Tensor) else grad, self.dtype)
             if gradient.shape != self.shape:
@@ -77,9 +77,10 @@ class Tensor:
 
     def grad_out(self) -> Array | None:
         """``grad_slot`` where an operation may compute a whole gradient in it, which then need not be copied."""
-        slot = self.grad_slot
-        fits = slot is not None and (slot.shape, slot.dtype) == (self.shape, self.dtype)
-        return slot if fits and self.grad is None and not recording.is_on() else None
+        slot: Any = self.grad_slot
+        if slot is None or self.grad is not None or (slot.shape, slot.dtype) != (self.shape, self.dtype):
+            return None
+        return recording.reserved(slot) if recording.is_on() else slot
 
     def add_grad(self, gradient: Array) -> None:
         """Add to ``grad`` (used by the tape)."""

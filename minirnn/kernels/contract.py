@@ -165,7 +165,9 @@ class Recurrence(Protocol[A]):
 
     histories: list[A]
 
-    def backward(self, dy: A | None, d_states: list[A]) -> tuple[list[A], RecurrentWeights[A]]:
+    def backward(
+        self, dy: A | None, d_states: list[A], d_weight_hh: A | None = None
+    ) -> tuple[list[A], RecurrentWeights[A]]:
         """Backpropagation through time, once: the gradients of the initial states and of the weights.
 
         The gradient of the gates' input part replaces the content of ``gates``.
@@ -173,6 +175,7 @@ class Recurrence(Protocol[A]):
         Args:
             dy: [S, W], gradient of the output at every step; None for zero.
             d_states: gradients of the final states, shaped like the initial ones; overwritten.
+            d_weight_hh: memory for the gradient of weight_hh.
         """
 
 
@@ -299,6 +302,9 @@ class Backend(Protocol[A]):
             rows: [K] integers, with ``transpose_a``: row k of B is ``b[rows[k]]``.
             accumulate: with ``transpose_a``: add to ``out``.
         """
+
+    def all_below(self, index: np.ndarray, count: int) -> bool:
+        """Whether all int64 indices [S], which are on the host, are from 0 to ``count`` - 1."""
 
     def take_rows(self, table: A, rows: Any) -> A:
         """``table[rows]``: table [V, ...], rows [S], result [S, ...]."""

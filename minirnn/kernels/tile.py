@@ -65,14 +65,12 @@ def _panel_width(array):
     return lambda array: width
 
 
-def emit_tile(
-    rows: int, vectors: int, lanes: int | None = None, panels: int = 1, panel_vectors: int | None = None
-) -> Any:
+def emit_tile(rows: int, vectors: int, lanes: int | None = None, panel_vectors: int | None = None) -> Any:
     """An intrinsic ``tile(a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns)``.
 
-    It adds A B to C for ``rows`` rows and the first ``columns`` of ``panels * vectors * lanes`` columns; the panels are
-    ``panel_size`` apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
-    A row of a panel is ``panel_vectors`` wide, of which the tile uses the first ``vectors``; these alone if None.
+    It adds A B to C for ``rows`` rows and the first ``columns`` of ``vectors * lanes`` columns. A row of a panel is
+    ``panel_vectors`` wide, ``vectors`` if None; where the tile is wider it takes the next panels too, ``panel_size``
+    apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
     Elements of A and B that are uint32 are pairs of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32 then.
     Panels of uint16 hold bfloat16, as :func:`pack_bfloat16` makes them, for A and C of float32.
     """
@@ -83,7 +81,7 @@ def emit_tile(
         signature = types.void(a, size, size, size, panel, size, size, c, size, size, size, size)
 
         def generate(context, builder, signature, args):
-            _generate_tile(rows, vectors, lanes, panels, panel_vectors or vectors, context, builder, signature, args)
+            _generate_tile(rows, vectors, lanes, panel_vectors or vectors, context, builder, signature, args)
             return context.get_dummy_value()
 
         return signature, generate
@@ -125,7 +123,7 @@ def sum_over(builder: Any, count: Any, cells: Any, zero: Any, add: Any) -> dict[
     return sums
 
 
-def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder, signature, args):
+def _generate_tile(rows, vectors, lanes, panel_vectors, context, builder, signature, args):
     a_type, panel_type, c_type = signature.args[0], signature.args[4], signature.args[7]
     width = a_type.dtype.bitwidth // 8
     lanes = lanes or vector_bytes() // width
@@ -167,7 +165,7 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
     panel = builder.gep(data(panel_type, panel), [panel_at])
     c = builder.gep(data(c_type, c), [c_at])
     zero = ir.Constant(vector, [0.0] * lanes)
-    cells = [(row, v) for row in range(rows) for v in range(panels * vectors)]
+    cells = [(row, v) for row in range(rows) for v in range(vectors)]
 
     def target(row, v):
         return vector_at(c, builder.add(builder.mul(constant(row), c_row), constant(v * lanes)))
@@ -182,21 +180,21 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
     def add_products(k, sums):
         panel_row = builder.mul(k, constant(panel_vectors * lanes))
         right, found = [], {}
-        for number in range(panels):
+        for v in range(vectors):
+            number, within = divmod(v, panel_vectors)
             start = builder.add(panel_row, builder.mul(constant(number), panel_size))
-            if panel_type.dtype == types.uint16:
-                for v in range(0, vectors, 2):
-                    right += expanded(builder.gep(panel, [builder.add(start, constant(v * lanes))]))
-                continue
-            for v in range(vectors):
-                load = builder.load(vector_at(panel, builder.add(start, constant(v * lanes)), operand))
+            at = builder.add(start, constant(within * lanes))
+            if panel_type.dtype != types.uint16:
+                load = builder.load(vector_at(panel, at, operand))
                 load.align = width
                 right.append(load)
+            elif within % 2 == 0:
+                right += expanded(builder.gep(panel, [at]))
         a_k = builder.mul(k, a_column)
         for row in range(rows):
             element = builder.load(builder.gep(a, [builder.add(a_k, builder.mul(constant(row), a_row))]))
             left = broadcast(builder, element, operand)
-            for v in range(panels * vectors):
+            for v in range(vectors):
                 if pairs:
                     found[row, v] = builder.call(dot, [sums[row, v], left, right[v]])
                 else:
@@ -204,7 +202,7 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
         return found
 
     sums = sum_over(builder, depth, cells, zero, add_products)
-    whole = builder.icmp_signed("==", columns, constant(panels * vectors * lanes))
+    whole = builder.icmp_signed("==", columns, constant(vectors * lanes))
     with builder.if_else(whole) as (full, edge):
         with full:
             for row, v in cells:
@@ -221,7 +219,7 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
             )
             align = ir.Constant(word, width)
             count = broadcast(builder, builder.trunc(columns, word), ir.VectorType(word, lanes))
-            for v in range(panels * vectors):
+            for v in range(vectors):
                 numbers = ir.Constant(ir.VectorType(word, lanes), [v * lanes + lane for lane in range(lanes)])
                 mask = builder.icmp_signed("<", numbers, count)
                 for row in range(rows):
@@ -232,8 +230,8 @@ def _generate_tile(rows, vectors, lanes, panels, panel_vectors, context, builder
 
 
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (emit_tile(rows, VECTORS) for rows in range(1, ROWS + 1))
-_half_tile6 = emit_tile(ROWS, VECTORS // 2, panel_vectors=VECTORS)
-_wide_tile1 = emit_tile(1, VECTORS, panels=WIDE)
+_half_tile1, _half_tile5, _half_tile6 = (emit_tile(rows, VECTORS // 2, panel_vectors=VECTORS) for rows in (1, 5, 6))
+_wide_tile1, _wide_tile1_less = (emit_tile(1, n, panel_vectors=VECTORS) for n in (WIDE * VECTORS, WIDE * VECTORS - 1))
 
 
 @jit(from_python=False)
@@ -243,7 +241,10 @@ def _multiply_add(a, a_row, a_column, rows, panels, panel_size, depth, c, c_row,
     panel, column = 0, 0
     while rows == 1 and column + (WIDE - 1) * width < columns:
         used = min(WIDE * width, columns - column)
-        _wide_tile1(a, 0, a_row, a_column, panels, panel, panel_size, c, column, c_row, depth, used)
+        if VECTORS * used <= (WIDE * VECTORS - 1) * width:  # the last vector would be padding
+            _wide_tile1_less(a, 0, a_row, a_column, panels, panel, panel_size, c, column, c_row, depth, used)
+        else:
+            _wide_tile1(a, 0, a_row, a_column, panels, panel, panel_size, c, column, c_row, depth, used)
         panel += WIDE * panel_size
         column += WIDE * width
     while column < columns:
@@ -256,6 +257,8 @@ def _multiply_add(a, a_row, a_column, rows, panels, panel_size, depth, c, c_row,
                 _half_tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
             elif height == 6:
                 _tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            elif height == 5 and 2 * used <= width:
+                _half_tile5(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
             elif height == 5:
                 _tile5(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
             elif height == 4:
@@ -264,6 +267,8 @@ def _multiply_add(a, a_row, a_column, rows, panels, panel_size, depth, c, c_row,
                 _tile3(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
             elif height == 2:
                 _tile2(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+            elif 2 * used <= width:
+                _half_tile1(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
             else:
                 _tile1(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
             a_at += height * a_row
@@ -439,15 +444,18 @@ def pack_columns(thread_id, num_threads, b, panels):
     for p in range(first, last):
         start = p * width
         used = min(width, b.shape[0] - start)
-        columns, rows = used - used % lanes, depth - depth % lanes  # in whole vectors
-        for k in range(0, rows, lanes):
-            for j in range(0, columns, lanes):
+        if used < width:
+            panels[p] = 0
+        if min(used, depth) < lanes:
+            for k in range(depth):
+                for j in range(used):
+                    panels[p, k, np.uintp(j)] = b[np.uintp(start + j), k]
+            continue
+        for k0 in range(0, depth, lanes):
+            k = min(k0, depth - lanes)  # the last square overlaps the one before
+            for j0 in range(0, used, lanes):
+                j = min(j0, used - lanes)
                 _transpose(b, (start + j) * depth + k, depth, panels, (p * depth + k) * width + j, width)
-        for k in range(depth):
-            for j in range(columns if k < rows else 0, used):
-                panels[p, k, np.uintp(j)] = b[np.uintp(start + j), k]
-            for j in range(used, width):
-                panels[p, k, np.uintp(j)] = 0
 
 
 def pack(b: np.ndarray, transposed: bool, to_bfloat16: bool = False) -> np.ndarray:

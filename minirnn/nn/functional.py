@@ -96,8 +96,8 @@ def _reduce(name: str, losses: Tensor, reduction: str, weight: ArrayLike | None 
 
 def _class_inputs(
     name: str, input: Tensor, target: ArrayLike, weight: ArrayLike | None, ignore_index: int
-) -> tuple[Tensor, np.ndarray, tuple[int, ...], np.ndarray | None]:
-    """Scores as rows [S, C], targets [S] with ignored ones at -1, the losses' shape, class weights on the host."""
+) -> tuple[Tensor, np.ndarray, int, tuple[int, ...], np.ndarray | None]:
+    """Scores as rows [S, C], targets [S] and how many count, the losses' shape, class weights on the host."""
     if input.dtype.kind != "f":
         raise DTypeError(f"{name}: expected floating-point input, got {input.dtype}")
     targets = ops.as_index(f"{name} target", target)
@@ -111,20 +111,21 @@ def _class_inputs(
     if input.ndim > 2:
         input = input.permute(0, *range(2, input.ndim), 1)
     rows = input if input.ndim == 2 else input.reshape(-1, classes)
-    targets = _class_targets(name, targets, classes, ignore_index)
-    return rows, targets, shape, _class_weight(name, weight, classes, rows.dtype)
+    targets, counted = _class_targets(name, targets, classes, ignore_index)
+    return rows, targets, counted, shape, _class_weight(name, weight, classes, rows.dtype)
 
 
-def _class_targets(name: str, targets: np.ndarray, classes: int, ignore_index: int) -> np.ndarray:
-    """Flat targets, ignored ones at -1."""
+def _class_targets(name: str, targets: np.ndarray, classes: int, ignore_index: int) -> tuple[np.ndarray, int]:
+    """Flat targets, ignored ones at -1, and how many count."""
     targets = targets.reshape(-1)
+    counted = targets.size
     if not recording.holds(ops.all_below, targets, classes) or 0 <= ignore_index < classes:
         ignored = targets == ignore_index
         bad = targets[((targets < 0) | (targets >= classes)) & ~ignored]
         if bad.size:
             raise IndexRangeError(f"{name}: target {bad[0]} is out of range for {classes} classes")
-        targets = np.where(ignored, -1, targets)
-    return targets
+        targets, counted = np.where(ignored, -1, targets), counted - int(np.count_nonzero(ignored))
+    return targets, counted
 
 
 def _class_weight(name: str, weight: ArrayLike | None, classes: int, dtype: np.dtype) -> np.ndarray | None:
@@ -137,17 +138,14 @@ def _class_weight(name: str, weight: ArrayLike | None, classes: int, dtype: np.d
     return class_weight
 
 
-def _total_weight(targets: np.ndarray, weight: np.ndarray | None) -> float:
-    """What the mean divides by: the number, or the weight, of the targets that are not ignored."""
-    if weight is None and recording.holds(ops.all_below, targets, 1 << 63):
-        return float(targets.size)
-    counted = targets >= 0
-    return float(np.count_nonzero(counted) if weight is None else weight[targets[counted]].sum(dtype=np.float64))
+def _total_weight(targets: np.ndarray, counted: int, weight: np.ndarray | None) -> float:
+    """What the mean divides by: the number, or the weight, of the targets that count."""
+    return float(counted if weight is None else weight[targets[targets >= 0]].sum(dtype=np.float64))
 
 
-def _loss_scale(reduction: str, targets: np.ndarray, weight: np.ndarray | None) -> float:
+def _loss_scale(reduction: str, targets: np.ndarray, counted: int, weight: np.ndarray | None) -> float:
     """The factor of every loss: 1, or for the mean 1 / total weight, NaN where there is nothing to average."""
-    total_weight = _total_weight(targets, weight) if reduction == "mean" else 1.0
+    total_weight = _total_weight(targets, counted, weight) if reduction == "mean" else 1.0
     return 1 / total_weight if total_weight else math.nan
 
 
@@ -175,8 +173,8 @@ def cross_entropy(
     _check_reduction("cross_entropy", reduction)
     check_float("cross_entropy: label_smoothing", label_smoothing, 0, 1)
     scores = ops.as_tensor(input)
-    rows, targets, shape, class_weight = _class_inputs("cross_entropy", scores, target, weight, ignore_index)
-    scale = _loss_scale(reduction, targets, class_weight)
+    rows, targets, counted, shape, class_weight = _class_inputs("cross_entropy", scores, target, weight, ignore_index)
+    scale = _loss_scale(reduction, targets, counted, class_weight)
     K = kernels.on(rows.device)
     weights = None if class_weight is None else K.asarray(class_weight)
     logits = K.contiguous(rows.data)
@@ -237,9 +235,9 @@ def linear_cross_entropy(
     shape, classes, target = x.shape[:-1], head.shape[0], ops.as_index(f"{name} target", target)
     if target.shape != shape:
         raise ShapeError(f"{name}: for input {list(x.shape)}, expected targets {list(shape)}, got {list(target.shape)}")
-    targets = _class_targets(name, target, classes, ignore_index)
+    targets, counted = _class_targets(name, target, classes, ignore_index)
     class_weight = _class_weight(name, weight, classes, x.dtype)
-    scale = _loss_scale(reduction, targets, class_weight)
+    scale = _loss_scale(reduction, targets, counted, class_weight)
     K = kernels.on(x.device)
     weights = None if class_weight is None else K.asarray(class_weight)
     rows, w, b = ops.as_rows(K, x.data), K.contiguous(head.data), None if bias is None else K.contiguous(bias.data)
@@ -272,17 +270,15 @@ def linear_cross_entropy(
     def gradients(g: Array) -> list[Array | None]:
         if keep:
             assert slope is not None
-            if reduction == "none":
-                slope[...] = slope * g.reshape(-1, 1)
-            found = products(slope, rows, None if x is head else head.grad_out(), False)
+            scaled = slope * g.reshape(-1, 1) if reduction == "none" else K.scaled(slope, g)
+            found = products(scaled, rows, None if x is head else head.grad_out(), False)
         else:
             d_rows, _, d_bias = zip(*parts, strict=True)
             found = [
-                K.concatenate(d_rows, 0) if needed[0] else None,
-                d_head,
-                K.stack(d_bias, 0).sum(0) if needed[2] else None,
+                K.scaled(K.concatenate(d_rows, 0), g) if needed[0] else None,
+                None if d_head is None else K.scaled(d_head, g),
+                K.scaled(K.stack(d_bias, 0).sum(0), g) if needed[2] else None,
             ]
-        found = [d if d is None or reduction == "none" else K.scaled(d, g) for d in found]
         return [None if found[0] is None else found[0].reshape(x.shape), *found[1:]]
 
     each = losses[0] if len(losses) == 1 else K.concatenate(losses, 0)
@@ -305,18 +301,18 @@ def nll_loss(
     """
     _check_reduction("nll_loss", reduction)
     scores = ops.as_tensor(input)
-    rows, targets, shape, class_weight = _class_inputs("nll_loss", scores, target, weight, ignore_index)
-    counted = targets >= 0
-    index = np.where(counted, targets, 0)
-    factor = counted.astype(rows.dtype)
+    rows, targets, counted, shape, class_weight = _class_inputs("nll_loss", scores, target, weight, ignore_index)
+    valid = targets >= 0
+    index = np.where(valid, targets, 0)
+    factor = valid.astype(rows.dtype)
     if class_weight is not None:
         factor *= class_weight[index]
     picked = rows.gather(1, index[:, None]).squeeze(1)
-    losses = ops.where(counted, picked, rows.dtype.type(0)) * -factor  # an ignored row may hold infinities
+    losses = ops.where(valid, picked, rows.dtype.type(0)) * -factor  # an ignored row may hold infinities
     if reduction == "none":
         return losses.reshape(shape)
     total = losses.sum()
-    return total if reduction == "sum" else total / _total_weight(targets, class_weight)
+    return total if reduction == "sum" else total / _total_weight(targets, counted, class_weight)
 
 
 def ctc_loss(

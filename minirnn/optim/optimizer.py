@@ -278,8 +278,10 @@ def _as_floats(group: ParamGroup) -> ParamGroup:
     """The options of a group, numbers as Python floats: a kernel would be compiled again for each other type."""
 
     def convert(value: Any) -> Any:
+        if type(value) in (float, bool):
+            return value
         if isinstance(value, (tuple, list)):
             return tuple(map(convert, value))
-        return float(value) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else value
+        return float(value) if isinstance(value, (int, float, np.number)) else value
 
     return {name: convert(value) for name, value in group.items() if name != "params"}

@@ -46,14 +46,17 @@ def assert_product(got: np.ndarray, a: np.ndarray, b: np.ndarray, plus: Any = 0.
 
 
 def tile_driver(vectors: int, lanes: int) -> Callable[..., None]:
-    """One compiled function that calls the tile of a given height; 0 is a row against several panels."""
-    wide = tile.emit_tile(1, vectors, lanes, panels=tile.WIDE)
+    """One compiled function that calls the tile of a given height; 0 is a row against several panels, -1 without the
+    last vector of them."""
+    wide, less = (tile.emit_tile(1, tile.WIDE * vectors - n, lanes, panel_vectors=vectors) for n in (0, 1))
     one, two, three, four, five, six = (tile.emit_tile(rows, vectors, lanes) for rows in HEIGHTS)
 
     @numba.njit(error_model="numpy")
     def run(height, a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns):  # type: ignore[no-untyped-def]
         if height == 0:
             wide(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+        elif height == -1:
+            less(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
         elif height == 1:
             one(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
         elif height == 2:
@@ -104,7 +107,8 @@ def test_tile_of_every_height_width_and_edge(dtype: np.dtype, register_bytes: in
         for columns in range((tile.WIDE - 1) * width + 1, tile.WIDE * width + 1):
             before = random(1, tile.WIDE * width + 3, dtype=dtype, seed=9)
             got, expected = before.copy(), before.copy()
-            run(0, a, 0, depth, 1, panels, 0, size, got, 0, 0, depth, columns)
+            tile_of = 0 if columns > tile.WIDE * width - lanes else -1
+            run(tile_of, a, 0, depth, 1, panels, 0, size, got, 0, 0, depth, columns)
             for number in range(tile.WIDE):
                 used = min(width, columns - number * width)
                 run(1, a, 0, depth, 1, panels, number * size, 0, expected, number * width, 0, depth, used)

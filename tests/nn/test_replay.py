@@ -281,16 +281,17 @@ def test_what_cannot_be_repeated_is_computed_as_ever(
     assert repeated == []
 
 
-def test_a_wrong_token_is_the_same_error_and_the_next_step_repeats(repeated: list[str]) -> None:
+def test_a_wrong_token_is_the_same_error_and_later_steps_repeat(repeated: list[str]) -> None:
     model = language_model(dropout=0.5)
     good = np.zeros((6, 2), np.int64)
-    for _ in range(3):
+    for _ in range(4):
         model.loss(good, good)[0].backward()
     before = mr.random.generator().bit_generator.state
     with pytest.raises(IndexRangeError, match="index 11 is out of range; the table has 11 rows"):
         model.loss(good + V, good)
     assert mr.random.generator().bit_generator.state == before
-    model.loss(good, good)[0].backward()
+    for _ in range(2):  # it is recorded again
+        model.loss(good, good)[0].backward()
     assert repeated == ["forward", "backward", "forward", "forward", "backward"]
 
 
@@ -308,6 +309,38 @@ def test_outputs_and_gradients_are_not_overwritten_by_the_next_step() -> None:
     for one, other in zip(kept, copies, strict=True):
         for member, array in zip(one, other, strict=True):
             np.testing.assert_array_equal(member.numpy(), array)
+
+
+def test_gradients_of_matrices_are_computed_where_the_optimizer_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[bool] = []
+    add_grad = mr.Tensor.add_grad
+
+    def counted(self: mr.Tensor, gradient: Any) -> None:
+        if self.ndim == 2:
+            added.append(gradient is self.grad_slot)
+        add_grad(self, gradient)
+
+    def few_tokens(model: Any, rng: np.random.Generator, number: int) -> mr.Tensor:
+        loss: mr.Tensor = model.loss(tokens(rng, 3, 2), tokens(rng, 3, 2))[0]
+        return loss
+
+    monkeypatch.setattr(mr.Tensor, "add_grad", counted)
+    train(language_model, few_tokens, steps=3)
+    assert added == [True] * 4 + [False] * 4 + [True] * 4  # as ever; recorded, with copies; repeated
+    added.clear()
+    train(tied_weights, few_tokens, steps=3)
+    assert added[-4:].count(False) == 1  # the second gradient of the weight is added to the first
+
+
+def test_a_model_whose_calls_cannot_be_recorded_is_not_recorded_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings: list[int] = []
+    record = replay._Plan.record
+    monkeypatch.setattr(replay._Plan, "record", lambda plan, *args: recordings.append(1) or record(plan, *args))
+    model, rng = mr.models.ManyToOne(V, H, 3, embedding_size=5), np.random.default_rng(0)
+    for size in range(2, 2 + replay.MAX_FAILURES):
+        for _ in range(4):
+            model(tokens(rng, 5, size), np.full(size, 3))
+    assert len(recordings) == replay.MAX_FAILURES
 
 
 def test_evaluation_without_a_tape_is_repeated(repeated: list[str]) -> None:

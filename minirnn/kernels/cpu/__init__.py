@@ -14,7 +14,7 @@ from minirnn.kernels.cpu.loss import cross_entropy
 from minirnn.kernels.cpu.matrix import gemm
 from minirnn.kernels.cpu.optimizer import adagrad, adam, rmsprop, scale, sgd, square_sum
 from minirnn.kernels.cpu.recurrence import Recurrence
-from minirnn.kernels.cpu.rows import column_sums, dropout, scatter_add_rows, take_rows
+from minirnn.kernels.cpu.rows import all_below, column_sums, dropout, scatter_add_rows, take_rows
 from minirnn.kernels.cpu.stepping import gemv, recurrent_step
 from minirnn.kernels.jit import jit
 from minirnn.kernels.memory import empty, zeros
@@ -61,7 +61,7 @@ def scaled(x: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
 
 def _is_one(factor: np.ndarray) -> bool:
-    return bool(factor == 1)
+    return factor.item() == 1
 
 
 def unstack(x: np.ndarray, axis: int) -> np.ndarray:

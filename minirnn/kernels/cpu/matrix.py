@@ -101,9 +101,9 @@ def _make_transposed_times_rows(copy_row):
             for m0 in range(first, last, group):
                 height = min(group, last - m0)
                 if k0 == 0 and not accumulate:
-                    for m in range(m0, m0 + height):
-                        for j in range(columns):
-                            out[m, j] = 0
+                    flat = out.reshape(-1)
+                    for i in range(m0 * columns, (m0 + height) * columns):
+                        flat[np.uintp(i)] = 0
                 for k in range(size):
                     copy_row(a, rows[:0], k0 + k, column + m0, height, groups[thread_id, k])
                 to = m0 * columns

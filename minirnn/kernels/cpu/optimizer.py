@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from minirnn.kernels import threads
@@ -152,7 +154,7 @@ def adam(
     decoupled: bool,
 ) -> None:
     shrink, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
-    step_size, root = lr / (1 - beta1**step), float(np.sqrt(1 - beta2**step))
+    step_size, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
     threads.run(_adam, 8.0 * p.size, p.size, p, g, m, v, beta1, beta2, step_size, root, eps, decay, shrink)
 
 
@@ -161,7 +163,7 @@ def square_sum(x: np.ndarray) -> float:
         return 0.0
     sums = np.empty(-(-x.size // _BLOCK))
     threads.run(_square_sums, 1.0 * x.size, sums.size, x, sums)
-    return float(sums.sum())
+    return math.fsum(sums.tolist())
 
 
 def scale(x: np.ndarray, factor: float) -> None:

@@ -118,7 +118,7 @@ class Recurrence:
         return [weight_hh[run.first * size : (run.first + run.count) * size] for run in runs]
 
     def backward(
-        self, dy: np.ndarray | None, d_states: list[np.ndarray]
+        self, dy: np.ndarray | None, d_states: list[np.ndarray], d_weight_hh: np.ndarray | None = None
     ) -> tuple[list[np.ndarray], RecurrentWeights[np.ndarray]]:
         plan, arrays, rows, batch = self._plan, self._arrays, self._steps.rows, self._steps.batch
         size, width, vectors = self._size, self._width, self._weights.vectors
@@ -138,16 +138,16 @@ class Recurrence:
         self._run(self._backward, False)
         if self._mask is not None:
             d_states[0] += arrays["d_source"] * self._mask
-        return d_states, self._weight_gradients()
+        return d_states, self._weight_gradients(d_weight_hh)
 
-    def _weight_gradients(self) -> RecurrentWeights[np.ndarray]:
+    def _weight_gradients(self, d_weight_hh: np.ndarray | None) -> RecurrentWeights[np.ndarray]:
         plan, weights, arrays, size = self._plan, self._weights, self._arrays, self._size
         result: RecurrentWeights[np.ndarray] = RecurrentWeights()
         products = self._gates
         if plan.products:
             products = arrays["products"].reshape(self._steps.rows, plan.products * size)
         if weights.weight_hh is not None and plan.runs:
-            result.weight_hh = self._empty(*weights.weight_hh.shape)
+            result.weight_hh = self._empty(*weights.weight_hh.shape) if d_weight_hh is None else d_weight_hh
         for run, out in zip(plan.runs, self._by_run(result.weight_hh), strict=True):
             a, column = self._gates if run.array == "gates" else products, run.index * size
             gemm(a, self._source, out=out, transpose_a=True, rows=self._steps.previous, column=column)

@@ -13,6 +13,14 @@ _SUM_BLOCK = 32  # rows
 
 
 @jit
+def all_below(index, count):
+    largest = np.uint64(0)
+    for s in range(index.size):
+        largest = max(largest, np.uint64(index[s]))  # a negative one is large
+    return index.size == 0 or largest < np.uint64(count)
+
+
+@jit
 def _scatter_add_rows(thread_id, num_threads, values, rows, out):
     """Each thread has its own columns and adds the rows in order, so sums do not depend on the threads."""
     first, last = chunk_of(out.shape[1], thread_id, num_threads)
@@ -74,7 +82,8 @@ def _column_sums(thread_id, num_threads, x, out):
 
 def take_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     out = memory.empty((rows.size, *table.shape[1:]), table.dtype)
-    return np.take(table, rows, axis=0, out=out, mode="clip")  # indices are valid; "raise" would copy
+    # indices are valid; "raise" would copy
+    return recording.call(np.ndarray.take, table, rows, axis=0, out=out, mode="clip")
 
 
 def scatter_add_rows(values: np.ndarray, rows: np.ndarray, count: int, out: np.ndarray | None = None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The kernel contract (:class:`minirnn.kernels.contract.Backend`) on a GPU, by numba.cuda; see docs/gpu.md."""
 
+from minirnn.kernels.cpu.rows import all_below
 from minirnn.kernels.cuda.array import empty
 from minirnn.kernels.cuda.attention import attention_backward, attention_forward
 from minirnn.kernels.cuda.creation import asarray, ones_like, to_numpy, zeros, zeros_like

@@ -316,7 +316,7 @@ class Recurrence:
         )
 
     def backward(
-        self, dy: DeviceArray | None, d_states: Sequence[DeviceArray]
+        self, dy: DeviceArray | None, d_states: Sequence[DeviceArray], d_weight_hh: DeviceArray | None = None
     ) -> tuple[list[DeviceArray], RecurrentWeights[DeviceArray]]:
         (batch, width), size, dtype = d_states[0].shape, self._size, self._nothing.dtype
         rows, cell, weights = self._products.shape[0], self._cell, self._weights
@@ -332,7 +332,7 @@ class Recurrence:
 
         d_gates, d_products = (x.reshape(rows, x.shape[1] * size) for x in (self._gates, self._products))
         if weights.weight_hh is not None and cell.runs:
-            result.weight_hh = empty(weights.weight_hh.shape, dtype)
+            result.weight_hh = empty(weights.weight_hh.shape, dtype) if d_weight_hh is None else d_weight_hh
             previous = _to_gpu(self._steps)[1]
             for run in cell.runs:
                 out = result.weight_hh[run.first * size : (run.first + run.count) * size]
