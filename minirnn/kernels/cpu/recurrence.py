@@ -88,7 +88,8 @@ class Recurrence:
         return history
 
     def _run(self, kernel: Kernel, forward: bool) -> None:
-        arrays, batch, size, temporaries = self._arrays, self._steps.batch, self._size, kernel.temporaries
+        arrays, temporaries = dict(self._arrays), kernel.temporaries  # what is added here, this pass alone needs
+        batch, size = self._steps.batch, self._size
         if temporaries.carry:
             arrays["carry"] = self._empty(batch, temporaries.carry, size)
         if temporaries.rows:
