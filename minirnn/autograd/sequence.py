@@ -118,7 +118,8 @@ def recurrent_sequence(
             else:
                 rows = d_final.reshape(state.shape)
                 d_states.append(rows.copy() if order is None else K.take_rows(rows, order))
-        d_states, d = run.backward(None if dy is None else K.contiguous(dy), d_states)
+        out = None if weights.weight_hh is None else weights.weight_hh.grad_out()
+        d_states, d = run.backward(None if dy is None else K.contiguous(dy), d_states, out)
         if order is not None:
             d_states = [K.take_rows(rows, steps.positions) for rows in d_states]
         return gate_input.gradient(K, gates), d.weight_hh, d.bias, d.vectors, d.weight_hr, *d.inner, *d_states

@@ -160,7 +160,7 @@ class Recurrence(Protocol[A]):
 
     histories: list[A]
 
-    def backward(self, dy: A | None, d_states: list[A]) -> tuple[list[A], RecurrentWeights[A]]:
+    def backward(self, dy: A | None, d_states: list[A], out: A | None = None) -> tuple[list[A], RecurrentWeights[A]]:
         """Backpropagation through time, once: the gradients of the initial states and of the weights.
 
         The gradient of the gates' input part replaces the content of ``gates``.
@@ -168,6 +168,7 @@ class Recurrence(Protocol[A]):
         Args:
             dy: [S, W], gradient of the output at every step; None for zero.
             d_states: gradients of the final states, shaped like the initial ones; overwritten.
+            out: for the gradient of ``weight_hh``; a new array if None.
         """
 
 

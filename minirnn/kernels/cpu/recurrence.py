@@ -117,7 +117,7 @@ class Recurrence:
         return [weight_hh[run.first * size : (run.first + run.count) * size] for run in runs]
 
     def backward(
-        self, dy: np.ndarray | None, d_states: list[np.ndarray]
+        self, dy: np.ndarray | None, d_states: list[np.ndarray], out: np.ndarray | None = None
     ) -> tuple[list[np.ndarray], RecurrentWeights[np.ndarray]]:
         plan, arrays, rows, batch = self._plan, self._arrays, self._steps.rows, self._steps.batch
         size, width, vectors = self._size, self._width, self._weights.vectors
@@ -137,19 +137,19 @@ class Recurrence:
         self._run(self._backward, False)
         if self._mask is not None:
             d_states[0] += arrays["d_source"] * self._mask
-        return d_states, self._weight_gradients()
+        return d_states, self._weight_gradients(out)
 
-    def _weight_gradients(self) -> RecurrentWeights[np.ndarray]:
+    def _weight_gradients(self, out: np.ndarray | None) -> RecurrentWeights[np.ndarray]:
         plan, weights, arrays, size = self._plan, self._weights, self._arrays, self._size
         result: RecurrentWeights[np.ndarray] = RecurrentWeights()
         products = self._gates
         if plan.products:
             products = arrays["products"].reshape(self._steps.rows, plan.products * size)
         if weights.weight_hh is not None and plan.runs:
-            result.weight_hh = self._empty(*weights.weight_hh.shape)
-        for run, out in zip(plan.runs, self._by_run(result.weight_hh), strict=True):
+            result.weight_hh = self._empty(*weights.weight_hh.shape) if out is None else out
+        for run, part in zip(plan.runs, self._by_run(result.weight_hh), strict=True):
             a, column = self._gates if run.array == "gates" else products, run.index * size
-            gemm(a, self._source, out=out, transpose_a=True, rows=self._steps.previous, column=column)
+            gemm(a, self._source, out=part, transpose_a=True, rows=self._steps.previous, column=column)
         if plan.separate and weights.bias is not None:
             result.bias = column_sums(products)[: plan.separate * size]
         for number, weight in enumerate(weights.inner):

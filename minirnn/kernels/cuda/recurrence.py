@@ -314,7 +314,7 @@ class Recurrence:
         )
 
     def backward(
-        self, dy: DeviceArray | None, d_states: Sequence[DeviceArray]
+        self, dy: DeviceArray | None, d_states: Sequence[DeviceArray], out: DeviceArray | None = None
     ) -> tuple[list[DeviceArray], RecurrentWeights[DeviceArray]]:
         (batch, width), size, dtype = d_states[0].shape, self._size, self._nothing.dtype
         rows, cell, weights = self._products.shape[0], self._cell, self._weights
@@ -330,12 +330,12 @@ class Recurrence:
 
         d_gates, d_products = (x.reshape(rows, x.shape[1] * size) for x in (self._gates, self._products))
         if weights.weight_hh is not None and cell.runs:
-            result.weight_hh = empty(weights.weight_hh.shape, dtype)
+            result.weight_hh = empty(weights.weight_hh.shape, dtype) if out is None else out
             previous = _to_gpu(self._steps)[1]
             for run in cell.runs:
-                out = result.weight_hh[run.first * size : (run.first + run.count) * size]
+                part = result.weight_hh[run.first * size : (run.first + run.count) * size]
                 d_run, column = d_gates if run.array == "gates" else d_products, run.index * size
-                gemm(d_run, self._source, out=out, transpose_a=True, rows=previous, column=column)
+                gemm(d_run, self._source, out=part, transpose_a=True, rows=previous, column=column)
         if cell.separate and weights.bias is not None:
             result.bias = column_sums(d_products)[: cell.separate * size]
         for number in range(cell.inputs):
