@@ -86,13 +86,12 @@ class FlatParameters:
 
     def gradient(self, first: int, last: int) -> Array:
         """The gradients of a run ``first`` to ``last - 1`` as one flat array."""
-        place, span = self._places[first], self.span(first, last)
-        if place is None:
-            gradient = self.params[first].grad
-            assert gradient is not None
-            K = kernels.on(self.device)
-            return K.contiguous(K.asarray(gradient.data, self.data.dtype)).reshape(-1)
-        return self.grad[place : place + span.stop - span.start]
+        place = self._places[first]
+        if place is not None:
+            return self.grad[place : place + self.stops[last - 1] - self.starts[first]]
+        gradient, K = self.params[first].grad, kernels.on(self.device)
+        assert gradient is not None
+        return K.contiguous(K.asarray(gradient.data, self.data.dtype)).reshape(-1)
 
     def runs(self, keys: Sequence[int]) -> list[tuple[int, int, int]]:
         """The longest runs ``(first, last, key)`` of parameters ``first`` to ``last - 1`` whose gradients are one flat
