@@ -10,24 +10,26 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from minirnn.errors import CheckpointError
 
 FORMAT = 1
 _KEY = "minirnn"
+_CODES = {"b1": "BOOL"} | {f"{kind}{size}": f"{kind}{8 * size}".upper() for kind in "fiu" for size in (1, 2, 4, 8)}
+_CHUNK = 1 << 20  # bytes of a file that are compared at a time
 
 
-def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> None:
+def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], previous: Path | None = None) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees all of it or none.
 
     Args:
+        data: the content, also in pieces.
         previous: the file that was at ``path`` is kept under this name.
 
     Raises:
@@ -36,12 +38,15 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pieces = [data] if isinstance(data, bytes) else data
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
-        if temporary.read_bytes() != data:
+        with open(temporary, "rb") as file:
+            same = all(file.read(len(chunk)) == chunk for chunk in _chunks(pieces)) and not file.read(1)
+        if not same:
             raise OSError(errno.EIO, "the disk does not return what was written to it", str(temporary))
         if previous is not None and path.exists():
             _keep_previous(path, previous)
@@ -55,6 +60,12 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _chunks(pieces: Sequence[bytes | memoryview]) -> Iterator[bytes]:
+    for piece in pieces:
+        for start in range(0, len(piece), _CHUNK):
+            yield bytes(piece[start : start + _CHUNK])
 
 
 def _keep_previous(path: Path, previous: Path) -> None:
@@ -108,10 +119,24 @@ def save(
     Raises:
         OSError: the file cannot be written; an older file at ``path`` is unchanged.
     """
-    whole = {name: np.require(array, requirements="C") for name, array in arrays.items()}  # required by safetensors
-    sums = {name: zlib.crc32(array.tobytes()) for name, array in whole.items()}
+    content = {name: _bytes(array) for name, array in arrays.items()}
+    sums = {name: zlib.crc32(data) for name, data in content.items()}
     header = {"format": FORMAT, "config": dict(config), "crc32": sums, "own_crc32": _description_checksum(config, sums)}
-    write_atomically(Path(path), safetensors.numpy.save(whole, {_KEY: json.dumps(header)}), previous)
+    entries: dict[str, Any] = {"__metadata__": {_KEY: json.dumps(header)}}
+    order, end = sorted(arrays, key=lambda name: -arrays[name].itemsize), 0  # so that each is aligned
+    for name in order:
+        start, end = end, end + len(content[name])
+        code = _CODES[arrays[name].dtype.str[1:]]
+        entries[name] = {"dtype": code, "shape": arrays[name].shape, "data_offsets": [start, end]}
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    start_of_file = len(text).to_bytes(8, "little") + text
+    write_atomically(Path(path), [start_of_file, *(content[name] for name in order)], previous)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    """The bytes of an array in C order, the least significant first; those of the array itself where they are so."""
+    return np.require(array, array.dtype.newbyteorder("<"), "C").reshape(-1).view(np.uint8).data
 
 
 def _description_checksum(config: Mapping[str, Any], sums: Mapping[str, int]) -> int:
@@ -128,7 +153,7 @@ def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays = read_arrays(path)
     sums = header["crc32"]
     for name in sums.keys() | arrays.keys():
-        if name not in arrays or zlib.crc32(arrays[name].tobytes()) != sums.get(name):
+        if name not in arrays or zlib.crc32(_bytes(arrays[name])) != sums.get(name):
             raise CheckpointError(f"{path} is damaged: array {name} does not match its checksum")
     return arrays, header["config"]
 

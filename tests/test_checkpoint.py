@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,10 @@ ARRAYS = {
     "transposed": np.arange(12, dtype=np.float64).reshape(3, 4).T,
     "strided": np.arange(20, dtype=np.int64)[::3],
     "empty": np.zeros((0, 5), np.float32),
+    "big-endian": np.arange(5, dtype=">f4"),
+    "half": np.arange(3, dtype=np.float16),
+    "flags": np.array([[True], [False]]),
+    "bytes": np.arange(7, dtype=np.uint8),
     "number": np.array(7.5),
 }
 
@@ -31,10 +36,25 @@ def test_arrays_of_any_layout_are_read_back(tmp_path: Path) -> None:
     assert read == config == checkpoint.load_config(path)
     assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
-        assert arrays[name].dtype == array.dtype
+        assert arrays[name].dtype == array.dtype.newbyteorder("=")
         assert arrays[name].shape == array.shape
         np.testing.assert_array_equal(arrays[name], array)
     assert sorted(os.listdir(path.parent)) == ["x.safetensors"]
+
+
+def test_saving_and_loading_copy_nothing_large(tmp_path: Path) -> None:
+    """What is saved beside a large model must fit beside it."""
+    arrays = {"first": np.arange(1 << 20, dtype=np.float64), "second": np.ones((3, 1 << 20), np.float32)}
+    size = sum(array.nbytes for array in arrays.values())
+    tracemalloc.start()
+    checkpoint.save(tmp_path / "x.safetensors", arrays, {})
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.reset_peak()
+    read, _ = checkpoint.load(tmp_path / "x.safetensors")
+    assert tracemalloc.get_traced_memory()[1] < size + (4 << 20)
+    tracemalloc.stop()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
 
 
 def changed(data: bytes, position: int, bit: int = 4) -> bytes:

@@ -38,7 +38,8 @@ class Tensor:
         grad_slot: where an optimiser wants the gradient to be stored.
     """
 
-    __slots__ = ("data", "device", "requires_grad", "grad", "node", "output_nr", "grad_slot", "__weakref__")
+    __slots__ = ("data", "device", "requires_grad", "grad", "node", "output_nr", "grad_slot", "_made", "__weakref__")
+    _made: Array  # what grad_out returned, until the gradient is there
     __array_ufunc__ = None  # NumPy arrays leave mixed arithmetic to Tensor
 
     def __init__(self, data: Array, requires_grad: bool = False, device: str = "cpu") -> None:
@@ -76,11 +77,17 @@ class Tensor:
         tape.backward([(self, gradient)])
 
     def grad_out(self) -> Array | None:
-        """``grad_slot`` where an operation may compute a whole gradient in it, which then need not be copied."""
-        slot: Any = self.grad_slot
-        if slot is None or self.grad is not None or (slot.shape, slot.dtype) != (self.shape, self.dtype):
+        """Where an operation may compute a leaf's whole gradient, which then need not be copied; None for nowhere."""
+        if self.node is not None or not self.requires_grad or self.grad is not None:
             return None
-        return recording.reserved(slot) if recording.is_on() else slot
+        slot: Any = self.grad_slot
+        if slot is not None:
+            fits = (slot.shape, slot.dtype) == (self.shape, self.dtype)
+            return (recording.reserved(slot) if recording.is_on() else slot) if fits else None
+        if recording.is_on():
+            return None
+        self._made = kernels.on(self.device).empty(self.shape, self.dtype)
+        return self._made
 
     def add_grad(self, gradient: Array) -> None:
         """Add to ``grad`` (used by the tape)."""
@@ -94,6 +101,9 @@ class Tensor:
             if gradient is not self.grad_slot:
                 self.grad_slot[...] = gradient
             self.grad = Tensor(self.grad_slot, device=self.device)
+        elif gradient is getattr(self, "_made", None):
+            self.grad = Tensor(gradient, device=self.device)
+            del self._made
         else:
             own = kernels.on(self.device).asarray(gradient).astype(self.dtype, copy=True)
             self.grad = Tensor(own, device=self.device)

@@ -28,7 +28,9 @@ import numba
 from numba.core import config, event
 
 try:
+    from llvmlite.binding import add_symbol
     from numba.core.caching import CompileResultCacheImpl, NullCache
+    from numba.core.runtime import _nrt_python
     from numba.core.serialize import dumps
 except ImportError:  # no public names: where a version of Numba has moved them, every process compiles for itself
     CompileResultCacheImpl = NullCache = object
@@ -156,6 +158,16 @@ def _read(path: Path) -> bytes:
     return data
 
 
+@functools.cache
+def _add_symbols() -> None:
+    """Tell LLVM the addresses of those of Numba's functions that a stored kernel may call.
+
+    Numba does so in ``refresh``, as a part of what compiling needs: 45 MB, and most of the time that loading takes.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
 class KernelCache(NullCache):
     """The compiled code of one kernel on disk, as Numba's dispatchers expect a cache. Never raises.
 
@@ -180,7 +192,7 @@ class KernelCache(NullCache):
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """The compiled kernel for the argument types; None if it has to be compiled."""
         try:
-            target_context.refresh()
+            _add_symbols()
             path = self._path(signature, target_context.codegen())
             if path is not None:  # pickle is the format of Numba's own cache; the folder is private to the user
                 result = self._code.rebuild(target_context, pickle.loads(_read(path)))

@@ -175,7 +175,7 @@ class Recurrence(Protocol[A]):
         Args:
             dy: [S, W], gradient of the output at every step; None for zero.
             d_states: gradients of the final states, shaped like the initial ones; overwritten.
-            d_weight_hh: memory for the gradient of weight_hh.
+            d_weight_hh: memory for the gradient of ``weight_hh``; new memory if None.
         """
 
 

@@ -2,7 +2,7 @@
 
 The operating system clears each page it hands out, which costs as much as the arithmetic done on it. Training asks for
 the same sizes at every step, so after the first step nothing large is allocated. A block is reused only when no array
-refers to it any more.
+refers to it any more, and also for an array that needs two thirds of it or more.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ MIN_BYTES = 1 << 16
 
 _ALIGNMENT = 64
 _MAX_CACHED = 256 << 20  # bytes the free list may always hold
+_MAX_FIT = 1.5  # size of a block that is reused, as a multiple of what is needed
 _MAX_RATIO = 1.5  # and all blocks together, as a multiple of the most that was in use
 
 _free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
@@ -53,6 +54,19 @@ def size_class(nbytes: int, minimum: int = 4096) -> int:
     return -(-nbytes // step) * step
 
 
+def _pop_free(size: int) -> tuple[int, np.ndarray] | None:
+    """A free block of this size, or the smallest that is not much larger, after its size."""
+    try:
+        return size, _free[size].pop()
+    except IndexError:
+        for larger in sorted(s for s, blocks in list(_free.items()) if blocks and size < s <= _MAX_FIT * size):
+            try:
+                return larger, _free[larger].pop()
+            except IndexError:  # another thread was faster
+                continue
+    return None
+
+
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     """An uninitialised C-contiguous array, 64-byte aligned if it is large."""
     dtype = np.dtype(dtype)
@@ -60,9 +74,10 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     if nbytes < MIN_BYTES:
         return allocated(np.empty(shape, dtype))
     size = size_class(nbytes)
-    try:
-        memory = _free[size].pop()
-    except IndexError:
+    found = _pop_free(size)
+    if found is not None:
+        size, memory = found
+    else:
         cached = cached_bytes()
         if cached > _MAX_CACHED and _Bytes.in_use + cached + size > _MAX_RATIO * _Bytes.peak:
             release()

@@ -155,8 +155,8 @@ class Optimizer:
             for first, last, step in runs:
                 span = flat.span(first, last)
                 if span.start < span.stop:
-                    here = {name: array[span] for name, array in state.items()}
-                    self._update(kernels.on(flat.device), options, step + 1, flat.data[span], flat.grad[span], here)
+                    p, g, here = flat.data[span], flat.gradient(first, last), {n: a[span] for n, a in state.items()}
+                    self._update(kernels.on(flat.device), options, step + 1, p, g, here)
                 if state:  # an update that leaves no state behind is not counted
                     part.steps[first:last] = [step + 1] * (last - first)
         return loss

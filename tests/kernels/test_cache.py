@@ -337,6 +337,25 @@ def test_processes_share_the_cache(tmp_path: Path) -> None:
     assert result(script(tmp_path / "file", SUMS)) == [[NAME] * 2, NUMBERS]
 
 
+PREPARED = """
+import sys
+sums = [cpu.column_sums(np.arange(12, dtype=d).reshape(3, 4)).tolist() for d in DTYPES]
+print(json.dumps([compiled, sums, "numba.np.linalg" in sys.modules]))
+"""
+
+
+@pytest.mark.needs_jit
+def test_only_a_process_that_compiles_loads_what_compiling_needs(tmp_path: Path) -> None:
+    """Which is most of Numba, 45 MB; a process may still compile after it has loaded a kernel."""
+    for dtypes, names, compiles in (
+        (["float32"], [NAME], True),
+        (["float32"], [], False),
+        (["float32", "float64"], [NAME], True),
+    ):
+        said = result(script(tmp_path, PREPARED.replace("DTYPES", repr(dtypes))))
+        assert said == [names, NUMBERS[: len(dtypes)], compiles]
+
+
 OUT_OF_BOUNDS = """
 @jit.jit
 def third(x):

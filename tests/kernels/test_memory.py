@@ -70,6 +70,21 @@ def test_memory_is_reused_when_the_last_view_dies_and_not_before() -> None:
     assert address(large(8)) != place
 
 
+def test_free_block_serves_somewhat_smaller_arrays() -> None:
+    place = address(large(5))
+    size = memory.cached_bytes()
+    assert address(large(2)) != place
+    memory.release()
+    first = large(5)
+    place = address(first)
+    del first
+    second = large(4)
+    assert address(second) == place
+    del second
+    assert memory.cached_bytes() == size, "all of it is free again"
+    assert address(large(5)) == place
+
+
 def test_live_arrays_never_overlap() -> None:
     rng = np.random.default_rng(0)
     alive: list[tuple[np.ndarray, int]] = []

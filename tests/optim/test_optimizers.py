@@ -13,8 +13,9 @@ import pytest
 import minirnn as mr
 from minirnn import kernels
 from minirnn.errors import CheckpointError, GradientError, OptionError, ShapeError
+from minirnn.kernels import memory
 from minirnn.kernels.jit import DISABLED
-from minirnn.optim import SGD, Adagrad, Adam, AdamW, FlatParameters, Optimizer, RMSprop
+from minirnn.optim import SGD, Adagrad, Adam, AdamW, FlatParameters, Optimizer, RMSprop, flat
 
 SHAPES = [(3, 5), (7,), (), (2, 1, 9), (33, 17), (1,), (0, 4)]
 
@@ -346,6 +347,58 @@ def test_data_and_gradients_lie_in_the_flat_arrays() -> None:
     assert flat.grad[8:13].tolist() == [5.0] * 5
     flat.data[8] = 42.0
     assert params[1].numpy()[0] == 42.0
+
+
+@cases
+def test_large_parameters_whose_gradients_are_arrays_of_their_own(
+    kind: type[Optimizer], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, twins = make_params(), make_params()
+    optimizer = kind(params, **options)
+    monkeypatch.setattr(flat, "_MAX_SLOT", 100)
+    other = kind(twins, **options)
+    assert [p.grad_slot is None for p in twins] == [True, False, False, True, True, False, False]
+    train(optimizer, params, range(8))
+    train(other, twins, range(8))
+    assert_equal(params, twins)
+
+
+def test_gradient_of_a_large_parameter_is_neither_copied_nor_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat, "_MAX_SLOT", 1000)
+    made, grad_out = [], mr.Tensor.grad_out
+    monkeypatch.setattr(mr.Tensor, "grad_out", lambda self: made.append(grad_out(self)) or made[-1])
+    lstm, x = mr.nn.LSTM(150, 150), mr.randn(3, 2, 150)
+    optimizer = SGD(lstm.parameters(), lr=1.0)
+    weights = lstm.weight_hh_l0, lstm.weight_ih_l0
+    before = [w.numpy().copy() for w in weights]
+    lstm(x)[0].sum().backward()
+    gradients = [w.grad.numpy().copy() for w in weights]
+    assert all(w.grad.data is own for w, own in zip(weights, made, strict=True))
+    optimizer.step()
+    for w, start, gradient in zip(weights, before, gradients, strict=True):
+        np.testing.assert_array_equal(w.numpy(), start - gradient)
+    made.clear()
+    free = memory.cached_bytes()
+    optimizer.zero_grad()
+    assert memory.cached_bytes() >= free + 2 * 600 * 150 * 4
+    free = memory.cached_bytes()
+    lstm.weight_hh_l0.requires_grad = False
+    lstm(x)[0].sum().backward()
+    made.clear()
+    optimizer.zero_grad()
+    assert memory.cached_bytes() == free, "nothing is kept for a gradient that nobody asked for"
+
+
+def test_assigned_gradient_of_a_large_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat, "_MAX_SLOT", 10)
+    w = mr.tensor(np.zeros((2, 3)), requires_grad=True)
+    optimizer = SGD([w], lr=1.0)
+    w.grad = mr.tensor(np.arange(6.0).reshape(3, 2).T, dtype="float64")
+    optimizer.step()
+    assert w.tolist() == [[0, -2, -4], [-1, -3, -5]]
+    w.grad = mr.tensor(np.zeros((3, 2)))
+    with pytest.raises(GradientError, match=r"parameter 0 has shape \[2, 3\], its gradient \[3, 2\]"):
+        optimizer.step()
 
 
 def test_runs_are_the_longest_possible() -> None:

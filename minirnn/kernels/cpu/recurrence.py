@@ -90,7 +90,8 @@ class Recurrence:
         return history
 
     def _run(self, kernel: Kernel, forward: bool) -> None:
-        arrays, batch, size, temporaries = self._arrays, self._steps.batch, self._size, kernel.temporaries
+        arrays, temporaries = dict(self._arrays), kernel.temporaries  # what is added here, this pass alone needs
+        batch, size = self._steps.batch, self._size
         if temporaries.carry:
             arrays["carry"] = self._empty(batch, temporaries.carry, size)
         if temporaries.rows:
@@ -148,9 +149,9 @@ class Recurrence:
             products = arrays["products"].reshape(self._steps.rows, plan.products * size)
         if weights.weight_hh is not None and plan.runs:
             result.weight_hh = self._empty(*weights.weight_hh.shape) if d_weight_hh is None else d_weight_hh
-        for run, out in zip(plan.runs, self._by_run(result.weight_hh), strict=True):
+        for run, part in zip(plan.runs, self._by_run(result.weight_hh), strict=True):
             a, column = self._gates if run.array == "gates" else products, run.index * size
-            gemm(a, self._source, out=out, transpose_a=True, rows=self._steps.previous, column=column)
+            gemm(a, self._source, out=part, transpose_a=True, rows=self._steps.previous, column=column)
         if plan.separate and weights.bias is not None:
             result.bias = column_sums(products)[: plan.separate * size]
         for number, weight in enumerate(weights.inner):

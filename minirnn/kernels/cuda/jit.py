@@ -80,6 +80,7 @@ def _stored_form() -> type | None:
     class Stored(numbas):
         def rebuild(self, target_context: Any, payload: Any) -> Any:
             """Load the kernel onto the GPU now, under the compiler's lock: Numba fails where two threads do so."""
+            target_context.refresh()
             kernel = super().rebuild(target_context, payload)
             kernel.bind()
             return kernel

@@ -335,9 +335,9 @@ class Recurrence:
             result.weight_hh = empty(weights.weight_hh.shape, dtype) if d_weight_hh is None else d_weight_hh
             previous = _to_gpu(self._steps)[1]
             for run in cell.runs:
-                out = result.weight_hh[run.first * size : (run.first + run.count) * size]
+                part = result.weight_hh[run.first * size : (run.first + run.count) * size]
                 d_run, column = d_gates if run.array == "gates" else d_products, run.index * size
-                gemm(d_run, self._source, out=out, transpose_a=True, rows=previous, column=column)
+                gemm(d_run, self._source, out=part, transpose_a=True, rows=previous, column=column)
         if cell.separate and weights.bias is not None:
             result.bias = column_sums(d_products)[: cell.separate * size]
         for number in range(cell.inputs):
