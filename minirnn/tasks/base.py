@@ -49,7 +49,7 @@ class TaskConfig(BaseConfig):
     dropout: float | None = option(0.0, "Fraction of the outputs of each layer dropped in training.", 0, 0.95)
     zoneout: float = option(0.0, "Probability that a unit keeps its previous state in training.", 0, 0.99)
     recurrent_dropout: float = option(0.0, "Fraction of the state dropped before the next step in training.", 0, 0.99)
-    weight_drop: float = option(0.0, "Fraction of the recurrent weights dropped in training.", 0, 0.99)
+    weight_drop: float | None = option(0.0, "Fraction of the recurrent weights dropped in training.", 0, 0.99)
     batch_size: int = option(32, "Sequences in a batch.", 1, group="Training")
     val_fraction: float = option(0.1, "Fraction of the data for the validation set.", 0.001, 0.9, group="Training")
     seed: int = option(1337, "Random seed: the same seed gives the same run.", 0, group="Training")

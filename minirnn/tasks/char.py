@@ -13,7 +13,7 @@ from typing import IO, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
-from minirnn import distributed, random
+from minirnn import cells, distributed, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
 from minirnn.data import corpus
@@ -31,7 +31,7 @@ from minirnn.training import TrainingConfig
 from minirnn.validation import check_choice
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
-DROPOUT_SYMBOLS, MAX_DROPOUT = 100_000, 0.5  # the smaller a text, the more often it is read: benchmarks/learning.md
+DROPOUT_SYMBOLS, MAX_DROPOUT = 70_000, 0.5  # the smaller a text, the more often it is read: benchmarks/learning.md
 WEIGHTS: dict[str, Weights] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
 
@@ -55,7 +55,10 @@ class CharConfig(TextConfig):
     cell: CellLike = "layer_norm_gru"
     num_layers: int = 2
     dropout: float | None = option(
-        None, "Fraction of the outputs of each layer dropped; 100,000 / symbols of the text, at most 0.5.", 0, 0.95
+        None, "Fraction of the outputs of each layer dropped; 70,000 / symbols of the text, at most 0.5.", 0, 0.95
+    )
+    weight_drop: float | None = option(
+        None, "Fraction of the recurrent weights dropped; 70,000 / symbols of the text, at most 0.5.", 0, 0.99
     )
 
 
@@ -191,8 +194,10 @@ class TextGenerator(Task[Corpus, TextConfig]):
         training, validation = cls._split(tokens, cut)
         train = Streams.of(training, config.batch_size, config.seq_length)
         random.manual_seed(config.seed)
-        chosen = round(min(MAX_DROPOUT, DROPOUT_SYMBOLS / tokens.size), 3) if config.dropout is None else config.dropout
-        task = cls(CharLM(len(symbols), **config.recurrent() | {"dropout": chosen}), symbols)
+        arguments, rate = config.recurrent(), round(min(MAX_DROPOUT, DROPOUT_SYMBOLS / tokens.size), 3)
+        rates = {"dropout": rate, "weight_drop": rate if cells.get(config.cell).recurrent_gates else 0.0}
+        rates = {name: value for name, value in rates.items() if arguments[name] is None}
+        task = cls(CharLM(len(symbols), **arguments | rates), symbols)
         task._train, task.num_batches = train, len(train)
         task._validation = Streams.of(validation[:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
         task._recompute_every = config.recompute_every
@@ -204,8 +209,8 @@ class TextGenerator(Task[Corpus, TextConfig]):
             **config.subset("batch_size", "seq_length", "val_fraction", "seed"),
         }
         task.summary = f"{tokens.size:,} {symbols.kind}, {len(symbols)} different"
-        if config.dropout is None:
-            task.summary += f", so dropout {chosen:g}"
+        if chosen := [f"{name.replace('_', ' ')} {value:g}" for name, value in rates.items() if value]:
+            task.summary += f", so {' and '.join(chosen)}"
         return task
 
     @classmethod

@@ -410,11 +410,16 @@ def test_pretrained_vectors_are_trained_unless_frozen(name: str, word: str, free
     assert np.array_equal(before, table(again)[0]) == bool(freeze)
 
 
-@pytest.mark.parametrize(("symbols", "given", "expected"), [(400_000, None, 0.25), (900, None, 0.5), (900, 0.0, 0.0)])
+@pytest.mark.parametrize(("symbols", "rate"), [(280_000, 0.25), (900, 0.5)])
+@pytest.mark.parametrize(("cell", "drops_weights"), [("rnn", True), ("indrnn", False)])  # it has no matrix to drop
 def test_dropout_of_a_character_model_follows_from_the_size_of_its_text(
-    symbols: int, given: float | None, expected: float
+    symbols: int, rate: float, cell: str, drops_weights: bool
 ) -> None:
-    config = CharConfig(cell="rnn", hidden_size=3, dropout=given)
-    task = TextGenerator.build(Corpus(np.zeros(symbols, np.uint8), Characters("ab")), config)
-    assert task.model.config["dropout"] == expected
-    assert ("so dropout 0.25" in task.summary, "dropout" in task.summary) == (expected == 0.25, given is None)
+    corpus = Corpus(np.zeros(symbols, np.uint8), Characters("ab"))
+    task = TextGenerator.build(corpus, CharConfig(cell=cell, hidden_size=3))
+    weight_drop = rate if drops_weights else 0.0
+    assert (task.model.config["dropout"], task.model.config["weight_drop"]) == (rate, weight_drop)
+    assert task.summary.endswith(f"2 different, so dropout {rate:g}" + f" and weight drop {rate:g}" * drops_weights)
+    given = TextGenerator.build(corpus, CharConfig(cell=cell, hidden_size=3, dropout=0.0, weight_drop=0.0))
+    assert (given.model.config["dropout"], given.model.config["weight_drop"]) == (0.0, 0.0)
+    assert given.summary.endswith("2 different")
