@@ -28,7 +28,6 @@ from minirnn.data.music import Step, midi_bytes, piano_roll, read_pieces, roll_t
 from minirnn.data.sequences import Buckets, pad, valid_rows
 from minirnn.errors import DataError, OptionError
 from minirnn.models import ManyToMany
-from minirnn.models.body import CellLike
 from minirnn.nn import functional as F
 from minirnn.nn.state import State
 from minirnn.tasks.base import ExampleTask, Line, Prediction, WindowConfig, fingerprint, random_split, rebuild
@@ -49,7 +48,6 @@ Rolls = list[np.ndarray]
 class MusicConfig(WindowConfig):
     """Options of :class:`Composer`."""
 
-    cell: CellLike = "layer_norm_gru"
     hidden_size: int = 256
     num_layers: int = 2
     dropout: float = 0.5
