@@ -40,6 +40,7 @@ MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evalua
 class TextConfig(WindowConfig):
     """Options of language models."""
 
+    cell: CellLike = "layer_norm_gru"
     hidden_size: int = 256
     batch_size: int = 16
     recompute_every: int | None = option(
@@ -52,7 +53,6 @@ class CharConfig(TextConfig):
     """Options of :class:`TextGenerator`; ``benchmarks/learning.md`` has why they are what they are."""
 
     as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
-    cell: CellLike = "layer_norm_gru"
     num_layers: int = 2
     dropout: float | None = option(
         None, "Fraction of the outputs of each layer dropped; 70,000 / symbols of the text, at most 0.5.", 0, 0.95
