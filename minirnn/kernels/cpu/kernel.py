@@ -199,7 +199,7 @@ class Kernel:
         lines = [
             f"def {name}({', '.join(arguments)}):",
             "    kind = a0.dtype.type",
-            *(f"    {scalar} = kind({scalar})" for scalar in scalars.values()),
+            *(f"    {scalar} = kind({scalar})" for node, scalar in scalars.items() if node.op == "scalar"),
             *(f"    {total} = kind(0)" for total in sums),
             *(f"    {line}" for line in before),
             "    for j in range(a0.size):",
