@@ -28,6 +28,7 @@ class _Helper(CPUDispatcher):
         return self.py_func(*args)
 
     def add_overload(self, result: Any) -> None:
+        result.library._ensure_finalized()
         result = result._replace(entry_point=object())  # Numba knows compiled functions by it; there is no machine code
         self.targetctx.insert_user_function(result.entry_point, result.fndesc, [result.library])
         self.overloads[tuple(result.signature.args)] = result

@@ -78,6 +78,7 @@ class Kernel:
         self.reductions: set[str] = set()
         self._lines: list[str] = []
         self._views: dict[str, str] = {}
+        self._row_views: set[Location] = set()
         self._begin_step("not reverse" if backward else "reverse")
         self._begin_backward() if backward else self._begin_forward()
         self._in_rows = False
