@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +26,9 @@ def compile_ahead(step: Callable[[], Any]) -> Iterator[None]:
     """Inside the block, let a second process help as soon as a kernel has to be compiled.
 
     It is a fork that calls ``step``, with notes of the kernels' argument types in place of their computation, and then
-    compiles those kernels into the cache, the last one first; this process finds them there. It changes nothing else:
-    where there is one processor, no cache, another thread or no safe fork (outside Linux) there is no such process.
+    compiles those kernels into the cache, the last one first; this process finds them there. Where they meet, one
+    process leaves the kernel to the other. Nothing else changes: where there is one processor, no cache, another thread
+    or no safe fork (outside Linux) there is no such process.
 
     Args:
         step: does on the CPU what the block will do first.
@@ -35,14 +38,22 @@ def compile_ahead(step: Callable[[], Any]) -> Iterator[None]:
         yield
         return
     helper: Any = None
+    parent = os.getpid()
+    context: Any = multiprocessing.get_context("fork")
+    here, there = (context.RawArray(ctypes.c_char, 256) for _ in range(2))  # the kernel that each process compiles
 
     def listener(kernel: str) -> None:
         nonlocal helper
+        if os.getpid() != parent:  # what the second process compiles
+            return
+        here.value = _as_bytes(kernel)
         if helper is None:
-            helper = multiprocessing.get_context("fork").Process(target=_compile_kernels_of, args=(step,), daemon=True)
+            helper = context.Process(target=_compile_kernels_of, args=(step, here, there), daemon=True)
             with warnings.catch_warnings():  # of other threads: there are only those of BLAS, which ends them at a fork
                 warnings.simplefilter("ignore", DeprecationWarning)
                 helper.start()
+        while there.value == here.value and helper.is_alive():
+            time.sleep(0.002)
 
     with on_compile(listener):
         try:
@@ -53,8 +64,12 @@ def compile_ahead(step: Callable[[], Any]) -> Iterator[None]:
                 helper.join()
 
 
-def _compile_kernels_of(step: Callable[[], Any]) -> None:
-    """Compile the kernels that ``step`` runs, from the last to the first, as long as the parent lives."""
+def _as_bytes(kernel: str) -> bytes:
+    return kernel.encode()[:255]
+
+
+def _compile_kernels_of(step: Callable[[], Any], there: Any, here: Any) -> None:
+    """Compile the kernels that ``step`` runs, from the last one to that which the parent compiles, while it lives."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -72,5 +87,8 @@ def _compile_kernels_of(step: Callable[[], Any]) -> None:
     finally:
         parent = multiprocessing.parent_process()
         for kernel, types in reversed(kernels):
-            if parent is not None and parent.is_alive():
-                kernel.compile(types)
+            here.value = _as_bytes(kernel.py_func.__qualname__)
+            if here.value == there.value or parent is None or not parent.is_alive():
+                break
+            kernel.compile(types)
+        here.value = b""

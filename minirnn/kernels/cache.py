@@ -191,6 +191,14 @@ class KernelCache(NullCache):
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """The compiled kernel for the argument types; None if it has to be compiled."""
+        result = self._load(signature, target_context)
+        if result is None and _listeners:
+            for listener in list(_listeners):
+                listener(self._function.__qualname__)
+            result = self._load(signature, target_context)  # a listener may have waited for another process
+        return result
+
+    def _load(self, signature: Any, target_context: Any) -> Any:
         try:
             _add_symbols()
             path = self._path(signature, target_context.codegen())
@@ -200,8 +208,6 @@ class KernelCache(NullCache):
                 return result
         except Exception:  # any damage is a miss
             pass
-        for listener in list(_listeners):
-            listener(self._function.__qualname__)
         return None
 
     def save_overload(self, signature: Any, result: Any) -> None:

@@ -316,3 +316,16 @@ def test_uniform_numbers(seed: int) -> None:
     assert abs((x * x).mean() - 1 / 3) < 4 * sigma * math.sqrt(4 / 45)
     assert abs(np.corrcoef(x[1:], x[:-1])[0, 1]) < 5 * sigma
     assert abs(np.histogram(x, 64, (0, 1))[0] - count / 64).max() < 6 * math.sqrt(count / 64)
+
+
+@jit
+def _range(a: Any, b: Any) -> Any:
+    return pointwise.maximum(a, b) - pointwise.minimum(a, b)
+
+
+def test_helpers_can_be_called_from_python_too() -> None:
+    """Before and after a kernel has been compiled with them, of two that take the same types."""
+    for _ in range(2):
+        assert (pointwise.maximum(2.0, 5.0), pointwise.minimum(2.0, 5.0)) == (5.0, 2.0)
+        assert _range(2.0, 5.0) == 3.0
+    assert pointwise.sigmoid(np.float32(0)) == 0.5

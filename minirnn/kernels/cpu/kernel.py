@@ -54,6 +54,11 @@ def _row(location: Location) -> str:
     return f"{location.array}[{', '.join(part for part in parts if part)}]"
 
 
+def _view(location: Location) -> str:
+    """The name of a location's row of units: ``gates_s_0`` for ``gates[s, 0]``."""
+    return "_".join(re.findall(r"\w+", _row(location)))
+
+
 class Kernel:
     """The generated forward or backward kernel of a cell; ``product`` is how the call of a matrix product begins.
 
@@ -73,6 +78,8 @@ class Kernel:
         self.sources: dict[str, str] = {}
         self.reductions: set[str] = set()
         self._lines: list[str] = []
+        self._views: dict[str, str] = {}
+        self._row_views: set[Location] = set()
         self._begin_step("not reverse" if backward else "reverse")
         self._begin_backward() if backward else self._begin_forward()
         self._in_rows = False
@@ -81,7 +88,7 @@ class Kernel:
             for node in loop.products:
                 self._add_inner_product(*step.products[node], *node.key)
         self._end_backward() if backward else self._end_forward()
-        text = "\n".join(self._lines) + "\n"
+        text = "\n".join([*(f"    {name} = {view}" for name, view in self._views.items()), *self._lines]) + "\n"
         self.arguments = sorted(set(_ARGUMENTS.findall(text)))
         if self.temporaries.scratch:
             self.arguments.append("scratches")
@@ -176,7 +183,7 @@ class Kernel:
         arrays = list(dict.fromkeys([*loaded, *(s.location for s in loop.stores)]))
         arrays.sort(key=lambda location: location not in stored)  # a stored one first: its size is that of the loop
         element = {location: f"a{k}[j]" for k, location in enumerate(arrays)}
-        arguments = {f"a{k}": _row(location) for k, location in enumerate(arrays)}
+        arguments = {f"a{k}": _view(location) for k, location in enumerate(arrays)}
         scalars = {}
         for node in inner:
             if node.op == "scalar" or (node.per_row and node in loop.loads):
@@ -194,7 +201,7 @@ class Kernel:
         lines = [
             f"def {name}({', '.join(arguments)}):",
             "    kind = a0.dtype.type",
-            *(f"    {scalar} = kind({scalar})" for scalar in scalars.values()),
+            *(f"    {scalar} = kind({scalar})" for node, scalar in scalars.items() if node.op == "scalar"),
             *(f"    {total} = kind(0)" for total in sums),
             *(f"    {line}" for line in before),
             "    for j in range(a0.size):",
@@ -208,7 +215,13 @@ class Kernel:
             self._add("for r in range(first, stop):")
             self._add("s = start + r", 3)
             self._add("p, n = previous[s], batch + s", 3)
-            self._in_rows = True
+            self._in_rows, self._row_views = True, set()
+        for location in arrays:  # each is made once, before the loops over rows or in the first loop that uses it
+            if not location.row:
+                self._views[_view(location)] = _row(location)
+            elif location not in self._row_views:
+                self._add(f"{_view(location)} = {_row(location)}", 3)
+                self._row_views.add(location)
         results = f"{', '.join(sums)} = " if sums else ""
         self._add(f"{results}{name}({', '.join(arguments.values())})", 3)
         for s in loop.row_stores:

@@ -20,10 +20,11 @@ def _neg_log_p(log_total, x, largest):
 @jit(reassociate=True)
 def _cross_entropy(thread_id, num_threads, logits, targets, weight, smoothing, scale, losses, grad, scratch):
     rows, classes = logits.shape
-    zero, one = cast(0, logits[0, 0]), cast(1, logits[0, 0])
-    spread = cast(smoothing / classes, logits[0, 0])  # target probability of every class
-    kept = cast(1 - smoothing, logits[0, 0])  # and what the target has beside
-    factor = cast(scale, logits[0, 0])
+    like = logits[0, 0]
+    zero, one = cast(0, like), cast(1, like)
+    spread = cast(smoothing / classes, like)  # target probability of every class
+    kept = cast(1 - smoothing, like)  # and what the target has beside
+    factor = cast(scale, like)
     row = scratch[thread_id, _LANES:]
     lanes = scratch[thread_id, :_LANES]
     weight_sum = zero
@@ -67,7 +68,7 @@ def _cross_entropy(thread_id, num_threads, logits, targets, weight, smoothing, s
             else:
                 for j in range(classes):
                     loss += spread * _neg_log_p(log_total, logits[n, j], largest)
-                mass += spread * cast(classes, logits[0, 0])
+                mass += spread * cast(classes, like)
         losses[n] = loss * factor
         if grad.size > 0:
             # d loss / d logit_j = p_j (sum of target masses) - (target mass of j)
