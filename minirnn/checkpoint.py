@@ -41,7 +41,8 @@ def write_atomically(path: Path, data: bytes | Sequence[bytes | memoryview], pre
     pieces = [data] if isinstance(data, bytes) else data
     try:
         with open(temporary, "wb") as file:
-            file.writelines(pieces)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         with open(temporary, "rb") as file:

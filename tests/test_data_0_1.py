@@ -9,6 +9,8 @@ import pytest
 from support import invoke
 
 FOLDER = Path(__file__).parent / "data_0_1"
+OTHER_MASKS = ("classifier", "tagger", "translator", "music")
+"""Tasks whose random numbers belong to a sequence; in 0.1 they belonged to a place in the batch, so losses differ."""
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 
 
@@ -34,6 +36,12 @@ def test_results_are_those_of_version_0_1(name: str, tmp_path: Path, monkeypatch
     invoke(f"train-{name}", made["data"], "--out", "run", "--resume", "--steps", "6", "--quiet")
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    if name in OTHER_MASKS:
+        for line, expected in zip(lines[3:], made["resumed"], strict=True):
+            assert line["val_loss"] == pytest.approx(expected["val_loss"], rel=0.03)
+            same = ("tokens", "epoch", "lr")
+            assert {key: line[key] for key in same} == close({key: expected[key] for key in same})
+        return
     assert [line | {"seconds": None} for line in lines[3:]] == [
         line | {"seconds": None} for line in close(made["resumed"])
     ]

@@ -276,7 +276,7 @@ def simulated(
         epoch, batch = divmod(step, tasks[0].num_batches)
         losses, norms, tokens = np.zeros(count), np.zeros(count), np.zeros(count)
         for rank, (task, optimizer) in enumerate(zip(tasks, optimizers, strict=True)):
-            world = distributed._World(None, SimpleNamespace(rank=rank, size=count))
+            world = distributed._World(None, SimpleNamespace(rank=rank, size=count), None, [])
             monkeypatch.setattr(distributed, "_world", lambda world=world: world)
             random.generator().bit_generator.state = states[rank]
             if batch == 0:

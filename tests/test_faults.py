@@ -123,7 +123,7 @@ class _Faulty:
                 faulty.count()
                 file.write(data[len(data) // 2 :])
 
-            flush, fileno = file.flush, file.fileno
+            flush, fileno, read = file.flush, file.fileno, file.read
 
         return Writing()
 

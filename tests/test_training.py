@@ -130,7 +130,7 @@ def test_a_forked_child_trains_with_the_same_numbers(set_threads: Any, tmp_path:
 @needs_many_steps
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_training_learns_a_sentence(cell: str, tmp_path: Path) -> None:
-    task = _task(cell=cell, dropout=0.0, hidden_size=32)
+    task = _task(cell=cell, dropout=0.0, weight_drop=0.0, hidden_size=32)
     steps = run(Trainer(task, TrainingConfig(steps=300, lr=1e-2), tmp_path))
     assert steps[0].train_loss > 2.5
     assert steps[-1].metrics is not None
@@ -153,7 +153,7 @@ def test_validation_is_the_mean_over_every_symbol() -> None:
 
 
 def test_the_state_is_kept_within_an_epoch_and_reset_at_its_end() -> None:
-    task = _task(cell="lstm", dropout=0.0)
+    task = _task(cell="lstm", dropout=0.0, weight_drop=0.0)
     task.start_epoch(0)
     task.loss(0, 0.0)
     carried = task.state_dict()

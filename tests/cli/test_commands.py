@@ -60,7 +60,7 @@ def test_recompute_trains_with_the_same_numbers() -> None:
     """But for rounding."""
     courses = []
     for extra in ((), ("--recompute", "7")):
-        options = ("--seq-length", "30", "--dropout", "0", "--steps", "8", "--json", *extra)
+        options = ("--seq-length", "30", "--dropout", "0", "--weight-drop", "0", "--steps", "8", "--json", *extra)
         found = [
             (line["step"], line["train_loss"], line["grad_norm"]) for line in lines(invoke(*TRAIN, *options).stdout)
         ]

@@ -42,4 +42,5 @@ def test_runs(trained: Callable[[str], Path]) -> None:
 def test_mistakes_are_one_line() -> None:
     assert "there is no cell 'nope'" in refusal("gradients", "--cell", "nope")
     assert "no checkpoint" in refusal("gradients", ".") or "holds" in refusal("gradients", ".")
+    invoke("gradients", "--cell", "rnn_relu")  # compiles, and says so
     assert "overflow" in refusal("gradients", "--cell", "rnn_relu", "--scale", "1000")

@@ -201,7 +201,8 @@ def test_words_continue_a_prompt(trained: Trained) -> None:
     run = str(trained("words"))
     options = ("--length", "30", "--seed", "2", "--temperature", "1")
     done = invoke("sample", run, "--prime", "To be", *options)
-    assert done.stderr == "the model does not know 'To'; read as <unk>\n"
+    told = [line for line in done.stderr.splitlines() if not line.startswith("compiling")]
+    assert told == ["the model does not know 'To'; read as <unk>"]
     text = loaded_task(run).sample("To be", 30, seed=2, temperature=1)
     assert done.stdout == f"To be{text}\n"
     assert text.startswith((" ", "\n", ",", "."))
