@@ -24,6 +24,8 @@ from tiny import TASKS
 import minirnn as mr
 from minirnn import checkpoint, distributed, random, training
 from minirnn.errors import OptionError
+from minirnn.models import CharLM
+from minirnn.nn import replay
 from minirnn.nn.recurrent import Recurrent
 from minirnn.optim.lr_scheduler import WarmupCosine
 from minirnn.random import Shard
@@ -142,6 +144,34 @@ def test_masks_follow_the_sequence_not_the_shard(rates: dict[str, Any], ragged: 
     for total, gradient in zip(sums, gradients, strict=True):
         np.testing.assert_allclose(total, gradient, rtol=1e-12, atol=1e-13)
     np.testing.assert_array_equal(np.concatenate(draws[3], 1), draws[1][0])
+
+
+@pytest.mark.parametrize("recompute_every", [None, 4])
+@pytest.mark.parametrize("repeat", [False, True])
+def test_what_is_computed_again_in_the_backward_pass_has_the_masks_of_the_shard(
+    recompute_every: int | None, repeat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradients of two shards, the backward passes outside of ``drawing_for``, add up to those of the batch."""
+    tokens, targets = np.random.default_rng(0).integers(7, size=(2, 8, 4))
+    if repeat:  # no gradient is where a recording expects it, so that the forward pass is computed again
+        monkeypatch.setattr(replay._Plan, "_repeat_backward", lambda plan, call, *given: plan._again(call, given))
+    model = CharLM(7, 5, 2, "gru", dropout=0.5, zoneout=0.3, recurrent_dropout=0.3, dtype="float64")
+
+    def gradients(*shards: Shard | None) -> list[np.ndarray]:
+        for _ in range(3 if repeat else 1):
+            model.zero_grad()
+            for shard in shards:
+                mr.manual_seed(4)
+                inputs, labels = tokens, targets
+                if shard is not None:
+                    inputs, labels = (np.ascontiguousarray(x[:, shard.columns]) for x in (tokens, targets))
+                with random.drawing_for(shard):
+                    loss, _ = model.loss(inputs, labels, None, recompute_every, "sum")
+                loss.backward()
+        return [p.grad.numpy().copy() for p in model.parameters() if p.grad is not None]
+
+    for whole, parts in zip(gradients(None), gradients(Shard(0, 1, 4), Shard(1, 4, 4)), strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=1e-10, atol=1e-12)
 
 
 @needs_mpi

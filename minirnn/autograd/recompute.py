@@ -35,7 +35,7 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
     tensor([ 0.75, 12.  ])
     """
     _check_tensors("input", inputs)
-    state_before = random.generator().bit_generator.state
+    state_before, shard = random.generator().bit_generator.state, random.shard()
     with tape.no_grad():
         result = function(*inputs)
     outputs = _as_tuple(result)
@@ -45,7 +45,7 @@ def recompute(function: Callable[..., Any], *inputs: Tensor) -> Any:
         leaves = [t.detach().requires_grad_(t.requires_grad) for t in inputs]
         generator = random.generator().bit_generator
         state_now, generator.state = generator.state, state_before
-        with tape.enable_grad():
+        with tape.enable_grad(), random.drawing_for(shard):
             again = _as_tuple(function(*leaves))
         generator.state = state_now
         pairs = zip(again, given, strict=True)

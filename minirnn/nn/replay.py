@@ -80,12 +80,13 @@ class _Call:
     It holds the memory of its ``plan`` until its backward pass is over, or will never come.
     """
 
-    __slots__ = ("function", "args", "kwargs", "leaves", "plan", "random_state")
+    __slots__ = ("function", "args", "kwargs", "leaves", "plan", "random_state", "shard")
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.function, self.args, self.kwargs, self.leaves = function, args, kwargs, list[Any]()
         self.plan: _Plan | None = None
         self.random_state: Any = None  # before it, where it draws random numbers
+        self.shard = random.shard()  # whose masks it has, in a backward pass too
 
     def __del__(self) -> None:
         if self.plan is not None:
@@ -280,7 +281,7 @@ class _Plan:
         generator = random.generator().bit_generator
         state = generator.state
         call.rewind()
-        with tape.enable_grad():
+        with tape.enable_grad(), random.drawing_for(call.shard):
             done = _Pass(call, [array.copy() for array in self.inputs])
         generator.state = state
         return done.backward(given)
