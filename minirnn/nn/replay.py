@@ -235,12 +235,16 @@ class _Plan:
     ) -> None:
         self.given, self.computed, self.backward = given, computed.copy(), now.calls
         self.slots: list[tuple[Tensor, Any]] = []  # leaves whose gradients are computed where the optimizer reads them
+        begun = set[int]()  # leaves that have a gradient, to which others are added
         for number, (leaf, gradient) in enumerate(zip(self.edges, computed, strict=True)):
             if isinstance(leaf, Tensor) and leaf.grad_slot is not None and gradient is not None:
                 slot: Any = leaf.grad_slot
                 if recording.address(gradient) == recording.address(slot):
                     self.computed[number] = slot
                     self.slots.append((leaf, slot))
+                    if id(leaf) in begun:
+                        now.refuse("a gradient that another one would overwrite")
+                begun.add(id(leaf))
         self.seeds = _Seeds(drawn, [*self.forward, *self.backward])
         if not now.refused and self.seeds.complete:
             self.ready = True

@@ -259,6 +259,20 @@ def custom(model: Any, rng: np.random.Generator, number: int) -> mr.Tensor:
     return (model(vectors(rng, 3, 4)) * vectors(rng, 3, 4)).sum()
 
 
+def tied_embeddings() -> mr.models.EncoderDecoder:
+    """The decoder's gradient of the weight comes first, and the encoder's is computed where the optimizer reads it."""
+    model = mr.models.EncoderDecoder(V, V, H, bidirectional=False, attention=None)
+    assert model.encoder.embedding is not None
+    assert model.decoder.embedding is not None
+    model.decoder.embedding.weight = model.encoder.embedding.weight
+    return model
+
+
+def few_and_many_tokens(model: Any, rng: np.random.Generator, number: int) -> mr.Tensor:
+    logits = model(tokens(rng, 2, 2), tokens(rng, 8, 2))
+    return F.cross_entropy(logits.reshape(-1, V), tokens(rng, 14))
+
+
 def wide(model: Any, rng: np.random.Generator, number: int) -> mr.Tensor:
     loss: mr.Tensor = model.loss(tokens(rng, 300, 4), tokens(rng, 300, 4))[0]
     return loss
@@ -269,10 +283,11 @@ def wide(model: Any, rng: np.random.Generator, number: int) -> mr.Tensor:
     [
         (lambda: mr.models.ManyToOne(V, H, 3, embedding_size=5), lengths),
         (Custom, custom),
+        (tied_embeddings, few_and_many_tokens),
         (lambda: mr.models.CharLM(V, 64, 1), wide),
         (lambda: mr.models.ManyToOne(V, H, 3, embedding_size=0), lambda model, rng, _: model(tokens(rng, 5, 3)).sum()),
     ],
-    ids=["lengths", "foreign code", "work for several threads", "one-hot"],
+    ids=["lengths", "foreign code", "tied embeddings", "work for several threads", "one-hot"],
 )
 def test_what_cannot_be_repeated_is_computed_as_ever(
     make: Any, step: Step, repeated: list[str], monkeypatch: pytest.MonkeyPatch
