@@ -117,6 +117,15 @@ def test_one_parameter_no_gradient_and_no_parameter() -> None:
     assert p.grad.tolist() == [0.0, 0.25]
 
 
+def test_the_norm_of_finite_gradients_whose_squares_overflow_is_infinite() -> None:
+    """The sum of each block is finite, and that of both is not."""
+    p = mr.tensor(np.zeros(1 << 15), requires_grad=True, dtype="float64")
+    gradient = np.zeros(1 << 15)
+    gradient[[0, -1]] = 1.2e154
+    p.add_grad(gradient)
+    assert clip_grad_norm_(p, 1.0) == math.inf
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_leaves_no_trace(bad: float) -> None:
     """Parameters of 7 numbers have padding between them in a flat layout."""

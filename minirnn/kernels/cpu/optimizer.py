@@ -163,7 +163,10 @@ def square_sum(x: np.ndarray) -> float:
         return 0.0
     sums = np.empty(-(-x.size // _BLOCK))
     threads.run(_square_sums, 1.0 * x.size, sums.size, x, sums)
-    return math.fsum(sums.tolist())
+    try:
+        return math.fsum(sums.tolist())
+    except OverflowError:  # all of them are finite, their sum is not
+        return math.inf
 
 
 def scale(x: np.ndarray, factor: float) -> None:
