@@ -47,7 +47,9 @@ def measure() -> dict[str, object]:
     """Median step, the part of it in all-reduces, and the median time of an all-reduce by its bytes."""
     symbols = Characters.of("".join(map(chr, range(48, 113))))
     tokens = np.random.default_rng(0).integers(0, 65, 400_000).astype(np.uint8)
-    config = CharConfig(hidden_size=256, num_layers=2, dropout=0.0, batch_size=32, seq_length=64)
+    config = CharConfig(
+        cell="lstm", hidden_size=256, num_layers=2, dropout=0.0, weight_drop=0.0, batch_size=32, seq_length=64
+    )
     trainer = Trainer(TextGenerator.build(Corpus(tokens, symbols), config), TrainingConfig(steps=10**6, evaluations=1))
     spent = [0.0]
 
@@ -88,7 +90,14 @@ def measure() -> dict[str, object]:
 def loss_of(corpus: str, every: str, seed: str) -> dict[str, object]:
     """Validation loss at the end of a run, and what its all-reduces add up per step, in bytes."""
     config = CharConfig(
-        cell="layer_norm_gru", hidden_size=128, num_layers=1, batch_size=32, seq_length=64, seed=int(seed)
+        cell="layer_norm_gru",
+        hidden_size=128,
+        num_layers=1,
+        dropout=0.09,
+        weight_drop=0.0,
+        batch_size=32,
+        seq_length=64,
+        seed=int(seed),
     )
     task = TextGenerator.build(read_corpus([corpus]), config)
     average_every = None if every == "1" else int(every)
