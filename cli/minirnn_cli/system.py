@@ -29,7 +29,7 @@ def warmup(quiet: o.Quiet = False, json: o.Json = False) -> None:
     started = time.perf_counter()
     corpus = Corpus(np.arange(400) % 3, Characters("\nab"))
     with on_compile(listener):
-        for cell in ("lstm", "gru", "rnn"):
+        for cell in ("layer_norm_gru", "lstm", "gru", "rnn"):
             config = CharConfig(cell=cell, hidden_size=8, dropout=0.5, batch_size=4, seq_length=8)
             generator = TextGenerator.build(corpus, config)
             for _ in Trainer(generator, TrainingConfig(steps=1)).fit():
