@@ -360,7 +360,8 @@ def test_large_parameters_whose_gradients_are_arrays_of_their_own(
     assert [p.grad_slot is None for p in twins] == [True, False, False, True, True, False, False]
     train(optimizer, params, range(8))
     train(other, twins, range(8))
-    assert_equal(params, twins)
+    for param, twin in zip(params, twins, strict=True):  # a last bit may depend on where an element lies in its array
+        np.testing.assert_allclose(twin.numpy(), param.numpy(), rtol=1e-14)
 
 
 def test_gradient_of_a_large_parameter_is_neither_copied_nor_kept(monkeypatch: pytest.MonkeyPatch) -> None:
