@@ -1,8 +1,8 @@
 """Data-parallel training: several processes, each of which computes a shard of every batch, over MPI.
 
 Started by ``mpirun`` or ``srun`` with more than one process, :class:`~minirnn.training.Trainer` and the ``train-``
-commands use all of them; a script needs nothing but to run the same in all of them. Without, every function here does
-what is right for one process, and mpi4py is not imported.
+commands use all of them; a script needs only to run the same in each. Without MPI every function here does what is
+right for one process, and mpi4py is not imported.
 
 A process is a *rank* from 0 to :func:`size` - 1. All functions from :func:`all_reduce` to :func:`largest` are
 collective: each rank must call them, in the same order.
@@ -140,7 +140,7 @@ def on_machine() -> Iterator[None]:
 
 
 def environment_alone() -> dict[str, str]:
-    """Return the environment for a program that is started by this process, and is to be none of its ranks."""
+    """Return the environment for a program that this process starts, and that is not to take part in MPI."""
     return {name: value for name, value in os.environ.items() if name not in _SIZES}
 
 

@@ -288,7 +288,7 @@ class Trainer:
         self._new_epoch, self._all_stopping = True, False
         self._is_local = config.average_every is not None and distributed.size() > 1
         self._own_tokens = self._all_tokens = 0  # since the last average of the models
-        self._start_alike()
+        self._synchronize()
         if resume:
             self._resume()
         elif self.files is not None:
@@ -315,7 +315,7 @@ class Trainer:
         return self._all_tokens == 0
 
     def average(self) -> None:
-        """Let all processes have the mean of their models and states of the optimizer, where these are not the same.
+        """Give all processes the mean of their models and optimizer states, where these differ.
 
         A process has the weight of its tokens since the last average. All processes must call it.
         """
@@ -329,7 +329,7 @@ class Trainer:
     def stop(self) -> None:
         """End after the current step; :meth:`fit` then saves and returns.
 
-        Of several processes any may call it. All of them end, after the next step if it comes between two steps.
+        Of several processes any may call it. All end together, after the current step or the next.
         """
         self.stopping = True
 
@@ -337,8 +337,8 @@ class Trainer:
         """Set the training time of ``position``, without compiling, in all processes to that of rank 0."""
         self.position.seconds = float(distributed.broadcast(np.array([_clock() - self._started]))[0])
 
-    def _start_alike(self) -> None:
-        """Let all processes have the weights and the random numbers of rank 0."""
+    def _synchronize(self) -> None:
+        """Give all processes the weights and the state of the random generator of rank 0."""
         state = distributed.broadcast_json(random.generator().bit_generator.state)
         random.generator().bit_generator.state = state
         if distributed.size() > 1:
