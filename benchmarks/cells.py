@@ -1,8 +1,8 @@
-"""Every built-in cell on one text with default settings: validation loss, steps and speed, as a Markdown table.
+"""Every built-in cell on one text with the same settings: validation loss, steps and speed, as a Markdown table.
 
     python benchmarks/cells.py TEXT [CELL ...] [--minutes 3]
 
-Each cell is trained by ``minirnn train-char TEXT --cell NAME``, as in ``benchmarks/learning.py``.
+Each cell is trained by ``minirnn train-char TEXT --cell NAME`` and the options below, as in ``benchmarks/learning.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import argparse
 from learning import train
 
 from minirnn import cells
+
+OPTIONS = ("--batch-size", "32", "--dropout", "0.2", "--weight-drop", "0")  # which suit most cells
 
 
 def main() -> None:
@@ -23,7 +25,7 @@ def main() -> None:
     print("| cell | validation loss, nats per character | steps | characters per second | parameters |")
     print("|---|---|---|---|---|")
     for cell in options.cells or cells.names():
-        run = train(options.text, options.minutes, "--cell", cell)
+        run = train(options.text, options.minutes, "--cell", cell, *OPTIONS)
         figures = f"{run.loss:.3f} | {run.steps:,} | {run.tokens_per_second:,.0f} | {run.parameters:,}"
         print(f"| {cell} | {figures} |", flush=True)
 

@@ -119,6 +119,7 @@ def save(
 
     Raises:
         OSError: the file cannot be written; an older file at ``path`` is unchanged.
+        CheckpointError: an array is of a dtype, such as complex, that cannot be stored.
     """
     content = {name: _bytes(array) for name, array in arrays.items()}
     sums = {name: zlib.crc32(data) for name, data in content.items()}
@@ -127,7 +128,9 @@ def save(
     order, end = sorted(arrays, key=lambda name: -arrays[name].itemsize), 0  # so that each is aligned
     for name in order:
         start, end = end, end + len(content[name])
-        code = _CODES[arrays[name].dtype.str[1:]]
+        dtype = arrays[name].dtype
+        if (code := _CODES.get(dtype.str[1:])) is None:
+            raise CheckpointError(f"save: array {name} is of dtype {dtype}, expected bool, int, uint or float")
         entries[name] = {"dtype": code, "shape": arrays[name].shape, "data_offsets": [start, end]}
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)

@@ -53,7 +53,7 @@ def _started() -> _World | None:
     """MPI, where this is one of several processes that it started.
 
     Raises:
-        OptionError: it is, but mpi4py is not installed.
+        OptionError: it is, but mpi4py is not installed, or uses another MPI.
     """
     global _disabled
     count = max((int(value) for name in _SIZES if (value := os.environ.get(name, "")).isdigit()), default=1)
@@ -67,9 +67,13 @@ def _started() -> _World | None:
             f"started as one of {count} processes, but mpi4py cannot be used ({error}); pip install 'minirnn[mpi]', or "
             "start one process"
         ) from None
-    if MPI.COMM_WORLD.size == 1:
-        return None
     comm = MPI.COMM_WORLD
+    if comm.size == 1:
+        _disabled = True
+        raise OptionError(
+            f"started as one of {count} processes, but the MPI of mpi4py finds one only: it is another MPI than that which "
+            "started them; use its mpiexec"
+        )
     machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
     world = _World(MPI, comm, machine, comm.allgather(_own_cores(machine.bcast(comm.rank))))
     threads.set_num_threads(min(threads.MAX_THREADS, divide_cores(world.cores)[comm.rank]))

@@ -118,3 +118,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
             checkpoint.save(path, {"x": np.zeros(3)}, {"version": 2})
     assert checkpoint.load_config(path) == {"version": 1}
     assert os.listdir(tmp_path) == ["x.safetensors"]
+
+
+def test_a_dtype_that_cannot_be_stored_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"array b is of dtype complex128, expected bool, int, uint or float"):
+        checkpoint.save(tmp_path / "x", {"a": np.zeros(2), "b": np.zeros(2, complex)}, {})
+    assert not list(tmp_path.iterdir())

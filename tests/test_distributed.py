@@ -107,6 +107,20 @@ def test_several_processes_without_mpi4py_are_refused(monkeypatch: pytest.Monkey
     distributed._started.cache_clear()
 
 
+def test_another_mpi_than_that_which_started_the_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    mpi4py = SimpleNamespace(MPI=SimpleNamespace(COMM_WORLD=SimpleNamespace(size=1)))
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "mpi4py", mpi4py)
+    monkeypatch.setattr(distributed, "_disabled", False)
+    distributed._started.cache_clear()
+    with pytest.raises(
+        OptionError, match=r"one of 2 processes, but the MPI of mpi4py finds one only: it is another MPI"
+    ):
+        distributed.rank()
+    monkeypatch.undo()
+    distributed._started.cache_clear()
+
+
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize(
     "rates",

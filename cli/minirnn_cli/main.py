@@ -9,6 +9,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ import typer
 
 import minirnn
 from minirnn import distributed
-from minirnn.errors import DivergedError, MinirnnError, SaveError
+from minirnn.errors import DivergedError, MinirnnError, OptionError, SaveError
 from minirnn.tasks import TASKS
 from minirnn_cli import (
     bench,
@@ -39,7 +40,7 @@ from minirnn_cli.show import say, show_log
 from minirnn_cli.train import training_command
 
 FAULT, USAGE_ERROR, INTERRUPTED = 1, 2, 130
-_FIRST_SPEAKS_SECONDS = 2
+_RANK_0_FIRST_SECONDS = 2
 _MAX_NAME = 80  # characters of a file's name that are shown
 
 atexit.register(gc.freeze)  # no search for garbage among the compiler's objects at the end, which takes 0.3 s
@@ -69,6 +70,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader of the output has gone (| head)
             options.close_stdout()
+            distributed.abort(FAULT)
             raise typer.Exit(0) from None
         except OSError as error:
             name = str(error.filename or "")
@@ -84,8 +86,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 def _failed(text: str, code: int) -> typer.Exit:
     """Say why the command failed, and return how it ends; of several processes, one says it and ends all."""
-    if distributed.rank() > 0:
-        time.sleep(_FIRST_SPEAKS_SECONDS)  # if all have failed, rank 0 ends this one meanwhile
+    with suppress(OptionError):  # MPI cannot be used
+        if distributed.rank() > 0:
+            time.sleep(_RANK_0_FIRST_SECONDS)  # if all have failed, rank 0 ends this one meanwhile
     sys.stdout.flush()
     print(f"minirnn: {text}", file=sys.stderr)
     distributed.abort(code)

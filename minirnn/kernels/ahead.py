@@ -68,7 +68,7 @@ def _as_bytes(kernel: str) -> bytes:
     return kernel.encode()[:255]
 
 
-def _compile_kernels_of(step: Callable[[], Any], there: Any, here: Any) -> None:
+def _compile_kernels_of(step: Callable[[], Any], parents_kernel: Any, own_kernel: Any) -> None:
     """Compile the kernels that ``step`` runs, from the last one to that which the parent compiles, while it lives."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -87,8 +87,8 @@ def _compile_kernels_of(step: Callable[[], Any], there: Any, here: Any) -> None:
     finally:
         parent = multiprocessing.parent_process()
         for kernel, types in reversed(kernels):
-            here.value = _as_bytes(kernel.py_func.__qualname__)
-            if here.value == there.value or parent is None or not parent.is_alive():
+            own_kernel.value = _as_bytes(kernel.py_func.__qualname__)
+            if own_kernel.value == parents_kernel.value or parent is None or not parent.is_alive():
                 break
             kernel.compile(types)
-        here.value = b""
+        own_kernel.value = b""

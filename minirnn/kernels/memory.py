@@ -1,8 +1,8 @@
 """Large arrays in reused memory: a block returns to a free list when the last view of it dies.
 
 The operating system clears each page it hands out, which costs as much as the arithmetic done on it. Training asks for
-the same sizes at every step, so after the first step nothing large is allocated. A block is reused only when no array
-refers to it any more, and also for an array that needs two thirds of it or more.
+the same sizes at every step, so after the first step nothing large is allocated. A block is reused when no array
+refers to it any more, for one that needs at least two thirds of it.
 """
 
 from __future__ import annotations

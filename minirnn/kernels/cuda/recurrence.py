@@ -272,7 +272,7 @@ class Recurrence:
         if noise.mask is not None:
             self._source = empty(h.shape, dtype)
             copy_into(self._source.view(0, states[0].shape), states[0] * noise.mask)
-        numbers = (np.arange(rows) if noise.rows is None else noise.rows) if equations.graph.draws else _NO_NUMBERS
+        numbers = noise.rows if noise.rows is not None and equations.graph.draws else _NO_NUMBERS  # none: in order
         self._noise = np.uint64(noise.seed), asarray(numbers), float(noise.zoneout), float(noise.dropout)
         self._products = empty((rows, cell.products, size), dtype)
         self._inputs = empty((rows, cell.inputs, size), dtype)

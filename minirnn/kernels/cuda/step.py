@@ -178,7 +178,9 @@ class Step:
         locations = [*loop.loads.values(), *(s.location for s in loop.stores)]
         element = {at: self._element(at) for at in locations}
         nodes = ancestors([s.node for s in loop.stores] + [n.operands[0] for n in loop.sums], loop.loads)
-        before, scalars = ["counter = row_numbers[S] * size"] * any(node.op == "random" for node in nodes), {}
+        before, scalars = list[str](), {}
+        if any(node.op == "random" for node in nodes):
+            before.append("counter = (row_numbers[S] if row_numbers.size else s) * size")
         for node in nodes:
             if node.op == "scalar" or (node.per_row and node in loop.loads):
                 scalars[node] = f"s{node.number}"
