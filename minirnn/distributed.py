@@ -71,7 +71,7 @@ def _started() -> _World | None:
     if comm.size == 1:
         _disabled = True
         raise OptionError(
-            f"started as one of {count} processes, but the MPI of mpi4py finds one only: it is another MPI than that which "
+            f"started as one of {count} processes, but the MPI of mpi4py finds one only: it is another than that which "
             "started them; use its mpiexec"
         )
     machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
