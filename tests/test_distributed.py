@@ -113,9 +113,7 @@ def test_another_mpi_than_that_which_started_the_processes_is_refused(monkeypatc
     monkeypatch.setitem(sys.modules, "mpi4py", mpi4py)
     monkeypatch.setattr(distributed, "_disabled", False)
     distributed._started.cache_clear()
-    with pytest.raises(
-        OptionError, match=r"one of 2 processes, but the MPI of mpi4py finds one only: it is another"
-    ):
+    with pytest.raises(OptionError, match=r"one of 2 processes, but the MPI of mpi4py finds one only: it is another"):
         distributed.rank()
     monkeypatch.undo()
     distributed._started.cache_clear()
