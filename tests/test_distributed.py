@@ -509,7 +509,7 @@ def test_runs_killed_at_random_moments_end_with_the_same_numbers(data: Path) -> 
             code, errors = finish(process)
             if code == 0:
                 break
-            assert code == 9, errors
+            assert code in (9, 255), errors  # 255: of mpiexec itself, where a process is killed while MPI starts
             kills += 1
         assert metrics_of(out) == close(metrics_of(data / "whole"), 1e-6)
 
