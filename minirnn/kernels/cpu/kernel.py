@@ -29,9 +29,8 @@ FUNCTIONS: dict[str, Any] = {
 
 _ARGUMENTS = re.compile(
     r"\b(?:cumulative_steps|starts|previous|reverse|gates|table|tokens|products|bias|inputs|sums|state|vectors|d_vectors|"
-    r"d_inputs|mask|source|d_source|carry|row_carry|dy|hidden|d_hidden|d_projected|projection|seed|row_numbers|zoneout|dropout|"
-    r"team|"
-    r"(?:history|d_state|panels|inner)\d+)\b"
+    r"d_inputs|mask|source|d_source|carry|row_carry|dy|hidden|d_hidden|d_projected|projection|seed|row_numbers|zoneout|"
+    r"dropout|team|(?:history|d_state|panels|inner)\d+)\b"
 )
 _STATE = "state, first * width, width"
 
