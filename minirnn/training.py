@@ -37,6 +37,7 @@ MAX_ROLLBACKS = 3
 SAVE_SECONDS = 60
 """At most this much training time is lost in a crash."""
 _EXPLOSION_FACTOR, _EXPLOSION_MINIMUM = 100.0, 10.0  # a loss above both (times the running mean) is skipped
+_EVALUATION_SHARE = 0.05  # of a budget in minutes, the most that evaluations but the last should take
 _MEAN_DECAY = 0.98  # of the running mean of the loss
 _TASK_STATE = "carried."  # prefix of the arrays of Task.state_dict() in a checkpoint
 
@@ -147,7 +148,12 @@ class TrainingConfig(Config):
         minimum=1,
         group="Training",
     )
-    evaluations: int = option(20, "Evaluations over the whole budget, evenly spaced.", minimum=1, group="Run")
+    evaluations: int = option(
+        20,
+        "Evaluations over the whole budget, evenly spaced; fewer where they would take more than 5 % of the minutes.",
+        minimum=1,
+        group="Run",
+    )
     log_every: int = option(10, "Steps between two lines of metrics.jsonl.", minimum=1, group="Run")
     save_every: int | None = option(
         None, "Save every this many steps, besides at evaluations and once a minute.", minimum=1, group="Run"
@@ -219,7 +225,8 @@ class Step:
 class Position:
     """Where training stands; stored in every checkpoint.
 
-    ``metrics`` are those of the last evaluation; ``best`` has the metric that chose the best state, and its value.
+    ``metrics`` are those of the last evaluation; ``best`` has the metric that chose the best state, and its value;
+    ``evaluation_seconds`` is the part of ``seconds`` that evaluations took.
     """
 
     step: int = 0
@@ -231,6 +238,7 @@ class Position:
     rollbacks: int = 0
     typical_loss: float = math.nan
     evaluations_since_best: int = 0
+    evaluation_seconds: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -539,15 +547,24 @@ def metric_in_words(name: str) -> str:
 
 
 def evaluate(trainer: Trainer, step: Step) -> None:
-    """Evaluate the model when it is due, and save the best one."""
+    """Evaluate the model when it is due, at the end of the budget in any case."""
     count, position = trainer.config.evaluations, trainer.position
-    due = step.progress >= 1 or int(step.progress * count) > int(step.previous_progress * count)
-    if step.rolled_back or not due:
-        return
+    due = int(step.progress * count) > int(step.previous_progress * count)
+    if trainer.config.minutes is not None:
+        due &= position.evaluation_seconds <= _EVALUATION_SHARE * position.seconds
+    if (due or step.progress >= 1) and step.metrics is None and not step.rolled_back:
+        evaluate_now(trainer, step)
+
+
+def evaluate_now(trainer: Trainer, step: Step) -> None:
+    """Evaluate the model, and save it if it is the best one so far."""
+    position = trainer.position
     trainer.average()
     metrics = trainer.task.evaluate() if distributed.rank() == 0 else None
     step.metrics = position.metrics = distributed.broadcast_json(metrics)
+    before = position.seconds
     trainer.update_seconds()
+    position.evaluation_seconds += position.seconds - before
     name, lowest = trainer.task.best_metric, trainer.task.best_mode == "min"
     value, best = step.metrics[name], position.best.get(name, math.inf if lowest else -math.inf)
     step.best = value < best if lowest else value > best

@@ -59,7 +59,8 @@ def contents(folder: Path | str) -> Any:
     files = {}
     for name in (BEST, LAST):
         arrays, config = checkpoint.load(Path(folder, name))
-        config["position"].pop("seconds")
+        for seconds in ("seconds", "evaluation_seconds"):
+            config["position"].pop(seconds)
         files[name] = {key: (a.dtype, a.shape, a.tobytes()) for key, a in arrays.items()}, config
     return metrics_of(folder), files
 

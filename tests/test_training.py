@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ import pytest
 from support import SMALL, contents, needs_many_steps, run, steps_of
 
 import minirnn as mr
-from minirnn import checkpoint
+from minirnn import checkpoint, training
+from minirnn.autograd.tensor import Tensor
 from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DivergedError, OptionError, SaveError
 from minirnn.kernels import cache
@@ -251,6 +253,37 @@ def test_the_best_state_has_the_lowest_validation_loss(tmp_path: Path) -> None:
     arrays, config = checkpoint.load(tmp_path / BEST)
     assert config["position"]["best"] == {"val_loss": 1.9}
     np.testing.assert_array_equal(arrays["model.head.weight"], weights[1.9])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.0, range(3, 61, 3)),
+        (0.25, (3, 6, 12, 15, 20, 26, 29, 35, 40, 43, 49, 55, 57)),
+        (3.0, (3, 57)),
+        (30.0, (3, 30)),
+    ],
+)
+def test_evaluations_but_the_last_take_a_small_part_of_a_budget_in_minutes(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, expected: Sequence[int]
+) -> None:
+    """Steps of a second: another one begins where at most 5 % of the time so far went into evaluations."""
+    task, now = _task(), [0.0]
+    loss = task.loss
+
+    def timed_loss(batch_index: int, progress: float) -> tuple[Tensor, int]:
+        now[0] += 1
+        return loss(batch_index, progress)
+
+    def timed_evaluate() -> dict[str, float]:
+        now[0] += seconds
+        return {"val_loss": 1.0}
+
+    monkeypatch.setattr(training, "_clock", lambda: now[0])
+    task.loss, task.evaluate = timed_loss, timed_evaluate  # type: ignore[method-assign]
+    trainer = Trainer(task, TrainingConfig(minutes=1, evaluations=20))
+    assert [step.step for step in run(trainer) if step.metrics] == list(expected)
+    assert trainer.position.evaluation_seconds == pytest.approx(seconds * len(expected))
 
 
 def test_patience_stops_after_evaluations_without_improvement_and_resumes_with_more(

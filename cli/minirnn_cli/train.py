@@ -21,7 +21,7 @@ from minirnn.tasks import Task
 from minirnn.tasks.base import TaskConfig
 from minirnn.tasks.fine_tuning import count_new
 from minirnn.tensorboard import TensorBoard, check_installed
-from minirnn.training import BUDGETS, Step, Trainer, TrainingConfig, metric_in_words
+from minirnn.training import BUDGETS, Step, Trainer, TrainingConfig, evaluate_now, metric_in_words
 from minirnn.validation import check_int
 from minirnn_cli import options as o
 from minirnn_cli import runs
@@ -168,14 +168,19 @@ def make_configs(task: type[Task[Any, Any]], options: Mapping[str, Any]) -> tupl
 
 
 def _pause_after(trainer: Trainer, evaluations: int) -> None:
-    """Let the run end, unfinished, when so many of its evaluations are over."""
+    """Let the run end, unfinished, where so many of its evaluations are due, with the last of them."""
 
-    def pause(trainer: Trainer, step: Step | None = None) -> None:
-        if int(trainer.progress * trainer.config.evaluations) >= evaluations:
+    def is_over() -> bool:
+        return int(trainer.progress * trainer.config.evaluations) >= evaluations
+
+    def pause(trainer: Trainer, step: Step) -> None:
+        if is_over() and not step.rolled_back:
+            evaluate_now(trainer, step)
             trainer.stop()
 
-    trainer.hooks.append(pause)
-    pause(trainer)
+    trainer.hooks.insert(0, pause)
+    if is_over():
+        trainer.stop()
 
 
 def _of_rank_0(folder: Callable[[], Path]) -> Path:

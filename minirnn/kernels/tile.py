@@ -1,11 +1,11 @@
 """The matrix micro-kernel, emitted as LLVM IR for the host's vector width, and the packing of its right operand.
 
-``multiply_add`` computes C += A B for a few rows of A, any strides, against a *packed* B: column panels as wide as a
-register tile, each ``[depth, panel_width]`` and contiguous, the last one padded with zeros. A tile keeps ROWS x VECTORS
-vector accumulators in registers, broadcasts one element of A per row and multiplies it with VECTORS vectors of B; the
-panel stays in the first- or second-level cache. Every element of C is one chain of multiply-adds in ascending order of
-depth, whichever tile it is in, so results do not depend on how rows are divided among threads. (Structure: Goto & van
-de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".)
+``multiply_add`` computes C += A B, and ``multiply`` C = A B, for a few rows of A, any strides, against a *packed* B:
+column panels as wide as a register tile, each ``[depth, panel_width]`` and contiguous, the last one padded with zeros.
+A tile keeps ROWS x VECTORS vector accumulators in registers, broadcasts one element of A per row and multiplies it
+with VECTORS vectors of B; the panel stays in the first- or second-level cache. Every element of C is one chain of
+multiply-adds in ascending order of depth, whichever tile it is in, so results do not depend on how rows are divided
+among threads. (Structure: Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".)
 
 The tiles are compiled once for a type of elements, as a function that kernels call by its symbol; as a part of every
 kernel that multiplies they would take most of the time in which kernels are compiled.
@@ -66,19 +66,20 @@ def _panel_width(array):
 
 
 def emit_tile(rows: int, vectors: int, lanes: int | None = None, panel_vectors: int | None = None) -> Any:
-    """An intrinsic ``tile(a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns)``.
+    """An intrinsic for a tile: C = A B, or with ``add`` C += A B.
 
-    It adds A B to C for ``rows`` rows and the first ``columns`` of ``vectors * lanes`` columns. A row of a panel is
-    ``panel_vectors`` wide, ``vectors`` if None; where the tile is wider it takes the next panels too, ``panel_size``
-    apart. Positions and strides are in elements; ``lanes`` of a vector are the host's unless given.
-    Elements of A and B that are uint32 are pairs of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32 then.
+    It has ``rows`` rows and computes the first ``columns`` of ``vectors * lanes`` columns. A row of a panel is ``panel_vectors`` wide, ``vectors`` if None; where the tile is wider it takes the next
+    panels too, ``panel_size`` apart. Positions and strides are in elements; a vector has the host's ``lanes`` unless
+    they are given. Elements of A and B that are uint32 are pairs of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32 then.
     Panels of uint16 hold bfloat16, as :func:`pack_bfloat16` makes them, for A and C of float32.
     """
 
     @intrinsic
-    def tile(typing_context, a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns):
+    def tile(
+        typing_context, a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns, add
+    ):
         size = types.intp
-        signature = types.void(a, size, size, size, panel, size, size, c, size, size, size, size)
+        signature = types.void(a, size, size, size, panel, size, size, c, size, size, size, size, types.boolean)
 
         def generate(context, builder, signature, args):
             _generate_tile(rows, vectors, lanes, panel_vectors or vectors, context, builder, signature, args)
@@ -160,7 +161,7 @@ def _generate_tile(rows, vectors, lanes, panel_vectors, context, builder, signat
         dot = declare("llvm.x86.avx512bf16.dpbf16ps.512", vector, [vector, operand, operand])
     else:
         fma = declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
-    a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns = args
+    a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns, add = args
     a = builder.gep(data(a_type, a), [a_at])
     panel = builder.gep(data(panel_type, panel), [panel_at])
     c = builder.gep(data(c_type, c), [c_at])
@@ -202,29 +203,34 @@ def _generate_tile(rows, vectors, lanes, panel_vectors, context, builder, signat
         return found
 
     sums = sum_over(builder, depth, cells, zero, add_products)
+    pointer_type = vector.as_pointer()
+    pointer_suffix = f"{suffix}.p0" if ir.PointerType().is_opaque else f"{suffix}.p0{suffix}"
+    masked_load = declare(f"llvm.masked.load.{pointer_suffix}", vector, [pointer_type, word, mask_type, vector])
+    masked_store = declare(
+        f"llvm.masked.store.{pointer_suffix}", ir.VoidType(), [vector, pointer_type, word, mask_type]
+    )
+    align = ir.Constant(word, width)
     whole = builder.icmp_signed("==", columns, constant(vectors * lanes))
     with builder.if_else(whole) as (full, edge):
-        with full:
-            for row, v in cells:
-                pointer = target(row, v)
-                load = builder.load(pointer)
-                load.align = width
-                builder.store(builder.fadd(load, sums[row, v]), pointer).align = width
+        with full, builder.if_else(add) as (more, first):
+            with more:
+                for row, v in cells:
+                    pointer = target(row, v)
+                    load = builder.load(pointer)
+                    load.align = width
+                    builder.store(builder.fadd(load, sums[row, v]), pointer).align = width
+            with first:
+                for row, v in cells:
+                    builder.store(sums[row, v], target(row, v)).align = width
         with edge:
-            pointer_type = vector.as_pointer()
-            pointer_suffix = f"{suffix}.p0" if ir.PointerType().is_opaque else f"{suffix}.p0{suffix}"
-            masked_load = declare(f"llvm.masked.load.{pointer_suffix}", vector, [pointer_type, word, mask_type, vector])
-            masked_store = declare(
-                f"llvm.masked.store.{pointer_suffix}", ir.VoidType(), [vector, pointer_type, word, mask_type]
-            )
-            align = ir.Constant(word, width)
             count = broadcast(builder, builder.trunc(columns, word), ir.VectorType(word, lanes))
+            old = builder.select(add, count, ir.Constant(count.type, [0] * lanes))
             for v in range(vectors):
                 numbers = ir.Constant(ir.VectorType(word, lanes), [v * lanes + lane for lane in range(lanes)])
-                mask = builder.icmp_signed("<", numbers, count)
+                mask, old_mask = (builder.icmp_signed("<", numbers, limit) for limit in (count, old))
                 for row in range(rows):
                     pointer = target(row, v)
-                    load = builder.call(masked_load, [pointer, align, mask, zero])
+                    load = builder.call(masked_load, [pointer, align, old_mask, zero])
                     total = builder.fadd(load, sums[row, v])
                     builder.call(masked_store, [total, pointer, align, mask])
 
@@ -235,16 +241,16 @@ _wide_tile1, _wide_tile1_less = (emit_tile(1, n, panel_vectors=VECTORS) for n in
 
 
 @jit(from_python=False)
-def _multiply_add(a, a_row, a_column, rows, panels, panel_size, depth, c, c_row, columns):
-    """:func:`multiply_add` of pointers to the first elements; one panel after the other."""
+def _product(a, a_row, a_column, rows, panels, panel_size, depth, c, c_row, columns, add):
+    """:func:`multiply`, or with ``add`` :func:`multiply_add`, of pointers; one panel after the other."""
     width = panel_width(panels)
     panel, column = 0, 0
     while rows == 1 and column + (WIDE - 1) * width < columns:
         used = min(WIDE * width, columns - column)
         if VECTORS * used <= (WIDE * VECTORS - 1) * width:  # the last vector would be padding
-            _wide_tile1_less(a, 0, a_row, a_column, panels, panel, panel_size, c, column, c_row, depth, used)
+            _wide_tile1_less(a, 0, a_row, a_column, panels, panel, panel_size, c, column, c_row, depth, used, add)
         else:
-            _wide_tile1(a, 0, a_row, a_column, panels, panel, panel_size, c, column, c_row, depth, used)
+            _wide_tile1(a, 0, a_row, a_column, panels, panel, panel_size, c, column, c_row, depth, used, add)
         panel += WIDE * panel_size
         column += WIDE * width
     while column < columns:
@@ -254,23 +260,23 @@ def _multiply_add(a, a_row, a_column, rows, panels, panel_size, depth, c, c_row,
             tiles = (left + 5) // 6
             height = (left + tiles - 1) // tiles
             if height == 6 and 2 * used <= width:
-                _half_tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+                _half_tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used, add)
             elif height == 6:
-                _tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+                _tile6(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used, add)
             elif height == 5 and 2 * used <= width:
-                _half_tile5(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+                _half_tile5(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used, add)
             elif height == 5:
-                _tile5(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+                _tile5(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used, add)
             elif height == 4:
-                _tile4(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+                _tile4(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used, add)
             elif height == 3:
-                _tile3(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+                _tile3(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used, add)
             elif height == 2:
-                _tile2(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+                _tile2(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used, add)
             elif 2 * used <= width:
-                _half_tile1(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+                _half_tile1(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used, add)
             else:
-                _tile1(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used)
+                _tile1(a, a_at, a_row, a_column, panels, panel, 0, c, c_at, c_row, depth, used, add)
             a_at += height * a_row
             c_at += height * c_row
             left -= height
@@ -280,47 +286,53 @@ def _multiply_add(a, a_row, a_column, rows, panels, panel_size, depth, c, c_row,
 
 @functools.cache
 def _link_product(a: types.Type, panels: types.Type, c: types.Type) -> tuple[str, tuple[types.Type, ...]]:
-    """Compile ``_multiply_add`` for three types of elements, or load it: the symbol of its code, and its arguments."""
+    """Compile ``_product`` for three types of elements, or load it: the symbol of its code, and its arguments."""
     size = types.intp
     arguments = (
         *(types.CPointer(a), size, size, size),
         *(types.CPointer(panels), size, size),
-        *(types.CPointer(c), size, size),
+        *(types.CPointer(c), size, size, types.boolean),
     )
-    _multiply_add.compile(arguments)
-    compiled, name = _multiply_add.overloads[arguments], f"minirnn_multiply_add_{a}_{panels}_{c}"
+    _product.compile(arguments)
+    compiled, name = _product.overloads[arguments], f"minirnn_product_{a}_{panels}_{c}"
     llvm.add_symbol(name, compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
     return name, arguments
 
 
-@intrinsic
-def multiply_add(
-    typing_context, a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns
-):
-    """C[rows, columns] += A[rows, depth] B[depth, columns], positions and strides in elements.
+def _make_multiply(add: bool) -> Any:
+    @intrinsic
+    def multiply(
+        typing_context, a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns
+    ):
+        """C[rows, columns] = A[rows, depth] B[depth, columns], positions and strides in elements.
 
-    Args:
-        a: A[r, k] is its element ``a_at + r * a_row + k * a_column``.
-        panels: packed B; panel p begins at ``panels_at + p * panel_size``.
-        c: C[r, j] is its element ``c_at + r * c_row + j``.
-    """
-    elements, size = (a.dtype, panels.dtype, c.dtype), types.intp
-    name, arguments = _link_product(*elements)
+        Args:
+            a: A[r, k] is its element ``a_at + r * a_row + k * a_column``.
+            panels: packed B; panel p begins at ``panels_at + p * panel_size``.
+            c: C[r, j] is its element ``c_at + r * c_row + j``.
+        """
+        elements, size = (a.dtype, panels.dtype, c.dtype), types.intp
+        name, arguments = _link_product(*elements)
 
-    def generate(context, builder, signature, args):
-        def pointer(number):
-            array = context.make_array(signature.args[number])(context, builder, args[number])
-            return builder.gep(array.data, [args[number + 1]])
+        def generate(context, builder, signature, args):
+            def pointer(number):
+                array = context.make_array(signature.args[number])(context, builder, args[number])
+                return builder.gep(array.data, [args[number + 1]])
 
-        function_type = context.call_conv.get_function_type(types.none, arguments)
-        function = cgutils.get_or_insert_function(builder.module, function_type, name)
-        values = [pointer(0), *args[2:5], pointer(5), *args[7:9], pointer(9), *args[11:]]
-        context.call_conv.call_function(builder, function, types.none, arguments, values)
-        # a kernel from the cache needs the symbol before it is loaded
-        context.active_code_library._reload_init.add(functools.partial(_link_product, *elements))
-        return context.get_dummy_value()
+            function_type = context.call_conv.get_function_type(types.none, arguments)
+            function = cgutils.get_or_insert_function(builder.module, function_type, name)
+            values = [pointer(0), *args[2:5], pointer(5), *args[7:9], pointer(9), *args[11:], cgutils.bool_t(add)]
+            context.call_conv.call_function(builder, function, types.none, arguments, values)
+            # a kernel from the cache needs the symbol before it is loaded
+            context.active_code_library._reload_init.add(functools.partial(_link_product, *elements))
+            return context.get_dummy_value()
 
-    return types.void(a, size, size, size, size, panels, size, size, size, c, size, size, size), generate
+        return types.void(a, size, size, size, size, panels, size, size, size, c, size, size, size), generate
+
+    return multiply
+
+
+multiply, multiply_add = map(_make_multiply, (False, True))
 
 
 def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns):
@@ -340,22 +352,35 @@ def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel
     target += np.concatenate([left @ panel for panel in right], axis=1)[:, :columns]
 
 
+def _multiply_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns):
+    """:func:`multiply` in NumPy."""
+    _window(c, c_at, (rows, columns), (c_row, 1))[:] = 0
+    _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns)
+
+
 if DISABLED:
-    multiply_add = _multiply_add_plain
+    multiply, multiply_add = _multiply_plain, _multiply_add_plain
 
 
-@jit(inline=True)
-def multiply_add_bfloat16(
-    a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns
-):
-    """:func:`multiply_add` of float32 rows, which are rounded to bfloat16 first, and packed pairs.
+def _make_multiply_bfloat16(multiply: Any) -> Any:
+    @jit(inline=True)
+    def multiply_bfloat16(
+        a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns
+    ):
+        """``multiply`` of float32 rows, which are rounded to bfloat16 first, and packed pairs.
 
-    Positions and ``depth`` count elements, not pairs; ``a_column`` is 1, ``panel_size`` not used, ``panels_at`` even.
-    """
-    pairs, panel_size = (depth + 1) // 2, panels.shape[1] * panels.shape[2]
-    words = np.empty(rows * pairs, np.uint32)
-    pair_within_rows(a.reshape(a.size).view(np.uint32), a_at, a_row, rows, depth, words, 0)
-    multiply_add(words, 0, pairs, 1, rows, panels, panels_at // 2, panel_size, pairs, c, c_at, c_row, columns)
+        Positions and ``depth`` count elements, not pairs; ``a_column`` is 1, ``panel_size`` is not used, and
+        ``panels_at`` even.
+        """
+        pairs, panel_size = (depth + 1) // 2, panels.shape[1] * panels.shape[2]
+        words = np.empty(rows * pairs, np.uint32)
+        pair_within_rows(a.reshape(a.size).view(np.uint32), a_at, a_row, rows, depth, words, 0)
+        multiply(words, 0, pairs, 1, rows, panels, panels_at // 2, panel_size, pairs, c, c_at, c_row, columns)
+
+    return multiply_bfloat16
+
+
+multiply_bfloat16, multiply_add_bfloat16 = map(_make_multiply_bfloat16, (multiply, multiply_add))
 
 
 def _window(array: np.ndarray, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:

@@ -52,23 +52,23 @@ def tile_driver(vectors: int, lanes: int) -> Callable[..., None]:
     one, two, three, four, five, six = (tile.emit_tile(rows, vectors, lanes) for rows in HEIGHTS)
 
     @numba.njit(error_model="numpy")
-    def run(height, a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns):  # type: ignore[no-untyped-def]
+    def run(height, a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns, add):  # type: ignore[no-untyped-def]
         if height == 0:
-            wide(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+            wide(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns, add)
         elif height == -1:
-            less(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+            less(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns, add)
         elif height == 1:
-            one(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+            one(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns, add)
         elif height == 2:
-            two(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+            two(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns, add)
         elif height == 3:
-            three(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+            three(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns, add)
         elif height == 4:
-            four(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+            four(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns, add)
         elif height == 5:
-            five(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+            five(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns, add)
         else:
-            six(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns)
+            six(a, a_at, a_row, a_column, panel, panel_at, size, c, c_at, c_row, depth, columns, add)
 
     return run
 
@@ -88,13 +88,17 @@ def test_tile_of_every_height_width_and_edge(dtype: np.dtype, register_bytes: in
                 before = random(6, width + 3, dtype=dtype, seed=9)[:height]
                 # plain, and with A transposed and everything starting somewhere inside its array
                 c = before.copy()
-                run(height, a.copy(), 0, depth, 1, panel, 0, 0, c, 0, width + 3, depth, columns)
+                run(height, a.copy(), 0, depth, 1, panel, 0, 0, c, 0, width + 3, depth, columns, True)
                 assert_product(c[:, :columns], a, panel[:, :columns], before[:, :columns].astype(np.float64))
                 np.testing.assert_array_equal(c[:, columns:], before[:, columns:], "wrote past its columns")
+                anew = np.full_like(c, np.nan)  # C = A B, whatever there was
+                run(height, a, 0, depth, 1, panel, 0, 0, anew, 0, width + 3, depth, columns, False)
+                assert_product(anew[:, :columns], a, panel[:, :columns])
+                assert np.isnan(anew[:, columns:]).all(), "wrote past its columns"
                 moved = np.concatenate([np.full(5, 7, dtype), before.reshape(-1)])
                 turned = np.concatenate([np.full(3, np.nan, dtype), a.T.reshape(-1)])
                 shifted = np.concatenate([np.full(2, np.nan, dtype), panel.reshape(-1)])
-                run(height, turned, 3, 1, height, shifted, 2, 0, moved, 5, width + 3, depth, columns)
+                run(height, turned, 3, 1, height, shifted, 2, 0, moved, 5, width + 3, depth, columns, True)
                 np.testing.assert_array_equal(moved[5:].reshape(c.shape), c)
                 assert (moved[:5] == 7).all()
             by_height[height] = c
@@ -108,10 +112,10 @@ def test_tile_of_every_height_width_and_edge(dtype: np.dtype, register_bytes: in
             before = random(1, tile.WIDE * width + 3, dtype=dtype, seed=9)
             got, expected = before.copy(), before.copy()
             tile_of = 0 if columns > tile.WIDE * width - lanes else -1
-            run(tile_of, a, 0, depth, 1, panels, 0, size, got, 0, 0, depth, columns)
+            run(tile_of, a, 0, depth, 1, panels, 0, size, got, 0, 0, depth, columns, True)
             for number in range(tile.WIDE):
                 used = min(width, columns - number * width)
-                run(1, a, 0, depth, 1, panels, number * size, 0, expected, number * width, 0, depth, used)
+                run(1, a, 0, depth, 1, panels, number * size, 0, expected, number * width, 0, depth, used, True)
             np.testing.assert_array_equal(got, expected)
             np.testing.assert_array_equal(got[:, columns:], before[:, columns:], "wrote past its columns")
 

@@ -8,7 +8,7 @@ from minirnn.kernels import memory, threads, tile
 from minirnn.kernels.bfloat16 import pair
 from minirnn.kernels.jit import chunk_of, jit
 from minirnn.kernels.precision import uses_bfloat16
-from minirnn.kernels.tile import multiply_add, multiply_add_bfloat16, panel_width
+from minirnn.kernels.tile import multiply, multiply_add, multiply_add_bfloat16, multiply_bfloat16, panel_width
 
 _DEPTH = 2048  # a panel of this depth fits the second-level cache beside the rows
 _ROW_BLOCK_BYTES = 1 << 19  # and these rows: each panel is loaded once for a block of them
@@ -18,7 +18,7 @@ _GROUP = 96  # its rows of A
 _NO_ROWS = np.empty(0, np.int64)
 
 
-def _make_rows_times_panels(multiply_add):
+def _make_rows_times_panels(multiply, multiply_add):
     @jit
     def rows_times_panels(thread_id, num_threads, a, k0, depth, panels, bias, out, c0, block):
         """out = A B + bias for this thread's rows and a packed part of B, from column c0 or from row k0 on.
@@ -31,15 +31,15 @@ def _make_rows_times_panels(multiply_add):
         first, last = chunk_of(rows, thread_id, num_threads)
         for r0 in range(first, last, block):
             height = min(block, last - r0)
-            for r in range(r0, r0 + height if k0 == 0 else r0):
-                if bias.size > 0:
-                    for j in range(c0, c0 + used):
-                        out[r, np.uintp(j)] = bias[np.uintp(j)]
-                else:
-                    for j in range(c0, c0 + used):
-                        out[r, np.uintp(j)] = 0
-            left, to = r0 * lead + k0, r0 * columns + c0
-            for k in range(0, depth, _DEPTH):
+            for r in range(r0, r0 + height if k0 == 0 and bias.size > 0 else r0):
+                for j in range(c0, c0 + used):
+                    out[r, np.uintp(j)] = bias[np.uintp(j)]
+            left, to, size = r0 * lead + k0, r0 * columns + c0, min(_DEPTH, depth)
+            if k0 == 0 and bias.size == 0:
+                multiply(a, left, lead, 1, height, panels, 0, depth * width, size, out, to, columns, used)
+            else:
+                multiply_add(a, left, lead, 1, height, panels, 0, depth * width, size, out, to, columns, used)
+            for k in range(_DEPTH, depth, _DEPTH):
                 size = min(_DEPTH, depth - k)
                 multiply_add(
                     a, left + k, lead, 1, height, panels, k * width, depth * width, size, out, to, columns, used
@@ -48,8 +48,8 @@ def _make_rows_times_panels(multiply_add):
     return rows_times_panels
 
 
-_rows_times_panels = _make_rows_times_panels(multiply_add)
-_rows_times_panels_bfloat16 = _make_rows_times_panels(multiply_add_bfloat16)
+_rows_times_panels = _make_rows_times_panels(multiply, multiply_add)
+_rows_times_panels_bfloat16 = _make_rows_times_panels(multiply_bfloat16, multiply_add_bfloat16)
 
 
 @jit(inline=True)
@@ -100,17 +100,13 @@ def _make_transposed_times_rows(copy_row):
                         panels[thread_id, p, k, j] = 0
             for m0 in range(first, last, group):
                 height = min(group, last - m0)
-                if k0 == 0 and not accumulate:
-                    flat = out.reshape(-1)
-                    for i in range(m0 * columns, (m0 + height) * columns):
-                        flat[np.uintp(i)] = 0
                 for k in range(size):
                     copy_row(a, rows[:0], k0 + k, column + m0, height, groups[thread_id, k])
-                to = m0 * columns
-                multiply_add(
-                    groups, groups_at, one, group, height, panels, panels_at, chunk * width, size, out, to, columns,
-                    columns,
-                )  # fmt: skip
+                left, right, to = (groups, groups_at, one, group), (panels, panels_at, chunk * width), m0 * columns
+                if k0 == 0 and not accumulate:
+                    multiply(*left, height, *right, size, out, to, columns, columns)
+                else:
+                    multiply_add(*left, height, *right, size, out, to, columns, columns)
 
     return transposed_times_rows
 
