@@ -38,6 +38,7 @@ SAVE_SECONDS = 60
 """At most this much training time is lost in a crash."""
 _EXPLOSION_FACTOR, _EXPLOSION_MINIMUM = 100.0, 10.0  # a loss above both (times the running mean) is skipped
 _EVALUATION_SHARE = 0.05  # of a budget in minutes, the most that evaluations but the last should take
+_EARLY = 0.04  # the part of a budget in minutes after which it is known how far they reach
 _MEAN_DECAY = 0.98  # of the running mean of the loss
 _TASK_STATE = "carried."  # prefix of the arrays of Task.state_dict() in a checkpoint
 
@@ -61,6 +62,14 @@ class Task(Protocol):
     @property
     def num_batches(self) -> int:
         """Batches in an epoch."""
+        ...
+
+    def expect_passes(self, passes: float) -> str:
+        """Take note of how often the budget reads the data, and return in words what follows: rates of dropout, say.
+
+        Called when it is known: before the first step, or for a budget in minutes after 4 % of them; and when a run is
+        resumed, with what it was told at first.
+        """
         ...
 
     def start_epoch(self, epoch: int) -> None:
@@ -226,7 +235,8 @@ class Position:
     """Where training stands; stored in every checkpoint.
 
     ``metrics`` are those of the last evaluation; ``best`` has the metric that chose the best state, and its value;
-    ``evaluation_seconds`` is the part of ``seconds`` that evaluations took.
+    ``evaluation_seconds`` is the part of ``seconds`` that evaluations took; ``passes`` is how often the budget reads
+    the data.
     """
 
     step: int = 0
@@ -237,6 +247,7 @@ class Position:
     skipped: int = 0
     rollbacks: int = 0
     typical_loss: float = math.nan
+    passes: float | None = None
     evaluations_since_best: int = 0
     evaluation_seconds: float = 0.0
     loss_sum: float = 0.0
@@ -299,8 +310,10 @@ class Trainer:
         self._synchronize()
         if resume:
             self._resume()
-        elif self.files is not None:
-            self.files.clear_metrics()
+        else:
+            self._expect_passes()
+            if self.files is not None:
+                self.files.clear_metrics()
 
     @property
     def progress(self) -> float:
@@ -352,6 +365,15 @@ class Trainer:
         if distributed.size() > 1:
             self.task.model.load_state_dict(distributed.broadcast_arrays(self.task.model.state_dict()))
 
+    def _expect_passes(self) -> None:
+        """Tell the task how often the budget reads the data, as soon as that is known."""
+        position, config = self.position, self.config
+        if position.passes is None and (config.minutes is None or self.progress >= _EARLY):
+            steps = None if config.steps is None else config.steps / self.task.num_batches
+            position.passes = steps or config.epochs or self._epoch / self.progress
+            if follows := self.task.expect_passes(position.passes):
+                logger.info("%.2g passes over the data: %s", position.passes, follows)
+
     # -------------------------------------------------------------------------------------------- the loop
 
     def fit(self) -> Iterator[Step]:
@@ -381,6 +403,7 @@ class Trainer:
                 self._roll_back()
             if alone:
                 self.update_seconds()
+            self._expect_passes()
             step = Step(
                 position.step, position.tokens, position.seconds, self._epoch, self._mean_loss(), lr, grad_norm,
                 self.progress, progress, position.skipped, rolled_back,
@@ -461,7 +484,12 @@ class Trainer:
     def _roll_back(self) -> None:
         """Restore the last saved state, except for the time spent, and halve the learning rate."""
         position = self.position
-        rollbacks, seconds, skipped = position.rollbacks + 1, position.seconds, position.skipped
+        rollbacks, seconds, skipped, passes = (
+            position.rollbacks + 1,
+            position.seconds,
+            position.skipped,
+            position.passes,
+        )
         if self.out is None or rollbacks > MAX_ROLLBACKS:
             tried = f", and rolling back to a saved state {MAX_ROLLBACKS} times did not help" if self.out else ""
             raise DivergedError(
@@ -469,7 +497,7 @@ class Trainer:
                 f"use a smaller lr (it was {self.config.lr:g})"
             )
         self._restore(*self._load())
-        position.rollbacks, position.seconds = rollbacks, seconds
+        position.rollbacks, position.seconds, position.passes = rollbacks, seconds, passes
         logger.warning(
             "no usable loss for %d steps: rolled back to step %d, with %g times the learning rate",
             skipped, position.step, 0.5**rollbacks,
@@ -513,6 +541,8 @@ class Trainer:
         arrays, config = self._load()
         if "optimizer" not in config:
             raise CheckpointError(f"{self.out} holds no optimizer state: it cannot be resumed")
+        if (passes := config["position"].get("passes")) is not None:  # model.config has rates that follow from it
+            self.task.expect_passes(passes)
         frozen = {"frozen": self._frozen()}
         current = self.task.config() | {"options": {"optimizer": self.config.optimizer}} | frozen
         saved = frozen | config  # 0.2 did not save what was frozen

@@ -24,6 +24,7 @@ from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DivergedError, OptionError, SaveError
 from minirnn.kernels import cache
 from minirnn.runs import BEST, LAST, METRICS, PREVIOUS
+from minirnn.tasks import char
 from minirnn.tasks.char import CharConfig, Corpus, TextGenerator, evaluate
 from minirnn.training import Trainer, TrainingConfig
 
@@ -255,6 +256,23 @@ def test_the_best_state_has_the_lowest_validation_loss(tmp_path: Path) -> None:
     np.testing.assert_array_equal(arrays["model.head.weight"], weights[1.9])
 
 
+def timed(task: TextGenerator, monkeypatch: pytest.MonkeyPatch, evaluation_seconds: float = 0.0) -> TextGenerator:
+    """A task whose steps take a second each by the trainer's clock, and evaluations as long as given."""
+    now, loss = [0.0], task.loss
+
+    def timed_loss(batch_index: int, progress: float) -> tuple[Tensor, int]:
+        now[0] += 1
+        return loss(batch_index, progress)
+
+    def timed_evaluate() -> dict[str, float]:
+        now[0] += evaluation_seconds
+        return {"val_loss": 1.0}
+
+    monkeypatch.setattr(training, "_clock", lambda: now[0])
+    task.loss, task.evaluate = timed_loss, timed_evaluate  # type: ignore[method-assign]
+    return task
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
@@ -268,22 +286,57 @@ def test_evaluations_but_the_last_take_a_small_part_of_a_budget_in_minutes(
     monkeypatch: pytest.MonkeyPatch, seconds: float, expected: Sequence[int]
 ) -> None:
     """Steps of a second: another one begins where at most 5 % of the time so far went into evaluations."""
-    task, now = _task(), [0.0]
-    loss = task.loss
-
-    def timed_loss(batch_index: int, progress: float) -> tuple[Tensor, int]:
-        now[0] += 1
-        return loss(batch_index, progress)
-
-    def timed_evaluate() -> dict[str, float]:
-        now[0] += seconds
-        return {"val_loss": 1.0}
-
-    monkeypatch.setattr(training, "_clock", lambda: now[0])
-    task.loss, task.evaluate = timed_loss, timed_evaluate  # type: ignore[method-assign]
+    task = timed(_task(), monkeypatch, evaluation_seconds=seconds)
     trainer = Trainer(task, TrainingConfig(minutes=1, evaluations=20))
     assert [step.step for step in run(trainer) if step.metrics] == list(expected)
     assert trainer.position.evaluation_seconds == pytest.approx(seconds * len(expected))
+
+
+@pytest.mark.parametrize(("budget", "known_after"), [("steps", 0), ("epochs", 0), ("minutes", 3)])
+def test_rates_of_dropout_follow_from_the_passes_of_the_budget(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: str, known_after: int
+) -> None:
+    """Of 60 steps, with 4 % of the minutes over after the third; a resumed run has the same rates."""
+    monkeypatch.setattr(char, "DROPOUT_READS", 1e6)
+
+    def make(**options: Any) -> TextGenerator:
+        return timed(_task(**options), monkeypatch)
+
+    task = make()
+    passes = 60 / task.num_batches
+    rate = round(passes * task.model.num_parameters() / 1e6, 3)
+    assert 0.001 < rate < 0.5
+    first = task.model.config["dropout"]
+    assert first == 0.5  # what the size of so short a text lets expect
+    config = TrainingConfig(**{budget: {"steps": 60, "epochs": passes, "minutes": 1}[budget]})  # type: ignore[arg-type]
+    trainer = Trainer(task, config, tmp_path)
+    rates = []
+    for step in trainer.fit():
+        rates.append((task.model.dropout.p, task.model.rnn.dropout, task.model.rnn.weight_drop))
+        if step.step == 30:
+            trainer.stop()
+    assert rates == [(first,) * 3] * max(0, known_after - 1) + [(rate,) * 3] * (30 - max(0, known_after - 1))
+    assert trainer.position.passes == pytest.approx(passes)
+    saved = checkpoint.load_config(tmp_path / LAST)
+    assert (saved["model"]["dropout"], saved["model"]["weight_drop"]) == (rate, rate)
+
+    resumed = Trainer(make(), TrainingConfig(steps=600), tmp_path, resume=True)
+    assert resumed.task.model.config == saved["model"]
+    assert next(resumed.fit()).step == 31
+    assert resumed.task.model.config == saved["model"]
+
+    for options, expected in (
+        ({"dropout": 0.1}, (0.1, rate)),
+        ({"weight_drop": 0.1}, (rate, 0.1)),
+        ({"cell": "min_gru"}, None),
+    ):
+        task = make(**options)
+        Trainer(task, TrainingConfig(steps=60))
+        found = task.model.config["dropout"], task.model.config["weight_drop"]
+        assert found == expected or (found[1] == 0 and 0 < found[0] < rate)  # min_gru has fewer parameters
+    task = make(dropout=0.2, weight_drop=0.0)
+    run(Trainer(task, TrainingConfig(steps=3)))
+    assert (task.model.config["dropout"], task.model.config["weight_drop"]) == (0.2, 0)
 
 
 def test_patience_stops_after_evaluations_without_improvement_and_resumes_with_more(
@@ -292,7 +345,7 @@ def test_patience_stops_after_evaluations_without_improvement_and_resumes_with_m
     caplog.set_level(logging.INFO)
 
     def trainer(patience: int, resume: bool = False) -> Trainer:
-        task = _task()
+        task = _task(dropout=0.5, weight_drop=0.5)
         losses = iter([2.0, 1.0, 3.0, 3.0, 3.0, 3.0] if not resume else [0.5, 1.0, 1.0, 1.0])
         task.evaluate = lambda: {"val_loss": next(losses)}  # type: ignore[method-assign]
         return Trainer(task, TrainingConfig(steps=20, evaluations=10, patience=patience), tmp_path, resume)
@@ -308,7 +361,7 @@ def test_patience_stops_after_evaluations_without_improvement_and_resumes_with_m
 
 def _scored(scores: list[float]) -> TextGenerator:
     """A task whose best state has the highest ``f1``, while its loss rises."""
-    task, results = _task(), iter(enumerate(scores))
+    task, results = _task(dropout=0.5, weight_drop=0.5), iter(enumerate(scores))
     task.best_metric, task.best_mode = "f1", "max"
     task.evaluate = lambda: dict(zip(("val_loss", "f1"), next(results), strict=True))  # type: ignore[method-assign]
     return task

@@ -261,9 +261,11 @@ def _refuse_finished(trainer: Trainer, folder: Path) -> None:
 def _describe(task: Task[Any, Any], settings: TaskConfig, trainer: Trainer, folder: Path, resume: bool) -> None:
     """Say what is trained, on which data, and for how long."""
     say(f"data: {task.summary}")
-    shown = [name for name in ("cell", "hidden_size", "num_layers", "bidirectional") if name in settings.options()]
+    names = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "weight_drop")
+    shown = {name: getattr(settings, name) for name in names if name in settings.options()}
+    shown = {name: task.model.config.get(name) if value is None else value for name, value in shown.items()}
     labels = {name: _flag(settings.options()[name]).strip("-") for name in shown}
-    model = ", ".join(f"{labels[name]} {_shown(getattr(settings, name))}" for name in shown)
+    model = ", ".join(f"{labels[name]} {_shown(value)}" for name, value in shown.items() if value)
     parameters = f"{task.model.num_parameters():,} parameters"
     if settings.freeze:
         count = sum(parameter.numel() for parameter in task.model.parameters() if not parameter.requires_grad)

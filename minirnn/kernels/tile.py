@@ -68,9 +68,10 @@ def _panel_width(array):
 def emit_tile(rows: int, vectors: int, lanes: int | None = None, panel_vectors: int | None = None) -> Any:
     """An intrinsic for a tile: C = A B, or with ``add`` C += A B.
 
-    It has ``rows`` rows and computes the first ``columns`` of ``vectors * lanes`` columns. A row of a panel is ``panel_vectors`` wide, ``vectors`` if None; where the tile is wider it takes the next
-    panels too, ``panel_size`` apart. Positions and strides are in elements; a vector has the host's ``lanes`` unless
-    they are given. Elements of A and B that are uint32 are pairs of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32 then.
+    It has ``rows`` rows and computes the first ``columns`` of ``vectors * lanes`` columns. A row of a panel is
+    ``panel_vectors`` wide, ``vectors`` if None; where the tile is wider it takes the next panels too, ``panel_size``
+    apart. Positions and strides are in elements; a vector has the host's ``lanes`` unless they are given. Elements of
+    A and B that are uint32 are pairs of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32 then.
     Panels of uint16 hold bfloat16, as :func:`pack_bfloat16` makes them, for A and C of float32.
     """
 

@@ -19,6 +19,7 @@ from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike, linear
 from minirnn.nn.functional import Reduction, linear_cross_entropy
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
+from minirnn.nn.recurrent import Recurrent
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.validation import check_choice, check_float, check_int
 
@@ -107,6 +108,21 @@ class CharLM(Body, Model):
                 )
             assert self.embedding is not None
             self.embedding.weight, self._drops_embeddings = self.head.weight, True
+
+    def set_dropout(self, dropout: float | None = None, weight_drop: float | None = None) -> None:
+        """Set the rates, of the outputs of each layer and of the recurrent weights, for the training that follows.
+
+        None leaves a rate as it is.
+
+        Raises:
+            OptionError: they are not from 0 to 1, or the layers are a module or a cell that takes no such rate.
+        """
+        if not isinstance(self.rnn, Recurrent):
+            raise OptionError("set_dropout: a module as cell has regularisation of its own")
+        self.rnn.set_dropout(dropout, weight_drop)
+        self.dropout.p = self.rnn.dropout
+        rates = self._arguments["rates"] | {"weight_drop": self.rnn.weight_drop}
+        self._arguments |= {"dropout": self.rnn.dropout, "rates": rates}
 
     def forward(self, tokens: TensorLike, state: State = None) -> tuple[Tensor, State]:  # type: ignore[override]
         """Logits of the next token at every step.

@@ -94,13 +94,12 @@ class Recurrent(SequenceModule):
             raise OptionError(f"{caller}: expected {num_layers} hidden sizes, one per layer, got {hidden_size}")
         self.hidden_size = hidden_size
         self.hidden_sizes = [check_int(f"{caller}: hidden_size", size) for size in sizes]
-        self.dropout = check_float(f"{caller}: dropout", dropout, 0, 1)
         self.zoneout = check_float(f"{caller}: zoneout", zoneout, 0, 1)
         self.recurrent_dropout = check_float(f"{caller}: recurrent_dropout", recurrent_dropout, 0, 1)
-        self.weight_drop = check_float(f"{caller}: weight_drop", weight_drop, 0, 1)
         on = check_choice(f"{caller}: recurrent_dropout_on", recurrent_dropout_on, ("state", "update"))
         self.recurrent_dropout_on, self.residual = on, residual
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
+        self.set_dropout(dropout, weight_drop)
         self._check_cell(caller)
         self._directions = (0, 1) if bidirectional else (0,)
         state_sizes: list[tuple[int, ...]] = []
@@ -123,6 +122,20 @@ class Recurrent(SequenceModule):
 
     __new__.__wrapped__ = __init__  # type: ignore[attr-defined] # help() shows the arguments of __init__
 
+    def set_dropout(self, dropout: float | None = None, weight_drop: float | None = None) -> None:
+        """Set two of the rates for the training that follows; None leaves a rate as it is.
+
+        Raises:
+            OptionError: one is not from 0 to 1, or the cell has no recurrent weights to drop.
+        """
+        caller = type(self).__name__
+        if dropout is not None:
+            self.dropout = check_float(f"{caller}: dropout", dropout, 0, 1)
+        if weight_drop is not None:
+            self.weight_drop = check_float(f"{caller}: weight_drop", weight_drop, 0, 1)
+            if weight_drop and not self.cell.recurrent_gates:
+                raise OptionError(f"{caller}: {self.cell.name} has no recurrent weights that weight_drop could drop")
+
     def _check_cell(self, caller: str) -> None:
         """Raise :class:`OptionError` for an option that means nothing for this cell or these sizes."""
         cell, dropout_on = self.cell, self.recurrent_dropout_on if self.recurrent_dropout else None
@@ -130,8 +143,6 @@ class Recurrent(SequenceModule):
             raise OptionError(f"{caller}: {cell.name} marks no update by dropout(x); use recurrent_dropout_on='state'")
         if dropout_on == "state" and not cell.recurrent_gates:
             raise OptionError(f"{caller}: {cell.name} has no recurrent weights; use recurrent_dropout_on='update'")
-        if self.weight_drop and not cell.recurrent_gates:
-            raise OptionError(f"{caller}: {cell.name} has no recurrent weights that weight_drop could drop")
         if self.residual and len(set(self.hidden_sizes)) > 1:
             raise OptionError(f"{caller}: residual needs layers of one size, got {self.hidden_sizes}")
 

@@ -244,6 +244,10 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
     def vocabulary_config(self) -> dict[str, Any]:
         """Return what :meth:`from_config` needs besides the configuration of the model."""
 
+    def expect_passes(self, passes: float) -> str:
+        """Take note of how often training reads the data: see :meth:`minirnn.training.Task.expect_passes`."""
+        return ""
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the state carried from batch to batch: none where examples are independent."""
         return {}

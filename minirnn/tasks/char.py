@@ -31,7 +31,11 @@ from minirnn.training import TrainingConfig
 from minirnn.validation import check_choice
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
-DROPOUT_SYMBOLS, MAX_DROPOUT = 70_000, 0.5  # the smaller a text, the more often it is read: benchmarks/learning.md
+MAX_DROPOUT = 0.5
+DROPOUT_READS = 80e6
+"""Where no rate of dropout is given, it is passes over the text times parameters, divided by this: 0.01 per pass of the
+default model (``benchmarks/learning.md``)."""
+_LIKELY_READS = 5.6e12  # symbols read times parameters, in 3 minutes of two cores; before it is known
 WEIGHTS: dict[str, Weights] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
 
@@ -55,10 +59,13 @@ class CharConfig(TextConfig):
     as_bytes: bool = option(False, "Read bytes, of any kind of file.", flags=("--bytes",), group="Data")
     num_layers: int = 2
     dropout: float | None = option(
-        None, "Fraction of the outputs of each layer dropped; 70,000 / symbols of the text, at most 0.5.", 0, 0.95
+        None,
+        "Fraction of the outputs of each layer dropped; follows from the passes over the text if not given.",
+        0,
+        0.95,
     )
     weight_drop: float | None = option(
-        None, "Fraction of the recurrent weights dropped; 70,000 / symbols of the text, at most 0.5.", 0, 0.99
+        None, "Fraction of the recurrent weights dropped; follows from the passes over the text if not given.", 0, 0.99
     )
 
 
@@ -169,6 +176,7 @@ class TextGenerator(Task[Corpus, TextConfig]):
     _train: Streams
     _validation: Streams
     _recompute_every: int | None
+    _open_rates: Sequence[str] = ()
 
     def __init__(self, model: CharLM, symbols: Symbols) -> None:
         self.model, self.symbols, self.unit = model, symbols, symbols.kind
@@ -194,10 +202,11 @@ class TextGenerator(Task[Corpus, TextConfig]):
         training, validation = cls._split(tokens, cut)
         train = Streams.of(training, config.batch_size, config.seq_length)
         random.manual_seed(config.seed)
-        arguments, rate = config.recurrent(), round(min(MAX_DROPOUT, DROPOUT_SYMBOLS / tokens.size), 3)
-        rates = {"dropout": rate, "weight_drop": rate if cells.get(config.cell).recurrent_gates else 0.0}
-        rates = {name: value for name, value in rates.items() if arguments[name] is None}
-        task = cls(CharLM(len(symbols), **arguments | rates), symbols)
+        arguments = config.recurrent()
+        given = {name: value for name, value in arguments.items() if value is not None}
+        task = cls(CharLM(len(symbols), **given), symbols)
+        droppable = ("dropout", "weight_drop") if cells.get(config.cell).recurrent_gates else ("dropout",)
+        task._open_rates = [name for name in droppable if name not in given]
         task._train, task.num_batches = train, len(train)
         task._validation = Streams.of(validation[:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
         task._recompute_every = config.recompute_every
@@ -209,9 +218,18 @@ class TextGenerator(Task[Corpus, TextConfig]):
             **config.subset("batch_size", "seq_length", "val_fraction", "seed"),
         }
         task.summary = f"{tokens.size:,} {symbols.kind}, {len(symbols)} different"
-        if chosen := [f"{name.replace('_', ' ')} {value:g}" for name, value in rates.items() if value]:
-            task.summary += f", so {' and '.join(chosen)}"
+        task._set_rates(_LIKELY_READS / len(training))
         return task
+
+    def expect_passes(self, passes: float) -> str:
+        return self._set_rates(passes * self.model.num_parameters())
+
+    def _set_rates(self, reads: float) -> str:
+        """Set the rates that the options left open for so many passes times parameters; returns them in words."""
+        rates = dict.fromkeys(self._open_rates, round(min(MAX_DROPOUT, reads / DROPOUT_READS), 3))
+        if rates:
+            self.model.set_dropout(**rates)
+        return ", ".join(f"{name.replace('_', ' ')} {rate:g}" for name, rate in rates.items())
 
     @classmethod
     def _vocabulary(cls, data: Corpus, config: TextConfig) -> Symbols:

@@ -23,7 +23,7 @@ LABELS = {"loss", "accuracy", "macro_f1"}
 FORECASTS = {f"{kind}_{metric}" for kind in ("persistence", "seasonal_naive") for metric in ("rmse", "mae")}
 FORECASTS |= {"loss", "rmse", "mae", "base_rmse", "scored_rows", "first_row"}
 TRAINED: dict[str, tuple[str, set[str]]] = {
-    "char": ("504 characters, 16 different, so dropout 0.5\n", {"loss", "bits_per_symbol"}),
+    "char": ("504 characters, 16 different\n", {"loss", "bits_per_symbol"}),
     "words": ("156 words, 12 different", {"loss", "perplexity"}),
     "classifier": (
         "45 texts of 2 classes, 3.1 words on average; read as words, 10 different, vectors for 2 of",

@@ -272,3 +272,38 @@ def test_excluded_tokens_are_never_sampled(options: dict[str, Any]) -> None:
     np.testing.assert_array_equal(found, model.generate([1], 400, seed=1, **options))
     with pytest.raises(IndexRangeError, match="generate exclude"):
         model.generate([1], 4, exclude=[11])
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_rates_set_in_training_are_those_of_a_model_made_with_them(recorded: bool) -> None:
+    """Also of a model whose calls are recorded: it is recorded anew."""
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.integers(0, 7, (2, 5, 3))
+    made = mr.models.CharLM(7, 6, dropout=0.3, weight_drop=0.4)
+    model = mr.models.CharLM(7, 6)
+    made.load_state_dict(model.state_dict())
+    for _ in range(4 if recorded else 0):
+        model.loss(tokens, targets)[0].backward()
+    model.zero_grad()
+    model.set_dropout(0.3, 0.4)
+    assert model.config == made.config
+    for _ in range(4):
+        results = []
+        for one in (model, made):
+            mr.manual_seed(5)
+            loss = one.loss(tokens, targets)[0]
+            loss.backward()
+            results.append((loss.item(), [p.grad.numpy() for p in one.parameters()]))
+            one.zero_grad()
+        assert results[0][0] == results[1][0]
+        for got, expected in zip(results[0][1], results[1][1], strict=True):
+            np.testing.assert_array_equal(got, expected)
+    model.set_dropout(weight_drop=0.0)
+    assert (model.config["dropout"], model.config["weight_drop"], model.rnn.weight_drop) == (0.3, 0.0, 0.0)
+    for rates in ((1.5, 0.1), (0.1, -0.1)):
+        with pytest.raises(OptionError, match="at least 0 and at most 1"):
+            model.set_dropout(*rates)
+    with pytest.raises(OptionError, match="no recurrent weights"):
+        mr.models.CharLM(7, 6, cell="min_gru").set_dropout(0.1, 0.1)
+    with pytest.raises(OptionError, match="module"):
+        mr.models.CharLM(7, 6, cell=mr.nn.LSTMCell(6, 6)).set_dropout(0.1)
