@@ -18,7 +18,7 @@ import pytest
 from support import SMALL, contents, needs_many_steps, run, steps_of
 
 import minirnn as mr
-from minirnn import checkpoint, training
+from minirnn import checkpoint
 from minirnn.autograd.tensor import Tensor
 from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DivergedError, OptionError, SaveError
@@ -27,6 +27,7 @@ from minirnn.runs import BEST, LAST, METRICS, PREVIOUS
 from minirnn.tasks import char
 from minirnn.tasks.char import CharConfig, Corpus, TextGenerator, evaluate
 from minirnn.training import Trainer, TrainingConfig
+from minirnn.training import trainer as loop
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * (12 if SMALL else 60)
 
@@ -222,7 +223,7 @@ def test_bf16_comes_close_to_fp32_evaluates_in_it_and_resumes_with_the_same_numb
 
 
 def test_the_last_state_is_saved_between_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minirnn.training.SAVE_SECONDS", -1)
+    monkeypatch.setattr("minirnn.training.trainer.SAVE_SECONDS", -1)
     trainer = Trainer(_task(), TrainingConfig(steps=9, evaluations=1), tmp_path)
     for step in trainer.fit():
         assert checkpoint.load_config(tmp_path / LAST)["position"]["step"] == step.step
@@ -268,7 +269,7 @@ def timed(task: TextGenerator, monkeypatch: pytest.MonkeyPatch, evaluation_secon
         now[0] += evaluation_seconds
         return {"val_loss": 1.0}
 
-    monkeypatch.setattr(training, "_clock", lambda: now[0])
+    monkeypatch.setattr(loop, "_clock", lambda: now[0])
     task.loss, task.evaluate = timed_loss, timed_evaluate  # type: ignore[method-assign]
     return task
 

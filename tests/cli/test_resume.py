@@ -9,8 +9,10 @@ from support import invoke, refusal, steps_of
 from tiny import TASKS, VECTORS, other_value
 from typer.testing import Result
 
-from minirnn import checkpoint, training
+from minirnn import checkpoint
 from minirnn.runs import LAST
+from minirnn.training import Step, Trainer
+from minirnn.training import trainer as loop
 
 WITH_VECTORS = [name for name, tiny in TASKS.items() if "--embeddings" in tiny.arguments]
 OTHER_DATA = "the data is not the one the run started with"
@@ -106,13 +108,13 @@ def test_data_that_changes_during_the_run_is_reported_once(
     """The run continues with what it has read."""
     begin(name)
     changing = file or TASKS[name].name
-    evaluate = training.evaluate
+    evaluate = loop.evaluate
 
-    def meanwhile(trainer: training.Trainer, step: training.Step) -> None:
+    def meanwhile(trainer: Trainer, step: Step) -> None:
         os.utime(changing, (1, 1))
         evaluate(trainer, step)
 
-    monkeypatch.setattr(training, "evaluate", meanwhile)
+    monkeypatch.setattr(loop, "evaluate", meanwhile)
     done = train(name, "--resume", "--steps", "6")
     told = (
         f"{changing} has changed since the run started; training continues, but can be resumed with the old data only"

@@ -1,9 +1,4 @@
-"""The training loop. :meth:`Trainer.fit` is a generator of steps; nothing here prints.
-
-A :class:`Task` says what the batches of an epoch are, what the loss of one is, and how well the model does. After every
-step the trainer calls its hooks in turn: :func:`evaluate`, :func:`write_metrics`, :func:`save_state`, and those of the
-user (``trainer.hooks.append(...)``). What a person should know meanwhile is logged by ``logging.getLogger("minirnn")``.
-"""
+"""The loop over steps, its hooks, and how a run is resumed."""
 
 from __future__ import annotations
 
@@ -12,25 +7,23 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 
 from minirnn import checkpoint, distributed, kernels, optim, random
-from minirnn.autograd.tensor import Tensor
-from minirnn.config import Config, option
-from minirnn.errors import CheckpointError, DivergedError, OptionError
-from minirnn.kernels.precision import PRECISIONS, check_precision, matmul_precision
-from minirnn.nn.module import Module
+from minirnn.errors import CheckpointError, DivergedError
+from minirnn.kernels.precision import check_precision, matmul_precision
 from minirnn.optim.flat import gradient_arrays
 from minirnn.optim.lr_scheduler import WarmupCosine
 from minirnn.runs import BEST, LAST, RunFolder
+from minirnn.training.config import TrainingConfig
+from minirnn.training.task import Position, Step, Task
 
 logger = logging.getLogger("minirnn")
 
-BUDGETS = ("steps", "epochs", "minutes")
 MAX_SKIPPED_STEPS = 20
 """Steps in a row without a usable loss and gradient before training rolls back."""
 MAX_ROLLBACKS = 3
@@ -41,220 +34,6 @@ _EVALUATION_SHARE = 0.05  # of a budget in minutes, the most that evaluations bu
 _EARLY = 0.04  # the part of a budget in minutes after which it is known how far they reach
 _MEAN_DECAY = 0.98  # of the running mean of the loss
 _TASK_STATE = "carried."  # prefix of the arrays of Task.state_dict() in a checkpoint
-
-
-class Task(Protocol):
-    """What :class:`Trainer` trains.
-
-    Attributes:
-        best_metric, best_mode: the metric of :meth:`evaluate` by which the best state is chosen, and whether the lowest
-            ("min") or the highest ("max") is the best.
-    """
-
-    best_metric: str = "val_loss"
-    best_mode: Literal["min", "max"] = "min"
-
-    @property
-    def model(self) -> Module:
-        """The model to train."""
-        ...
-
-    @property
-    def num_batches(self) -> int:
-        """Batches in an epoch."""
-        ...
-
-    def expect_passes(self, passes: float) -> str:
-        """Take note of how often the budget reads the data, and return in words what follows: rates of dropout, say.
-
-        Called when it is known: before the first step, or for a budget in minutes after 4 % of them; and when a run is
-        resumed, with what it was told at first.
-        """
-        ...
-
-    def start_epoch(self, epoch: int) -> None:
-        """Reset the state carried between batches, and order the batches of this epoch."""
-        ...
-
-    def loss(self, batch_index: int, progress: float) -> tuple[Tensor, int]:
-        """Return the mean loss of a batch, and the number of symbols it is the mean of.
-
-        Where there are several processes, of the sequences :func:`minirnn.distributed.shard` gives this one.
-
-        Args:
-            progress: fraction of the budget used so far, for schedules such as that of teacher forcing.
-        """
-        ...
-
-    def evaluate(self) -> dict[str, float]:
-        """Return ``val_loss`` and the task's own metrics on the validation set."""
-        ...
-
-    def config(self) -> dict[str, Any]:
-        """Return what rebuilds the model and its vocabulary; JSON-able, stored in checkpoints."""
-        ...
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Return the state carried from batch to batch, of all processes."""
-        ...
-
-    def load_state_dict(self, state_dict: Mapping[str, np.ndarray]) -> None:
-        """Restore what :meth:`state_dict` returned; an empty mapping resets it."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig(Config):
-    """How to train. Exactly one of ``steps``, ``epochs`` and ``minutes`` is the budget.
-
-    Raises:
-        OptionError: a value is out of range, or there is not exactly one budget.
-    """
-
-    steps: int | None = option(None, "Train for this many steps.", minimum=1, group="Budget")
-    epochs: float | None = option(
-        None, "Train for this many passes over the data.", minimum=0, exclude_minimum=True, group="Budget"
-    )
-    minutes: float | None = option(
-        None,
-        "Train for this many minutes, without those in which kernels are compiled.",
-        minimum=0,
-        exclude_minimum=True,
-        group="Budget",
-    )
-    patience: int | None = option(
-        None, "Stop early after this many evaluations without a new best.", minimum=1, group="Budget"
-    )
-    lr: float = option(
-        4e-3,
-        "Peak learning rate.",
-        minimum=0,
-        exclude_minimum=True,
-        flags=("--lr", "--learning-rate"),
-        log=True,
-        group="Training",
-    )
-    warmup: float = option(
-        0.02, "Fraction of the budget over which the learning rate rises.", minimum=0, maximum=1, group="Training"
-    )
-    final_lr: float = option(0.01, "Final learning rate, as a fraction of the peak.", minimum=0, group="Training")
-    optimizer: str = option("adamw", "Optimizer.", choices=tuple(optim.OPTIMIZERS), group="Training")
-    beta1: float = option(0.9, "Adam: decay of the mean gradient.", minimum=0, maximum=0.9999, group="Training")
-    beta2: float = option(
-        0.99, "Adam: decay of the mean squared gradient.", minimum=0, maximum=0.9999999, group="Training"
-    )
-    weight_decay: float = option(0.0, "Weight decay.", minimum=0, group="Training")
-    clip: float = option(1.0, "Maximum norm of the gradient; 0 for no clipping.", 0, math.inf, group="Training")
-    precision: str = option(
-        "fp32",
-        "Of matrix products in training: bf16 multiplies bfloat16 and adds in float32; needs a CPU with avx512_bf16.",
-        choices=PRECISIONS,
-        group="Training",
-    )
-    average_every: int | None = option(
-        None,
-        "Local SGD over MPI: average the models of all processes every this many steps, not the gradients at each.",
-        minimum=1,
-        group="Training",
-    )
-    evaluations: int = option(
-        20,
-        "Evaluations over the whole budget, evenly spaced; fewer where they would take more than 5 % of the minutes.",
-        minimum=1,
-        group="Run",
-    )
-    log_every: int = option(10, "Steps between two lines of metrics.jsonl.", minimum=1, group="Run")
-    save_every: int | None = option(
-        None, "Save every this many steps, besides at evaluations and once a minute.", minimum=1, group="Run"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise OptionError(f"expected one budget of {', '.join(BUDGETS)}, got {', '.join(given) or 'none'}")
-
-    def optimizer_settings(self) -> dict[str, Any]:
-        """Return the arguments of the optimizer."""
-        settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
-        return settings | ({"betas": (self.beta1, self.beta2)} if self.optimizer in ("adam", "adamw") else {})
-
-    def make_optimizer(self, model: Module) -> optim.Optimizer:
-        """Return the optimizer of the model's trainable parameters."""
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return optim.OPTIMIZERS[self.optimizer](trainable, **self.optimizer_settings())
-
-    def progress(self, step: int, epoch: float, seconds: float) -> float:
-        """Return the fraction of the budget used, from 0 to 1."""
-        if self.steps is not None:
-            return min(1.0, step / self.steps)
-        if self.epochs is not None:
-            return min(1.0, epoch / self.epochs)
-        return min(1.0, seconds / (60 * (self.minutes or math.inf)))
-
-
-@dataclass
-class Step:
-    """What one step did.
-
-    Attributes:
-        step, tokens, seconds, epoch: steps, symbols, training time and passes over the data so far.
-        train_loss: mean loss of the steps since the last logged one; NaN where none of them had a finite loss.
-        lr: learning rate. grad_norm: norm of the gradient before clipping; with ``average_every`` the mean of those of
-            all processes.
-        progress, previous_progress: fraction of the budget used after and before this step.
-        skipped: steps in a row that were skipped, this one included. rolled_back: training went back to a saved state.
-        logged: this step wrote a line of metrics. metrics: results of an evaluation after this step.
-        best: it is the best state so far, by the task's ``best_metric``: usually the lowest validation loss.
-    """
-
-    step: int
-    tokens: int
-    seconds: float
-    epoch: float
-    train_loss: float
-    lr: float
-    grad_norm: float
-    progress: float
-    previous_progress: float = 0.0
-    skipped: int = 0
-    rolled_back: bool = False
-    logged: bool = False
-    metrics: dict[str, float] | None = None
-    best: bool = False
-
-    def line(self) -> dict[str, Any]:
-        """Return the step as an object of metrics.jsonl; numbers that are not finite are None."""
-        names = ("step", "tokens", "seconds", "epoch", "train_loss", "lr", "grad_norm")
-        values = {name: getattr(self, name) for name in names} | (self.metrics or {})
-        return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-@dataclass
-class Position:
-    """Where training stands; stored in every checkpoint.
-
-    ``metrics`` are those of the last evaluation; ``best`` has the metric that chose the best state, and its value;
-    ``evaluation_seconds`` is the part of ``seconds`` that evaluations took; ``passes`` is how often the budget reads
-    the data.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    epoch: int = 0
-    batch: int = 0
-    skipped: int = 0
-    rollbacks: int = 0
-    typical_loss: float = math.nan
-    passes: float | None = None
-    evaluations_since_best: int = 0
-    evaluation_seconds: float = 0.0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
-
 
 Hook = Callable[["Trainer", Step], None]
 
