@@ -22,7 +22,7 @@ from support import SMALL, close, metrics_of, run
 from tiny import TASKS
 
 import minirnn as mr
-from minirnn import checkpoint, distributed, random, training
+from minirnn import checkpoint, distributed, random
 from minirnn.errors import OptionError
 from minirnn.models import CharLM
 from minirnn.nn import replay
@@ -312,6 +312,8 @@ def simulated(
     config = TrainingConfig(**{"lr": 1e-2, "evaluations": 4} | options)
     steps, found, seen = config.steps or 0, [], np.zeros(count)
     tasks = [make(name, data, **changed) for _ in range(count)]
+    for task in tasks:
+        task.expect_passes(steps / task.num_batches)
     optimizers = [config.make_optimizer(task.model) for task in tasks]
     states = [random.generator().bit_generator.state] * count
     for step in range(steps):
@@ -413,7 +415,7 @@ def test_local_sgd_goes_on_from_a_saved_mean(data: Path) -> None:
 
 
 def test_the_save_once_a_minute_waits_for_an_average(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr("minirnn.training.trainer.SAVE_SECONDS", -1.0)
     monkeypatch.setattr(Trainer, "averaged", property(lambda self: self.position.step % 3 == 0))
     trainer, saved = Trainer(make("char", data), TrainingConfig(steps=8, average_every=3)), []
     trainer.hooks = [save_state]

@@ -275,6 +275,8 @@ def _describe(task: Task[Any, Any], settings: TaskConfig, trainer: Trainer, fold
     count = getattr(trainer.config, name)
     budget = f"{count:g} {name.removesuffix('s') if count == 1 else name}"
     start = f"resuming at step {trainer.position.step}, to {budget}," if resume else f"training for {budget}"
+    if name == "steps" and not resume:
+        start += f", {count / task.num_batches:.3g} passes over the data,"
     say(f"{start} in {folder}")
 
 

@@ -144,14 +144,14 @@ class Trainer:
         if distributed.size() > 1:
             self.task.model.load_state_dict(distributed.broadcast_arrays(self.task.model.state_dict()))
 
-    def _expect_passes(self) -> None:
-        """Tell the task how often the budget reads the data, as soon as that is known."""
+    def _expect_passes(self) -> str:
+        """Tell the task how often the budget reads the data, as soon as that is known; returns what follows."""
         position, config = self.position, self.config
         if position.passes is None and (config.minutes is None or self.progress >= _EARLY):
             steps = None if config.steps is None else config.steps / self.task.num_batches
             position.passes = steps or config.epochs or self._epoch / self.progress
-            if follows := self.task.expect_passes(position.passes):
-                logger.info("%.2g passes over the data: %s", position.passes, follows)
+            return self.task.expect_passes(position.passes)
+        return ""
 
     # -------------------------------------------------------------------------------------------- the loop
 
@@ -182,7 +182,8 @@ class Trainer:
                 self._roll_back()
             if alone:
                 self.update_seconds()
-            self._expect_passes()
+            if follows := self._expect_passes():
+                logger.info("about %.3g passes over the data: %s", position.passes, follows)
             step = Step(
                 position.step, position.tokens, position.seconds, self._epoch, self._mean_loss(), lr, grad_norm,
                 self.progress, progress, position.skipped, rolled_back,

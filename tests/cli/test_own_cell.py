@@ -47,7 +47,7 @@ def refused(*arguments: str) -> str:
 def test_the_checkpoint_holds_the_cell() -> None:
     rates = ("--zoneout", "0.1", "--recurrent-dropout", "0.2", "--weight-drop", "0.3")
     done = train(*TRAIN, *rates, "--steps", "3", "--cell", "my.py:peephole")
-    assert "model: cell peephole, hidden 6, layers 1;" in done.stderr
+    assert "model: cell peephole, hidden 6, layers 1, weight-drop 0.3;" in done.stderr
     Path("my.py").unlink()
     invoke("sample", "run", "--length", "9", "--seed", "1", "--quiet")
     invoke("eval", "run", "corpus.txt", "--quiet")

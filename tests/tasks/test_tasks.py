@@ -19,7 +19,7 @@ from minirnn.data.text import Characters
 from minirnn.errors import CheckpointError, DataError, OptionError
 from minirnn.runs import LAST
 from minirnn.tasks import Line, classifier
-from minirnn.tasks.char import CharConfig, Corpus, TextGenerator
+from minirnn.tasks.char import DROPOUT_READS, CharConfig, Corpus, TextGenerator
 from minirnn.tasks.classifier import Classifier
 from minirnn.tasks.music import ComposeConfig
 from minirnn.tasks.translator import TranslateConfig
@@ -410,16 +410,21 @@ def test_pretrained_vectors_are_trained_unless_frozen(name: str, word: str, free
     assert np.array_equal(before, table(again)[0]) == bool(freeze)
 
 
-@pytest.mark.parametrize(("symbols", "rate"), [(280_000, 0.25), (900, 0.5)])
 @pytest.mark.parametrize(("cell", "drops_weights"), [("rnn", True), ("indrnn", False)])  # it has no matrix to drop
-def test_dropout_of_a_character_model_follows_from_the_size_of_its_text(
-    symbols: int, rate: float, cell: str, drops_weights: bool
-) -> None:
-    corpus = Corpus(np.zeros(symbols, np.uint8), Characters("ab"))
+def test_dropout_of_a_character_model_follows_from_the_passes_over_its_text(cell: str, drops_weights: bool) -> None:
+    """Until they are known, from what is likely for a text of its size."""
+    corpus = Corpus(np.zeros(280_000, np.uint8), Characters("ab"))
     task = TextGenerator.build(corpus, CharConfig(cell=cell, hidden_size=3))
-    weight_drop = rate if drops_weights else 0.0
-    assert (task.model.config["dropout"], task.model.config["weight_drop"]) == (rate, weight_drop)
-    assert task.summary.endswith(f"2 different, so dropout {rate:g}" + f" and weight drop {rate:g}" * drops_weights)
-    given = TextGenerator.build(corpus, CharConfig(cell=cell, hidden_size=3, dropout=0.0, weight_drop=0.0))
-    assert (given.model.config["dropout"], given.model.config["weight_drop"]) == (0.0, 0.0)
-    assert given.summary.endswith("2 different")
+
+    def rates() -> tuple[float, float]:
+        return task.model.config["dropout"], task.model.config["weight_drop"]
+
+    assert rates() == (0.278, 0.278 * drops_weights)
+    passes = 0.2 * DROPOUT_READS / task.model.num_parameters()
+    for factor, rate in ((1, 0.2), (0, 0), (100, 0.5)):
+        told = f"dropout {rate:g}" + f", weight drop {rate:g}" * drops_weights
+        assert task.expect_passes(factor * passes) == told
+        assert rates() == (rate, rate * drops_weights)
+    task = TextGenerator.build(corpus, CharConfig(cell=cell, hidden_size=3, dropout=0.0, weight_drop=0.0))
+    assert task.expect_passes(passes) == ""
+    assert rates() == (0, 0)
