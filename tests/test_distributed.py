@@ -552,6 +552,16 @@ def test_metrics_and_progress_are_shown_once(data: Path) -> None:
     assert [line["tokens"] for line in lines] == [steps[n - 1].tokens for n in (5, 10, 15, 20)]
 
 
+@needs_mpi
+def test_a_paused_run_is_evaluated_where_it_pauses_and_once(data: Path) -> None:
+    """All processes end after the step that follows."""
+    code, errors = finish(start(2, *command(data, "--steps", 12, "--evaluations", 4, "--pause-after", 2, "--quiet")))
+    assert (code, errors) == (0, "")
+    evaluated = [line["step"] for line in metrics_of(data / "out") if "val_loss" in line]
+    assert evaluated == [3, 6]
+    assert checkpoint.load_config(data / "out" / LAST)["position"]["step"] == 7
+
+
 # ------------------------------------------------------------------------------------------------------ sweeps
 
 

@@ -293,19 +293,19 @@ def test_evaluations_but_the_last_take_a_small_part_of_a_budget_in_minutes(
     assert trainer.position.evaluation_seconds == pytest.approx(seconds * len(expected))
 
 
-@pytest.mark.parametrize(("budget", "known_after"), [("steps", 0), ("epochs", 0), ("minutes", 3)])
+@pytest.mark.parametrize(("budget", "known_after"), [("steps", 0), ("epochs", 0), ("minutes", 6)])
 def test_rates_of_dropout_follow_from_the_passes_of_the_budget(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: str, known_after: int
 ) -> None:
-    """Of 60 steps, with 4 % of the minutes over after the third; a resumed run has the same rates."""
-    monkeypatch.setattr(char, "DROPOUT_READS", 1e6)
+    """Of 60 steps, with enough of them to know the speed after the sixth; a resumed run has the same rates."""
+    monkeypatch.setattr(char, "DROPOUT_PER_PASS", 0.01)
 
     def make(**options: Any) -> TextGenerator:
         return timed(_task(**options), monkeypatch)
 
     task = make()
     passes = 60 / task.num_batches
-    rate = round(passes * task.model.num_parameters() / 1e6, 3)
+    rate = round(0.01 * passes * math.sqrt(task.model.num_parameters() / task._train.tokens.size), 3)
     assert 0.001 < rate < 0.5
     first = task.model.config["dropout"]
     assert first == 0.5  # what the size of so short a text lets expect
@@ -321,10 +321,23 @@ def test_rates_of_dropout_follow_from_the_passes_of_the_budget(
     saved = checkpoint.load_config(tmp_path / LAST)
     assert (saved["model"]["dropout"], saved["model"]["weight_drop"]) == (rate, rate)
 
-    resumed = Trainer(make(), TrainingConfig(steps=600), tmp_path, resume=True)
+    monkeypatch.setattr(char, "DROPOUT_PER_PASS", 0.02)  # of another version
+    resumed = Trainer(make(), config, tmp_path, resume=True)
     assert resumed.task.model.config == saved["model"]
-    assert next(resumed.fit()).step == 31
+    steps = resumed.fit()
+    assert [next(steps).step for _ in range(10)] == list(range(31, 41))
     assert resumed.task.model.config == saved["model"]
+    resumed = Trainer(make(), TrainingConfig(steps=30), tmp_path, resume=True)  # half of the budget
+    assert resumed.task.model.config["dropout"] == pytest.approx(rate, abs=1e-3)
+    monkeypatch.setattr(char, "DROPOUT_PER_PASS", 0.01)
+
+    arrays, description = checkpoint.load(tmp_path / LAST)  # of a version whose rates followed from the text's size
+    del description["position"]["passes"]
+    description["model"] |= {"dropout": 0.25, "weight_drop": 0.25}
+    checkpoint.save(tmp_path / LAST, arrays, description)
+    old = Trainer(make(), config, tmp_path, resume=True)
+    next(old.fit())
+    assert old.task.model.config["dropout"] == (0.25 if budget == "minutes" else rate)  # until the speed is known
 
     for options, expected in (
         ({"dropout": 0.1}, (0.1, rate)),

@@ -21,7 +21,7 @@ from minirnn.tasks import Task
 from minirnn.tasks.base import TaskConfig
 from minirnn.tasks.fine_tuning import count_new
 from minirnn.tensorboard import TensorBoard, check_installed
-from minirnn.training import BUDGETS, Step, Trainer, TrainingConfig, evaluate_now, metric_in_words
+from minirnn.training import BUDGETS, Step, Trainer, TrainingConfig, evaluate_now, in_figures, metric_in_words
 from minirnn.validation import check_int
 from minirnn_cli import options as o
 from minirnn_cli import runs
@@ -41,7 +41,7 @@ Board = Annotated[
 Pause = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Stop after this many of the evaluations, to be continued by --resume.", rich_help_panel="Run"
+        min=1, help="Stop where so many of the evaluations are due, to be continued by --resume.", rich_help_panel="Run"
     ),
 ]
 _CONFIG_HELP = "Take options from a TOML file or from another run; those on the command line win."
@@ -174,7 +174,7 @@ def _pause_after(trainer: Trainer, evaluations: int) -> None:
         return int(trainer.progress * trainer.config.evaluations) >= evaluations
 
     def pause(trainer: Trainer, step: Step) -> None:
-        if is_over() and not step.rolled_back:
+        if is_over() and not (trainer.stopping or step.rolled_back):
             evaluate_now(trainer, step)
             trainer.stop()
 
@@ -263,9 +263,10 @@ def _describe(task: Task[Any, Any], settings: TaskConfig, trainer: Trainer, fold
     say(f"data: {task.summary}")
     names = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "weight_drop")
     shown = {name: getattr(settings, name) for name in names if name in settings.options()}
-    shown = {name: task.model.config.get(name) if value is None else value for name, value in shown.items()}
+    if trainer.position.passes is not None:
+        shown = {name: task.model.config.get(name) if value is None else value for name, value in shown.items()}
     labels = {name: _flag(settings.options()[name]).strip("-") for name in shown}
-    model = ", ".join(f"{labels[name]} {_shown(value)}" for name, value in shown.items() if value)
+    model = ", ".join(f"{labels[name]} {_shown(value)}" for name, value in shown.items() if value not in (None, 0.0))
     parameters = f"{task.model.num_parameters():,} parameters"
     if settings.freeze:
         count = sum(parameter.numel() for parameter in task.model.parameters() if not parameter.requires_grad)
@@ -276,7 +277,7 @@ def _describe(task: Task[Any, Any], settings: TaskConfig, trainer: Trainer, fold
     budget = f"{count:g} {name.removesuffix('s') if count == 1 else name}"
     start = f"resuming at step {trainer.position.step}, to {budget}," if resume else f"training for {budget}"
     if name == "steps" and not resume:
-        start += f", {count / task.num_batches:.3g} passes over the data,"
+        start += f", {in_figures(count / task.num_batches)} passes over the data,"
     say(f"{start} in {folder}")
 
 

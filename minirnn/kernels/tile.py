@@ -68,7 +68,8 @@ def _panel_width(array):
 def emit_tile(rows: int, vectors: int, lanes: int | None = None, panel_vectors: int | None = None) -> Any:
     """An intrinsic for a tile: C = A B, or with ``add`` C += A B.
 
-    It has ``rows`` rows and computes the first ``columns`` of ``vectors * lanes`` columns. A row of a panel is
+    Its arguments: ``a, a_at, a_row, a_column, panel, panel_at, panel_size, c, c_at, c_row, depth, columns, add``. It
+    has ``rows`` rows and computes the first ``columns`` of ``vectors * lanes`` columns. A row of a panel is
     ``panel_vectors`` wide, ``vectors`` if None; where the tile is wider it takes the next panels too, ``panel_size``
     apart. Positions and strides are in elements; a vector has the host's ``lanes`` unless they are given. Elements of
     A and B that are uint32 are pairs of bfloat16 (:mod:`minirnn.kernels.bfloat16`); C is float32 then.
@@ -300,20 +301,12 @@ def _link_product(a: types.Type, panels: types.Type, c: types.Type) -> tuple[str
     return name, arguments
 
 
-def _make_multiply(add: bool) -> Any:
-    @intrinsic
+def _make_multiply(name: str, doc: str, add: bool) -> Any:
     def multiply(
         typing_context, a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns
     ):
-        """C[rows, columns] = A[rows, depth] B[depth, columns], positions and strides in elements.
-
-        Args:
-            a: A[r, k] is its element ``a_at + r * a_row + k * a_column``.
-            panels: packed B; panel p begins at ``panels_at + p * panel_size``.
-            c: C[r, j] is its element ``c_at + r * c_row + j``.
-        """
         elements, size = (a.dtype, panels.dtype, c.dtype), types.intp
-        name, arguments = _link_product(*elements)
+        symbol, arguments = _link_product(*elements)
 
         def generate(context, builder, signature, args):
             def pointer(number):
@@ -321,7 +314,7 @@ def _make_multiply(add: bool) -> Any:
                 return builder.gep(array.data, [args[number + 1]])
 
             function_type = context.call_conv.get_function_type(types.none, arguments)
-            function = cgutils.get_or_insert_function(builder.module, function_type, name)
+            function = cgutils.get_or_insert_function(builder.module, function_type, symbol)
             values = [pointer(0), *args[2:5], pointer(5), *args[7:9], pointer(9), *args[11:], cgutils.bool_t(add)]
             context.call_conv.call_function(builder, function, types.none, arguments, values)
             # a kernel from the cache needs the symbol before it is loaded
@@ -330,10 +323,22 @@ def _make_multiply(add: bool) -> Any:
 
         return types.void(a, size, size, size, size, panels, size, size, size, c, size, size, size), generate
 
-    return multiply
+    multiply.__name__, multiply.__doc__ = name, doc  # the cache tells intrinsics by their names
+    return intrinsic(multiply)
 
 
-multiply, multiply_add = map(_make_multiply, (False, True))
+multiply_add = _make_multiply(
+    "multiply_add",
+    """C[rows, columns] += A[rows, depth] B[depth, columns], positions and strides in elements.
+
+    Args:
+        a: A[r, k] is its element ``a_at + r * a_row + k * a_column``.
+        panels: packed B; panel p begins at ``panels_at + p * panel_size``.
+        c: C[r, j] is its element ``c_at + r * c_row + j``.
+    """,
+    add=True,
+)
+multiply = _make_multiply("multiply", "C = A B, else as :func:`multiply_add`.", add=False)
 
 
 def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns):
@@ -381,7 +386,7 @@ def _make_multiply_bfloat16(multiply: Any) -> Any:
     return multiply_bfloat16
 
 
-multiply_bfloat16, multiply_add_bfloat16 = map(_make_multiply_bfloat16, (multiply, multiply_add))
+multiply_bfloat16, multiply_add_bfloat16 = _make_multiply_bfloat16(multiply), _make_multiply_bfloat16(multiply_add)
 
 
 def _window(array: np.ndarray, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:

@@ -19,7 +19,6 @@ from minirnn.models.body import Body, CellLike, Model, Rates, TensorLike, linear
 from minirnn.nn.functional import Reduction, linear_cross_entropy
 from minirnn.nn.layers import Linear
 from minirnn.nn.module import Module
-from minirnn.nn.recurrent import Recurrent
 from minirnn.nn.state import State, pack_state, unpack_state
 from minirnn.validation import check_choice, check_float, check_int
 
@@ -117,12 +116,13 @@ class CharLM(Body, Model):
         Raises:
             OptionError: they are not from 0 to 1, or the layers are a module or a cell that takes no such rate.
         """
-        if not isinstance(self.rnn, Recurrent):
+        if isinstance(self._arguments["cell"], Module):
             raise OptionError("set_dropout: a module as cell has regularisation of its own")
-        self.rnn.set_dropout(dropout, weight_drop)
-        self.dropout.p = self.rnn.dropout
-        rates = self._arguments["rates"] | {"weight_drop": self.rnn.weight_drop}
-        self._arguments |= {"dropout": self.rnn.dropout, "rates": rates}
+        layers = self.layers
+        layers.set_dropout(dropout, weight_drop)
+        self.dropout.p = layers.dropout
+        rates = self._arguments["rates"] | {"weight_drop": layers.weight_drop}
+        self._arguments |= {"dropout": layers.dropout, "rates": rates}
 
     def forward(self, tokens: TensorLike, state: State = None) -> tuple[Tensor, State]:  # type: ignore[override]
         """Logits of the next token at every step.

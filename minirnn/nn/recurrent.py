@@ -69,6 +69,9 @@ class Recurrent(SequenceModule):
     proj_size = 0
     weight_ih_l0: Parameter
 
+    dropout: float = 0.0
+    weight_drop: float = 0.0
+
     def __init__(
         self,
         cell: str | Cell,
@@ -129,12 +132,13 @@ class Recurrent(SequenceModule):
             OptionError: one is not from 0 to 1, or the cell has no recurrent weights to drop.
         """
         caller = type(self).__name__
-        if dropout is not None:
-            self.dropout = check_float(f"{caller}: dropout", dropout, 0, 1)
-        if weight_drop is not None:
-            self.weight_drop = check_float(f"{caller}: weight_drop", weight_drop, 0, 1)
-            if weight_drop and not self.cell.recurrent_gates:
-                raise OptionError(f"{caller}: {self.cell.name} has no recurrent weights that weight_drop could drop")
+        dropout = check_float(f"{caller}: dropout", self.dropout if dropout is None else dropout, 0, 1)
+        weight_drop = check_float(
+            f"{caller}: weight_drop", self.weight_drop if weight_drop is None else weight_drop, 0, 1
+        )
+        if weight_drop and not self.cell.recurrent_gates:
+            raise OptionError(f"{caller}: {self.cell.name} has no recurrent weights that weight_drop could drop")
+        self.dropout, self.weight_drop = dropout, weight_drop
 
     def _check_cell(self, caller: str) -> None:
         """Raise :class:`OptionError` for an option that means nothing for this cell or these sizes."""

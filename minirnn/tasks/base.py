@@ -248,6 +248,9 @@ class Task(TrainableTask, ABC, Generic[DataT, ConfigT]):
         """Take note of how often training reads the data: see :meth:`minirnn.training.Task.expect_passes`."""
         return ""
 
+    def adopt(self, saved: Mapping[str, Any]) -> None:
+        """Take what training had decided from the :meth:`config` of a run that is resumed."""
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the state carried from batch to batch: none where examples are independent."""
         return {}

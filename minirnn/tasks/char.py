@@ -13,7 +13,7 @@ from typing import IO, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
-from minirnn import cells, distributed, random
+from minirnn import distributed, random
 from minirnn.autograd.tensor import Tensor
 from minirnn.config import Config, option
 from minirnn.data import corpus
@@ -31,11 +31,10 @@ from minirnn.training import TrainingConfig
 from minirnn.validation import check_choice
 
 EVAL_STREAMS, EVAL_STEPS = 32, 256
-MAX_DROPOUT = 0.5
-DROPOUT_READS = 80e6
-"""Where no rate of dropout is given, it is passes over the text times parameters, divided by this: 0.01 per pass of the
-default model (``benchmarks/learning.md``)."""
-_LIKELY_READS = 5.6e12  # symbols read times parameters, in 3 minutes of two cores; before it is known
+DROPOUT_PER_PASS, MAX_DROPOUT = 0.006, 0.5
+"""Where no rate of dropout is given: for each pass over a text that has as many symbols as the model has parameters;
+otherwise times the square root of parameters / symbols. By experiment, see ``benchmarks/learning.md``."""
+_LIKELY_WORK = 5.6e12  # symbols read times parameters, in 3 minutes of two cores, before the speed is known
 WEIGHTS: dict[str, Weights] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 MAX_EVAL_SYMBOLS = 1 << 17  # of a larger validation set the beginning is evaluated
 
@@ -205,7 +204,7 @@ class TextGenerator(Task[Corpus, TextConfig]):
         arguments = config.recurrent()
         given = {name: value for name, value in arguments.items() if value is not None}
         task = cls(CharLM(len(symbols), **given), symbols)
-        droppable = ("dropout", "weight_drop") if cells.get(config.cell).recurrent_gates else ("dropout",)
+        droppable = ("dropout", "weight_drop") if task.model.layers.cell.recurrent_gates else ("dropout",)
         task._open_rates = [name for name in droppable if name not in given]
         task._train, task.num_batches = train, len(train)
         task._validation = Streams.of(validation[:MAX_EVAL_SYMBOLS], EVAL_STREAMS, EVAL_STEPS)
@@ -218,18 +217,21 @@ class TextGenerator(Task[Corpus, TextConfig]):
             **config.subset("batch_size", "seq_length", "val_fraction", "seed"),
         }
         task.summary = f"{tokens.size:,} {symbols.kind}, {len(symbols)} different"
-        task._set_rates(_LIKELY_READS / len(training))
+        task.expect_passes(_LIKELY_WORK / (task.model.num_parameters() * len(training)))
         return task
 
     def expect_passes(self, passes: float) -> str:
-        return self._set_rates(passes * self.model.num_parameters())
+        """Set the rates of dropout and weight drop that the options left open."""
+        if not self._open_rates:
+            return ""
+        per_pass = DROPOUT_PER_PASS * math.sqrt(self.model.num_parameters() / self._train.tokens.size)
+        rate = round(min(MAX_DROPOUT, passes * per_pass), 3)
+        self.model.set_dropout(**dict.fromkeys(self._open_rates, rate))
+        return f"{' and '.join(self._open_rates).replace('_', '-')} {rate:g}" if rate else "no dropout"
 
-    def _set_rates(self, reads: float) -> str:
-        """Set the rates that the options left open for so many passes times parameters; returns them in words."""
-        rates = dict.fromkeys(self._open_rates, round(min(MAX_DROPOUT, reads / DROPOUT_READS), 3))
-        if rates:
-            self.model.set_dropout(**rates)
-        return ", ".join(f"{name.replace('_', ' ')} {rate:g}" for name, rate in rates.items())
+    def adopt(self, saved: Mapping[str, Any]) -> None:
+        """Set these rates to those of a run that is resumed."""
+        self.model.set_dropout(**{name: saved["model"].get(name) for name in self._open_rates})
 
     @classmethod
     def _vocabulary(cls, data: Corpus, config: TextConfig) -> Symbols:

@@ -35,11 +35,14 @@ class Task(Protocol):
         ...
 
     def expect_passes(self, passes: float) -> str:
-        """Take note of how often the budget reads the data, and return in words what follows: rates of dropout, say.
+        """Take note of how often the data will be read, and return in words what follows: rates of dropout, say.
 
-        Called when it is known: before the first step, or for a budget in minutes after 4 % of them; and when a run is
-        resumed, with what it was told at first.
+        Called once for a budget, when it is known: before the first step, or where the budget is in minutes after 4 %.
         """
+        ...
+
+    def adopt(self, saved: Mapping[str, Any]) -> None:
+        """Take what :meth:`expect_passes` had decided from what :meth:`config` was when a run was saved."""
         ...
 
     def start_epoch(self, epoch: int) -> None:
@@ -115,8 +118,8 @@ class Position:
     """Where training stands; stored in every checkpoint.
 
     ``metrics`` are those of the last evaluation; ``best`` has the metric that chose the best state, and its value;
-    ``evaluation_seconds`` is the part of ``seconds`` that evaluations took; ``passes`` is how often the budget reads
-    the data.
+    ``evaluation_seconds`` is the part of ``seconds`` that evaluations took; ``passes`` is how often the data
+    is read in all.
     """
 
     step: int = 0

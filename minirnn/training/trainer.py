@@ -19,7 +19,7 @@ from minirnn.kernels.precision import check_precision, matmul_precision
 from minirnn.optim.flat import gradient_arrays
 from minirnn.optim.lr_scheduler import WarmupCosine
 from minirnn.runs import BEST, LAST, RunFolder
-from minirnn.training.config import TrainingConfig
+from minirnn.training.config import BUDGETS, TrainingConfig
 from minirnn.training.task import Position, Step, Task
 
 logger = logging.getLogger("minirnn")
@@ -31,7 +31,7 @@ SAVE_SECONDS = 60
 """At most this much training time is lost in a crash."""
 _EXPLOSION_FACTOR, _EXPLOSION_MINIMUM = 100.0, 10.0  # a loss above both (times the running mean) is skipped
 _EVALUATION_SHARE = 0.05  # of a budget in minutes, the most that evaluations but the last should take
-_EARLY = 0.04  # the part of a budget in minutes after which it is known how far they reach
+_EARLY, _EARLY_STEPS = 0.04, 5  # the part of a budget in minutes, and the steps, after which the speed is known
 _MEAN_DECAY = 0.98  # of the running mean of the loss
 _TASK_STATE = "carried."  # prefix of the arrays of Task.state_dict() in a checkpoint
 
@@ -86,13 +86,14 @@ class Trainer:
         self._new_epoch, self._all_stopping = True, False
         self._is_local = config.average_every is not None and distributed.size() > 1
         self._own_tokens = self._all_tokens = 0  # since the last average of the models
+        self._timed_from: tuple[int, float, float] | None = None  # step, seconds, epoch from which speed is measured
         self._synchronize()
         if resume:
             self._resume()
-        else:
-            self._expect_passes()
-            if self.files is not None:
-                self.files.clear_metrics()
+        elif self.files is not None:
+            self.files.clear_metrics()
+        if self.position.passes is None and config.minutes is None:
+            self._expect_passes(config.epochs or (config.steps or 0) / task.num_batches)
 
     @property
     def progress(self) -> float:
@@ -144,14 +145,23 @@ class Trainer:
         if distributed.size() > 1:
             self.task.model.load_state_dict(distributed.broadcast_arrays(self.task.model.state_dict()))
 
-    def _expect_passes(self) -> str:
-        """Tell the task how often the budget reads the data, as soon as that is known; returns what follows."""
-        position, config = self.position, self.config
-        if position.passes is None and (config.minutes is None or self.progress >= _EARLY):
-            steps = None if config.steps is None else config.steps / self.task.num_batches
-            position.passes = steps or config.epochs or self._epoch / self.progress
-            return self.task.expect_passes(position.passes)
-        return ""
+    def _expect_passes(self, passes: float) -> str:
+        self.position.passes = passes
+        return self.task.expect_passes(passes)
+
+    def _estimate_passes(self) -> None:
+        """Find out how often the data is read within the minutes, from the speed so far.
+
+        The first step is not counted: it loads kernels.
+        """
+        step, seconds, epoch = self.position.step, self.position.seconds, self._epoch
+        self._timed_from = first_step, first_seconds, first_epoch = self._timed_from or (step, seconds, epoch)
+        if self.progress < _EARLY or step < first_step + _EARLY_STEPS:
+            return
+        left = max(0.0, 60 * (self.config.minutes or 0.0) - seconds)
+        passes = epoch + left * (epoch - first_epoch) / max(1e-9, seconds - first_seconds)
+        if follows := self._expect_passes(passes):
+            logger.info("about %s passes over the data: %s", in_figures(passes), follows)
 
     # -------------------------------------------------------------------------------------------- the loop
 
@@ -182,8 +192,8 @@ class Trainer:
                 self._roll_back()
             if alone:
                 self.update_seconds()
-            if follows := self._expect_passes():
-                logger.info("about %.3g passes over the data: %s", position.passes, follows)
+            if position.passes is None:
+                self._estimate_passes()
             step = Step(
                 position.step, position.tokens, position.seconds, self._epoch, self._mean_loss(), lr, grad_norm,
                 self.progress, progress, position.skipped, rolled_back,
@@ -264,20 +274,17 @@ class Trainer:
     def _roll_back(self) -> None:
         """Restore the last saved state, except for the time spent, and halve the learning rate."""
         position = self.position
-        rollbacks, seconds, skipped, passes = (
-            position.rollbacks + 1,
-            position.seconds,
-            position.skipped,
-            position.passes,
-        )
+        rollbacks, skipped = position.rollbacks + 1, position.skipped
         if self.out is None or rollbacks > MAX_ROLLBACKS:
             tried = f", and rolling back to a saved state {MAX_ROLLBACKS} times did not help" if self.out else ""
             raise DivergedError(
                 f"the loss was not finite, or exploded, for {skipped} steps in a row{tried}; "
                 f"use a smaller lr (it was {self.config.lr:g})"
             )
+        kept = {name: getattr(position, name) for name in ("seconds", "evaluation_seconds", "passes")}
         self._restore(*self._load())
-        position.rollbacks, position.seconds, position.passes = rollbacks, seconds, passes
+        vars(position).update(kept | {"rollbacks": rollbacks})
+        self._timed_from = None
         logger.warning(
             "no usable loss for %d steps: rolled back to step %d, with %g times the learning rate",
             skipped, position.step, 0.5**rollbacks,
@@ -321,13 +328,14 @@ class Trainer:
         arrays, config = self._load()
         if "optimizer" not in config:
             raise CheckpointError(f"{self.out} holds no optimizer state: it cannot be resumed")
-        if (passes := config["position"].get("passes")) is not None:  # model.config has rates that follow from it
-            self.task.expect_passes(passes)
+        self.task.adopt(config)
         frozen = {"frozen": self._frozen()}
         current = self.task.config() | {"options": {"optimizer": self.config.optimizer}} | frozen
         saved = frozen | config  # 0.2 did not save what was frozen
         _check_unchanged(_flatten(json.loads(json.dumps(current))), _flatten(saved), self.out)
         self._restore(arrays, config)
+        if any(config["options"].get(name) != getattr(self.config, name) for name in BUDGETS):
+            self.position.passes = None  # another budget
 
     def _restore(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
         """Load a saved state; ``position`` stays the same object, and the optimizer keeps its present settings."""
@@ -351,6 +359,11 @@ class Trainer:
 # ------------------------------------------------------------------------------------------------ hooks
 
 
+def in_figures(count: float) -> str:
+    """A number of passes or the like as text: 0.0123, 1.23, 12.3, 1,234."""
+    return f"{count:.3g}" if count < 100 else f"{count:,.0f}"
+
+
 def metric_in_words(name: str) -> str:
     """What a metric is called in messages: ``val_loss`` in words, others by their names."""
     return "validation loss" if name == "val_loss" else name
@@ -361,7 +374,7 @@ def evaluate(trainer: Trainer, step: Step) -> None:
     count, position = trainer.config.evaluations, trainer.position
     due = int(step.progress * count) > int(step.previous_progress * count)
     if trainer.config.minutes is not None:
-        due &= position.evaluation_seconds <= _EVALUATION_SHARE * position.seconds
+        due = due and position.evaluation_seconds <= _EVALUATION_SHARE * position.seconds
     if (due or step.progress >= 1) and step.metrics is None and not step.rolled_back:
         evaluate_now(trainer, step)
 
@@ -370,9 +383,10 @@ def evaluate_now(trainer: Trainer, step: Step) -> None:
     """Evaluate the model, and save it if it is the best one so far."""
     position = trainer.position
     trainer.average()
+    trainer.update_seconds()
+    before = position.seconds
     metrics = trainer.task.evaluate() if distributed.rank() == 0 else None
     step.metrics = position.metrics = distributed.broadcast_json(metrics)
-    before = position.seconds
     trainer.update_seconds()
     position.evaluation_seconds += position.seconds - before
     name, lowest = trainer.task.best_metric, trainer.task.best_mode == "min"

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn import cells
-from minirnn.kernels import cpu, threads, tile
+from minirnn.kernels import cache, cpu, threads, tile
 from minirnn.kernels.contract import Noise, RecurrentWeights
 from minirnn.kernels.cpu import matrix
 from minirnn.kernels.jit import DISABLED
@@ -118,6 +118,12 @@ def test_tile_of_every_height_width_and_edge(dtype: np.dtype, register_bytes: in
                 run(1, a, 0, depth, 1, panels, number * size, 0, expected, number * width, 0, depth, used, True)
             np.testing.assert_array_equal(got, expected)
             np.testing.assert_array_equal(got[:, columns:], before[:, columns:], "wrote past its columns")
+
+
+@pytest.mark.needs_jit
+def test_the_kernel_cache_tells_the_two_products_apart() -> None:
+    assert len({cache._identity(one) for one in (tile.multiply, tile.multiply_add)}) == 2
+    assert len({cache._identity(one) for one in (tile.multiply_bfloat16, tile.multiply_add_bfloat16)}) == 2
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -300,10 +300,28 @@ def test_rates_set_in_training_are_those_of_a_model_made_with_them(recorded: boo
             np.testing.assert_array_equal(got, expected)
     model.set_dropout(weight_drop=0.0)
     assert (model.config["dropout"], model.config["weight_drop"], model.rnn.weight_drop) == (0.3, 0.0, 0.0)
-    for rates in ((1.5, 0.1), (0.1, -0.1)):
-        with pytest.raises(OptionError, match="at least 0 and at most 1"):
-            model.set_dropout(*rates)
-    with pytest.raises(OptionError, match="no recurrent weights"):
-        mr.models.CharLM(7, 6, cell="min_gru").set_dropout(0.1, 0.1)
-    with pytest.raises(OptionError, match="module"):
-        mr.models.CharLM(7, 6, cell=mr.nn.LSTMCell(6, 6)).set_dropout(0.1)
+
+
+def test_refused_rates_change_nothing() -> None:
+    def rates() -> list[float]:
+        return [
+            model.dropout.p,
+            model.rnn.dropout,
+            model.rnn.weight_drop,
+            model.config["dropout"],
+            model.config["weight_drop"],
+        ]
+
+    for cell, refused, message in (
+        ("gru", (1.5, 0.1), "at least 0 and at most 1"),
+        ("gru", (0.1, -0.1), "at least 0 and at most 1"),
+        ("min_gru", (0.1, 0.1), "no recurrent weights"),
+    ):
+        model = mr.models.CharLM(7, 6, cell=cell, dropout=0.3)
+        before = rates()
+        with pytest.raises(OptionError, match=message):
+            model.set_dropout(*refused)
+        assert rates() == before
+    for module in (mr.nn.LSTMCell(6, 6), mr.nn.LSTM(6, 6, dropout=0.2)):
+        with pytest.raises(OptionError, match="module"):
+            mr.models.CharLM(7, 6, cell=module).set_dropout(weight_drop=0.1)
