@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from minirnn import random
+from minirnn import cells, random
 from minirnn.autograd import ops
 from minirnn.autograd.tensor import Tensor
 from minirnn.checkpoint import write_atomically
@@ -37,6 +37,7 @@ KEYS = 88
 LOWEST_PITCH = 21  # MIDI number of a piano's first key
 EVAL_BATCH_SIZE, EVAL_STEPS = 32, 256  # a piece is evaluated in chunks of so many steps, the state carried
 MAX_EVAL_STEPS = 1 << 14  # of a larger validation set the first pieces are evaluated while training
+WEIGHT_DROP = 0.3  # see benchmarks/learning.md
 MAX_CHORDS = 2048
 TEMPO = 96.0  # steps per minute in MIDI and WAV files
 
@@ -51,9 +52,16 @@ class MusicConfig(WindowConfig):
     hidden_size: int = 256
     num_layers: int = 2
     dropout: float = 0.5
+    weight_drop: float | None = option(
+        None, "Fraction of the recurrent weights dropped; 0.3 if not given, of a cell that has some.", 0, 0.99
+    )
     transpose: int = option(6, "Most semitones to transpose a piece by, at random.", 0, KEYS - 1, group="Training")
     batch_size: int = 16
     seq_length: int = 256
+
+    def recurrent(self) -> dict[str, Any]:
+        default = WEIGHT_DROP if cells.get(self.cell).recurrent_gates else 0.0
+        return super().recurrent() | {"weight_drop": default if self.weight_drop is None else self.weight_drop}
 
 
 @dataclass(frozen=True, kw_only=True)

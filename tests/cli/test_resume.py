@@ -96,7 +96,7 @@ def test_a_run_without_the_options_of_later_versions_continues_with_their_defaul
     begin("music")
     arrays, config = checkpoint.load(f"run/{LAST}")
     for options in (config["model"], config["notes"]["settings"]):
-        for rate in ("zoneout", "recurrent_dropout", "weight_drop"):
+        for rate in ("zoneout", "recurrent_dropout"):
             assert options.pop(rate) == 0
     checkpoint.save(f"run/{LAST}", arrays, config)
     message = "--zoneout was 0.0, now it is 0.1; leave it out, or start a new run"

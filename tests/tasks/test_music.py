@@ -82,7 +82,7 @@ def test_loss_in_nats_per_step_matches_a_computation_by_hand(cell: str, monkeypa
 
 
 def test_training_and_evaluation_have_the_same_loss() -> None:
-    task = _task(dropout=0.0, transpose=0, batch_size=4)
+    task = _task(dropout=0.0, weight_drop=0.0, transpose=0, batch_size=4)
     loss, steps = task.batch_loss(np.arange(4), 0.0)
     assert steps == 8 + 1 + 4 + 12
     assert loss.item() == pytest.approx(evaluate(task.model, task.train), rel=1e-5)
@@ -111,7 +111,7 @@ def test_the_initial_bias_is_the_frequency_of_each_key() -> None:
 def test_every_epoch_transposes_pieces_within_the_piano() -> None:
     high, low, middle, silent = (np.zeros((4, KEYS), bool) for _ in range(4))
     high[:, KEYS - 2], low[:, 1], middle[:, 40] = True, True, True
-    task = _task({"train": [high, low, middle, silent], "valid": [middle]}, transpose=5, dropout=0.0)
+    task = _task({"train": [high, low, middle, silent], "valid": [middle]}, transpose=5, dropout=0.0, weight_drop=0.0)
     found: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
     for epoch in range(60):
         task.start_epoch(epoch)
@@ -165,7 +165,7 @@ def test_a_large_first_loss_is_not_skipped() -> None:
     """Steps with many keys cost tens of nats at first."""
     rng = np.random.default_rng(0)
     rolls = [rng.random((6, KEYS)) < 0.5 for _ in range(4)]
-    task = _task({"train": rolls, "valid": rolls}, dropout=0.0, transpose=0)
+    task = _task({"train": rolls, "valid": rolls}, dropout=0.0, weight_drop=0.0, transpose=0)
     before = task.model.state_dict()["head.bias"]
     steps = list(Trainer(task, TrainingConfig(steps=25)).fit())
     assert steps[0].train_loss > 50
@@ -179,7 +179,7 @@ def test_it_learns_a_tune_and_plays_it_in_other_keys(cell: str) -> None:
     tune = [(60, 64, 67), (57, 60, 65), (59, 62, 67), (60, 64, 69), (55, 62, 71)] * 4
     roll = piano_roll(tune).astype(bool)
     parts = {"train": [roll] * 8, "valid": [np.roll(roll, 2, axis=1)]}
-    task = _task(parts, cell=cell, hidden_size=48, num_layers=1, dropout=0.0, batch_size=4)
+    task = _task(parts, cell=cell, hidden_size=48, num_layers=1, dropout=0.0, weight_drop=0.0, batch_size=4)
     before = task.evaluate()["val_loss"]
     run(Trainer(task, TrainingConfig(steps=400, lr=1e-2)))
     assert before > 10
