@@ -360,7 +360,8 @@ def _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel
 
 def _multiply_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns):
     """:func:`multiply` in NumPy."""
-    _window(c, c_at, (rows, columns), (c_row, 1))[:] = 0
+    if rows and columns:
+        _window(c, c_at, (rows, columns), (c_row, 1))[:] = 0
     _multiply_add_plain(a, a_at, a_row, a_column, rows, panels, panels_at, panel_size, depth, c, c_at, c_row, columns)
 
 
