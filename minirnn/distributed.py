@@ -34,6 +34,7 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 """Variables that Open MPI, MPICH (Intel MPI) and Slurm set to the number of processes they start."""
 
 _POLL_SECONDS = 0.01
+_FORWARDING_SECONDS = 0.5  # in which mpiexec passes on what a process has printed, before it ends all
 
 A = TypeVar("A")
 
@@ -184,6 +185,7 @@ def abort(code: int) -> None:
     if world is not None:
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(_FORWARDING_SECONDS)
         world.comm.Abort(code)
 
 

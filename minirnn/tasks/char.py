@@ -231,7 +231,8 @@ class TextGenerator(Task[Corpus, TextConfig]):
 
     def adopt(self, saved: Mapping[str, Any]) -> None:
         """Set these rates to those of a run that is resumed."""
-        self.model.set_dropout(**{name: saved["model"].get(name) for name in self._open_rates})
+        rates = saved.get("model", {})
+        self.model.set_dropout(**{name: rates.get(name) for name in self._open_rates})
 
     @classmethod
     def _vocabulary(cls, data: Corpus, config: TextConfig) -> Symbols:
