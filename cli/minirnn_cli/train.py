@@ -263,10 +263,12 @@ def _describe(task: Task[Any, Any], settings: TaskConfig, trainer: Trainer, fold
     say(f"data: {task.summary}")
     names = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "weight_drop")
     shown = {name: getattr(settings, name) for name in names if name in settings.options()}
-    if trainer.position.passes is not None:
+    passes = trainer.position.passes
+    if passes is not None:
         shown = {name: task.model.config.get(name) if value is None else value for name, value in shown.items()}
     labels = {name: _flag(settings.options()[name]).strip("-") for name in shown}
-    model = ", ".join(f"{labels[name]} {_shown(value)}" for name, value in shown.items() if value not in (None, 0.0))
+    kept = {name: value for name, value in shown.items() if value or name == "bidirectional"}
+    model = ", ".join(f"{labels[name]} {_shown(value)}" for name, value in kept.items())
     parameters = f"{task.model.num_parameters():,} parameters"
     if settings.freeze:
         count = sum(parameter.numel() for parameter in task.model.parameters() if not parameter.requires_grad)
@@ -276,8 +278,8 @@ def _describe(task: Task[Any, Any], settings: TaskConfig, trainer: Trainer, fold
     count = getattr(trainer.config, name)
     budget = f"{count:g} {name.removesuffix('s') if count == 1 else name}"
     start = f"resuming at step {trainer.position.step}, to {budget}," if resume else f"training for {budget}"
-    if name == "steps" and not resume:
-        start += f", {in_figures(count / task.num_batches)} passes over the data,"
+    if name == "steps" and passes is not None and not resume:
+        start += f", {in_figures(passes)} passes over the data,"
     say(f"{start} in {folder}")
 
 

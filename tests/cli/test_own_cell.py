@@ -1,6 +1,5 @@
 """``--cell``: a cell in a file of the user's own; the checkpoint holds it; every mistake is one clear line."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,7 @@ def refused(*arguments: str) -> str:
 def test_the_checkpoint_holds_the_cell() -> None:
     rates = ("--zoneout", "0.1", "--recurrent-dropout", "0.2", "--weight-drop", "0.3")
     done = train(*TRAIN, *rates, "--steps", "3", "--cell", "my.py:peephole")
-    assert re.search(r"model: cell peephole, hidden 6, layers 1,( dropout 0\.\d+,)? weight-drop 0\.3;", done.stderr)
+    assert "model: cell peephole, hidden 6, layers 1, dropout 0.001, weight-drop 0.3;" in done.stderr
     Path("my.py").unlink()
     invoke("sample", "run", "--length", "9", "--seed", "1", "--quiet")
     invoke("eval", "run", "corpus.txt", "--quiet")

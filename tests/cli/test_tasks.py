@@ -48,7 +48,8 @@ def test_training_says_what_it_does_and_eval_measures_it(name: str, folder: Path
     done = invoke(f"train-{name}", data.name, *TASKS[name].arguments, "--steps", "6")
     assert done.stdout == ""
     assert f"data: {summary}" in done.stderr
-    assert re.search(rf"training for 6 steps, \d+(\.\d+)? passes over the data, in {out}\n", done.stderr)
+    batches = int(re.search(r"; ([\d,]+) batches per epoch\n", done.stderr)[1].replace(",", ""))  # type: ignore[index]
+    assert f"training for 6 steps, {6 / batches:.3g} passes over the data, in {out}\n" in done.stderr
     assert f"; now try: {tasks.TASKS[name].example.format(f'{out}/best.safetensors')}\n" in done.stderr
     assert ("\n    | " in done.stderr) == (name not in ("classifier", "forecaster", "series", "speech"))  # samples
     assert sorted(os.listdir(out)) == ["best.safetensors", "last.safetensors", "metrics.jsonl", "previous.safetensors"]

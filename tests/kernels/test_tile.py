@@ -91,10 +91,10 @@ def test_tile_of_every_height_width_and_edge(dtype: np.dtype, register_bytes: in
                 run(height, a.copy(), 0, depth, 1, panel, 0, 0, c, 0, width + 3, depth, columns, True)
                 assert_product(c[:, :columns], a, panel[:, :columns], before[:, :columns].astype(np.float64))
                 np.testing.assert_array_equal(c[:, columns:], before[:, columns:], "wrote past its columns")
-                anew = np.full_like(c, np.nan)  # C = A B, whatever there was
-                run(height, a, 0, depth, 1, panel, 0, 0, anew, 0, width + 3, depth, columns, False)
-                assert_product(anew[:, :columns], a, panel[:, :columns])
-                assert np.isnan(anew[:, columns:]).all(), "wrote past its columns"
+                overwritten = np.full_like(c, np.nan)  # C = A B: the initial values of C are ignored
+                run(height, a, 0, depth, 1, panel, 0, 0, overwritten, 0, width + 3, depth, columns, False)
+                assert_product(overwritten[:, :columns], a, panel[:, :columns])
+                assert np.isnan(overwritten[:, columns:]).all(), "wrote past its columns"
                 moved = np.concatenate([np.full(5, 7, dtype), before.reshape(-1)])
                 turned = np.concatenate([np.full(3, np.nan, dtype), a.T.reshape(-1)])
                 shifted = np.concatenate([np.full(2, np.nan, dtype), panel.reshape(-1)])

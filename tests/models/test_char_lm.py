@@ -276,7 +276,7 @@ def test_excluded_tokens_are_never_sampled(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_rates_set_in_training_are_those_of_a_model_made_with_them(recorded: bool) -> None:
-    """Also of a model whose calls are recorded: it is recorded anew."""
+    """Also of a model whose calls are recorded: the next call is recorded again."""
     rng = np.random.default_rng(0)
     tokens, targets = rng.integers(0, 7, (2, 5, 3))
     made = mr.models.CharLM(7, 6, dropout=0.3, weight_drop=0.4)

@@ -34,16 +34,13 @@ def _make_rows_times_panels(multiply, multiply_add):
             for r in range(r0, r0 + height if k0 == 0 and bias.size > 0 else r0):
                 for j in range(c0, c0 + used):
                     out[r, np.uintp(j)] = bias[np.uintp(j)]
-            left, to, size = r0 * lead + k0, r0 * columns + c0, min(_DEPTH, depth)
-            if k0 == 0 and bias.size == 0:
-                multiply(a, left, lead, 1, height, panels, 0, depth * width, size, out, to, columns, used)
-            else:
-                multiply_add(a, left, lead, 1, height, panels, 0, depth * width, size, out, to, columns, used)
-            for k in range(_DEPTH, depth, _DEPTH):
-                size = min(_DEPTH, depth - k)
-                multiply_add(
-                    a, left + k, lead, 1, height, panels, k * width, depth * width, size, out, to, columns, used
-                )
+            left, to = r0 * lead + k0, r0 * columns + c0
+            for k in range(0, max(1, depth), _DEPTH):
+                rows_of_a, size = (a, left + k, lead, 1, height), min(_DEPTH, depth - k)
+                if k0 + k == 0 and bias.size == 0:
+                    multiply(*rows_of_a, panels, k * width, depth * width, size, out, to, columns, used)
+                else:
+                    multiply_add(*rows_of_a, panels, k * width, depth * width, size, out, to, columns, used)
 
     return rows_times_panels
 
