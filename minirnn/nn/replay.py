@@ -8,7 +8,8 @@ of NumPy over the same memory, as one operation on the tape. The numbers are the
 A call is computed as ever where anything but the values of inputs and parameters differs from what was recorded: a
 mode, an attribute of a module, the array a parameter lies in, what requires a gradient or has one. So is one in which
 Python looks at a value (the lengths of sequences, say), one with work for several threads or with much memory, one on
-another device, and any of a model with modules or cells' code from outside this package, which nobody has checked.
+another device, and any of a large model (its gradients would be held twice while it is recorded in vain) or of one with
+modules or cells' code from outside this package, which nobody has checked.
 """
 
 from __future__ import annotations
@@ -353,6 +354,7 @@ class Replay:
         package = __name__.partition(".")[0]
         self._usable = all(map(_is_simple, self._arrays)) and not any("forward" in vars(m) for m in modules)
         self._usable &= all(type(m).__module__.partition(".")[0] == package for m in modules)
+        self._usable &= sum(array.nbytes for array in self._arrays) <= recording.MAX_BYTES
         self._plans: dict[Any, _Plan] = {}
         self.failures = 0
 

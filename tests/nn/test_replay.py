@@ -358,6 +358,22 @@ def test_a_model_whose_calls_cannot_be_recorded_is_not_recorded_for_ever(monkeyp
     assert len(recordings) == replay.MAX_FAILURES
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(0, 2), (-1, 0)])
+def test_a_large_model_is_not_recorded(limit: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradients would be held twice meanwhile; the limit is the size of its parameters."""
+    begun = list[int]()
+    record = replay._Plan.record
+    monkeypatch.setattr(replay._Plan, "record", lambda *args: begun.append(1) or record(*args))
+    model = language_model()
+    parameters = sum(p.data.nbytes for p in model.parameters())
+    monkeypatch.setattr(recording, "MAX_BYTES", parameters + limit)
+    inputs = np.zeros((4, 2), int)
+    for _ in range(6):
+        model.loss(inputs, inputs)[0].backward()
+        model.zero_grad()
+    assert len(begun) == expected
+
+
 def test_evaluation_without_a_tape_is_repeated(repeated: list[str]) -> None:
     model, x = language_model(dropout=0.5), np.zeros((6, 2), np.int64)
     with model.evaluating():
